@@ -1,0 +1,1 @@
+"""What happened: event kinds, ingest, search, exports, retention."""

@@ -1,0 +1,196 @@
+"""The registry of audit event kinds and reason codes: one row per thing that can happen. Pure Python.
+
+A kind that is declared twice fails at import. Every event, from the edge or from an administrative change, has one
+of these kinds; the pages, the filters and the exports read their words from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Source(StrEnum):
+    """Where events of a kind come from."""
+
+    EDGE = "edge"
+    CHANGE = "change"
+
+
+class Tone(StrEnum):
+    """How a kind is shown: status is never told by colour alone, the word always stands beside it."""
+
+    NEUTRAL = "neutral"
+    GOOD = "good"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of audit event."""
+
+    name: str
+    title: str
+    source: Source
+    tone: Tone
+    description: str
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def _kind(name: str, title: str, source: Source, tone: Tone, description: str) -> str:
+    if name in KINDS:
+        raise ValueError(f"audit kind {name!r} is declared twice")
+    KINDS[name] = Kind(name, title, source, tone, description)
+    return name
+
+
+# --- from the edge -------------------------------------------------------------------------------------------------
+CONNECT = _kind("connect", "Connected", Source.EDGE, Tone.GOOD, "A client signed in.")
+AUTH_FAILED = _kind("auth_failed", "Sign-in refused", Source.EDGE, Tone.BAD, "A client was refused at CONNECT.")
+TLS_FAILED = _kind("tls_failed", "TLS handshake failed", Source.EDGE, Tone.BAD, "No TLS session came about.")
+ACL_DENIED = _kind(
+    "acl_denied", "Denied", Source.EDGE, Tone.BAD, "The policy refused a publish, subscribe or delivery."
+)
+SUBSCRIBE = _kind("subscribe", "Subscribed", Source.EDGE, Tone.NEUTRAL, "A subscription was granted.")
+UNSUBSCRIBE = _kind("unsubscribe", "Unsubscribed", Source.EDGE, Tone.NEUTRAL, "A subscription was ended by the client.")
+DISCONNECT = _kind("disconnect", "Disconnected", Source.EDGE, Tone.NEUTRAL, "The client left, cleanly or not.")
+SESSION_CLOSED = _kind("session_closed", "Session closed", Source.EDGE, Tone.WARNING, "CloudSignal ended the session.")
+POLICY_APPLIED = _kind("policy_applied", "Policy enforced", Source.EDGE, Tone.GOOD, "A node enforces a new policy.")
+POLICY_REFUSED = _kind(
+    "policy_refused", "Policy refused", Source.EDGE, Tone.BAD, "A node refused a record it could not verify."
+)
+LIMIT_REACHED = _kind(
+    "limit_reached", "Limit reached", Source.EDGE, Tone.WARNING, "A quota or a limit refused something."
+)
+CRITICAL = _kind("critical", "Critical", Source.EDGE, Tone.BAD, "An invariant of the edge did not hold.")
+
+# --- administrative changes ----------------------------------------------------------------------------------------
+ORG_CREATED = _kind("org.created", "Organization created", Source.CHANGE, Tone.NEUTRAL, "An organization was created.")
+ORG_UPDATED = _kind(
+    "org.updated", "Organization changed", Source.CHANGE, Tone.NEUTRAL, "Name or settings were changed."
+)
+ORG_SUSPENDED = _kind(
+    "org.suspended", "Organization suspended", Source.CHANGE, Tone.BAD, "All of its clients were cut off."
+)
+ORG_RESUMED = _kind("org.resumed", "Organization resumed", Source.CHANGE, Tone.GOOD, "Its clients may connect again.")
+ORG_DELETED = _kind(
+    "org.deleted", "Organization deleted", Source.CHANGE, Tone.BAD, "It was marked for deletion or deleted."
+)
+MEMBER_ADDED = _kind("member.added", "Member added", Source.CHANGE, Tone.NEUTRAL, "A person joined.")
+MEMBER_CHANGED = _kind(
+    "member.changed", "Member changed", Source.CHANGE, Tone.NEUTRAL, "A role or an end date was changed."
+)
+MEMBER_REMOVED = _kind("member.removed", "Member removed", Source.CHANGE, Tone.WARNING, "A person left or was removed.")
+INVITATION_SENT = _kind("invitation.sent", "Invitation sent", Source.CHANGE, Tone.NEUTRAL, "A person was invited.")
+INVITATION_REVOKED = _kind(
+    "invitation.revoked", "Invitation revoked", Source.CHANGE, Tone.NEUTRAL, "An invitation was taken back."
+)
+API_KEY_CREATED = _kind("api_key.created", "API key created", Source.CHANGE, Tone.NEUTRAL, "A key was made.")
+API_KEY_ROTATED = _kind(
+    "api_key.rotated",
+    "API key rotated",
+    Source.CHANGE,
+    Tone.NEUTRAL,
+    "A successor was made; both work for a while.",
+)
+API_KEY_REVOKED = _kind("api_key.revoked", "API key revoked", Source.CHANGE, Tone.WARNING, "A key was revoked.")
+CREDENTIAL_ISSUED = _kind(
+    "credential.issued", "Credential issued", Source.CHANGE, Tone.NEUTRAL, "A secret was made for a username."
+)
+CREDENTIAL_REFRESHED = _kind(
+    "credential.refreshed",
+    "Credential refreshed",
+    Source.CHANGE,
+    Tone.NEUTRAL,
+    "A further secret was made for a username.",
+)
+CREDENTIAL_REVOKED = _kind(
+    "credential.revoked",
+    "Credential revoked",
+    Source.CHANGE,
+    Tone.WARNING,
+    "Live sessions using it were closed.",
+)
+CLAIMS_CHANGED = _kind(
+    "claims.changed", "Claims changed", Source.CHANGE, Tone.NEUTRAL, "The claims of an identity were changed."
+)
+PROVIDER_CHANGED = _kind(
+    "provider.changed",
+    "Identity provider changed",
+    Source.CHANGE,
+    Tone.NEUTRAL,
+    "An identity provider was added, changed or removed.",
+)
+DRAFT_SAVED = _kind(
+    "draft.saved",
+    "Draft saved",
+    Source.CHANGE,
+    Tone.NEUTRAL,
+    "The policy draft was changed; nothing is enforced yet.",
+)
+POLICY_DEPLOYED = _kind(
+    "policy.deployed", "Policy deployed", Source.CHANGE, Tone.NEUTRAL, "A version was sent to every node."
+)
+POLICY_ROLLED_BACK = _kind(
+    "policy.rolled_back",
+    "Policy rolled back",
+    Source.CHANGE,
+    Tone.WARNING,
+    "An earlier version was sent to every node.",
+)
+SESSION_KICKED = _kind(
+    "session.kicked",
+    "Session close asked",
+    Source.CHANGE,
+    Tone.WARNING,
+    "A person or key asked for a session to be closed.",
+)
+EXPORT_MADE = _kind("export.made", "Audit exported", Source.CHANGE, Tone.NEUTRAL, "Audit events were exported.")
+NODE_REGISTERED = _kind(
+    "node.registered", "Node registered", Source.CHANGE, Tone.NEUTRAL, "An edge node joined a cluster."
+)
+NODE_RETIRED = _kind(
+    "node.retired", "Node retired", Source.CHANGE, Tone.WARNING, "An edge node was taken out of a cluster."
+)
+
+
+class AuthReason(StrEnum):
+    """Why a CONNECT was refused (``auth_failed.reason``)."""
+
+    MALFORMED = "malformed"
+    UNKNOWN = "unknown"
+    BAD_SECRET = "bad_secret"  # noqa: S105 - a reason code, not a secret
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    WRONG_ORG = "wrong_org"
+    ORG_SUSPENDED = "org_suspended"
+    NO_POLICY = "no_policy"
+    QUOTA = "quota"
+    RATE_LIMITED = "rate_limited"
+    WILL_DENIED = "will_denied"
+    CLIENT_ID_TAKEN = "client_id_taken"
+    UNAVAILABLE = "unavailable"
+    PROTOCOL = "protocol"
+
+
+class CloseCause(StrEnum):
+    """Why CloudSignal ended a live session (``session_closed.reason``)."""
+
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    ORG_SUSPENDED = "org_suspended"
+    KICKED = "kicked"
+    TAKEN_OVER = "taken_over"
+    WILL_DENIED = "will_denied"
+    QUOTA = "quota"
+    DRAINING = "draining"
+    UPSTREAM_LOST = "upstream_lost"
+    PROTOCOL = "protocol"
+    INVARIANT = "invariant"
+
+
+NO_RULE = "none"
+"""What stands for "no rule decided" in ``rule``: a verdict of its own."""

@@ -1,0 +1,193 @@
+"""Every environment variable CloudSignal reads, in one place. Pure standard library: web, worker, edge and CLI share it.
+
+A wrong value raises :class:`ConfigError` whose message names the variable, what is wrong with it and what to write.
+``cloudsignal up`` makes the secrets at first start and hands each process only what it needs.
+"""
+
+from __future__ import annotations
+
+import binascii
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+class ConfigError(ValueError):
+    """An environment variable is missing or wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable: its name, which processes read it, and what it is for (``cloudsignal doctor``)."""
+
+    name: str
+    read_by: str
+    purpose: str
+    secret: bool = False
+
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable("CLOUDSIGNAL_DATA", "all", "folder for databases, secrets, spool and logs"),
+    Variable("CLOUDSIGNAL_PUBLIC_URL", "web", "where people reach the dashboard, e.g. https://signal.example.com"),
+    Variable("CLOUDSIGNAL_MQTT_HOST", "web", "the host name that clients connect to, as shown to people"),
+    Variable("CLOUDSIGNAL_MQTT_PORT", "web", "the mqtts port as shown to people (8883)"),
+    Variable("CLOUDSIGNAL_WSS_PORT", "web", "the wss port as shown to people (443, or 8443 in the demo)"),
+    Variable("CLOUDSIGNAL_SECRET_KEY", "web, worker", "Django's secret key", secret=True),
+    Variable("CLOUDSIGNAL_PEPPER", "web, worker, edge", "32 bytes in hex; keys the hash of MQTT secrets", secret=True),
+    Variable("CLOUDSIGNAL_SIGNING_KEY", "worker", "Ed25519 seed, 32 bytes in hex; signs bundles", secret=True),
+    Variable("CLOUDSIGNAL_VERIFY_KEY", "edge", "Ed25519 public key, 32 bytes in hex; verifies bundles"),
+    Variable("CLOUDSIGNAL_DEBUG", "web", "1 shows error pages with details; never in production"),
+    Variable("CLOUDSIGNAL_DEMO", "web", "1 marks the running system as a demo on every page"),
+    Variable("DATABASE_URL", "web, worker, ingest", "PostgreSQL 15 or newer, as the application role", secret=True),
+    Variable("DATABASE_OWNER_URL", "migrations", "the same database as the role that owns the tables", secret=True),
+    Variable("REDIS_URL", "web, worker, ingest, edge", "Redis 6.2 or newer, or Valkey", secret=True),
+    Variable("MQTT_UPSTREAM_URL", "edge", "the broker: unix:///path, or mqtts://host:8883", secret=True),
+    Variable("EDGE_NODE", "edge", "name of this edge process, unique in its cluster"),
+    Variable("EDGE_MQTTS", "edge", "address of the mqtts listener (0.0.0.0:8883)"),
+    Variable("EDGE_WSS", "edge", "address of the wss listener, or off (0.0.0.0:8443)"),
+    Variable("EDGE_PLAINTEXT", "edge", "address of a plaintext listener; loopback or private only; off by default"),
+    Variable("EDGE_METRICS", "edge", "address of the metrics listener; loopback or private only; off by default"),
+    Variable("EDGE_TLS_CERT", "edge", "certificate chain, PEM"),
+    Variable("EDGE_TLS_KEY", "edge", "private key, PEM"),
+    Variable("EDGE_TLS_ORGS", "edge", "folder with per-organization ORG.crt and ORG.key, chosen by SNI"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A TCP address to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where the broker is: a unix socket (``path``), or TLS to ``host:port``."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    password: str = ""
+
+
+class Environment:
+    """Typed access to a mapping of environment variables (``os.environ`` unless given)."""
+
+    def __init__(self, values: Mapping[str, str] | None = None) -> None:
+        self._values = os.environ if values is None else values
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """The value, stripped; the default when unset or empty. Without a default a missing one is an error."""
+        value = self._values.get(name, "").strip()
+        if value:
+            return value
+        if default is None:
+            raise ConfigError(f"{name} is not set; it is needed here ({_purpose(name)})")
+        return default
+
+    def flag(self, name: str) -> bool:
+        """``1``, ``true``, ``yes``, ``on`` or ``0``, ``false``, ``no``, ``off`` (the default)."""
+        value = self.text(name, "0").lower()
+        if value in {"1", "true", "yes", "on"}:
+            return True
+        if value in {"0", "false", "no", "off"}:
+            return False
+        raise ConfigError(f"{name} is {value!r}; write 1 or 0")
+
+    def number(self, name: str, default: int, *, low: int, high: int) -> int:
+        """A whole number within ``low..high``."""
+        value = self.text(name, str(default))
+        try:
+            number = int(value)
+        except ValueError:
+            raise ConfigError(f"{name} is {value!r}; write a whole number from {low} to {high}") from None
+        if not low <= number <= high:
+            raise ConfigError(f"{name} is {number}; it must lie between {low} and {high}")
+        return number
+
+    def key(self, name: str) -> bytes:
+        """32 bytes written as 64 hex digits."""
+        value = self.text(name)
+        try:
+            key = binascii.unhexlify(value)
+        except (binascii.Error, ValueError):
+            key = b""
+        if len(key) != 32:
+            raise ConfigError(f"{name} must be 32 bytes written as 64 hex digits")
+        return key
+
+    def path(self, name: str, default: str | None = None) -> Path:
+        """A path; ``~`` is expanded."""
+        return Path(self.text(name, default)).expanduser()
+
+    def address(self, name: str, default: str, *, private: bool = False) -> Address | None:
+        """``host:port`` or ``off``. With ``private``, only a loopback or private host is accepted.
+
+        The rule behind ``private`` is one of the three defaults that nothing softens: a listener without TLS never
+        gets a public address, and neither does ``0.0.0.0``, which would include one.
+        """
+        value = self.text(name, default)
+        if value.lower() == "off":
+            return None
+        host, _, port = value.rpartition(":")
+        host = host.strip("[]")
+        if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+            raise ConfigError(f"{name} is {value!r}; write host:port, for example 127.0.0.1:8883, or off")
+        if private and not _is_private(host):
+            raise ConfigError(
+                f"{name} is {value!r}; without TLS only a loopback or private address is allowed "
+                "(such as 127.0.0.1 or 10.0.0.5), and never 0.0.0.0"
+            )
+        return Address(host, int(port))
+
+    def upstream(self, name: str = "MQTT_UPSTREAM_URL") -> Upstream:
+        """``unix:///path/to.sock`` or ``mqtts://[:password@]host[:port][?ca=FILE&cert=FILE&key=FILE]``."""
+        value = self.text(name)
+        parts = urlsplit(value)
+        options = dict(pair.partition("=")[::2] for pair in parts.query.split("&") if pair)
+        unknown = sorted(set(options) - {"ca", "cert", "key"})
+        if unknown:
+            raise ConfigError(f"{name}: unknown option {unknown[0]!r}; known are ca, cert and key")
+        if parts.scheme == "unix" and parts.path:
+            return Upstream(path=unquote(parts.path))
+        try:
+            port = parts.port
+        except ValueError:
+            raise ConfigError(f"{name}: the port is not a number from 1 to 65535") from None
+        if parts.scheme == "mqtts" and parts.hostname:
+            return Upstream(
+                host=parts.hostname,
+                port=port or 8883,
+                ca_file=unquote(options.get("ca", "")),
+                cert_file=unquote(options.get("cert", "")),
+                key_file=unquote(options.get("key", "")),
+                password=unquote(parts.password or ""),
+            )
+        raise ConfigError(
+            f"{name} must be unix:///path/to/broker.sock or mqtts://host:8883; "
+            "a broker without TLS is reachable over a unix socket only"
+        )
+
+
+def _is_private(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return (address.is_loopback or address.is_private) and not address.is_unspecified
+
+
+def _purpose(name: str) -> str:
+    return next((variable.purpose for variable in VARIABLES if variable.name == name), "see docs/operations.md")

@@ -1,0 +1,86 @@
+"""The bundle: everything an edge needs to judge one organization, signed by the control plane.
+
+Redis is not trusted. A bundle is believed only when its Ed25519 signature verifies with the public key that the
+edge was started with, it names the organization it was looked up for, and its revision is not older than the one
+in force.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from cloudsignal.wire.codec import WireError, decode, encode
+
+VERSION = 1
+
+_CONTEXT = b"cloudsignal bundle v1\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """Limits of one organization, enforced by every edge process. ``0`` means "no limit of its own"."""
+
+    connections: int = 1_000
+    """Live connections per edge node."""
+    messages_per_minute: int = 60_000
+    """PUBLISH packets from clients, per edge node and minute."""
+    packet_bytes: int = 262_144
+    """Largest MQTT packet, in bytes, in either direction."""
+    subscriptions_per_session: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One organization's desired state at the edge."""
+
+    org: str
+    revision: int
+    """Rises with every change of the organization, over all of its life. A newer one always wins."""
+    digest: str
+    """``sha256:`` and 64 hex digits over :attr:`policy`."""
+    policy: bytes
+    """The policy document as canonical JSON (``acl.policy.canonical``)."""
+    status: Literal["active", "suspended"]
+    issued_at: float
+    """Seconds since the epoch, UTC: when the change was committed."""
+    deployment: str = ""
+    """Id of the deployment that asked for this bundle, echoed in the edge's report; empty for other changes."""
+    quotas: Quotas = field(default_factory=Quotas)
+    v: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBundle:
+    """The envelope stored on Redis."""
+
+    payload: bytes
+    signature: bytes
+
+
+def sign_bundle(bundle: Bundle, key: Ed25519PrivateKey) -> bytes:
+    """Encode and sign ``bundle``; returns the envelope's bytes."""
+    payload = encode(bundle)
+    return encode(SignedBundle(payload=payload, signature=key.sign(_CONTEXT + payload)))
+
+
+def open_bundle(data: bytes, key: Ed25519PublicKey, *, org: str) -> Bundle:
+    """Verify and decode an envelope that was looked up for ``org``.
+
+    Raises :class:`WireError` when it is malformed, has another version, is signed by another key, or belongs to
+    another organization.
+    """
+    envelope = decode(data, SignedBundle)
+    try:
+        key.verify(envelope.signature, _CONTEXT + envelope.payload)
+    except InvalidSignature as error:
+        raise WireError("the bundle's signature does not verify") from error
+    bundle = decode(envelope.payload, Bundle)
+    if bundle.v != VERSION:
+        raise WireError(f"bundle version {bundle.v}, expected {VERSION}")
+    if bundle.org != org:
+        raise WireError(f"the bundle of {bundle.org} was stored for {org}")
+    return bundle

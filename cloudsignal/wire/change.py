@@ -1,0 +1,27 @@
+"""An entry of the change stream: a hint to look again, never the truth itself.
+
+The edge re-reads the signed bundle or the sealed credential that the entry names. An invented entry therefore costs a
+look-up and can neither grant nor take anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something of ``org`` has a newer state on Redis."""
+
+    kind: Literal["bundle", "credential", "close"]
+    """``close`` asks for one live session to be closed (``session``, with ``cause``)."""
+    org: str
+    username: str = ""
+    session: str = ""
+    cause: str = ""
+    committed_at: float = 0.0
+    """Seconds since the epoch, UTC: when the change was committed, for measuring how long it took to bite."""
+    v: int = VERSION

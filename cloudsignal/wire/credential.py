@@ -1,0 +1,89 @@
+"""The credential record: what an edge needs to check one username, useless to anybody who copies or edits it.
+
+A secret is stored only as ``HMAC-SHA256(pepper, org | username | secret | expires_at)``. Token secrets carry at
+least 128 random bits, so a fast keyed hash is right here (human passwords use Argon2). The record as a whole,
+claims and revision included, is sealed with a second HMAC under the same pepper, which Redis never sees: claims
+can change without knowing the secrets, and a record that is copied to another name, cut or edited verifies for
+nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cloudsignal.wire.codec import WireError, decode, encode
+
+VERSION = 1
+
+ClaimValue = str | int | float | bool | Sequence[str]
+"""What a claim may hold: a string, a number, a truth value, or a list of strings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """One secret that signs its username in until it expires."""
+
+    token_id: str
+    mac: bytes
+    """:func:`secret_mac`, 32 bytes."""
+    expires_at: int
+    """Seconds since the epoch, UTC. ``0`` marks a static credential, which does not expire."""
+    revoked: bool = False
+    """A revoked secret stays listed until its expiry, so that its use is reported as ``revoked``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Everything that can sign in as one username of one organization."""
+
+    org: str
+    username: str
+    """The local part, without ``@org``."""
+    revision: int
+    """Rises with every change of this identity; an edge never goes back to an older one."""
+    secrets: tuple[Secret, ...] = ()
+    claims: Mapping[str, ClaimValue] = field(default_factory=dict)
+    revoked: bool = False
+    """The identity itself is revoked: no secret of it signs in."""
+    v: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class SealedCredential:
+    """The envelope stored on Redis."""
+
+    payload: bytes
+    seal: bytes
+
+
+def secret_mac(pepper: bytes, *, org: str, username: str, secret: str, expires_at: int) -> bytes:
+    """The keyed hash a secret is stored as: 32 bytes. The parts are length-prefixed, so none can run into the next."""
+    parts = [b"secret v1", org.encode(), username.encode(), secret.encode(), str(expires_at).encode()]
+    message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return hmac.digest(pepper, message, hashlib.sha256)
+
+
+def seal_credential(credential: Credential, pepper: bytes) -> bytes:
+    """Encode and seal a record for Redis."""
+    payload = encode(credential)
+    return encode(SealedCredential(payload=payload, seal=_seal(pepper, payload)))
+
+
+def open_credential(data: bytes, pepper: bytes, *, org: str, username: str) -> Credential:
+    """Verify and decode a record that was looked up for ``(org, username)``; raises :class:`WireError` otherwise."""
+    envelope = decode(data, SealedCredential)
+    if not hmac.compare_digest(envelope.seal, _seal(pepper, envelope.payload)):
+        raise WireError("the credential's seal does not verify")
+    credential = decode(envelope.payload, Credential)
+    if credential.v != VERSION:
+        raise WireError(f"credential version {credential.v}, expected {VERSION}")
+    if (credential.org, credential.username) != (org, username):
+        raise WireError("the credential was stored under another name")
+    return credential
+
+
+def _seal(pepper: bytes, payload: bytes) -> bytes:
+    return hmac.digest(pepper, b"record v1\0" + payload, hashlib.sha256)

@@ -1,0 +1,51 @@
+"""The names of every key and stream on Redis. All start with the version of the layout."""
+
+from __future__ import annotations
+
+PREFIX = "cs1:"
+
+CHANGES = f"{PREFIX}changes"
+"""Stream of :class:`~cloudsignal.wire.change.Change`: what an edge must look at again, in order. An edge blocks on
+it for speed and remembers the last id it has applied; one that was away reads on from there. When its last id
+is older than the first entry (the stream is trimmed), it re-reads everything it holds."""
+
+CHANGES_MAXLEN = 100_000
+"""Entries kept in :data:`CHANGES` (approximate trimming)."""
+
+AUDIT = f"{PREFIX}audit"
+"""Stream of audit batches, one blob per entry (field ``b``), see :mod:`cloudsignal.wire.audit`."""
+
+REPORTS = f"{PREFIX}reports"
+"""Stream of :class:`~cloudsignal.wire.report.BundleReport` (field ``b``): what an edge did with a bundle."""
+
+FIELD = "b"
+"""The one field of every stream entry: the encoded record."""
+
+
+def bundle(org: str) -> str:
+    """Hash ``{rev, b}``: the revision in decimal and the signed bundle of one organization."""
+    return f"{PREFIX}bundle:{org}"
+
+
+BUNDLE_PATTERN = f"{PREFIX}bundle:*"
+
+
+def credential(org: str, username: str) -> str:
+    """String: the sealed credential record of one (organization, local username)."""
+    return f"{PREFIX}cred:{org}:{username}"
+
+
+def node(name: str) -> str:
+    """String with expiry: the heartbeat of one edge process (:class:`~cloudsignal.wire.report.Heartbeat`)."""
+    return f"{PREFIX}node:{name}"
+
+
+NODE_PATTERN = f"{PREFIX}node:*"
+
+
+def sessions(node_name: str) -> str:
+    """Hash with expiry: session id -> :class:`~cloudsignal.wire.report.LiveSession` of one edge process."""
+    return f"{PREFIX}sessions:{node_name}"
+
+
+SESSIONS_PATTERN = f"{PREFIX}sessions:*"

@@ -1,0 +1,1 @@
+"""Who: users, organizations, memberships, roles, API keys, MQTT credentials, tenancy."""
