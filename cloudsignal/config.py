@@ -1,4 +1,4 @@
-"""Every environment variable CloudSignal reads, in one place. Pure standard library: web, worker, edge and CLI share it.
+"""Every environment variable CloudSignal reads, in one place: web, worker, edge and CLI share it.
 
 A wrong value raises :class:`ConfigError` whose message names the variable, what is wrong with it and what to write.
 ``cloudsignal up`` makes the secrets at first start and hands each process only what it needs.
