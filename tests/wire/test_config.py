@@ -24,13 +24,13 @@ def test_a_private_address_is_accepted_for_plaintext(value: str, expected: Addre
 
 @pytest.mark.parametrize("value", ["0.0.0.0:1883", "[::]:1883", "8.8.8.8:1883", "example.com:1883", "[2606::1]:1883"])
 def test_a_public_address_is_refused_for_plaintext(value: str) -> None:
-    with pytest.raises(ConfigError, match="EDGE_PLAINTEXT.*loopback or private"):
+    with pytest.raises(ConfigError, match=r"EDGE_PLAINTEXT.*loopback or private"):
         Environment({"EDGE_PLAINTEXT": value}).address("EDGE_PLAINTEXT", "off", private=True)
 
 
 @pytest.mark.parametrize("value", ["8883", "host:", ":8883", "host:port", "host:70000", "host:-1"])
 def test_an_address_that_is_none_is_refused(value: str) -> None:
-    with pytest.raises(ConfigError, match="EDGE_MQTTS.*host:port"):
+    with pytest.raises(ConfigError, match=r"EDGE_MQTTS.*host:port"):
         Environment({"EDGE_MQTTS": value}).address("EDGE_MQTTS", "0.0.0.0:8883")
 
 
@@ -66,7 +66,7 @@ def test_a_key_of_the_wrong_form_is_refused_without_showing_it(value: str) -> No
 
 
 def test_a_missing_variable_says_what_it_is_for() -> None:
-    with pytest.raises(ConfigError, match="REDIS_URL is not set.*Valkey"):
+    with pytest.raises(ConfigError, match=r"REDIS_URL is not set.*Valkey"):
         Environment({}).text("REDIS_URL")
 
 
