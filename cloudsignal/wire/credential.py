@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from cloudsignal.wire.codec import WireError, decode, encode
 
@@ -20,6 +22,28 @@ VERSION = 1
 
 ClaimValue = str | int | float | bool | Sequence[str]
 """What a claim may hold: a string, a number, a truth value, or a list of strings."""
+
+
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+_PREFIX = "tkn_"
+
+_RANDOM = 22
+"""Random base62 characters of a secret: 131 bits."""
+
+_TAG = 6
+"""Base62 characters of each of the two tags: 35 bits."""
+
+
+class Origin(Enum):
+    """Where a secret comes from, as its two tags tell without any look-up."""
+
+    OWN = "own"
+    """Made by this control plane for the organization it is presented to."""
+    OTHER_ORG = "other_org"
+    """Made by this control plane, for another organization."""
+    FOREIGN = "foreign"
+    """Not made by this control plane, or mistyped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +83,34 @@ class SealedCredential:
     seal: bytes
 
 
+def mint_secret(pepper: bytes, org: str) -> str:
+    """A new secret for a credential of ``org``: ``tkn_``, 131 random bits and two 35-bit tags, all base62.
+
+    The first tag says "this control plane made it", the second "for this organization"; both are keyed with the
+    pepper, so neither tells anything to somebody else. They let an edge report the credential of one organization
+    that is presented to another as ``wrong_org`` without searching other organizations. They grant nothing: only
+    the record on Redis signs a client in.
+    """
+    random = "".join(secrets.choice(_BASE62) for _ in range(_RANDOM))
+    return _PREFIX + random + _tag(pepper, b"any", random) + _tag(pepper, org.encode(), random)
+
+
+def secret_origin(pepper: bytes, org: str, secret: str) -> Origin:
+    """What the tags of ``secret`` say when it is presented to ``org``. The same work for every input."""
+    body = secret.removeprefix(_PREFIX)
+    random, tags = body[:_RANDOM], body[_RANDOM:]
+    ours = hmac.compare_digest(_tag(pepper, b"any", random).encode(), tags[:_TAG].encode("utf-8", "replace"))
+    own = hmac.compare_digest(_tag(pepper, org.encode(), random).encode(), tags[_TAG:].encode("utf-8", "replace"))
+    if not ours:
+        return Origin.FOREIGN
+    return Origin.OWN if own else Origin.OTHER_ORG
+
+
+def secret_belongs_to(pepper: bytes, org: str, secret: str) -> bool:
+    """Whether ``secret`` was minted for ``org``."""
+    return secret_origin(pepper, org, secret) is Origin.OWN
+
+
 def secret_mac(pepper: bytes, *, org: str, username: str, secret: str, expires_at: int) -> bytes:
     """The keyed hash a secret is stored as: 32 bytes. The parts are length-prefixed, so none can run into the next."""
     parts = [b"secret v1", org.encode(), username.encode(), secret.encode(), str(expires_at).encode()]
@@ -83,6 +135,12 @@ def open_credential(data: bytes, pepper: bytes, *, org: str, username: str) -> C
     if (credential.org, credential.username) != (org, username):
         raise WireError("the credential was stored under another name")
     return credential
+
+
+def _tag(pepper: bytes, scope: bytes, random: str) -> str:
+    message = b"secret tag v1\0" + scope + b"\0" + random.encode("utf-8", "replace")
+    value = int.from_bytes(hmac.digest(pepper, message, hashlib.sha256)[:16], "big")
+    return "".join(_BASE62[value // 62**place % 62] for place in range(_TAG))
 
 
 def _seal(pepper: bytes, payload: bytes) -> bytes:
