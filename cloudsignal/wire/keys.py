@@ -31,7 +31,9 @@ BUNDLE_PATTERN = f"{PREFIX}bundle:*"
 
 
 def credential(org: str, username: str) -> str:
-    """String: the sealed credential record of one (organization, local username)."""
+    """Hash ``{rev, b}``: the revision in decimal and the sealed credential record of one (organization, local username).
+
+    Written by a script that refuses an older revision, so that late and doubled pushes change nothing."""
     return f"{PREFIX}cred:{org}:{username}"
 
 
