@@ -1,0 +1,210 @@
+// Behaviour shared by every page. Everything here adds to pages that already work without it.
+
+const status = (text) => {
+  const line = document.getElementById("status");
+  if (line) line.textContent = text;
+};
+
+const icon = (name) => {
+  const sprite = document.querySelector('meta[name="icons"]').content;
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  use.setAttribute("href", `${sprite}#${name}`);
+  svg.append(use);
+  return svg;
+};
+
+/** A message in the corner, also read out. The same text twice in a row is shown once. */
+export const toast = (text, tone = "bad") => {
+  const box = document.getElementById("toasts");
+  if (!box || [...box.children].some((item) => item.dataset.text === text)) return;
+  const item = document.createElement("div");
+  const close = document.createElement("button");
+  const words = document.createElement("div");
+  item.className = "toast";
+  item.dataset.tone = tone;
+  item.dataset.text = text;
+  words.textContent = text;
+  close.type = "button";
+  close.setAttribute("aria-label", "Dismiss");
+  close.append(icon("x"));
+  close.addEventListener("click", () => item.remove());
+  item.append(icon(tone === "good" ? "ok" : tone), words, close);
+  box.append(item);
+  status(text);
+  setTimeout(() => item.remove(), 8000);
+};
+
+// --- <copy-button value="..."> or <copy-button for="id"> ------------------------------------------------------------
+customElements.define("copy-button", class extends HTMLElement {
+  connectedCallback() {
+    if (this.firstChild) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.setAttribute("aria-label", this.getAttribute("label") || "Copy");
+    button.title = this.getAttribute("label") || "Copy";
+    button.append(icon("copy"));
+    button.addEventListener("click", () => this.copy(button));
+    this.append(button);
+  }
+
+  text() {
+    const source = this.getAttribute("for");
+    return source ? document.getElementById(source).textContent : this.getAttribute("value");
+  }
+
+  async copy(button) {
+    try {
+      await navigator.clipboard.writeText(this.text());
+    } catch {
+      const area = document.createElement("textarea");
+      area.value = this.text();
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+      button.focus();
+    }
+    button.replaceChildren(icon("check"));
+    button.dataset.done = "";
+    status("Copied");
+    this.dispatchEvent(new CustomEvent("copied", { bubbles: true }));
+    setTimeout(() => {
+      button.replaceChildren(icon("copy"));
+      delete button.dataset.done;
+    }, 1600);
+  }
+});
+
+// --- <relative-time><time datetime="..."> ---------------------------------------------------------------------------
+// The same words as cloudsignal.web.words.ago, which rendered the first text.
+const UNITS = [[86400, "d"], [3600, "h"], [60, "min"]];
+const ago = (moment) => {
+  const seconds = Math.round((Date.now() - moment) / 1000);
+  const size = Math.abs(seconds);
+  if (size < 5) return "now";
+  const [unit, name] = UNITS.find(([length]) => size >= length) || [1, "s"];
+  const amount = `${Math.floor(size / unit)} ${name}`;
+  return seconds < 0 ? `in ${amount}` : `${amount} ago`;
+};
+const clocks = new Set();
+customElements.define("relative-time", class extends HTMLElement {
+  connectedCallback() { clocks.add(this); }
+  disconnectedCallback() { clocks.delete(this); }
+  tick() {
+    const time = this.querySelector("time");
+    const moment = Date.parse(time?.dateTime);
+    const text = ago(moment);
+    if (!Number.isNaN(moment) && time.textContent !== text) time.textContent = text;
+  }
+});
+setInterval(() => { if (!document.hidden) clocks.forEach((clock) => clock.tick()); }, 5000);
+
+// --- <secret-once>: what must not be seen again is taken out when the page comes back from the back/forward cache ----
+customElements.define("secret-once", class extends HTMLElement {
+  connectedCallback() {
+    this.onshow = (event) => {
+      if (!event.persisted) return;
+      const gone = document.createElement("p");
+      gone.className = "hint";
+      gone.textContent = "The secret was shown once and is gone. Issue another credential if you did not store it.";
+      this.replaceChildren(gone);
+    };
+    window.addEventListener("pageshow", this.onshow);
+  }
+  disconnectedCallback() { window.removeEventListener("pageshow", this.onshow); }
+});
+
+// --- <live-control>: lets a reader pause the polling of the element named by `for` -------------------------------------
+customElements.define("live-control", class extends HTMLElement {
+  connectedCallback() {
+    this.button = this.querySelector("button");
+    this.button.addEventListener("click", () => this.toggle());
+    this.guard = (event) => {
+      const stopped = this.paused || document.hidden;
+      if (stopped && event.target.id === this.getAttribute("for")) event.preventDefault();
+    };
+    document.addEventListener("htmx:beforeRequest", this.guard);
+  }
+  disconnectedCallback() { document.removeEventListener("htmx:beforeRequest", this.guard); }
+  toggle() {
+    this.paused = !this.paused;
+    this.button.setAttribute("aria-pressed", String(this.paused));
+    this.querySelector(".live").toggleAttribute("data-paused", this.paused);
+    this.querySelector("[data-word]").textContent = this.paused ? "Paused" : "Live";
+    this.button.querySelector("span").textContent = this.paused ? "Resume" : "Pause";
+    status(this.paused ? "Live updates paused" : "Live updates resumed");
+  }
+});
+
+// --- <confirm-host>: a confirm page that htmx fetched is shown as a dialog ----------------------------------------------
+customElements.define("confirm-host", class extends HTMLElement {
+  connectedCallback() {
+    this.dialog = this.querySelector("dialog");
+    this.addEventListener("htmx:afterSwap", () => {
+      if (!this.dialog.open && this.dialog.textContent.trim()) {
+        this.opener = document.activeElement;
+        this.dialog.showModal();
+      }
+    });
+    this.dialog.addEventListener("click", (event) => {
+      if (event.target === this.dialog || event.target.closest("[data-close]")) {
+        event.preventDefault();
+        this.dialog.close();
+      }
+    });
+    this.dialog.addEventListener("close", () => {
+      this.dialog.replaceChildren();
+      this.opener?.focus?.();
+    });
+  }
+});
+
+// --- menus: <details class="menu"> closes on Escape, on a click elsewhere and when the focus leaves ----------------------
+const closeMenus = (except) => document.querySelectorAll("details.menu[open]").forEach((menu) => {
+  if (!except || !menu.contains(except)) menu.open = false;
+});
+document.addEventListener("click", (event) => closeMenus(event.target));
+document.addEventListener("focusin", (event) => closeMenus(event.target));
+document.addEventListener("keydown", (event) => {
+  const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
+  if (menu) {
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  }
+});
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.(".toast [data-dismiss]");
+  if (button) button.closest(".toast").remove();
+});
+
+// --- forms: filters apply on change; a form is sent once ------------------------------------------------------------------
+document.addEventListener("change", (event) => {
+  const form = event.target.closest?.("form[data-autosubmit]");
+  if (form && event.target.matches("select, input[type=radio], input[type=checkbox]")) form.requestSubmit();
+});
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post" || event.defaultPrevented) return;
+  if (form.dataset.sent) event.preventDefault();
+  else form.dataset.sent = "1";
+});
+window.addEventListener("pageshow", () => {
+  document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent);
+});
+
+// --- htmx: nothing fails in silence ------------------------------------------------------------------------------------
+document.addEventListener("htmx:sendError", () => {
+  toast("CloudSignal does not answer. Nothing you typed is lost; it is tried again.");
+});
+document.addEventListener("htmx:responseError", (event) => {
+  const code = event.detail.xhr.status;
+  if (code === 401) toast("You have been signed out. Copy what you typed, then sign in again.");
+  else if (code === 403) toast("Your role does not allow this.");
+  else if (code === 404) toast("This no longer exists, or you have no access to it.");
+  else toast(`The server answered with an error (${code}). Nothing was changed.`);
+});
+document.addEventListener("toast", (event) => toast(event.detail.text, event.detail.tone));
+document.querySelectorAll(".toast[data-text]").forEach((item) => setTimeout(() => item.remove(), 8000));
