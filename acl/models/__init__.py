@@ -1,0 +1,7 @@
+"""What is allowed: drafts, versions, deployments; and the clusters and nodes that enforce it."""
+
+from acl.models.cluster import Cluster, Node
+from acl.models.deployment import Deployment, Target
+from acl.models.policy import PolicyDraft, PolicyVersion
+
+__all__ = ["Cluster", "Deployment", "Node", "PolicyDraft", "PolicyVersion", "Target"]

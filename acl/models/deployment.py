@@ -1,0 +1,84 @@
+"""A version on its way to every node: the deployment, and one target per node."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+from acl.models.cluster import Node
+from acl.models.policy import PolicyVersion
+from cloudsignal import ids
+
+
+class Deployment(models.Model):
+    """One version sent to the organization's cluster. The newest by ``revision`` is the one in force."""
+
+    class Kind(models.TextChoices):
+        """How it came about."""
+
+        DEPLOY = "deploy"
+        ROLLBACK = "rollback"
+
+    class Status(models.TextChoices):
+        """Seen over all targets: ``pending`` until every node enforces; ``refused`` when one refuses."""
+
+        PENDING = "pending"
+        ENFORCING = "enforcing"
+        REFUSED = "refused"
+        SUPERSEDED = "superseded"
+
+    id = models.CharField(primary_key=True, max_length=20, default=ids.deployment_id, editable=False)
+    org = models.ForeignKey("orgs.Organization", on_delete=models.CASCADE, related_name="deployments")
+    version = models.ForeignKey(
+        PolicyVersion, on_delete=models.CASCADE, related_name="deployments", db_constraint=False, db_index=False
+    )
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
+    revision = models.BigIntegerField()
+    """The organization's revision that this deployment made."""
+    note = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    created_by = models.CharField(max_length=320)
+    first_ack_at = models.DateTimeField(null=True, blank=True)
+    last_ack_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["org", "id"], name="acl_deployment_org_id"),
+            models.UniqueConstraint(fields=["org", "revision"], name="acl_deployment_revision"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class Target(models.Model):
+    """One node of a deployment: waiting, enforcing, refusing, or overtaken by a newer deployment."""
+
+    class Status(models.TextChoices):
+        """What the node has said so far."""
+
+        PENDING = "pending"
+        ENFORCING = "enforcing"
+        REFUSED = "refused"
+        SUPERSEDED = "superseded"
+
+    org = models.ForeignKey("orgs.Organization", on_delete=models.CASCADE, related_name="targets")
+    deployment = models.ForeignKey(
+        Deployment, on_delete=models.CASCADE, related_name="targets", db_constraint=False, db_index=False
+    )
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="targets")
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
+    reported_at = models.DateTimeField(null=True, blank=True)
+    reason = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["org", "deployment", "node"], name="acl_target_node"),
+            models.UniqueConstraint(fields=["org", "id"], name="acl_target_org_id"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.deployment_id} on {self.node_id}: {self.status}"

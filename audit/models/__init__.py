@@ -1,0 +1,5 @@
+"""What happened."""
+
+from audit.models.event import Event
+
+__all__ = ["Event"]

@@ -1,0 +1,54 @@
+"""The one table of audit events: from the edge and from administrative changes, partitioned by day.
+
+Append-only for the application: its role may insert and read, and raise ``count`` of a folded denial; it may neither
+change nor delete. There is no column a payload could be put in.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.db import models
+
+
+class Event(models.Model):
+    """One thing that happened. Field meanings are those of :class:`cloudsignal.wire.audit.AuditEvent`."""
+
+    pk = models.CompositePrimaryKey("ts", "id")
+    ts = models.DateTimeField()
+    id = models.UUIDField(default=uuid.uuid4)
+    org_id = models.CharField(max_length=16, null=True)  # noqa: DJ001 - NULL is "of the platform", and RLS compares it
+    kind = models.CharField(max_length=40, db_collation="C")
+    node = models.CharField(max_length=128, blank=True)
+    session = models.CharField(max_length=64, blank=True)
+    username = models.TextField(blank=True, db_collation="C")
+    client_id = models.TextField(blank=True, db_collation="C")
+    ip = models.GenericIPAddressField(null=True)
+    port = models.IntegerField(default=0)
+    transport = models.CharField(max_length=16, blank=True)
+    mqtt_version = models.CharField(max_length=16, blank=True)
+    tls_version = models.CharField(max_length=16, blank=True)
+    tls_cipher = models.CharField(max_length=64, blank=True)
+    reason = models.CharField(max_length=64, blank=True, db_collation="C")
+    action = models.CharField(max_length=16, blank=True)
+    topic = models.TextField(blank=True, db_collation="C")
+    qos = models.SmallIntegerField(default=-1)
+    retain = models.BooleanField(default=False)
+    size = models.BigIntegerField(default=0)
+    rule = models.CharField(max_length=64, blank=True)
+    policy_digest = models.CharField(max_length=71, blank=True)
+    count = models.BigIntegerField(default=1)
+    actor = models.CharField(max_length=320, blank=True)
+    """Who made an administrative change: ``user:EMAIL``, ``key:sk_...x7m4``, ``operator:EMAIL`` or ``system``."""
+    target = models.CharField(max_length=320, blank=True)
+    """What was changed, e.g. ``credential:tok_...``."""
+    before = models.JSONField(null=True)
+    after = models.JSONField(null=True)
+    details = models.JSONField(null=True)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["org_id", "ts", "id"], name="audit_event_org_ts")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.ts.isoformat()}"

@@ -1,0 +1,81 @@
+"""The Celery application: workers push desired state, expire and reconcile; beat tells them when.
+
+Redelivery: a worker that dies loses nothing, its tasks run again. kombu sweeps for them only every
+``unacked_restore_interval * unacked_restore_throttle`` seconds, which is 100 unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import Celery
+from celery.beat import Scheduler
+from celery.signals import heartbeat_sent, setup_logging, worker_ready
+
+from cloudsignal.startup import require
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cloudsignal.settings")
+require("CLOUDSIGNAL_SECRET_KEY", "DATABASE_URL", "REDIS_URL")
+
+QUEUE = "cloudsignal"
+
+app = Celery("cloudsignal", broker=os.environ["REDIS_URL"])
+app.conf.update(
+    task_default_queue=QUEUE,
+    task_serializer="json",
+    accept_content=["json"],
+    task_ignore_result=True,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_soft_time_limit=20,
+    task_time_limit=25,
+    worker_prefetch_multiplier=4,
+    worker_hijack_root_logger=False,
+    worker_send_task_events=False,
+    broker_connection_retry_on_startup=True,
+    broker_connection_timeout=3,
+    broker_transport_options={
+        "visibility_timeout": 30,
+        "unacked_restore_interval": 2,
+        "unacked_restore_throttle": 1,
+        "global_keyprefix": "cs1:celery:",
+        "socket_connect_timeout": 3,
+        "socket_timeout": 10,
+        "socket_keepalive": True,
+    },
+    beat_scheduler="cloudsignal.celery:AliveScheduler",
+    beat_max_loop_interval=2,
+    beat_schedule={
+        "sweep-outbox": {"task": "cloudsignal.tasks.sweep_outbox", "schedule": 2.0, "options": {"expires": 4}},
+        "reconcile": {"task": "cloudsignal.tasks.reconcile", "schedule": 10.0, "options": {"expires": 10}},
+        "ensure-partitions": {"task": "audit.tasks.ensure_partitions", "schedule": 600.0, "options": {"expires": 300}},
+        "expire-credentials": {"task": "orgs.tasks.expire_credentials", "schedule": 300.0, "options": {"expires": 200}},
+        "note-missing-nodes": {"task": "acl.tasks.note_missing_nodes", "schedule": 5.0, "options": {"expires": 5}},
+    },
+)
+app.autodiscover_tasks(["cloudsignal", "orgs", "acl", "audit"])
+
+
+class AliveScheduler(Scheduler):
+    """Beat's scheduler without a state file: every entry is an interval, so there is nothing to remember."""
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Send what is due, and say that beat is alive."""
+        from cloudsignal.health.alive import touch
+
+        touch("beat")
+        return float(super().tick(*args, **kwargs))
+
+
+@setup_logging.connect
+def _keep_django_logging(**_: Any) -> None:
+    """Connecting this signal stops Celery from configuring logging; Django's settings have done it."""
+
+
+@worker_ready.connect
+@heartbeat_sent.connect
+def _worker_alive(**_: Any) -> None:
+    from cloudsignal.health.alive import touch
+
+    touch("worker")

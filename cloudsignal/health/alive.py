@@ -1,0 +1,42 @@
+"""Alive files: ``worker``, ``beat`` and ``ingest`` touch ``$CLOUDSIGNAL_DATA/alive/NAME`` every few seconds.
+
+A file older than :data:`STALE_SECONDS` means that the process hangs. Files, not keys on Redis: a process that waits for
+Redis to come back is healthy, and restarting it would help nobody. A process that runs several times on one machine
+shares one file per kind.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from django.conf import settings
+
+STALE_SECONDS = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+def path(name: str) -> Path:
+    """The alive file of ``name``."""
+    folder: Path = settings.DATA_DIR
+    return folder / "alive" / name
+
+
+def touch(name: str) -> None:
+    """Say that ``name`` is alive. A full disk or a missing folder is logged, never raised."""
+    file = path(name)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except OSError as error:
+        logger.warning("alive file of %s cannot be written: %s", name, error)
+
+
+def age(name: str) -> float | None:
+    """Seconds since ``name`` last said that it is alive; None when it never has."""
+    try:
+        return max(0.0, time.time() - path(name).stat().st_mtime)
+    except OSError:
+        return None

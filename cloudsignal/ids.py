@@ -1,0 +1,48 @@
+"""Identifiers made by the control plane. Pure Python.
+
+All are lowercase base32 without padding, from the system's random source.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+ORG = re.compile(r"org_[a-z2-7]{12}\Z")
+_TOKEN = re.compile(r"tok_([a-z2-7]{12})_[a-z2-7]{16}\Z")
+
+
+def random_text(length: int) -> str:
+    """``length`` characters of base32, 5 bits each."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def org_id() -> str:
+    """``org_`` and 12 characters (60 bits)."""
+    return f"org_{random_text(12)}"
+
+
+def deployment_id() -> str:
+    """``dep_`` and 16 characters."""
+    return f"dep_{random_text(16)}"
+
+
+def local_username() -> str:
+    """The opaque local part of a token identity's MQTT username: ``u`` and 15 characters (75 bits)."""
+    return f"u{random_text(15)}"
+
+
+def token_id(org: str) -> str:
+    """``tok_``, the organization's 12 characters and 16 random ones.
+
+    The organization is part of it because a refresh names nothing but the token: row-level security needs to know
+    whose row to look for before it can be read.
+    """
+    return f"tok_{org.removeprefix('org_')}_{random_text(16)}"
+
+
+def org_of_token(token: str) -> str | None:
+    """The organization a token id belongs to, or None when it does not have the form of one."""
+    match = _TOKEN.match(token)
+    return f"org_{match.group(1)}" if match else None

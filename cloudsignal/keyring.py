@@ -1,0 +1,21 @@
+"""The keys of the control plane, from the environment, for the processes that need them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cloudsignal.config import Environment
+
+
+@cache
+def pepper() -> bytes:
+    """The 32 bytes that key the hash of MQTT secrets; raises :class:`cloudsignal.config.ConfigError` when unset."""
+    return Environment().key("CLOUDSIGNAL_PEPPER")
+
+
+@cache
+def signing_key() -> Ed25519PrivateKey:
+    """The key that signs bundles (workers only); raises :class:`cloudsignal.config.ConfigError` when unset."""
+    return Ed25519PrivateKey.from_private_bytes(Environment().key("CLOUDSIGNAL_SIGNING_KEY"))

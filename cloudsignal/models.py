@@ -1,0 +1,31 @@
+"""Platform tables: the outbox."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+
+class OutboxRow(models.Model):
+    """A task that must run because something was committed. Written in the transaction of the change.
+
+    ``org_id`` is empty for the platform's own. ``leased_until`` marks a row that somebody is sending; when the sender
+    dies it is sent again.
+    """
+
+    org_id = models.CharField(max_length=16, blank=True)
+    task = models.CharField(max_length=100)
+    key = models.CharField(max_length=200)
+    payload = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=timezone.now)
+    available_at = models.DateTimeField(default=timezone.now)
+    attempts = models.PositiveIntegerField(default=0)
+    last_error = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["available_at", "id"], name="cloudsignal_outbox_due")]
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.key}"

@@ -1,0 +1,59 @@
+"""What a process checks and reads before it serves: required variables, database addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+from cloudsignal.config import ConfigError, Environment
+
+CONNECT_TIMEOUT = 5
+"""Seconds to wait for a connection to PostgreSQL."""
+
+
+def require(*names: str) -> None:
+    """Raise :class:`ConfigError` when one of the environment variables ``names`` is unset."""
+    environment = Environment()
+    for name in names:
+        environment.text(name)
+
+
+def database(url: str, *, pool_size: int = 0) -> dict[str, Any]:
+    """A Django ``DATABASES`` entry from a libpq URL or connection string; ``pool_size`` 0 means no pool.
+
+    Raises :class:`ConfigError` when libpq cannot read it. The text is not repeated: it holds a password.
+    """
+    parts = _parts(url)
+    options: dict[str, Any] = {
+        key: value for key, value in parts.items() if key not in {"dbname", "user", "password", "host", "port"}
+    }
+    options.setdefault("connect_timeout", CONNECT_TIMEOUT)
+    if pool_size:
+        options["pool"] = {"min_size": 1, "max_size": pool_size, "timeout": 10}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.get("dbname", ""),
+        "USER": parts.get("user", ""),
+        "PASSWORD": parts.get("password", ""),
+        "HOST": parts.get("host", ""),
+        "PORT": str(parts.get("port", "")),
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": options,
+    }
+
+
+def role_of(url: str) -> str:
+    """The role a database URL signs in as."""
+    return str(_parts(url).get("user") or "cloudsignal_app")
+
+
+def _parts(url: str) -> dict[str, Any]:
+    try:
+        return dict(conninfo_to_dict(url))
+    except ProgrammingError:
+        raise ConfigError(
+            "DATABASE_URL or DATABASE_OWNER_URL is not an address of PostgreSQL; "
+            "write postgresql://role:password@host:5432/database"
+        ) from None

@@ -1,0 +1,14 @@
+"""Every URL of the web application."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from django.urls import URLPattern, URLResolver, include, path
+
+WEB = ("cloudsignal.web.urls", "orgs.web.urls", "acl.web.urls", "audit.web.urls")
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("accounts/", include("allauth.urls")),
+    *[path("", include(name)) for name in WEB if find_spec(name.removesuffix(".urls")) and find_spec(name)],
+]

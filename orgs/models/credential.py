@@ -1,0 +1,79 @@
+"""MQTT identities and the secrets that sign them in. A secret itself is never stored, only its keyed hash."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+from orgs.models.organization import Organization
+
+
+class MqttIdentity(models.Model):
+    """One MQTT username of an organization: who a client is, across all of its secrets.
+
+    ``provider`` and ``external_id`` say whose identity it is elsewhere (identity provider or integration and its user
+    id); asking again for the same one reissues on the same username and keeps its claims.
+    """
+
+    org = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="identities")
+    username = models.CharField(max_length=63, db_collation="C")
+    static = models.BooleanField(default=False)
+    """The flagged exception: its credentials do not expire."""
+    provider = models.CharField(max_length=64, blank=True)
+    external_id = models.CharField(max_length=255, blank=True)
+    email = models.CharField(max_length=254, blank=True)
+    claims = models.JSONField(default=dict, blank=True)
+    note = models.CharField(max_length=200, blank=True)
+    revision = models.BigIntegerField(default=0)
+    """Rises with every change an edge must know of."""
+    revised_at = models.DateTimeField(default=timezone.now)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    created_by = models.CharField(max_length=320)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["org", "username"], name="orgs_mqttidentity_username"),
+            models.UniqueConstraint(fields=["org", "id"], name="orgs_mqttidentity_org_id"),
+            models.UniqueConstraint(
+                fields=["org", "provider", "external_id"],
+                condition=~models.Q(external_id=""),
+                name="orgs_mqttidentity_external",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.username}@{self.org_id}"
+
+
+class Credential(models.Model):
+    """One secret of an identity. ``expires_at`` None marks a static one."""
+
+    org = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="credentials")
+    identity = models.ForeignKey(
+        MqttIdentity, on_delete=models.CASCADE, related_name="credentials", db_constraint=False, db_index=False
+    )
+    token_id = models.CharField(max_length=40, unique=True)
+    mac = models.BinaryField(max_length=32)
+    """``cloudsignal.wire.credential.secret_mac``, 32 bytes."""
+    hint = models.CharField(max_length=4)
+    """The last four characters of the secret, so that a person can tell two apart."""
+    issued_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    refreshed_from = models.CharField(max_length=40, blank=True)
+    """Token id of the secret this one was refreshed from."""
+    created_by = models.CharField(max_length=320)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["org", "id"], name="orgs_credential_org_id")]
+        indexes: ClassVar = [
+            models.Index(fields=["org", "identity", "issued_at"], name="orgs_credential_identity"),
+            models.Index(fields=["org", "-issued_at", "-id"], name="orgs_credential_newest"),
+            models.Index(fields=["expires_at"], name="orgs_credential_expires"),
+        ]
+
+    def __str__(self) -> str:
+        return self.token_id

@@ -1,0 +1,84 @@
+"""Roles inside an organization and what each may do: the one registry (CONTRACTS: "Roles inside an org"). Pure Python.
+
+Services check it, pages show it, and the permissions test walks it. A permission that no role has explodes at import.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a member is in an organization, most powerful first."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    DEVELOPER = "developer"
+    AUDITOR = "auditor"
+    VIEWER = "viewer"
+
+
+class Permission(StrEnum):
+    """One thing a member may do. The value is the word the API and the audit use."""
+
+    ORG_DELETE = "org.delete"
+    ORG_TRANSFER = "org.transfer"
+    ORG_UPDATE = "org.update"
+    MEMBERS_MANAGE = "members.manage"
+    API_KEYS_MANAGE = "api_keys.manage"
+    PROVIDERS_MANAGE = "providers.manage"
+    CREDENTIALS_MANAGE = "credentials.manage"
+    POLICY_EDIT = "policy.edit"
+    POLICY_SIMULATE = "policy.simulate"
+    POLICY_DEPLOY = "policy.deploy"
+    SESSIONS_CLOSE = "sessions.close"
+    ORG_READ = "org.read"
+    AUDIT_READ = "audit.read"
+    AUDIT_EXPORT = "audit.export"
+
+
+_READ = frozenset({Permission.ORG_READ})
+_AUDIT = frozenset({Permission.AUDIT_READ, Permission.AUDIT_EXPORT})
+_BUILD = frozenset(
+    {
+        Permission.CREDENTIALS_MANAGE,
+        Permission.POLICY_EDIT,
+        Permission.POLICY_SIMULATE,
+        Permission.POLICY_DEPLOY,
+        Permission.SESSIONS_CLOSE,
+    }
+)
+_ADMINISTER = frozenset(
+    {
+        Permission.ORG_UPDATE,
+        Permission.MEMBERS_MANAGE,
+        Permission.API_KEYS_MANAGE,
+        Permission.PROVIDERS_MANAGE,
+    }
+)
+_OWN = frozenset({Permission.ORG_DELETE, Permission.ORG_TRANSFER})
+
+PERMISSIONS: dict[Role, frozenset[Permission]] = {
+    Role.OWNER: _READ | _AUDIT | _BUILD | _ADMINISTER | _OWN,
+    Role.ADMIN: _READ | _AUDIT | _BUILD | _ADMINISTER,
+    Role.DEVELOPER: _READ | _BUILD,
+    Role.AUDITOR: _READ | _AUDIT,
+    Role.VIEWER: _READ,
+}
+
+OPERATOR = _READ | _AUDIT
+"""What platform staff may do inside an organization they are no member of: look. What they change (suspend, resume)
+are services of their own."""
+
+if _unheld := set(Permission) - frozenset().union(*PERMISSIONS.values()):
+    raise ValueError(f"no role holds {sorted(_unheld)}")
+
+
+def may(role: Role, permission: Permission) -> bool:
+    """Whether ``role`` holds ``permission``."""
+    return permission in PERMISSIONS[role]
+
+
+def roles_with(permission: Permission) -> tuple[Role, ...]:
+    """The roles that hold ``permission``, most powerful first: what a refusal names."""
+    return tuple(role for role in Role if may(role, permission))
