@@ -1,0 +1,38 @@
+"""Exit codes and the one way in which a command fails."""
+
+from __future__ import annotations
+
+import json
+from enum import IntEnum
+
+import click
+
+
+class Exit(IntEnum):
+    """What the exit code means; scripts and CI depend on it."""
+
+    FINE = 0
+    FAILED = 1
+    """The thing that was checked failed."""
+    USAGE = 2
+    """Wrong usage: arguments, options, environment variables."""
+    REFUSED = 3
+    """Not signed in, or not allowed."""
+    SERVER = 4
+    """The server or the network."""
+
+
+class CommandError(Exception):
+    """A command cannot go on. The message says what, where and what to do about it."""
+
+    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def print_json(data: object) -> None:
+    """One JSON document on standard output, for programs."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")

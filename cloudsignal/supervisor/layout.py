@@ -1,0 +1,155 @@
+"""The data folder: where it is by default and what lies where in it.
+
+::
+
+    postgres/  valkey/  broker/   the embedded parts (owned by the service account when started by root)
+    programs/                     copies of their programs, only when started by root
+    secrets/                      one file per secret, mode 0600
+    tls/                          local CA (ca.pem is for clients) and the edge's certificate
+    spool/                        audit events that wait for Valkey
+    alive/                        touched every few seconds by worker, beat and ingest
+    logs/                         one file per part, rotated
+    run.json                      what runs now: ports, addresses, process ids (for doctor, tests and people)
+    lock                          held by the supervisor
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudsignal.supervisor.account import Account, require_reachable
+from cloudsignal.supervisor.errors import StartError
+
+SOCKET_PATH_MAX = 100
+"""Bytes of a unix socket's path that every system takes (Linux 107, macOS 103)."""
+
+PLAIN = re.compile(r"[\w./+:@~-]+")
+"""What a data folder's path may hold: it is written into the configuration files of three programs."""
+
+FOLDERS = ("secrets", "tls", "spool", "logs", "alive")
+
+
+def default_data_folder(name: str) -> Path:
+    """``/var/lib/cloudsignal/NAME`` for root, ``~/.local/share/cloudsignal/NAME`` (or XDG_DATA_HOME) for others.
+
+    Not inside the clone: started by root, the service account has to reach it, and clones stand in closed homes.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/cloudsignal") / name
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "cloudsignal" / name
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths inside one data folder."""
+
+    root: Path
+    account: Account | None = None
+    """Who owns what the data parts write; None means the user that runs the supervisor."""
+
+    @property
+    def postgres(self) -> Path:
+        """PostgreSQL's cluster."""
+        return self.root / "postgres"
+
+    @property
+    def valkey(self) -> Path:
+        """Valkey's append-only file and its configuration."""
+        return self.root / "valkey"
+
+    @property
+    def broker(self) -> Path:
+        """Mosquitto's configuration and database."""
+        return self.root / "broker"
+
+    @property
+    def programs(self) -> Path:
+        """Copies of the programs that the service account runs."""
+        return self.root / "programs"
+
+    @property
+    def secrets(self) -> Path:
+        """One file per secret."""
+        return self.root / "secrets"
+
+    @property
+    def tls(self) -> Path:
+        """The local CA and the edge's certificate."""
+        return self.root / "tls"
+
+    @property
+    def spool(self) -> Path:
+        """Audit events that wait for Valkey."""
+        return self.root / "spool"
+
+    @property
+    def logs(self) -> Path:
+        """One log per part."""
+        return self.root / "logs"
+
+    @property
+    def state(self) -> Path:
+        """What runs now."""
+        return self.root / "run.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the supervisor as long as it lives."""
+        return self.root / "lock"
+
+    @property
+    def broker_socket(self) -> Path:
+        """The broker's unix socket, in a folder that nobody else may enter.
+
+        A data folder with a long path gets a short folder under the temporary directory instead, because the
+        path of a unix socket is limited to about a hundred bytes.
+        """
+        path = self.broker / "socket" / "mqtt.sock"
+        if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
+            return path
+        mark = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"cloudsignal-{os.getuid()}-{mark}" / "mqtt.sock"
+
+    def create(self) -> None:
+        """Make the folders with the right owners and modes. Raises :class:`StartError` where that is not possible."""
+        if not PLAIN.fullmatch(str(self.root)):
+            raise StartError(f"the path {self.root} holds a space or a special character; choose another with --data")
+        try:
+            if self.account:
+                require_reachable(self.root, self.account)
+            # Passable but not readable when another account owns folders inside.
+            _make(self.root, 0o711 if self.account else 0o700)
+            for name in FOLDERS:
+                _make(self.root / name, 0o700)
+            for folder in (self.postgres, self.valkey, self.broker, self.broker_socket.parent):
+                _make(folder, 0o700, self.account)
+        except OSError as error:
+            raise StartError(
+                f"the data folder {self.root} cannot be used: {error.strerror or error} ({error.filename}); "
+                "choose another one with --data"
+            ) from None
+
+    def give(self, path: Path, text: str) -> None:
+        """Write a file that only the account of the data parts may read."""
+        path.touch(mode=0o600)
+        path.write_text(text)
+        path.chmod(0o600)
+        if self.account:
+            os.chown(path, self.account.uid, self.account.gid)
+
+
+def _make(folder: Path, mode: int, owner: Account | None = None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = owner.uid if owner else os.geteuid()
+    if folder.is_symlink():
+        raise StartError(f"{folder} is a symbolic link; CloudSignal keeps its data in plain folders")
+    if folder.stat().st_uid != wanted:
+        if os.geteuid() != 0:
+            raise StartError(f"{folder} belongs to another user; choose another data folder with --data")
+        os.chown(folder, wanted, owner.gid if owner else os.getegid())
+    folder.chmod(mode)
