@@ -1,0 +1,1 @@
+"""Pages about what happened: the audit list and one event."""

@@ -1,0 +1,129 @@
+"""The small parts every page is made of: icons, badges, times, topics, form fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.forms import BoundField, CheckboxInput
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
+
+from cloudsignal.web import words
+
+register = template.Library()
+
+SHAPES: Mapping[str, str] = {"good": "ok", "bad": "bad", "warning": "warning", "neutral": "neutral", "pending": "pending"}
+"""The shape that stands for a tone: colour never tells a status alone."""
+
+
+@register.simple_tag
+def icon(name: str, extra: str = "") -> SafeString:
+    """One symbol of ``static/img/icons.svg``; decoration, so hidden from screen readers."""
+    return format_html(
+        '<svg class="icon {}" aria-hidden="true"><use href="{}#{}"/></svg>', extra, static("img/icons.svg"), name
+    )
+
+
+@register.simple_tag
+def icons_url() -> str:
+    """Where the sprite is, for scripts that make icons."""
+    return static("img/icons.svg")
+
+
+@register.simple_tag
+def badge(tone: str, word: str, shape: str = "") -> SafeString:
+    """A status: word, shape and colour."""
+    return format_html('<span class="badge" data-tone="{}">{}{}</span>', tone, icon(shape or SHAPES[tone]), word)
+
+
+@register.simple_tag
+def ago(moment: datetime | None, missing: str = "never") -> SafeString:
+    """A relative time with the exact one on hover; kept up to date by the browser."""
+    if moment is None:
+        return format_html('<span class="muted">{}</span>', missing)
+    return format_html(
+        '<relative-time class="nowrap"><time datetime="{}" title="{}">{}</time></relative-time>',
+        moment.isoformat(),
+        words.exact(moment),
+        words.ago(moment, timezone.now()),
+    )
+
+
+@register.filter
+def exact(moment: datetime | None) -> str:
+    """A moment in UTC to the millisecond."""
+    return words.exact(moment) if moment else ""
+
+
+@register.filter
+def clock(moment: datetime | None) -> SafeString:
+    """The time of day with milliseconds, the full moment on hover: for lists where order matters."""
+    if moment is None:
+        return mark_safe("")
+    day, _, rest = words.exact(moment).partition(" ")
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), f"{day} {rest}", rest[:12])
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    """A length of time in seconds, as words."""
+    return "" if seconds is None else words.duration(float(seconds))
+
+
+@register.filter
+def bytesize(count: int) -> str:
+    """A number of bytes, as words."""
+    return words.size(count)
+
+
+@register.filter
+def counted(count: int, noun: str) -> str:
+    """``{{ 3|counted:"session" }}`` -> ``3 sessions``; ``"policy,policies"`` names an irregular plural."""
+    one, _, many = noun.partition(",")
+    return words.plural(int(count), one, many)
+
+
+@register.filter
+def topic(text: str) -> SafeString:
+    """A topic or filter: slashes recede, wildcards and variables stand out."""
+    classes = {"var": "var", "wild": "wild", "slash": "dim"}
+    parts = [
+        format_html('<span class="{}">{}</span>', classes[kind], part) if kind in classes else escape(part)
+        for kind, part in words.topic_parts(text)
+    ]
+    return format_html('<span class="topic">{}</span>', mark_safe("".join(parts)))  # noqa: S308 - every part is escaped above
+
+
+@register.filter
+def mqttname(username: str) -> SafeString:
+    """An MQTT username: the local part stands out, ``@org`` recedes."""
+    local, at, org = username.partition("@")
+    return format_html('<span class="id">{}<span class="dim">{}</span></span>', local, at + org)
+
+
+@register.filter
+def digest(text: str) -> SafeString:
+    """``sha256:`` and the first twelve digits, the whole on hover."""
+    return format_html('<span class="id nowrap" title="{}">{}</span>', text, text.removeprefix("sha256:")[:12])
+
+
+@register.filter
+def item(mapping: Mapping[str, Any], key: str) -> Any:
+    """One value of a mapping; None when it has no such key."""
+    return mapping.get(key)
+
+
+@register.inclusion_tag("components/field.html")
+def field(bound: BoundField, **extra: Any) -> dict[str, Any]:
+    """A form field with label, hint, error and what was typed."""
+    return {
+        "field": bound,
+        "checkbox": isinstance(bound.field.widget, CheckboxInput),
+        "suffix": extra.get("suffix", ""),
+        "optional": extra.get("optional", False),
+    }

@@ -1,0 +1,1 @@
+"""Pages of the platform itself: start, help, certificate, operators, error pages."""

@@ -1,0 +1,167 @@
+"""What every page shows around its content: organizations to switch to, navigation, palette, colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.urls import reverse
+
+from orgs.access import Access, OrganizationEntry, list_organizations
+from orgs.models import User
+from orgs.permissions import Permission
+
+THEME_COOKIE = "theme"
+THEMES = (("", "System"), ("light", "Light"), ("dark", "Dark"))
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One entry of the navigation. ``key`` goes there after ``g``."""
+
+    title: str
+    url: str
+    icon: str
+    key: str
+    current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One entry of the command palette: a page to go to, or a form of the page to send."""
+
+    title: str
+    where: str
+    icon: str
+    url: str = ""
+    form: str = ""
+
+
+ORG_PAGES: tuple[tuple[str, str, str, str, Permission], ...] = (
+    ("Home", "orgs:home", "home", "h", Permission.ORG_READ),
+    ("Clients", "orgs:clients", "clients", "c", Permission.ORG_READ),
+    ("Credentials", "orgs:credentials", "key", "k", Permission.ORG_READ),
+    ("Access control", "acl:policy", "shield", "a", Permission.ORG_READ),
+    ("Audit", "audit:list", "audit", "l", Permission.AUDIT_READ),
+    ("Settings", "orgs:settings", "settings", "s", Permission.ORG_READ),
+)
+OPERATOR_PAGES: tuple[tuple[str, str, str, str], ...] = (
+    ("Organizations", "platform:operator-organizations", "orgs", "o"),
+    ("Nodes", "platform:operator-nodes", "server", "n"),
+)
+ORG_ACTIONS: tuple[tuple[str, str, str, Permission], ...] = (
+    ("Issue a credential", "orgs:credential-new", "plus", Permission.CREDENTIALS_MANAGE),
+    ("Start from a preset", "acl:presets", "shield", Permission.POLICY_EDIT),
+    ("Simulate a publish or subscribe", "acl:policy", "flask", Permission.POLICY_SIMULATE),
+    ("Review and deploy the draft", "acl:review", "check", Permission.POLICY_DEPLOY),
+    ("Versions and rollback", "acl:versions", "history", Permission.ORG_READ),
+)
+
+
+class Shell:
+    """The frame of one page, worked out only as far as a template asks for it."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+
+    @cached_property
+    def access(self) -> Access | None:
+        """The access the gate resolved; None outside an organization."""
+        return getattr(self._request, "access", None)
+
+    @cached_property
+    def organizations(self) -> Sequence[OrganizationEntry]:
+        """The person's organizations, by name."""
+        user = getattr(self._request, "user", None)
+        return list_organizations(user) if isinstance(user, User) else ()
+
+    @property
+    def org_id(self) -> str:
+        """The organization of this page; empty outside one."""
+        return self.access.org_id if self.access else ""
+
+    @property
+    def here(self) -> str:
+        """Where the reader is, in a word or two."""
+        if self.access:
+            return self.access.org.name
+        return "Operator" if self._request.path.startswith("/operator/") else "CloudSignal"
+
+    @property
+    def role(self) -> str:
+        """The reader's role in this organization."""
+        return str(self.access.role) if self.access and self.access.role else ""
+
+    @property
+    def operator(self) -> bool:
+        """Whether the reader is platform staff."""
+        return bool(getattr(getattr(self._request, "user", None), "is_operator", False))
+
+    @property
+    def initial(self) -> str:
+        """The first letter of the reader's address."""
+        return str(getattr(self._request.user, "email", "") or "?")[0].upper()
+
+    @cached_property
+    def nav(self) -> list[Link]:
+        """The pages the reader's role may open."""
+        if access := self.access:
+            return [
+                self._link(title, reverse(name, args=[access.org_id]), icon, key)
+                for title, name, icon, key, permission in ORG_PAGES
+                if access.may(permission)
+            ]
+        if self.operator and self._request.path.startswith("/operator/"):
+            return [self._link(title, reverse(name), icon, key) for title, name, icon, key in OPERATOR_PAGES]
+        return [self._link("Organizations", reverse("orgs:list"), "orgs", "o")]
+
+    def _link(self, title: str, url: str, icon: str, key: str) -> Link:
+        path = self._request.path
+        home = self.access is not None and url == reverse("orgs:home", args=[self.org_id])
+        current = path == url if home else path.startswith(url)
+        return Link(title, url, icon, key, current)
+
+    @cached_property
+    def commands(self) -> list[Command]:
+        """What the palette offers: actions, pages, other organizations."""
+        found: list[Command] = []
+        if access := self.access:
+            found += [
+                Command(title, "Action", icon, reverse(name, args=[access.org_id]))
+                for title, name, icon, permission in ORG_ACTIONS
+                if access.may(permission)
+            ]
+        found += [Command(link.title, "Page", link.icon, link.url) for link in self.nav]
+        found += [
+            Command(entry.org.name, "Organization", "orgs", reverse("orgs:home", args=[entry.org.pk]))
+            for entry in self.organizations
+            if entry.org.pk != self.org_id
+        ]
+        if self.operator:
+            found += [Command(f"Operator: {title}", "Page", icon, reverse(name)) for title, name, icon, _ in OPERATOR_PAGES]
+        found.append(Command("New organization", "Action", "plus", reverse("orgs:new")))
+        found.append(Command("Help and keys", "Page", "help", reverse("platform:help")))
+        found.append(Command("Sign out", "Action", "logout", form="sign-out"))
+        return found
+
+    @property
+    def theme(self) -> str:
+        """``light``, ``dark``, or empty for what the system says."""
+        chosen = self._request.COOKIES.get(THEME_COOKIE, "")
+        return chosen if chosen in dict(THEMES) else ""
+
+    @property
+    def demo(self) -> bool:
+        """Whether this installation is a demo."""
+        return bool(settings.DEMO)
+
+    themes = THEMES
+
+
+def context(request: HttpRequest) -> dict[str, Any]:
+    """Context processor: ``shell``."""
+    return {"shell": Shell(request)}

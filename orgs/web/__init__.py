@@ -1,0 +1,1 @@
+"""Pages about who: organizations, clients, credentials, settings."""

@@ -1,0 +1,163 @@
+"""The gate of every page: who is asking, of which organization, and may they. Nothing is served around it.
+
+A view behind :func:`org_page` gets a resolved :class:`~orgs.access.Access` and runs inside the organization's scope:
+one transaction, with row-level security set to it. What a service refuses (:class:`~cloudsignal.errors.DomainError`)
+and a view does not handle itself becomes the right page here, once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Concatenate, ParamSpec, Protocol, cast
+
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods
+
+from cloudsignal.errors import DomainError, Limit, NotFound, Unauthenticated
+from orgs.access import Access, access_org
+from orgs.models import User
+from orgs.permissions import Permission
+from orgs.tenancy import org_scope, platform_scope, user_scope
+
+P = ParamSpec("P")
+OrgView = Callable[Concatenate[HttpRequest, Access, P], HttpResponseBase]
+PersonView = Callable[Concatenate[HttpRequest, User, P], HttpResponseBase]
+View = Callable[..., HttpResponseBase]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a view asks of its visitor; the permissions test reads it from every URL."""
+
+    scope: str
+    """``org``, ``person``, ``operator`` or ``public``."""
+    permission: Permission | None = None
+    write: Permission | None = None
+    """What POST asks for beyond ``permission``."""
+
+
+class Gated(Protocol):
+    """A view that went through a gate."""
+
+    gate: Gate
+
+
+def org_page(
+    permission: Permission, *, write: Permission | None = None, methods: tuple[str, ...] = ("GET",)
+) -> Callable[[OrgView[P]], View]:
+    """A page of one organization. Strangers get 404, members without ``permission`` 403; POST may ask for ``write``."""
+
+    def decorate(view: OrgView[P]) -> View:
+        def inner(request: HttpRequest, org_id: str, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+            user = _person(request)
+            access = access_org(user, org_id, ip=address_of(request))
+            request.access = access  # type: ignore[attr-defined]
+            access.require(permission)
+            if write is not None and request.method == "POST":
+                access.require(write)
+            with org_scope(access.org_id):
+                return view(request, access, *args, **kwargs)
+
+        return _finish(view, inner, Gate("org", permission, write), methods)
+
+    return decorate
+
+
+def person_page(*, methods: tuple[str, ...] = ("GET",)) -> Callable[[PersonView[P]], View]:
+    """A page for anyone who is signed in, outside any organization."""
+
+    def decorate(view: PersonView[P]) -> View:
+        def inner(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+            user = _person(request)
+            with user_scope(user.pk):
+                return view(request, user, *args, **kwargs)
+
+        return _finish(view, inner, Gate("person"), methods)
+
+    return decorate
+
+
+def operator_page(*, methods: tuple[str, ...] = ("GET",)) -> Callable[[PersonView[P]], View]:
+    """A page for platform staff; for everybody else it does not exist."""
+
+    def decorate(view: PersonView[P]) -> View:
+        def inner(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+            user = _person(request)
+            if not user.is_operator:
+                raise NotFound
+            with platform_scope():
+                return view(request, user, *args, **kwargs)
+
+        return _finish(view, inner, Gate("operator"), methods)
+
+    return decorate
+
+
+def public_page(*, methods: tuple[str, ...] = ("GET",)) -> Callable[[Callable[Concatenate[HttpRequest, P], HttpResponseBase]], View]:
+    """A page for everybody. Asked for by name, so that no view is public by accident."""
+
+    def decorate(view: Callable[Concatenate[HttpRequest, P], HttpResponseBase]) -> View:
+        return _finish(view, view, Gate("public"), methods)
+
+    return decorate
+
+
+def address_of(request: HttpRequest) -> str:
+    """The visitor's address, for the audit."""
+    return str(request.META.get("REMOTE_ADDR") or "")
+
+
+def _person(request: HttpRequest) -> User:
+    user = request.user
+    if not isinstance(user, User) or not user.is_active:
+        raise Unauthenticated("not_signed_in", "Sign in first.")
+    return user
+
+
+def _finish(view: Callable[..., Any], inner: View, gate: Gate, methods: tuple[str, ...]) -> View:
+    @functools.wraps(view)
+    def outer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        try:
+            return inner(request, *args, **kwargs)
+        except DomainError as error:
+            return refusal(request, error)
+
+    allowed = ("GET", "HEAD", *methods) if "GET" in methods else methods
+    gated = never_cache(require_http_methods(list(allowed))(outer))
+    gated.gate = gate
+    return cast("View", gated)
+
+
+TITLES: dict[HTTPStatus, str] = {
+    HTTPStatus.NOT_FOUND: "Not found",
+    HTTPStatus.FORBIDDEN: "Your role does not allow this",
+    HTTPStatus.CONFLICT: "This has changed meanwhile",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too much at once",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Not available right now",
+}
+
+
+def refusal(request: HttpRequest, error: DomainError) -> HttpResponseBase:
+    """The page (or, for htmx, the plain status and one line) that tells what was refused, and what to do."""
+    htmx = bool(request.headers.get("HX-Request"))
+    if isinstance(error, Unauthenticated) and not htmx:
+        return redirect_to_login(request.get_full_path())
+    if htmx:
+        response = HttpResponse(error.message, content_type="text/plain; charset=utf-8", status=error.status)
+    else:
+        signed_in = bool(getattr(request.user, "is_authenticated", False))
+        response = render(
+            request,
+            "error.html",
+            {"error": error, "title": TITLES.get(error.status, "This did not work"), "signed_in": signed_in},
+            status=error.status,
+        )
+    if isinstance(error, Limit):
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
