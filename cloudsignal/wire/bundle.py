@@ -48,7 +48,7 @@ class Bundle:
     issued_at: float
     """Seconds since the epoch, UTC: when the change was committed."""
     deployment: str = ""
-    """Id of the deployment that asked for this bundle, echoed in the edge's report; empty for other changes."""
+    """Id of the deployment whose version this is, echoed in the edge's report."""
     quotas: Quotas = field(default_factory=Quotas)
     v: int = VERSION
 

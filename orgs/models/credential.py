@@ -77,3 +77,12 @@ class Credential(models.Model):
 
     def __str__(self) -> str:
         return self.token_id
+
+    @property
+    def state(self) -> str:
+        """``active``, ``static``, ``expired`` or ``revoked``, as of now. Reads the identity: select it along."""
+        if self.revoked_at or self.identity.revoked_at:
+            return "revoked"
+        if self.expires_at is None:
+            return "static"
+        return "active" if self.expires_at > timezone.now() else "expired"

@@ -46,6 +46,11 @@ class Organization(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def bump(self) -> None:
+        """Raise the revision: the edges must look again. The row is locked, and the caller saves it."""
+        self.revision += 1
+        self.revised_at = timezone.now()
+
 
 class Membership(models.Model):
     """A person in an organization. Past ``ends_at`` (time-boxed auditors) it counts for nothing."""

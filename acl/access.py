@@ -1,0 +1,138 @@
+"""Reading drafts, versions and deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Prefetch
+
+from acl.models import Deployment, Node, PolicyDraft, PolicyVersion, Target
+from acl.services.deployments import in_force
+from cloudsignal.errors import NotFound
+from orgs.access import Access
+from orgs.models import User
+from orgs.permissions import Permission
+from orgs.tenancy import org_scope
+
+PAGE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class NodeProgress:
+    """One node of a deployment."""
+
+    node: str
+    online: bool
+    status: Target.Status
+    reported_at: datetime | None
+    seconds: float | None
+    """From the commit of the deployment to the node's acknowledgement."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A deployment node by node."""
+
+    deployment: Deployment
+    nodes: tuple[NodeProgress, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more is awaited: no online node is pending, or a newer deployment has taken over."""
+        if self.deployment.status == Deployment.Status.SUPERSEDED:
+            return True
+        return bool(self.nodes) and not any(n.online and n.status == Target.Status.PENDING for n in self.nodes)
+
+    @property
+    def enforcing(self) -> int:
+        """How many nodes enforce it."""
+        return sum(node.status == Target.Status.ENFORCING for node in self.nodes)
+
+    @property
+    def seconds(self) -> float | None:
+        """From the commit to the last acknowledgement so far."""
+        return max((node.seconds for node in self.nodes if node.seconds is not None), default=None)
+
+
+def get_draft(access: Access) -> PolicyDraft:
+    """The organization's draft."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        return PolicyDraft.objects.get(org=access.org)
+
+
+def list_versions(access: Access, *, before: int | None = None, limit: int = PAGE) -> tuple[PolicyVersion, ...]:
+    """Versions, newest first, without their texts; ``before`` is the number the page ends at."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        found = PolicyVersion.objects.filter(org=access.org).defer("document", "source")
+        if before is not None:
+            found = found.filter(number__lt=before)
+        return tuple(found.order_by("-number")[:limit])
+
+
+def get_version(access: Access, number: int) -> PolicyVersion:
+    """One version with its text; raises :class:`NotFound`."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        found = PolicyVersion.objects.filter(org=access.org, number=number).first()
+    if found is None:
+        raise NotFound(f"Version {number}")
+    return found
+
+
+def list_deployments(access: Access, *, before: int | None = None, limit: int = PAGE) -> tuple[Deployment, ...]:
+    """Deployments with version and targets, newest first; ``before`` is the revision the page ends at."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        found = Deployment.objects.filter(org=access.org).select_related("version").prefetch_related(_targets())
+        if before is not None:
+            found = found.filter(revision__lt=before)
+        return tuple(found.order_by("-revision")[:limit])
+
+
+def current_deployment(access: Access) -> Deployment | None:
+    """The deployment in force (the newest), with its version."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        return in_force(access.org_id)
+
+
+def get_deployment(access: Access, deployment_id: str) -> Deployment:
+    """One deployment with its version; raises :class:`NotFound`."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        found = Deployment.objects.filter(org=access.org, pk=deployment_id).select_related("version").first()
+    if found is None:
+        raise NotFound("The deployment")
+    return found
+
+
+def deployment_progress(access: Access, deployment_id: str) -> Progress:
+    """A deployment node by node, by name; raises :class:`NotFound`."""
+    deployment = get_deployment(access, deployment_id)
+    with org_scope(access.org_id):
+        rows = Target.objects.filter(org=access.org, deployment=deployment).select_related("node").order_by("node__name")
+        nodes = tuple(_node(deployment, row) for row in rows)
+    return Progress(deployment, nodes)
+
+
+def list_nodes(user: User) -> Sequence[Node]:
+    """Every node of every cluster, by name. For operators; others get :class:`NotFound`."""
+    if not user.is_operator:
+        raise NotFound()
+    return tuple(Node.objects.select_related("cluster").order_by("cluster__name", "name"))
+
+
+def _node(deployment: Deployment, row: Target) -> NodeProgress:
+    seconds = None
+    if row.reported_at is not None and row.status == Target.Status.ENFORCING:
+        seconds = max(0.0, (row.reported_at - deployment.created_at).total_seconds())
+    return NodeProgress(row.node.name, row.node.online, Target.Status(row.status), row.reported_at, seconds, row.reason)
+
+
+def _targets() -> Prefetch[str]:
+    return Prefetch("targets", queryset=Target.objects.select_related("node").order_by("node__name"))

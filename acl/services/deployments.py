@@ -1,0 +1,147 @@
+"""Deploying a version to every node, and going back to an earlier one.
+
+One transaction holds the version, the deployment with its targets, the organization's next revision, the audit row and
+the outbox row. The organization's row is locked first, so revisions and version numbers have one order.
+"""
+
+from __future__ import annotations
+
+from django.db.models import Max
+
+from acl.models import Deployment, Node, PolicyDraft, PolicyVersion, Target
+from acl.policy import EMPTY_POLICY, canonical, digest
+from acl.policy.presets import PRESETS
+from acl.services.drafts import match
+from acl.services.policies import Checked, check_policy
+from audit import kinds
+from audit.services.record import record
+from cloudsignal import outbox
+from cloudsignal.errors import Conflict, Invalid, NotFound
+from orgs.access import Access
+from orgs.models import Organization
+from orgs.permissions import Permission
+from orgs.tenancy import org_scope
+
+NOTE_MAX = 200
+
+
+def deploy(access: Access, *, note: str = "", if_match: str | None = None) -> Deployment:
+    """Make the draft the next version and send it to every node.
+
+    Refused with :class:`Invalid` (findings in ``details``) when the draft has errors or a test in it fails, and with
+    :class:`Conflict` when it is what is in force already, or was changed since ``if_match``.
+    """
+    access.require(Permission.POLICY_DEPLOY)
+    _check_note(note)
+    with org_scope(access.org_id):
+        draft = PolicyDraft.objects.get(org=access.org)
+        match(draft, if_match)
+    # Parsing may take a while and needs no lock; the draft is compared again under one.
+    checked = check_policy(draft.text, org=access.org_id)
+    with org_scope(access.org_id):
+        org = Organization.objects.select_for_update().get(pk=access.org_id)
+        now = PolicyDraft.objects.get(org=org)
+        match(now, draft.etag)
+        current = in_force(org.pk)
+        if current and current.version.digest == checked.digest and current.version.source == draft.text:
+            raise Conflict(
+                "nothing_to_deploy", f"The draft is version {current.version.number}, which is in force already."
+            )
+        version = _add_version(access, checked, source=draft.text, note=note)
+        return _begin(access, org, version, kind=Deployment.Kind.DEPLOY, note=note, before=current)
+
+
+def rollback(access: Access, *, number: int, note: str = "") -> Deployment:
+    """Send an earlier version to every node again. Raises :class:`NotFound` and, when it is in force, :class:`Conflict`."""
+    access.require(Permission.POLICY_DEPLOY)
+    _check_note(note)
+    with org_scope(access.org_id):
+        org = Organization.objects.select_for_update().get(pk=access.org_id)
+        version = PolicyVersion.objects.filter(org=org, number=number).first()
+        if version is None:
+            raise NotFound(f"Version {number}")
+        current = in_force(org.pk)
+        if current and current.version_id == version.pk:
+            raise Conflict("nothing_to_deploy", f"Version {number} is in force already.")
+        return _begin(access, org, version, kind=Deployment.Kind.ROLLBACK, note=note, before=current)
+
+
+def begin_with_deny_all(access: Access) -> Deployment:
+    """The start of a new organization, in its creation's scope: blank draft, empty version 1, deployed."""
+    org = Organization.objects.select_for_update().get(pk=access.org_id)
+    text = _blank()
+    PolicyDraft.objects.create(org=org, text=text, updated_by=access.actor)
+    checked = Checked(EMPTY_POLICY, canonical(EMPTY_POLICY), digest(EMPTY_POLICY), ())
+    version = _add_version(access, checked, source=text, note="deny everything")
+    return _begin(access, org, version, kind=Deployment.Kind.DEPLOY, note=version.note, before=None)
+
+
+def in_force(org_id: str) -> Deployment | None:
+    """The newest deployment with its version. Needs the organization's scope, or the platform's."""
+    return Deployment.objects.filter(org_id=org_id).select_related("version").order_by("-revision").first()
+
+
+def _add_version(access: Access, checked: Checked, *, source: str, note: str) -> PolicyVersion:
+    last = PolicyVersion.objects.filter(org=access.org).aggregate(last=Max("number"))["last"] or 0
+    return PolicyVersion.objects.create(
+        org=access.org,
+        number=last + 1,
+        digest=checked.digest,
+        document=checked.document,
+        source=source,
+        note=note,
+        created_by=access.actor,
+    )
+
+
+def _begin(
+    access: Access,
+    org: Organization,
+    version: PolicyVersion,
+    *,
+    kind: Deployment.Kind,
+    note: str,
+    before: Deployment | None,
+) -> Deployment:
+    org.bump()
+    org.save(update_fields=["revision", "revised_at"])
+    _supersede(org)
+    deployment = Deployment.objects.create(
+        org=org,
+        version=version,
+        kind=kind,
+        revision=org.revision,
+        note=note,
+        created_at=org.revised_at,
+        created_by=access.actor,
+    )
+    nodes = Node.objects.filter(cluster_id=org.cluster_id, online=True, retired_at=None)
+    Target.objects.bulk_create([Target(org=org, deployment=deployment, node=node) for node in nodes])
+    record(
+        access,
+        kinds.POLICY_ROLLED_BACK if kind == Deployment.Kind.ROLLBACK else kinds.POLICY_DEPLOYED,
+        target=f"deployment:{deployment.pk}",
+        before={"version": before.version.number, "digest": before.version.digest} if before else None,
+        after={"version": version.number, "digest": version.digest, "note": note, "revision": org.revision},
+    )
+    outbox.enqueue("acl.tasks.push_bundle", org=org.pk, key=org.pk, payload={"org": org.pk})
+    return deployment
+
+
+def _supersede(org: Organization) -> None:
+    """Deployments that some node never enforced are overtaken: a newer revision always wins."""
+    waiting = Deployment.objects.filter(org=org, status=Deployment.Status.PENDING)
+    Target.objects.filter(org=org, deployment__in=waiting, status=Target.Status.PENDING).update(
+        status=Target.Status.SUPERSEDED
+    )
+    waiting.update(status=Deployment.Status.SUPERSEDED)
+
+
+def _check_note(note: str) -> None:
+    if len(note) > NOTE_MAX:
+        raise Invalid("note_too_long", f"A note has at most {NOTE_MAX} characters.", field="note")
+
+
+def _blank() -> str:
+    presets = PRESETS.values() if isinstance(PRESETS, dict) else PRESETS
+    return next((preset.text for preset in presets if preset.name == "blank"), "version: \"3\"\nrules: []\n")

@@ -1,0 +1,69 @@
+"""The draft: what a tenant edits. Saving enforces nothing."""
+
+from __future__ import annotations
+
+import hashlib
+
+from django.utils import timezone
+
+from acl.models import PolicyDraft
+from acl.policy.presets import PRESETS
+from acl.services.policies import check_size
+from audit import kinds
+from audit.services.record import record
+from cloudsignal.errors import Conflict, NotFound
+from orgs.access import Access
+from orgs.permissions import Permission
+from orgs.tenancy import org_scope
+
+
+def save_draft(access: Access, *, text: str, if_match: str | None = None) -> PolicyDraft:
+    """Store the text as it is, errors and all. With ``if_match``, only over the draft that has this ETag.
+
+    Raises :class:`Conflict` when somebody else saved in between and :class:`Invalid` when the text is too large.
+    """
+    access.require(Permission.POLICY_EDIT)
+    check_size(text)
+    with org_scope(access.org_id):
+        draft = PolicyDraft.objects.select_for_update().get(org=access.org)
+        match(draft, if_match)
+        if draft.text == text:
+            return draft
+        before = _summary(draft)
+        draft.text = text
+        draft.revision += 1
+        draft.updated_at = timezone.now()
+        draft.updated_by = access.actor
+        draft.save()
+        record(access, kinds.DRAFT_SAVED, target="policy:draft", before=before, after=_summary(draft))
+    return draft
+
+
+def load_preset(access: Access, name: str, *, if_match: str | None = None) -> PolicyDraft:
+    """Replace the draft by a preset; raises :class:`NotFound` for an unknown name."""
+    for preset in presets():
+        if preset.name == name:
+            return save_draft(access, text=preset.text, if_match=if_match)
+    raise NotFound("The preset")
+
+
+def presets():  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """The presets, in the order they are offered."""
+    return tuple(PRESETS.values()) if isinstance(PRESETS, dict) else tuple(PRESETS)
+
+
+def match(draft: PolicyDraft, if_match: str | None) -> None:
+    """Raise :class:`Conflict` unless ``if_match`` is absent, ``*`` or the draft's ETag (RFC 9110 s13.1.1)."""
+    if if_match is None or if_match.strip() == "*":
+        return
+    if draft.etag not in {tag.strip().removeprefix("W/") for tag in if_match.split(",")}:
+        raise Conflict(
+            "draft_changed",
+            f"The draft was changed by {draft.updated_by} in the meantime; load it again, then repeat your change.",
+            field="if_match",
+        )
+
+
+def _summary(draft: PolicyDraft) -> dict[str, object]:
+    data = draft.text.encode()
+    return {"revision": draft.revision, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -1,0 +1,70 @@
+"""The simulator: one request against a text that may be an unsaved draft, judged by the code the edge runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from django.utils import timezone
+
+from acl.policy import Explanation, Identity, Parsed, Request, explain, parse
+from acl.services.policies import check_size
+from cloudsignal.errors import Invalid
+from cloudsignal.wire.credential import ClaimValue
+from orgs.access import Access
+from orgs.permissions import Permission
+from orgs.services.claims import clean_claims
+
+ACTIONS = ("pub", "sub", "receive")
+TOPIC_MAX = 65_535
+
+
+def simulate(
+    access: Access,
+    *,
+    text: str,
+    username: str,
+    client_id: str = "",
+    claims: Mapping[str, ClaimValue] | None = None,
+    action: str,
+    topic: str,
+    qos: int = 0,
+    retain: bool = False,
+) -> tuple[Parsed, Explanation | None]:
+    """Parse ``text`` and explain the verdict on one request; the explanation is None when the text has errors.
+
+    ``username`` is the local part (``@org`` is cut off). Raises :class:`Invalid` for a request no client could make.
+    """
+    access.require(Permission.POLICY_SIMULATE)
+    check_size(text)
+    if action not in ACTIONS:
+        raise Invalid("bad_action", f"The action is one of {', '.join(ACTIONS)}.", field="action")
+    if qos not in {0, 1, 2}:
+        raise Invalid("bad_qos", "QoS is 0, 1 or 2.", field="qos")
+    check_topic(topic, wildcards=action == "sub")
+    local = username.removesuffix(f"@{access.org_id}")
+    if not local:
+        raise Invalid("username_missing", "Name the client to simulate.", field="username")
+    parsed = parse(text)
+    if parsed.policy is None:
+        return parsed, None
+    identity = Identity(org=access.org_id, username=local, client_id=client_id, claims=clean_claims(claims or {}))
+    request = Request(identity=identity, action=action, topic=topic, qos=qos, retain=retain)  # type: ignore[arg-type]
+    return parsed, explain(parsed.policy, request, now=timezone.now())
+
+
+def check_topic(topic: str, *, wildcards: bool) -> None:
+    """Raise :class:`Invalid` unless ``topic`` is a topic name, or with ``wildcards`` a filter (MQTT 5 s4.7)."""
+    if not topic:
+        raise Invalid("topic_missing", "Give a topic, such as sensors/7/temperature.", field="topic")
+    if "\0" in topic or len(topic.encode("utf-8", "replace")) > TOPIC_MAX:
+        raise Invalid("bad_topic", "A topic has at most 65,535 bytes and no NUL.", field="topic")
+    if not wildcards:
+        if "+" in topic or "#" in topic:
+            raise Invalid("bad_topic", "A message has one exact topic, without + and #.", field="topic")
+        return
+    levels = topic.split("/")
+    for position, level in enumerate(levels):
+        if ("#" in level and (level != "#" or position != len(levels) - 1)) or ("+" in level and level != "+"):
+            raise Invalid(
+                "bad_topic", "In a filter, + stands alone in its level and # alone in the last one.", field="topic"
+            )

@@ -1,0 +1,24 @@
+"""Celery tasks about bundles and nodes. Each is safe to run twice, late, or out of order."""
+
+from __future__ import annotations
+
+from celery import shared_task
+from redis.exceptions import RedisError
+
+from acl.services import nodes, push
+from cloudsignal.redis import client
+
+
+@shared_task(
+    name="acl.tasks.push_bundle", autoretry_for=(RedisError,), max_retries=8, retry_backoff=1, retry_backoff_max=30
+)
+def push_bundle(org: str) -> int:
+    """Write the organization's present bundle to Redis; returns its revision, 0 when the organization is gone."""
+    pushed = push.push_bundle(client(), org)
+    return pushed.revision if pushed else 0
+
+
+@shared_task(name="acl.tasks.note_missing_nodes")
+def note_missing_nodes() -> int:
+    """Mark the nodes offline that have sent no heartbeat for a while; returns how many."""
+    return nodes.note_missing()

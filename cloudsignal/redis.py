@@ -1,0 +1,69 @@
+"""Connections to Redis (or Valkey), and the one way desired state gets there."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import cast
+
+from django.conf import settings
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from cloudsignal.wire import keys
+from cloudsignal.wire.change import Change
+from cloudsignal.wire.codec import encode
+
+FAST_SECONDS = 0.5
+"""How long a request waits for Redis before it leaves the work to a worker."""
+
+_WRITE = """
+local rev, old = redis.call('HGET', KEYS[1], 'rev'), redis.call('HGET', KEYS[1], 'b')
+if rev and tonumber(rev) > tonumber(ARGV[1]) then return 0 end
+if ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[1], 'rev', ARGV[1], 'b', ARGV[2])
+  redis.call('EXPIREAT', KEYS[1], ARGV[5])
+else
+  redis.call('HSET', KEYS[1], 'rev', ARGV[1], 'b', ARGV[2])
+  redis.call('PERSIST', KEYS[1])
+end
+if rev == ARGV[1] and old == ARGV[2] then return 1 end
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'b', ARGV[4])
+return 2
+"""
+
+
+@cache
+def client() -> Redis:
+    """The connection pool of workers and ingest; safe to share between threads, and after a fork."""
+    return Redis.from_url(
+        settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=10, socket_keepalive=True, health_check_interval=15
+    )
+
+
+@cache
+def fast_client() -> Redis:
+    """The same for work inside a request: gives up after :data:`FAST_SECONDS`, without a retry."""
+    return Redis.from_url(
+        settings.REDIS_URL,
+        socket_connect_timeout=FAST_SECONDS,
+        socket_timeout=FAST_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def write_state(
+    redis: Redis, key: str, *, revision: int, record: bytes, change: Change, expires_at: int | None = None
+) -> bool:
+    """Write ``{rev, b}`` to ``key`` unless a newer revision stands there, and announce it on the change stream.
+
+    One script, so two writers cannot interleave. Writing what already stands announces nothing. ``expires_at`` (seconds
+    since the epoch) lets Redis forget the record. Returns False when a newer revision was there.
+    """
+    arguments = [revision, record, keys.CHANGES_MAXLEN, encode(change), "" if expires_at is None else expires_at]
+    return cast(int, redis.eval(_WRITE, 2, key, keys.CHANGES, *arguments)) > 0
+
+
+def announce(redis: Redis, change: Change) -> None:
+    """Add an entry to the change stream."""
+    redis.xadd(keys.CHANGES, {keys.FIELD: encode(change)}, maxlen=keys.CHANGES_MAXLEN, approximate=True)

@@ -1,0 +1,278 @@
+"""Reading what belongs to an organization. Every page and API call begins here: :func:`access_org` is the tenancy gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Count, Max, Q, QuerySet
+from django.utils import timezone
+from redis.exceptions import RedisError
+
+from cloudsignal import ids
+from cloudsignal.errors import Forbidden, Invalid, NotFound, Unavailable
+from cloudsignal.redis import fast_client
+from cloudsignal.wire import keys
+from cloudsignal.wire.codec import WireError, decode
+from cloudsignal.wire.report import LiveSession
+from orgs.models import Credential, Membership, MqttIdentity, Organization, User
+from orgs.permissions import OPERATOR, PERMISSIONS, Permission, Role, roles_with
+from orgs.tenancy import org_scope, platform_scope, user_scope
+
+PAGE = 50
+PAGE_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Proof that somebody may act in one organization, and as what. Services and access functions take it first."""
+
+    org: Organization
+    user: User | None
+    role: Role | None
+    """None for an API key or an operator."""
+    permissions: frozenset[Permission]
+    actor: str
+    """How the audit names them: ``user:EMAIL``, ``operator:EMAIL``, ``key:sk_...x7m4`` or ``system``."""
+    ip: str = ""
+
+    @property
+    def org_id(self) -> str:
+        """Id of the organization."""
+        return self.org.pk
+
+    def may(self, permission: Permission) -> bool:
+        """Whether this access includes ``permission``."""
+        return permission in self.permissions
+
+    def require(self, permission: Permission) -> None:
+        """Raise :class:`Forbidden`, naming who may, unless this access includes ``permission``."""
+        if self.may(permission):
+            return
+        holders = ", ".join(roles_with(permission))
+        who = f"The role {self.role}" if self.role else "This key" if self.user is None else "An operator"
+        raise Forbidden("forbidden", f"{who} does not include {permission}. It needs one of: {holders}.")
+
+
+@dataclass(frozen=True, slots=True)
+class OrganizationEntry:
+    """One line of the organization switcher."""
+
+    org: Organization
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRow:
+    """A username with what can be said of its secrets."""
+
+    identity: MqttIdentity
+    active: int
+    """Secrets that sign in right now."""
+    last_issued_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialCounts:
+    """How many secrets sign in now, how many of them never expire, and how many end soon."""
+
+    active: int
+    static: int
+    ends_in_hour: int
+    ends_in_day: int
+    identities: int
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialPage:
+    """Credentials, newest first. ``next_cursor`` continues after the last row; None at the end."""
+
+    rows: tuple[Credential, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityPage:
+    """Identities by name. ``next_cursor`` continues after the last row; None at the end."""
+
+    rows: tuple[IdentityRow, ...]
+    next_cursor: str | None
+
+
+def access_org(user: User, org_id: str, ip: str = "") -> Access:
+    """What ``user`` may do in the organization. Strangers and ended memberships get :class:`NotFound`, never a hint."""
+    if not ids.ORG.match(org_id):
+        raise NotFound("The organization")
+    with org_scope(org_id):
+        org = Organization.objects.filter(pk=org_id).first()
+        if org is None:
+            raise NotFound("The organization")
+        membership = Membership.objects.filter(_current(), org=org, user=user).first()
+    if membership is not None:
+        role = Role(membership.role)
+        return Access(org, user, role, PERMISSIONS[role], f"user:{user.email}", ip)
+    if user.is_operator:
+        return Access(org, user, None, OPERATOR, f"operator:{user.email}", ip)
+    raise NotFound("The organization")
+
+
+def list_organizations(user: User) -> tuple[OrganizationEntry, ...]:
+    """The organizations ``user`` is a member of now, by name."""
+    with user_scope(user.pk):
+        memberships = Membership.objects.filter(_current(), user=user).select_related("org").order_by("org__name", "id")
+        return tuple(OrganizationEntry(row.org, Role(row.role)) for row in memberships)
+
+
+def all_organizations(operator: User) -> tuple[Organization, ...]:
+    """Every organization there is, by name. For operators; others get :class:`NotFound`."""
+    if not operator.is_operator:
+        raise NotFound()
+    with platform_scope():
+        return tuple(Organization.objects.order_by("name", "id"))
+
+
+def list_members(access: Access) -> tuple[Membership, ...]:
+    """The members of the organization with their people, by e-mail; ended memberships included."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        return tuple(Membership.objects.filter(org=access.org).select_related("user").order_by("user__email"))
+
+
+def list_identities(access: Access, *, search: str = "", cursor: str = "", limit: int = PAGE) -> IdentityPage:
+    """Usernames of the organization in order, those starting with ``search`` if given; ``cursor`` is a username."""
+    access.require(Permission.ORG_READ)
+    limit = _page(limit)
+    live = Q(credentials__revoked_at=None) & (
+        Q(credentials__expires_at=None) | Q(credentials__expires_at__gt=timezone.now())
+    )
+    with org_scope(access.org_id):
+        found = MqttIdentity.objects.filter(org=access.org, username__gt=cursor, username__startswith=search)
+        counted = found.annotate(
+            active_count=Count("credentials", filter=live & Q(credentials__id__isnull=False)),
+            last_issued=Max("credentials__issued_at"),
+        )
+        rows = list(counted.order_by("username")[: limit + 1])
+    page = tuple(
+        IdentityRow(row, 0 if row.revoked_at else row.active_count, row.last_issued) for row in rows[:limit]
+    )
+    return IdentityPage(page, page[-1].identity.username if len(rows) > limit else None)
+
+
+def list_credentials(
+    access: Access, *, state: str = "", username: str = "", cursor: str = "", limit: int = PAGE
+) -> CredentialPage:
+    """Credentials of the organization, newest first, each with its ``identity``.
+
+    ``state`` is one of ``active``, ``static``, ``expired``, ``revoked`` or empty; ``username`` is a prefix of the local
+    part; ``cursor`` comes from the page before. Raises :class:`Invalid` for anything else.
+    """
+    access.require(Permission.ORG_READ)
+    limit = _page(limit)
+    with org_scope(access.org_id):
+        found = _in_state(Credential.objects.filter(org=access.org), state)
+        if username:
+            found = found.filter(identity__username__startswith=username)
+        if cursor:
+            found = _after(found, cursor)
+        rows = list(found.select_related("identity").order_by("-issued_at", "-id")[: limit + 1])
+    page = tuple(rows[:limit])
+    return CredentialPage(page, _cursor(page[-1]) if len(rows) > limit else None)
+
+
+def get_credential(access: Access, token_id: str) -> Credential:
+    """One credential with its identity; raises :class:`NotFound`."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        found = Credential.objects.filter(org=access.org, token_id=token_id).select_related("identity").first()
+    if found is None:
+        raise NotFound("The credential")
+    return found
+
+
+def credential_counts(access: Access) -> CredentialCounts:
+    """The figures at the head of the credentials page."""
+    access.require(Permission.ORG_READ)
+    now = timezone.now()
+    active = Q(revoked_at=None, identity__revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=now))
+    with org_scope(access.org_id):
+        found = Credential.objects.filter(org=access.org).aggregate(
+            active=Count("id", filter=active),
+            static=Count("id", filter=active & Q(expires_at=None)),
+            ends_in_hour=Count("id", filter=active & Q(expires_at__lte=now + timedelta(hours=1))),
+            ends_in_day=Count("id", filter=active & Q(expires_at__lte=now + timedelta(days=1))),
+        )
+        identities = MqttIdentity.objects.filter(org=access.org, revoked_at=None).count()
+    return CredentialCounts(**found, identities=identities)
+
+
+def live_sessions(access: Access) -> tuple[LiveSession, ...]:
+    """The organization's connected clients, newest first, as the edges publish them (seconds old at most).
+
+    Raises :class:`Unavailable` when Redis does not answer in time.
+    """
+    access.require(Permission.ORG_READ)
+    try:
+        redis = fast_client()
+        sessions = [
+            _session(blob)
+            for key in redis.scan_iter(match=keys.SESSIONS_PATTERN, count=500)
+            for blob in redis.hvals(key)  # type: ignore[union-attr]
+        ]
+    except RedisError as error:
+        raise Unavailable("sessions_unavailable", "Live sessions cannot be read right now; try again.") from error
+    own = [session for session in sessions if session is not None and session.org == access.org_id]
+    return tuple(sorted(own, key=lambda session: session.connected_at, reverse=True))
+
+
+def _session(blob: bytes) -> LiveSession | None:
+    try:
+        return decode(blob, LiveSession)
+    except WireError:
+        return None
+
+
+def _current() -> Q:
+    return Q(ends_at=None) | Q(ends_at__gt=timezone.now())
+
+
+def _in_state(found: QuerySet[Credential], state: str) -> QuerySet[Credential]:
+    now = timezone.now()
+    usable = Q(revoked_at=None, identity__revoked_at=None)
+    match state:
+        case "":
+            return found
+        case "active":
+            return found.filter(usable, Q(expires_at=None) | Q(expires_at__gt=now))
+        case "static":
+            return found.filter(usable, expires_at=None)
+        case "expired":
+            return found.filter(usable, expires_at__lte=now)
+        case "revoked":
+            return found.exclude(usable)
+    raise Invalid("bad_state", "The state is one of active, static, expired, revoked.", field="state")
+
+
+def _cursor(row: Credential) -> str:
+    return f"{int(row.issued_at.timestamp() * 1_000_000)}-{row.pk}"
+
+
+def _after(found: QuerySet[Credential], cursor: str) -> QuerySet[Credential]:
+    at, _, pk = cursor.partition("-")
+    if not (at.isdigit() and pk.isdigit() and len(at) < 18 and len(pk) < 19):
+        raise Invalid("bad_cursor", "The cursor is not one this list gave out; start from the first page.", field="cursor")
+    issued = datetime.fromtimestamp(0, tz=timezone.get_default_timezone()) + timedelta(microseconds=int(at))
+    return found.filter(Q(issued_at__lt=issued) | Q(issued_at=issued, id__lt=int(pk)))
+
+
+def _page(limit: int) -> int:
+    return max(1, min(limit, PAGE_MAX))
+
+
+def permissions_of(names: Sequence[str]) -> frozenset[Permission]:
+    """The permissions with these values; raises :class:`Invalid` for an unknown one."""
+    known = {permission.value: permission for permission in Permission}
+    for name in names:
+        if name not in known:
+            raise Invalid("unknown_scope", f"There is no scope {name!r}. Known: {', '.join(known)}.", field="scopes")
+    return frozenset(known[name] for name in names)

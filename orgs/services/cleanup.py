@@ -1,0 +1,18 @@
+"""Deleting what has no use any more."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from orgs.models import Credential
+from orgs.tenancy import platform_scope
+
+BATCH = 5_000
+
+
+def delete_expired(*, before: datetime) -> int:
+    """Delete up to :data:`BATCH` credentials that expired before ``before``; returns how many."""
+    with platform_scope():
+        old = Credential.objects.filter(expires_at__lt=before).values_list("pk", flat=True)[:BATCH]
+        deleted, _ = Credential.objects.filter(pk__in=list(old)).delete()
+    return deleted

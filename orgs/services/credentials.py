@@ -1,0 +1,301 @@
+"""MQTT credentials: issue, refresh, revoke. A secret leaves here once and is stored only as a keyed hash.
+
+Pushing to the edges: the change commits first, then the sealed record is written to Redis before the answer goes out
+(``outbox.enqueue(immediate=True)``), so a secret works the moment somebody reads it. When Redis does not answer within
+half a second, a worker delivers it instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hmac import compare_digest
+from math import ceil
+
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from audit import kinds
+from audit.services.record import record
+from cloudsignal import ids, outbox
+from cloudsignal.errors import Conflict, Invalid, Limit, NotFound, Unauthenticated
+from cloudsignal.keyring import pepper
+from cloudsignal.wire.credential import ClaimValue, mint_secret, secret_mac
+from orgs.access import Access
+from orgs.models import Credential, MqttIdentity, Organization
+from orgs.permissions import Permission
+from orgs.services.claims import clean_claims
+from orgs.tenancy import org_scope
+
+TTL_DEFAULT = 3600
+TTL_MIN = 60
+TTL_MAX = 86_400
+"""Seconds a short-lived credential may live."""
+LIVE_SECRETS_MAX = 20
+"""Secrets of one username that may sign in at the same time."""
+LOCAL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A freshly issued secret: the only place it is ever in the clear."""
+
+    username: str
+    """Full MQTT username, ``local@org``."""
+    local: str
+    password: str
+    token_id: str
+    issued_at: datetime
+    expires_at: datetime | None
+    """None for a static credential."""
+    email: str
+    provider: str
+
+    @property
+    def static(self) -> bool:
+        """Whether it never expires: the flagged exception."""
+        return self.expires_at is None
+
+    @property
+    def expires_in(self) -> int | None:
+        """Seconds it lives, from its issue."""
+        return None if self.expires_at is None else round((self.expires_at - self.issued_at).total_seconds())
+
+    @property
+    def refresh_recommended_at(self) -> datetime | None:
+        """When to ask for the next one: at 90 % of the time to live."""
+        return None if self.expires_at is None else self.issued_at + (self.expires_at - self.issued_at) * 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """Whose identity it is elsewhere: asking again for the same one reissues on the same username."""
+
+    provider: str
+    external_id: str
+    email: str = ""
+
+
+def issue_credential(
+    access: Access,
+    *,
+    username: str | None = None,
+    ttl: int = TTL_DEFAULT,
+    claims: Mapping[str, ClaimValue] | None = None,
+    static: bool = False,
+    note: str = "",
+    external: External | None = None,
+    replace_existing: bool = False,
+) -> Issued:
+    """Make a secret for ``username``, or for a new opaque username when none is given.
+
+    ``ttl`` is in seconds and is ignored for ``static``; ``claims`` are merged into the identity's; ``replace_existing``
+    revokes its other secrets. A revoked username comes back with this secret alone. Raises :class:`Invalid` for a bad
+    name, ttl or claims, and :class:`Limit` when the username has :data:`LIVE_SECRETS_MAX` live secrets.
+    """
+    access.require(Permission.CREDENTIALS_MANAGE)
+    if static and username is None:
+        raise Invalid("username_missing", "A static credential needs a name, such as press-line-4.", field="username")
+    if username is not None and not LOCAL_NAME.match(username):
+        raise Invalid(
+            "bad_username",
+            "A name has up to 63 of a-z, 0-9, - and _, and begins with a letter or digit.",
+            field="username",
+        )
+    if not static:
+        check_ttl(ttl)
+    if len(note) > 200:
+        raise Invalid("note_too_long", "A note has at most 200 characters.", field="note")
+    wanted = clean_claims(claims or {})
+    with org_scope(access.org_id):
+        identity = _identity(access, username, external)
+        identity.claims = {**identity.claims, **wanted}
+        identity.static = identity.static or static
+        identity.note = note or identity.note
+        identity.revoked_at = None
+        if replace_existing:
+            _live(identity).update(revoked_at=timezone.now())
+        issued = _add_secret(access, identity, ttl=None if static else ttl)
+        record(access, kinds.CREDENTIAL_ISSUED, target=f"credential:{issued.token_id}", **_audited(issued, identity))
+    return issued
+
+
+def refresh_credential(access: Access, token_id: str, *, ttl: int | None = None) -> Issued:
+    """A further secret for the identity of ``token_id``; the earlier one stays valid until its own expiry.
+
+    Refused with :class:`Conflict` for static, expired or revoked credentials. The new one lives as long as the old one
+    did, unless ``ttl`` says otherwise. ``access`` needs no permission here: the caller has shown the current secret
+    (:func:`check_secret`) or holds ``credentials.manage``.
+    """
+    with org_scope(access.org_id):
+        found = Credential.objects.filter(org=access.org, token_id=token_id).select_related("identity").first()
+        if found is None:
+            raise NotFound("The credential")
+        identity = MqttIdentity.objects.select_for_update().get(org=access.org, pk=found.identity_id)
+        found.identity = identity
+        if found.state != "active" or found.expires_at is None:
+            raise Conflict(f"credential_{found.state}", f"This credential is {found.state}; ask for a new one.")
+        lifetime = ceil((found.expires_at - found.issued_at).total_seconds())
+        issued = _add_secret(access, identity, ttl=check_ttl(ttl or lifetime), refreshed_from=token_id)
+        record(access, kinds.CREDENTIAL_REFRESHED, target=f"credential:{issued.token_id}", **_audited(issued, identity))
+    return issued
+
+
+def check_secret(org: Organization, token_id: str, secret: str) -> Credential:
+    """The credential that ``token_id`` and its secret name; raises :class:`Unauthenticated` when they do not fit."""
+    with org_scope(org.pk):
+        found = Credential.objects.filter(org=org, token_id=token_id).select_related("identity").first()
+    mac = bytes(found.mac) if found else bytes(32)
+    expires = int(found.expires_at.timestamp()) if found and found.expires_at else 0
+    username = found.identity.username if found else ""
+    offered = secret_mac(pepper(), org=org.pk, username=username, secret=secret, expires_at=expires)
+    if not compare_digest(mac, offered) or found is None:
+        raise Unauthenticated("unauthorized", "The token and its password do not fit together.")
+    return found
+
+
+def revoke_credential(access: Access, token_id: str) -> Credential:
+    """End one secret: live sessions that signed in with it are closed. Revoking twice changes nothing."""
+    access.require(Permission.CREDENTIALS_MANAGE)
+    with org_scope(access.org_id):
+        found = Credential.objects.filter(org=access.org, token_id=token_id).first()
+        if found is None:
+            raise NotFound("The credential")
+        identity = MqttIdentity.objects.select_for_update().get(org=access.org, pk=found.identity_id)
+        found = Credential.objects.select_for_update().select_related("identity").get(org=access.org, pk=found.pk)
+        if found.revoked_at is None:
+            found.revoked_at = timezone.now()
+            found.save(update_fields=["revoked_at"])
+            _changed(identity)
+            record(
+                access,
+                kinds.CREDENTIAL_REVOKED,
+                target=f"credential:{token_id}",
+                username=identity.username,
+                before={"revoked": False},
+                after={"revoked": True, "token_id": token_id},
+            )
+    return found
+
+
+def revoke_identity(access: Access, username: str) -> MqttIdentity:
+    """End a username: every secret of it, and every live session. It comes back only by a new credential."""
+    access.require(Permission.CREDENTIALS_MANAGE)
+    with org_scope(access.org_id):
+        identity = MqttIdentity.objects.select_for_update().filter(org=access.org, username=username).first()
+        if identity is None:
+            raise NotFound("The username")
+        if identity.revoked_at is None:
+            identity.revoked_at = timezone.now()
+            ended = _live(identity).update(revoked_at=identity.revoked_at)
+            _changed(identity)
+            record(
+                access,
+                kinds.CREDENTIAL_REVOKED,
+                target=f"identity:{username}",
+                username=username,
+                before={"revoked": False},
+                after={"revoked": True, "credentials": ended},
+            )
+    return identity
+
+
+def check_ttl(ttl: int) -> int:
+    """``ttl`` in seconds when it lies within the bounds; raises :class:`Invalid` otherwise."""
+    if isinstance(ttl, bool) or not isinstance(ttl, int) or not TTL_MIN <= ttl <= TTL_MAX:
+        raise Invalid("bad_ttl", f"The time to live is {TTL_MIN} to {TTL_MAX} seconds.", field="ttl")
+    return ttl
+
+
+def _identity(access: Access, username: str | None, external: External | None) -> MqttIdentity:
+    """The locked identity row, made when it is not there yet."""
+    defaults = {"created_by": access.actor, "email": external.email if external else ""}
+    rows = MqttIdentity.objects.select_for_update()
+    if external is not None and username is None:
+        identity, _ = rows.get_or_create(
+            org=access.org,
+            provider=external.provider,
+            external_id=external.external_id,
+            defaults={**defaults, "username": ids.local_username()},
+        )
+    else:
+        identity, _ = rows.get_or_create(org=access.org, username=username or ids.local_username(), defaults=defaults)
+    return identity
+
+
+def _add_secret(access: Access, identity: MqttIdentity, *, ttl: int | None, refreshed_from: str = "") -> Issued:
+    if _live(identity).count() >= LIVE_SECRETS_MAX:
+        raise Limit(
+            "too_many_secrets",
+            f"{identity.username} has {LIVE_SECRETS_MAX} live secrets; revoke one or let one expire first.",
+            field="username",
+        )
+    issued_at = datetime.now(UTC).replace(microsecond=0)
+    expires_at = None if ttl is None else issued_at + timedelta(seconds=ttl)
+    secret = mint_secret(pepper(), access.org_id)
+    mac = secret_mac(
+        pepper(),
+        org=access.org_id,
+        username=identity.username,
+        secret=secret,
+        expires_at=int(expires_at.timestamp()) if expires_at else 0,
+    )
+    credential = Credential.objects.create(
+        org=access.org,
+        identity=identity,
+        token_id=ids.token_id(access.org_id),
+        mac=mac,
+        hint=secret[-4:],
+        issued_at=timezone.now(),
+        expires_at=expires_at,
+        refreshed_from=refreshed_from,
+        created_by=access.actor,
+    )
+    _changed(identity)
+    return Issued(
+        username=f"{identity.username}@{access.org_id}",
+        local=identity.username,
+        password=secret,
+        token_id=credential.token_id,
+        issued_at=issued_at,
+        expires_at=expires_at,
+        email=identity.email,
+        provider=identity.provider,
+    )
+
+
+def _changed(identity: MqttIdentity) -> None:
+    """Save a locked identity with its next revision, and have the edges told."""
+    identity.revision += 1
+    identity.revised_at = timezone.now()
+    identity.save()
+    outbox.enqueue(
+        "orgs.tasks.push_credential",
+        org=identity.org_id,
+        key=f"{identity.org_id}/{identity.username}",
+        payload={"org": identity.org_id, "username": identity.username},
+        immediate=True,
+    )
+
+
+def _live(identity: MqttIdentity) -> QuerySet[Credential]:
+    now = timezone.now()
+    return Credential.objects.filter(
+        Q(expires_at=None) | Q(expires_at__gt=now), org=identity.org_id, identity=identity, revoked_at=None
+    )
+
+
+def _audited(issued: Issued, identity: MqttIdentity) -> dict[str, object]:
+    """What the audit keeps of a secret: everything but the secret."""
+    return {
+        "username": identity.username,
+        "after": {
+            "token_id": issued.token_id,
+            "expires_at": issued.expires_at.isoformat() if issued.expires_at else None,
+            "static": issued.static,
+            "hint": issued.password[-4:],
+            "claims": sorted(identity.claims),
+        },
+    }
