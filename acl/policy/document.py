@@ -1,0 +1,406 @@
+"""A policy document, read: nodes to a ``Policy``, with a located finding for everything that is wrong.
+
+Version "3" is read here. Version "2", "2.1" and the short editor form are first rewritten to version "3" nodes by
+``acl.policy.legacy``, so that there is one set of checks and messages point at what was written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from acl.policy import legacy
+from acl.policy.model import (
+    MAX_RULES,
+    VERSION,
+    ActionName,
+    ClaimValue,
+    Effect,
+    Policy,
+    PolicyTest,
+    Rule,
+    Who,
+)
+from acl.policy.reader import Finding, Fix, Node, Span, located, read
+from acl.policy.templates import CLAIM_NAME, pattern_problem
+
+RULE_ID = re.compile(r"[a-z0-9-]{1,64}")
+MAX_FINDINGS = 200
+ACTIONS: dict[str, ActionName] = {"pub": "pub", "sub": "sub", "pub+sub": "pub+sub"}
+_ACTION_WORDS = {"publish": "pub", "subscribe": "sub", "both": "pub+sub", "sub+pub": "pub+sub", "all": "pub+sub"}
+_RULE_FIELDS = ("id", "effect", "who", "action", "topic", "qos", "retain", "expires", "note")
+_TEST_FIELDS = ("name", "as", "do", "topic", "expect", "rule", "qos", "retain")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What ``parse`` found: the policy (``None`` when there is an error), the findings, and where each part stands.
+
+    ``spans`` maps paths such as ``rules[2]`` and ``rules[2].topic`` to places in ``source``.
+    """
+
+    policy: Policy | None
+    findings: tuple[Finding, ...]
+    source: str = ""
+    filename: str = "policy"
+    spans: Mapping[str, Span] = field(default_factory=dict, repr=False)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that keep the document from being a policy."""
+        return tuple(finding for finding in self.findings if finding.level == "error")
+
+
+def parse(text: str | bytes, *, filename: str = "policy") -> Parsed:
+    """Read a policy document of any accepted version. Never raises: what is wrong is in ``findings``."""
+    source, node, problem = read(text)
+    if node is None:
+        return Parsed(None, (problem,) if problem else (), source, filename)
+    reader = _DocumentReader()
+    policy = reader.policy(node)
+    findings = tuple(sorted(reader.findings[:MAX_FINDINGS], key=lambda found: (found.line, found.column)))
+    broken = any(finding.level == "error" for finding in findings)
+    return Parsed(None if broken else policy, findings, source, filename, reader.spans)
+
+
+class _DocumentReader:
+    """One pass over one document. Every method returns a usable value and notes what it had to complain about."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.spans: dict[str, Span] = {}
+
+    def error(self, path: str, message: str, code: str, span: Span, fix: Fix | None = None) -> None:
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(located("error", path, message, code=code, span=span, fix=fix))
+
+    def policy(self, root: Node) -> Policy:
+        try:
+            root = legacy.modernised(root)
+        except legacy.CannotConvert as problem:
+            self.error(problem.path, problem.message, problem.code, problem.span)
+            return Policy()
+        if root.kind != "map":
+            self.error("document", 'a policy is a map with "version" and "rules"', "not-a-policy", root.span)
+            return Policy()
+        self.spans["document"] = root.span
+        self._known_fields(root, "", ("version", "default", "rules", "tests"))
+        self._version(root)
+        default = root.get("default")
+        if default is not None and default.value != "deny":
+            self.error("default", "the default is deny and cannot be another", "default", default.span)
+        rules = self._rules(root.get("rules"))
+        return Policy(rules, tuple(self._tests(root.get("tests"))))
+
+    def _version(self, root: Node) -> None:
+        version = root.get("version")
+        if version is None:
+            message = f'say which version of the language this is: version: "{VERSION}"'
+            self.error("version", message, "version", root.span)
+        elif version.raw != VERSION:
+            self.error(
+                "version", f'unknown version {_shown(version)}; this is version "{VERSION}"', "version", version.span
+            )
+
+    def _rules(self, node: Node | None) -> tuple[Rule, ...]:
+        nodes = self._list(node, "rules")
+        if node is not None and len(nodes) > MAX_RULES:
+            self.error("rules", f"a policy has at most {MAX_RULES} rules, this one {len(nodes)}", "too-many", node.span)
+            return ()
+        rules = [self._rule(each, f"rules[{at}]") for at, each in enumerate(nodes)]
+        return self._named(rules, nodes)
+
+    def _named(self, rules: list[Rule], nodes: list[Node]) -> tuple[Rule, ...]:
+        """The rules with an id each: duplicates are an error, missing ones are made from the content."""
+        taken: dict[str, int] = {}
+        for at, rule in enumerate(rules):
+            if not rule.id:
+                continue
+            if rule.id in taken:
+                span = self.spans.get(f"rules[{at}].id", nodes[at].span)
+                message = f"id {rule.id} is already used by rules[{taken[rule.id]}]"
+                self.error(f"rules[{at}].id", message, "duplicate-id", span)
+            taken.setdefault(rule.id, at)
+        named = []
+        for rule in rules:
+            if not rule.id:
+                rule = _with_id(rule, made_id(rule, taken))  # noqa: PLW2901
+                taken[rule.id] = -1
+            named.append(rule)
+        return tuple(named)
+
+    def _rule(self, node: Node, path: str) -> Rule:
+        self.spans[path] = node.span
+        if node.kind != "map":
+            self.error(path, "a rule is a map with at least a topic", "not-a-rule", node.span)
+            return Rule("", ("#",))
+        self._known_fields(node, path, _RULE_FIELDS)
+        fields = _Fields(self, node, path)
+        effect = Effect(fields.choice("effect", ("allow", "deny"), "allow"))
+        if effect is Effect.DENY:
+            for name in ("qos", "retain"):
+                limit = node.get(name)
+                if limit is not None:
+                    self.error(f"{path}.{name}", f"{name} limits allow rules only", "deny-limit", limit.span)
+        return Rule(
+            id=fields.rule_id(),
+            topics=self._topics(node.get("topic"), path, node.span),
+            action=fields.action(),
+            effect=effect,
+            who=self._who(node.get("who"), f"{path}.who"),
+            qos=fields.qos(2) if effect is Effect.ALLOW else 2,
+            retain=fields.flag("retain", True) if effect is Effect.ALLOW else True,
+            expires=fields.moment("expires"),
+            note=fields.text("note", ""),
+        )
+
+    def _topics(self, node: Node | None, path: str, whole: Span) -> tuple[str, ...]:
+        path = f"{path}.topic"
+        if node is None:
+            self.error(path, "a rule needs a topic", "missing", whole)
+            return ("#",)
+        topics = self._texts(node, path, "a topic filter")
+        for at, topic in enumerate(topics):
+            inner = node.value[at] if node.kind == "list" else node
+            problem = pattern_problem(topic)
+            if problem:
+                code = "self-without-binding" if "{$self}" in topic else "bad-filter"
+                code = "unknown-variable" if problem.startswith("unknown variable") else code
+                fix = None
+                if topic.startswith("$share/") and topic.count("/") > 1:
+                    fix = Fix("Leave out $share", inner.span.start, inner.span.end, f'"{topic.split("/", 2)[2]}"')
+                self.error(f"{path}[{at}]" if node.kind == "list" else path, problem, code, inner.span, fix)
+        return tuple(dict.fromkeys(topics)) or ("#",)
+
+    def _who(self, node: Node | None, path: str) -> Who:
+        if node is None:
+            return Who()
+        self.spans[path] = node.span
+        if node.kind != "map":
+            return Who(username=self._globs(node, path))
+        self._known_fields(node, path, ("username", "client_id", "claims"))
+        parts = {
+            name: self._globs(part, f"{path}.{name}")
+            for name in ("username", "client_id")
+            if (part := node.get(name)) is not None
+        }
+        claims = node.get("claims")
+        if claims is not None and claims.kind != "map":
+            self.error(f"{path}.claims", "claims is a map from claim names to globs", "not-a-map", claims.span)
+        wanted = {}
+        for key, value in claims.pairs() if claims is not None else ():
+            self._claim_name(key, f"{path}.claims")
+            wanted[key.value] = self._globs(value, f"{path}.claims.{key.value}")
+        return Who(
+            parts.get("username", ("*",)), parts.get("client_id", ("*",)), tuple(sorted(wanted.items()))
+        )
+
+    def _claim_name(self, key: Node, path: str) -> None:
+        if not CLAIM_NAME.fullmatch(key.value):
+            self.error(path, f"{_shown(key)} is not a claim name", "claim-name", key.span)
+
+    def _globs(self, node: Node, path: str) -> tuple[str, ...]:
+        globs = self._texts(node, path, "a glob")
+        if not globs:
+            self.error(path, "an empty list matches nobody; leave it out or name somebody", "empty", node.span)
+        if any("\0" in glob for glob in globs):
+            self.error(path, "a glob cannot contain the character U+0000", "bad-glob", node.span)
+        return tuple(dict.fromkeys(globs))
+
+    def _tests(self, node: Node | None) -> Iterable[PolicyTest]:
+        for at, each in enumerate(self._list(node, "tests")):
+            path = f"tests[{at}]"
+            self.spans[path] = each.span
+            if each.kind != "map":
+                self.error(path, "a test is a map with as, do, topic and expect", "not-a-test", each.span)
+                continue
+            self._known_fields(each, path, _TEST_FIELDS)
+            yield self._test(each, path, at)
+
+    def _test(self, node: Node, path: str, at: int) -> PolicyTest:
+        fields = _Fields(self, node, path)
+        actor = node.get("as") or Node("map", [], node.span)
+        if actor.kind == "text":
+            actor = Node("map", [(Node("text", "username", actor.span), actor)], actor.span)
+        if actor.kind != "map":
+            message = "as is a username, or a map with username, client_id and claims"
+            self.error(f"{path}.as", message, "not-a-map", actor.span)
+            actor = Node("map", [], actor.span)
+        self._known_fields(actor, f"{path}.as", ("username", "client_id", "claims"))
+        identity = _Fields(self, actor, f"{path}.as")
+        for name in ("do", "topic", "expect"):
+            if node.get(name) is None:
+                self.error(f"{path}.{name}", f"a test needs {name}", "missing", node.span)
+        do = fields.action(("pub", "sub"), "pub", name="do")
+        return PolicyTest(
+            name=fields.text("name", f"test {at + 1}"),
+            username=identity.text("username", ""),
+            do="sub" if do == "sub" else "pub",
+            topic=fields.text("topic", ""),
+            expect=Effect(fields.choice("expect", ("allow", "deny"), "deny")),
+            client_id=identity.text("client_id", ""),
+            claims=self._claims(actor.get("claims"), f"{path}.as.claims"),
+            rule=fields.text("rule", "") or None,
+            qos=fields.qos(0),
+            retain=fields.flag("retain", False),
+        )
+
+    def _claims(self, node: Node | None, path: str) -> tuple[tuple[str, ClaimValue | tuple[str, ...]], ...]:
+        if node is None:
+            return ()
+        if node.kind != "map":
+            self.error(path, "claims is a map from claim names to values", "not-a-map", node.span)
+            return ()
+        claims: dict[str, ClaimValue | tuple[str, ...]] = {}
+        for key, value in node.pairs():
+            self._claim_name(key, path)
+            if value.kind == "list":
+                claims[key.value] = self._texts(value, f"{path}.{key.value}", "a text")
+            elif value.kind in ("text", "number", "bool") and value.value is not None:
+                claims[key.value] = value.value
+            else:
+                message = "a claim is a text, a number, true, false or a list"
+                self.error(f"{path}.{key.value}", message, "claim", value.span)
+        return tuple(sorted(claims.items()))
+
+    def _list(self, node: Node | None, path: str) -> list[Node]:
+        if node is None or node.kind == "null":
+            return []
+        if node.kind != "list":
+            self.error(path, f"{path} is a list", "not-a-list", node.span)
+            return []
+        return list(node.value)
+
+    def _texts(self, node: Node, path: str, noun: str) -> tuple[str, ...]:
+        """A text, or a list of them."""
+        self.spans[path] = node.span
+        nodes = node.value if node.kind == "list" else [node]
+        for at, each in enumerate(nodes):
+            where = f"{path}[{at}]" if node.kind == "list" else path
+            if each.kind != "text":
+                fix = Fix("Put it in quotes", each.span.start, each.span.end, f'"{each.raw}"') if each.raw else None
+                self.error(where, f"{noun} is a text; put {_shown(each)} in quotes", "not-a-text", each.span, fix)
+            elif _surrogates(each.value):
+                self.error(where, f"{noun} must be well-formed Unicode", "not-unicode", each.span)
+        return tuple(each.value for each in nodes if each.kind == "text" and not _surrogates(each.value))
+
+    def _known_fields(self, node: Node, path: str, known: tuple[str, ...]) -> None:
+        for key, _ in node.pairs():
+            if key.value in known:
+                continue
+            close = difflib.get_close_matches(key.value[:64], known, 1, 0.6)
+            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+            fix = Fix(f"Write {close[0]}", key.span.start, key.span.end, close[0]) if close else None
+            name = key.value[:64]
+            where = f"{path}.{name}" if path else name
+            self.error(where, f"unknown field {name}{hint}", "unknown-field", key.span, fix)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """The scalar fields of one map, each with its check."""
+
+    document: _DocumentReader
+    node: Node
+    path: str
+
+    def _scalar(self, name: str, kind: str, check: Callable[[Any], bool], complaint: str) -> Any:
+        node = self.node.get(name)
+        if node is None:
+            return None
+        where = f"{self.path}.{name}"
+        self.document.spans[where] = node.span
+        if node.kind == kind and check(node.value):
+            return node.value
+        self.document.error(where, complaint.format(value=_shown(node)), f"bad-{name}", node.span)
+        return None
+
+    def text(self, name: str, default: str) -> str:
+        complaint = "{value} is not a text; put it in quotes"
+        value = self._scalar(name, "text", lambda text: not _surrogates(text), complaint)
+        return default if value is None else str(value)
+
+    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
+        complaint = "{value} is not one of " + ", ".join(choices)
+        return self._scalar(name, "text", choices.__contains__, complaint) or default
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self._scalar(name, "bool", lambda _: True, "{value} is not true or false")
+        return default if value is None else bool(value)
+
+    def qos(self, default: int) -> int:
+        value = self._scalar("qos", "number", (0, 1, 2).__contains__, "{value} is not a QoS: 0, 1 or 2")
+        return default if value is None else int(value)
+
+    def rule_id(self) -> str:
+        complaint = "{value} is not an id: 1 to 64 of a-z, 0-9 and -, and not none"
+        value = self._scalar("id", "text", lambda text: text != "none" and bool(RULE_ID.fullmatch(text)), complaint)
+        return value or ""
+
+    def moment(self, name: str) -> datetime | None:
+        complaint = "{value} is not a time such as 2027-01-31T00:00:00Z"
+        text = self._scalar(name, "text", lambda value: read_moment(value) is not None, complaint)
+        return None if text is None else read_moment(text)
+
+    def action(
+        self,
+        choices: tuple[ActionName, ...] = ("pub", "sub", "pub+sub"),
+        default: ActionName = "pub+sub",
+        name: str = "action",
+    ) -> ActionName:
+        node = self.node.get(name)
+        if node is not None and node.kind == "text" and node.value in choices:
+            self.document.spans[f"{self.path}.{name}"] = node.span
+            return ACTIONS[node.value]
+        if node is not None:
+            meant = _ACTION_WORDS.get(str(node.value))
+            fix = Fix(f"Write {meant}", node.span.start, node.span.end, meant) if meant in choices and meant else None
+            message = f"unknown action {_shown(node)}; there are {', '.join(choices)}"
+            self.document.error(f"{self.path}.{name}", message, "unknown-action", node.span, fix)
+        return default
+
+
+def read_moment(text: str) -> datetime | None:
+    """The UTC time that an ISO 8601 text with a zone (RFC 3339) names, or ``None``."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def made_id(rule: Rule, taken: Mapping[str, int]) -> str:
+    """An id for a rule that has none: readable, made from its content, and not one of ``taken``."""
+    words = re.sub(r"[^a-z0-9]+", "-", f"{rule.effect}-{rule.action}-{rule.topics[0]}".lower())
+    words = words.strip("-")[:48].strip("-")
+    content = repr((rule.effect, rule.who, rule.action, rule.topics, rule.qos, rule.retain, rule.expires))
+    base = f"{words}-{hashlib.sha256(content.encode('utf-8', 'backslashreplace')).hexdigest()[:6]}"
+    made, count = base, 2
+    while made in taken:
+        made, count = f"{base}-{count}", count + 1
+    return made
+
+
+def _with_id(rule: Rule, rule_id: str) -> Rule:
+    return Rule(
+        rule_id, rule.topics, rule.action, rule.effect, rule.who, rule.qos, rule.retain, rule.expires, rule.note
+    )
+
+
+def _surrogates(text: str) -> bool:
+    return not text.isascii() and re.search("[\ud800-\udfff]", text) is not None
+
+
+def _shown(node: Node) -> str:
+    """A value as a message can show it: short, on one line."""
+    if node.kind in ("map", "list"):
+        return f"a {node.kind}"
+    text = node.raw if len(node.raw) <= 40 else node.raw[:37] + "..."
+    return repr(text) if node.kind == "text" else text or "nothing"
+
+

@@ -1,0 +1,206 @@
+"""Older documents, rewritten to version "3" nodes without loss.
+
+* Version "2" and "2.1": ``global[]`` (rules for everybody), ``rules[]``, ``agents[]`` (rules of one identity),
+  ``publishers[]`` (who may publish what), read in this order. ``binding`` names the variable that ``{$self}`` stands
+  for; it may stand on a rule, on the agent around it, or on the document, the nearest wins. A rule with a binding to a
+  claim but without ``{$self}`` speaks of the identities that carry the claim.
+* The short editor form: ``{user, topic, permission: publish|subscribe|both}``, as an entry of ``rules`` in any
+  version, or as a bare list.
+
+Nodes keep the places of what was written, so findings point at the old text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from acl.policy.reader import Node, Span
+from acl.policy.templates import full_name
+
+OLD_VERSIONS = ("2", "2.0", "2.1")
+_PERMISSIONS = {
+    "publish": "pub",
+    "subscribe": "sub",
+    "both": "pub+sub",
+    "pubsub": "pub+sub",
+    "pub": "pub",
+    "sub": "sub",
+    "pub+sub": "pub+sub",
+}
+_RENAMED = {"topics": "topic", "description": "note", "comment": "note", "name": "note"}
+_KEPT = ("id", "effect", "qos", "retain", "expires", "note", "topic")
+_PEOPLE = ("user", "username", "agent", "publisher", "who")
+_OLD_RULE = (*_KEPT, *_RENAMED, *_PEOPLE, "client_id", "binding", "permission", "action")
+_OLD_DOCUMENT = ("version", "default", "global", "rules", "agents", "publishers", "tests", "binding")
+_OLD_AGENT = ("id", "agent", "username", "user", "client_id", "binding", "rules", "publish", "subscribe", "note")
+
+
+class CannotConvert(Exception):  # noqa: N818  # never leaves the package
+    """An old document says something that has no meaning; ``path`` and ``span`` say where."""
+
+    def __init__(self, path: str, message: str, span: Span, code: str = "conversion") -> None:
+        super().__init__(message)
+        self.path, self.message, self.span, self.code = path, message, span, code
+
+
+def modernised(root: Node) -> Node:
+    """``root`` as a version "3" document; one that is already is returned with its short-form rules written out."""
+    if root.kind == "list":
+        root = Node("map", [_pair("rules", root)], root.span)
+    version = root.get("version")
+    rules = root.get("rules")
+    if version is not None and version.raw in OLD_VERSIONS:
+        return _from_version_2(root)
+    if rules is None or rules.kind != "list" or not any(_is_short(each) for each in rules.value):
+        return root
+    if version is None and all(_is_short(each) for each in rules.value):
+        root = Node("map", [_pair("version", _text("3", root.span)), *root.value], root.span)
+    written = [
+        _rule(each, f"rules[{at}]", None) if _is_short(each) else each for at, each in enumerate(rules.value)
+    ]
+    pairs = [
+        (key, Node("list", written, rules.span) if key.value == "rules" else value) for key, value in root.value
+    ]
+    return Node("map", pairs, root.span)
+
+
+def _is_short(node: Node) -> bool:
+    return node.get("user") is not None or node.get("permission") is not None
+
+
+def _from_version_2(root: Node) -> Node:
+    _only(root, "document", _OLD_DOCUMENT)
+    binding = root.get("binding")
+    rules: list[Node] = []
+    for section in ("global", "rules"):
+        rules += [_rule(each, path, binding) for path, each in _section(root, section)]
+    for path, each in _section(root, "agents"):
+        rules += _agent(each, path, binding)
+    for path, each in _section(root, "publishers"):
+        rules.append(_publisher(each, path, binding))
+    pairs = [_pair("version", _text("3", root.span)), _pair("rules", Node("list", rules, root.span))]
+    kept = [(key, value) for key, value in root.pairs() if key.value in ("default", "tests")]
+    return Node("map", pairs + kept, root.span)
+
+
+def _section(root: Node, name: str) -> Iterator[tuple[str, Node]]:
+    node = root.get(name)
+    if node is None or node.kind == "null":
+        return
+    if node.kind != "list":
+        raise CannotConvert(name, f"{name} is a list", node.span, "not-a-list")
+    for at, each in enumerate(node.value):
+        yield f"{name}[{at}]", each
+
+
+def _rule(node: Node, path: str, binding: Node | None, who: Node | None = None, action: str = "") -> Node:
+    """One old or short rule as a version "3" rule; ``who`` and ``action`` come from the section around it."""
+    if node.kind == "text":
+        node = Node("map", [_pair("topic", node)], node.span)
+    _only(node, path, _OLD_RULE)
+    binding = node.get("binding") or binding
+    pairs: list[tuple[Node, Node]] = []
+    selves = False
+    for key, value in node.pairs():
+        name = _RENAMED.get(key.value, key.value)
+        if name == "topic":
+            selves = any("{$self}" in each.raw for each in _each(value))
+            pairs.append((key if name == key.value else _text(name, key.span), _bound(value, path, binding)))
+        elif name in _KEPT:
+            pairs.append((_text(name, key.span), value))
+    said = node.get("permission") or node.get("action")
+    if said is not None:
+        if said.raw not in _PERMISSIONS:
+            message = f"unknown permission {said.raw[:40]!r}; there are publish, subscribe and both"
+            raise CannotConvert(f"{path}.permission", message, said.span, "unknown-action")
+        pairs.append(_pair("action", _text(_PERMISSIONS[said.raw], said.span)))
+    elif action:
+        pairs.append(_pair("action", _text(action, node.span)))
+    who = _who(node, who, binding if binding is not None and not selves else None, path)
+    return Node("map", pairs + ([_pair("who", who)] if who else []), node.span)
+
+
+def _agent(node: Node, path: str, binding: Node | None) -> list[Node]:
+    """The rules of one identity: ``rules``, and the lists of filters under ``publish`` and ``subscribe``."""
+    _only(node, path, _OLD_AGENT)
+    named = next((value for name in ("username", "user", "agent", "id") if (value := node.get(name))), None)
+    who = _who(node, named, None, path)
+    if who is None:
+        raise CannotConvert(path, "an agent needs an id", node.span, "missing")
+    binding = node.get("binding") or binding
+    rules = [_rule(each, each_path, binding, who) for each_path, each in _section(node, "rules")]
+    for name, action in (("publish", "pub"), ("subscribe", "sub")):
+        topics = node.get(name)
+        if topics is not None and _each(topics):
+            entry = Node("map", [_pair("topic", topics)], topics.span)
+            rules.append(_rule(entry, f"{path}.{name}", binding, who, action))
+    return rules
+
+
+def _publisher(node: Node, path: str, binding: Node | None) -> Node:
+    """Who may publish what: a map with ``publisher`` or ``username``, and ``topic`` or ``topics``."""
+    if node.kind == "map" and node.get("id") is not None and not any(node.get(name) for name in _PEOPLE):
+        pairs = [(_text("publisher", key.span) if key.value == "id" else key, value) for key, value in node.pairs()]
+        node = Node("map", pairs, node.span)
+    if not any(node.get(name) for name in (*_PEOPLE, "binding")):
+        raise CannotConvert(path, "a publisher needs a publisher and a topic", node.span, "missing")
+    return _rule(node, path, binding, None, "pub")
+
+
+def _who(node: Node, who: Node | None, binding: Node | None, path: str) -> Node | None:
+    """The ``who`` of a rule: its own people or those of the section, its client id, and the bound claim."""
+    people = next((value for name in _PEOPLE if (value := node.get(name))), who)
+    client = node.get("client_id")
+    variable = _variable(binding, path) if binding is not None else ""
+    if client is None and not variable.startswith("claims."):
+        return people
+    if people is not None and people.kind == "map":
+        pairs = list(people.value)
+    else:
+        pairs = [_pair("username", people)] if people is not None else []
+    if client is not None:
+        pairs.append(_pair("client_id", client))
+    if binding is not None and variable.startswith("claims.") and not any(key.value == "claims" for key, _ in pairs):
+        claim = _pair(variable.removeprefix("claims."), _text("*", binding.span))
+        pairs.append(_pair("claims", Node("map", [claim], binding.span)))
+    return Node("map", pairs, node.span)
+
+
+def _bound(node: Node, path: str, binding: Node | None) -> Node:
+    """The topics of a rule with ``{$self}`` written as the variable that the binding names."""
+    if node.kind == "list":
+        return Node("list", [_bound(each, path, binding) for each in node.value], node.span)
+    if "{$self}" not in node.raw:
+        return node
+    if binding is None:
+        raise CannotConvert(f"{path}.topic", "{$self} needs a binding", node.span, "self-without-binding")
+    return _text(node.raw.replace("{$self}", f"{{{_variable(binding, path)}}}"), node.span)
+
+
+def _variable(binding: Node, path: str) -> str:
+    name = binding.raw.strip().removeprefix("{").removesuffix("}")
+    variable = full_name(name) or full_name(f"claims.{name}")
+    if binding.kind != "text" or variable is None:
+        raise CannotConvert(f"{path}.binding", "a binding names a variable, as username or agent_id", binding.span)
+    return variable
+
+
+def _each(node: Node) -> list[Node]:
+    return list(node.value) if node.kind == "list" else [node]
+
+
+def _only(node: Node, path: str, known: tuple[str, ...]) -> None:
+    if node.kind != "map":
+        raise CannotConvert(path, "this entry is a map", node.span, "not-a-map")
+    for key, _ in node.pairs():
+        if key.value not in known:
+            where = key.value if path == "document" else f"{path}.{key.value[:64]}"
+            raise CannotConvert(where, f"unknown field {key.value[:64]}", key.span, "unknown-field")
+
+
+def _pair(name: str, value: Node) -> tuple[Node, Node]:
+    return _text(name, value.span), value
+
+
+def _text(text: str, span: Span) -> Node:
+    return Node("text", text, span, text)

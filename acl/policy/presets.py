@@ -1,0 +1,51 @@
+"""The five policies to start from. Each is a document of its own under ``acl/presets``, with tests of its intent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A policy to start from: ``text`` is the document, ``name`` its stable key."""
+
+    name: str
+    title: str
+    description: str
+    text: str
+
+
+_PRESETS = (
+    (
+        "notifications",
+        "Notifications",
+        "Each user reads an inbox of their own and the announcements; a backend writes them.",
+    ),
+    (
+        "agent-pipelines",
+        "Agent pipelines",
+        "Agents own a card and a request box each and hand tasks along; an orchestrator oversees them.",
+    ),
+    (
+        "chat-channels",
+        "Chat channels",
+        "Members write and read rooms, each under their own name; moderators reach everything but private rooms.",
+    ),
+    (
+        "permit-all",
+        "Permit all (prototyping)",
+        "Everybody may do everything inside the organization. Marked, nags, and ends by itself.",
+    ),
+    ("blank", "Blank", "No rules: every publish and every subscribe is refused until you add one."),
+)
+
+PRESETS: tuple[Preset, ...] = tuple(
+    Preset(name, title, description, (resources.files("acl") / "presets" / f"{name}.yaml").read_text("utf-8"))
+    for name, title, description in _PRESETS
+)
+
+
+def preset(name: str) -> Preset | None:
+    """The preset called ``name``, or ``None``."""
+    return next((each for each in PRESETS if each.name == name), None)

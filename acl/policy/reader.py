@@ -1,0 +1,365 @@
+"""Text to a tree of located nodes: YAML or JSON, one document, no anchors, no tags, no duplicate keys.
+
+Both syntaxes read to the same nodes, so that everything after this module has one input and exact places to point at.
+Nothing here raises: what cannot be read becomes a ``Finding``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from json.decoder import JSONDecodeError
+from typing import Any, Literal
+
+from acl.policy.model import MAX_DOCUMENT_BYTES
+
+MAX_DEPTH = 32
+Kind = Literal["map", "list", "text", "number", "bool", "null"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of the source: character offsets from 0, lines and columns from 1, the end excluded."""
+
+    start: int = 0
+    end: int = 0
+    line: int = 1
+    column: int = 1
+    end_line: int = 1
+    end_column: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """A change that would cure a finding: replace the characters ``start`` to ``end`` of the source by ``text``."""
+
+    title: str
+    start: int
+    end: int
+    text: str
+
+    def apply(self, source: str) -> str:
+        """``source`` with the change made."""
+        return source[: self.start] + self.text + source[self.end :]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to say about a document, with its place in it.
+
+    ``path`` reads ``rules[2].topic``; ``code`` is stable, for machines; ``message`` is a sentence for people.
+    """
+
+    level: Literal["error", "warning"]
+    path: str
+    message: str
+    code: str
+    line: int = 1
+    column: int = 1
+    end_line: int = 1
+    end_column: int = 1
+    fix: Fix | None = None
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.path} - {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value of the document. ``value`` is a list of pairs (map), of nodes (list), or a Python scalar.
+
+    ``raw`` is a scalar as it was written: ``version: 2.1`` is a number whose text matters.
+    """
+
+    kind: Kind
+    value: Any
+    span: Span
+    raw: str = ""
+
+    def pairs(self) -> list[tuple[Node, Node]]:
+        """The pairs of a map, in order; none for anything else."""
+        return self.value if self.kind == "map" else []
+
+    def get(self, name: str) -> Node | None:
+        """The value under ``name``, or ``None``."""
+        return next((value for key, value in self.pairs() if key.value == name), None)
+
+
+class SyntaxProblem(Exception):  # noqa: N818  # never leaves the package
+    """The text is not a document; ``span`` is where it stops being one."""
+
+    def __init__(self, message: str, span: Span, code: str = "syntax") -> None:
+        super().__init__(message)
+        self.message, self.span, self.code = message, span, code
+
+
+def read(text: str | bytes) -> tuple[str, Node | None, Finding | None]:
+    """The source as text, its tree, and the error when there is no tree. An empty document has a null tree."""
+    source = ""
+    try:
+        source = _decode(text)
+        return source, _read_text(source), None
+    except SyntaxProblem as problem:
+        return source, None, located("error", "document", problem.message, code=problem.code, span=problem.span)
+
+
+def located(
+    level: Literal["error", "warning"], path: str, message: str, *, code: str, span: Span, fix: Fix | None = None
+) -> Finding:
+    """A finding at ``span``."""
+    return Finding(
+        level, path, message, code, span.line, span.column, span.end_line, span.end_column, fix
+    )
+
+
+def _decode(text: str | bytes) -> str:
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if len(data) > MAX_DOCUMENT_BYTES:
+        message = f"a policy has at most {MAX_DOCUMENT_BYTES} bytes, this one {len(data)}"
+        raise SyntaxProblem(message, Span(), "too-large")
+    if not isinstance(text, str):
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            before = data[: error.start].decode("utf-8", "replace")
+            raise SyntaxProblem("the document is not UTF-8 text", Lines(before).point(len(before))) from None
+    text = text.removeprefix("\ufeff")
+    bad = re.search("[\ud800-\udfff\0]", text)
+    if bad:
+        raise SyntaxProblem("this character cannot stand in a document", Lines(text).point(bad.start()))
+    return text
+
+
+def _read_text(source: str) -> Node:
+    if source.lstrip()[:1] in ("{", "["):
+        try:
+            return _Json(source).document()
+        except SyntaxProblem as problem:
+            if problem.code != "syntax":
+                raise
+            try:  # flow style YAML begins with a brace too
+                return _read_yaml(source)
+            except SyntaxProblem:
+                raise problem from None
+    return _read_yaml(source)
+
+
+class Lines:
+    """Turns character offsets of a text into lines and columns."""
+
+    def __init__(self, source: str) -> None:
+        self._starts = [0, *(match.end() for match in re.finditer("\r\n|\n|\r", source))]
+
+    def span(self, start: int, end: int) -> Span:
+        """The stretch from ``start`` to ``end``."""
+        line, end_line = bisect_right(self._starts, start), bisect_right(self._starts, end)
+        return Span(
+            start, end, line, start - self._starts[line - 1] + 1, end_line, end - self._starts[end_line - 1] + 1
+        )
+
+    def point(self, at: int) -> Span:
+        """The empty stretch at ``at``."""
+        return self.span(at, at)
+
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_WORDS: dict[str, tuple[Kind, bool | None]] = {
+    "true": ("bool", True),
+    "false": ("bool", False),
+    "null": ("null", None),
+}
+
+
+class _Json:
+    """RFC 8259, with places. Nesting is limited, so recursion is."""
+
+    def __init__(self, source: str) -> None:
+        self._source, self._lines = source, Lines(source)
+
+    def document(self) -> Node:
+        node, at = self._value(self._skip(0), 0)
+        at = self._skip(at)
+        if at < len(self._source):
+            raise self._problem("more text after the end of the document", at)
+        return node
+
+    def _value(self, at: int, depth: int) -> tuple[Node, int]:
+        first = self._source[at : at + 1]
+        if first and first in "{[":
+            if depth >= MAX_DEPTH:
+                raise SyntaxProblem("the document is nested too deeply", self._lines.point(at), "too-deep")
+            return self._map(at, depth + 1) if first == "{" else self._list(at, depth + 1)
+        if first == '"':
+            text, end = self._text(at)
+            return Node("text", text, self._lines.span(at, end), text), end
+        return self._word(at)
+
+    def _word(self, at: int) -> tuple[Node, int]:
+        for word, (kind, value) in _WORDS.items():
+            if self._source.startswith(word, at):
+                return Node(kind, value, self._lines.span(at, at + len(word)), word), at + len(word)
+        number = _NUMBER.match(self._source, at)
+        if number is None:
+            what = "the document ends here, a value is missing" if at >= len(self._source) else "expected a value"
+            raise self._problem(what, at)
+        span = self._lines.span(at, number.end())
+        return Node("number", number_value(number.group()), span, number.group()), number.end()
+
+    def _text(self, at: int) -> tuple[str, int]:
+        try:
+            text, end = json.decoder.scanstring(self._source, at + 1, True)  # type: ignore[attr-defined]
+        except JSONDecodeError as error:
+            raise self._problem(error.msg, error.pos) from None
+        return str(text), int(end)
+
+    def _map(self, at: int, depth: int) -> tuple[Node, int]:
+        start, seen = at, set()
+        pairs: list[tuple[Node, Node]] = []
+        at = self._skip(at + 1)
+        while self._source[at : at + 1] != "}":
+            if pairs:
+                at = self._expect(",", at, "expected , or }")
+            if self._source[at : at + 1] != '"':
+                raise self._problem('expected a name in "quotes"', at)
+            name, end = self._text(at)
+            key = Node("text", name, self._lines.span(at, end), name)
+            if name in seen:
+                raise duplicate_key(key)
+            seen.add(name)
+            value, at = self._value(self._expect(":", self._skip(end), "expected :"), depth)
+            pairs.append((key, value))
+            at = self._skip(at)
+        return Node("map", pairs, self._lines.span(start, at + 1)), at + 1
+
+    def _list(self, at: int, depth: int) -> tuple[Node, int]:
+        start = at
+        nodes: list[Node] = []
+        at = self._skip(at + 1)
+        while self._source[at : at + 1] != "]":
+            if nodes:
+                at = self._expect(",", at, "expected , or ]")
+            node, at = self._value(at, depth)
+            nodes.append(node)
+            at = self._skip(at)
+        return Node("list", nodes, self._lines.span(start, at + 1)), at + 1
+
+    def _expect(self, what: str, at: int, message: str) -> int:
+        if self._source[at : at + 1] != what:
+            raise self._problem(message, at)
+        return self._skip(at + 1)
+
+    def _skip(self, at: int) -> int:
+        space = _SPACE.match(self._source, at)
+        return space.end() if space else at
+
+    def _problem(self, message: str, at: int) -> SyntaxProblem:
+        return SyntaxProblem(message, self._lines.point(min(at, len(self._source))))
+
+
+def number_value(raw: str) -> int | float | None:
+    """The number that ``raw`` writes, or ``None`` for one that is out of every range we read."""
+    if _INTEGER.fullmatch(raw):
+        return int(raw)
+    value = float(raw)
+    return value if abs(value) < float("inf") else None
+
+
+def duplicate_key(key: Node) -> SyntaxProblem:
+    """The same name twice in one map: which one was meant cannot be known."""
+    return SyntaxProblem(f"{json.dumps(key.value)} is given twice", key.span, "duplicate-key")
+
+
+def _read_yaml(source: str) -> Node:
+    import yaml  # the import costs more than all of this package
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    lines = Lines(source)
+    try:
+        return _YamlTree(lines, yaml.parse(source, Loader=loader)).document()
+    except yaml.reader.ReaderError as error:
+        raise SyntaxProblem("this character cannot stand in a document", lines.point(error.position)) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = min(mark.index, len(source)) if mark else 0
+        raise SyntaxProblem(error.problem or "the document cannot be read", lines.point(at)) from None
+
+
+class _YamlTree:
+    """Builds nodes from parser events with a stack of its own, so no nesting can exhaust the interpreter's."""
+
+    def __init__(self, lines: Lines, events: Iterator[Any]) -> None:
+        self._lines, self._events = lines, events
+        self._open: list[tuple[Node, int]] = []
+        self._root: Node | None = None
+        self._documents = 0
+
+    def document(self) -> Node:
+        for event in self._events:
+            self._take(event, type(event).__name__)
+        return self._root or Node("null", None, Span())
+
+    def _take(self, event: Any, name: str) -> None:
+        span = self._lines.span(event.start_mark.index, event.end_mark.index)
+        if name == "DocumentStartEvent":
+            self._documents += 1
+            if self._documents > 1:
+                raise SyntaxProblem("a policy is one document; a second one begins here", span)
+        elif name == "AliasEvent" or getattr(event, "anchor", None):
+            raise SyntaxProblem("anchors and aliases are not accepted; write the value out", span, "alias")
+        elif name in ("MappingStartEvent", "SequenceStartEvent"):
+            self._plain_tag(event, span)
+            if len(self._open) >= MAX_DEPTH:
+                raise SyntaxProblem("the document is nested too deeply", span, "too-deep")
+            self._open.append((Node("map" if name.startswith("M") else "list", [], span), span.start))
+        elif name in ("MappingEndEvent", "SequenceEndEvent"):
+            node, start = self._open.pop()
+            self._add(self._closed(node, start, span))
+        elif name == "ScalarEvent":
+            self._add(self._scalar(event, span))
+
+    def _closed(self, node: Node, start: int, close: Span) -> Node:
+        end = close.end
+        if close.start == close.end and node.value:  # block style: the event comes with the next token
+            end = node.value[-1].span.end
+        if node.kind == "list":
+            return Node("list", node.value, self._lines.span(start, max(end, start)))
+        pairs, seen = [], set()
+        for key, value in zip(node.value[::2], node.value[1::2], strict=True):
+            if key.kind in ("map", "list"):
+                raise SyntaxProblem("a name must be a text", key.span)
+            named = Node("text", key.raw, key.span, key.raw)
+            if key.raw in seen:
+                raise duplicate_key(named)
+            seen.add(key.raw)
+            pairs.append((named, value))
+        return Node("map", pairs, self._lines.span(start, max(end, start)))
+
+    def _add(self, node: Node) -> None:
+        if self._open:
+            self._open[-1][0].value.append(node)
+        else:
+            self._root = node
+
+    def _scalar(self, event: Any, span: Span) -> Node:
+        raw = event.value
+        quoted = event.style in ("'", '"', "|", ">") or event.tag == "tag:yaml.org,2002:str"
+        if not quoted:
+            self._plain_tag(event, span)
+            if raw in _WORDS:
+                kind, value = _WORDS[raw]
+                return Node(kind, value, span, raw)
+            if raw in ("", "~"):
+                return Node("null", None, span, raw)
+            if _NUMBER.fullmatch(raw):
+                return Node("number", number_value(raw), span, raw)
+        return Node("text", raw, span, raw)
+
+    @staticmethod
+    def _plain_tag(event: Any, span: Span) -> None:
+        if event.tag not in (None, "!"):
+            raise SyntaxProblem(f"tags are not accepted: {event.tag}", span, "tag")

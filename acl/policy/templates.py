@@ -1,0 +1,135 @@
+"""Variables in topics: ``{username}``, ``{client_id}``, ``{org}``, ``{claims.NAME}`` and their short forms.
+
+A filter is compiled once into levels; a level with variables is a ``Template`` that an identity resolves. A value that
+is missing, empty, or contains ``/``, ``+``, ``#`` or U+0000 cannot stand in a topic: it does not resolve.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from acl.policy import topics
+from acl.policy.model import Effect, Identity, Rule
+from acl.policy.topics import ANY, SHARE, Levels
+
+SHORT_FORMS = ("email", "user_id", "agent_id", "session_id")
+CLAIM_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
+_VARIABLE = re.compile(r"\{([^{}]*)\}")
+_UNSAFE = re.compile("[/+#\0]")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A level with variables: ``("dev-", "username", "")`` is ``dev-{username}``. Odd places name variables."""
+
+    parts: tuple[str, ...]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables in full: ``username``, ``client_id``, ``org`` or ``claims.NAME``."""
+        return self.parts[1::2]
+
+    def resolve(self, identity: Identity) -> str | None:
+        """The level's text for ``identity``, or ``None`` when a value cannot stand in a topic."""
+        texts = list(self.parts)
+        for at in range(1, len(texts), 2):
+            value = variable_value(texts[at], identity)
+            if value is None or unusable(value):
+                return None
+            texts[at] = value
+        return "".join(texts)
+
+    def __str__(self) -> str:
+        return "".join(f"{{{part}}}" if at % 2 else part for at, part in enumerate(self.parts))
+
+
+Pattern = tuple[str | Template, ...]
+
+
+def full_name(variable: str) -> str | None:
+    """``variable`` in its long form, or ``None`` when there is no such variable."""
+    if variable in ("username", "client_id", "org"):
+        return variable
+    if variable in SHORT_FORMS:
+        return f"claims.{variable}"
+    if variable.startswith("claims.") and CLAIM_NAME.fullmatch(variable[7:]):
+        return variable
+    return None
+
+
+def variable_value(variable: str, identity: Identity) -> str | None:
+    """What ``variable`` (long form) is for ``identity``; ``None`` when the claim is missing or not a single value."""
+    if variable == "username":
+        return identity.username
+    if variable == "client_id":
+        return identity.client_id
+    if variable == "org":
+        return identity.org
+    return identity.scalar_claim(variable.removeprefix("claims."))
+
+
+def unusable(value: str) -> bool:
+    """Whether ``value`` cannot stand in a topic level."""
+    return not value or _UNSAFE.search(value) is not None
+
+
+def pattern_problem(text: str) -> str | None:
+    """Why ``text`` cannot be the ``topic`` of a rule, or ``None``."""
+    for variable in _VARIABLE.findall(text):
+        if variable == "$self":
+            return "{$self} needs a binding; name the variable instead, as in {username}"
+        if full_name(variable) is None:
+            known = "{username}, {client_id}, {org} and {claims.NAME}"
+            return f"unknown variable {{{variable}}}; there are {known}"
+    bare = _VARIABLE.sub("x", text)
+    if "{" in bare or "}" in bare:
+        return "braces stand around variables only, and inside one level"
+    if text.split("/", 1)[0] == SHARE:
+        return "rules name the filter itself: leave out $share/GROUP"
+    return topics.text_problem(text, "topic filter") or topics.filter_problem(bare)
+
+
+@lru_cache(maxsize=65_536)
+def compile_pattern(text: str) -> Pattern:
+    """The levels of a rule's ``topic``, with templates where there are variables."""
+    return tuple(_compile_level(level) for level in text.split("/"))
+
+
+def _compile_level(level: str) -> str | Template:
+    parts = _VARIABLE.split(level)
+    if len(parts) == 1:
+        return level
+    for at in range(1, len(parts), 2):
+        parts[at] = full_name(parts[at]) or parts[at]
+    return Template(tuple(parts))
+
+
+def variables(rule: Rule) -> tuple[str, ...]:
+    """The variables that a rule's topics name, in full, each once."""
+    named = (
+        variable
+        for topic in rule.topics
+        for level in compile_pattern(topic)
+        if isinstance(level, Template)
+        for variable in level.variables
+    )
+    return tuple(dict.fromkeys(named))
+
+
+def resolve(pattern: Pattern, identity: Identity, effect: Effect) -> Levels | None:
+    """The filter that ``pattern`` is for ``identity``.
+
+    A variable that does not resolve makes an allow rule match nothing (``None``), and stands for any level in a deny
+    rule: an unresolvable deny never widens access.
+    """
+    levels = []
+    for level in pattern:
+        text = level.resolve(identity) if isinstance(level, Template) else level
+        if text is None:
+            if effect is Effect.ALLOW:
+                return None
+            text = ANY
+        levels.append(text)
+    return tuple(levels)

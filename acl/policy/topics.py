@@ -1,0 +1,172 @@
+"""Topic names and topic filters as tuples of levels, and the small algebra over them.
+
+A filter is a tuple of levels: a literal, ``+`` (one level), ``#`` (this level and all below, last only), or ``ANY``
+(one level, ``$`` topics included: what an unresolvable variable of a deny rule stands for). Matching is MQTT 5 s4.7.
+
+The alphabet of topic levels is unbounded, which makes the algebra easy: a topic whose wildcard levels are filled with
+texts that no filter names (``FRESH``) is matched only by filters that have a wildcard there, so what matches it
+matches every topic of the same length under the same filter. Coverage by a union is therefore decided by one topic
+per length, up to one level below the deepest filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+MAX_BYTES = 65_535
+MAX_LEVELS = 128
+PLUS = "+"
+HASH = "#"
+ANY = "\0any"
+FRESH = "\0fresh"
+SHARE = "$share"
+
+Levels = tuple[str, ...]
+
+
+def topic_problem(topic: str) -> str | None:
+    """Why ``topic`` is not a topic name that can be published to (MQTT 5 s4.7.3), or ``None``."""
+    if PLUS in topic or HASH in topic:
+        return "a topic name cannot contain the wildcards + and #"
+    return text_problem(topic, "topic")
+
+
+def filter_problem(topic_filter: str) -> str | None:
+    """Why ``topic_filter`` is not a topic filter (MQTT 5 s4.7.1), or ``None``."""
+    problem = text_problem(topic_filter, "topic filter")
+    if problem:
+        return problem
+    levels = topic_filter.split("/")
+    for at, level in enumerate(levels):
+        if HASH in level and (level != HASH or at != len(levels) - 1):
+            return "# must be a whole level and the last one"
+        if PLUS in level and level != PLUS:
+            return "+ must be a whole level"
+    return None
+
+
+def text_problem(text: str, noun: str) -> str | None:
+    """Why ``text`` cannot be a topic name or filter for its length or its characters, or ``None``."""
+    if not text:
+        return f"the {noun} is empty"
+    if len(text) > MAX_BYTES:
+        return f"the {noun} is longer than {MAX_BYTES} bytes"
+    if "\0" in text:
+        return f"the {noun} contains the character U+0000"
+    if text.count("/") >= MAX_LEVELS:
+        return f"the {noun} has more than {MAX_LEVELS} levels"
+    return None if text.isascii() else _unicode_problem(text, noun)
+
+
+def _unicode_problem(text: str, noun: str) -> str | None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return f"the {noun} is not well-formed Unicode"
+    return f"the {noun} is longer than {MAX_BYTES} bytes" if size > MAX_BYTES else None
+
+
+def unshared(topic_filter: str) -> tuple[str, str | None]:
+    """The filter that a shared subscription ``$share/GROUP/F`` is judged as, and what is wrong with it.
+
+    Anything else is returned as it is. Source: MQTT 5 s4.8.2.
+    """
+    if not topic_filter.startswith("$share/"):
+        return topic_filter, None
+    _, group, *rest = topic_filter.split("/", 2)
+    if not group or PLUS in group or HASH in group or not rest or not rest[0]:
+        return topic_filter, "a shared subscription reads $share/GROUP/FILTER"
+    if rest[0].startswith("$share/"):
+        return topic_filter, "a shared subscription cannot be shared again"
+    return rest[0], None
+
+
+def split(text: str) -> Levels:
+    """The levels of a topic or filter; empty levels count (MQTT 5 s4.7.1.1)."""
+    return tuple(text.split("/"))
+
+
+def join(levels: Sequence[str]) -> str:
+    """The text of ``levels``; an ``ANY`` reads ``+``."""
+    return "/".join(PLUS if level == ANY else level for level in levels)
+
+
+def is_hidden(first: str) -> bool:
+    """Whether a topic with this first level is outside the reach of a leading wildcard (MQTT 5 s4.7.2)."""
+    return first.startswith("$")
+
+
+def level_matches(pattern: str, level: str) -> bool:
+    """Whether one level of a filter (not ``#``) takes one level of a topic, the ``$`` rule apart."""
+    return pattern in (PLUS, ANY, level)
+
+
+def matches(topic_filter: Levels, topic: Levels) -> bool:
+    """Whether ``topic_filter`` matches ``topic``: ``a/#`` takes ``a`` too; ``+/x`` and ``#`` never take ``$...``."""
+    if is_hidden(topic[0]) and topic_filter[0] in (PLUS, HASH):
+        return False
+    if topic_filter[-1] == HASH:
+        prefix = topic_filter[:-1]
+        return len(topic) >= len(prefix) and all(map(level_matches, prefix, topic))
+    return len(topic) == len(topic_filter) and all(map(level_matches, topic_filter, topic))
+
+
+def intersect(one: Levels, other: Levels) -> Levels | None:
+    """The filter of the topics that both match, or ``None`` when there are none."""
+    if {one[0], other[0]} & {PLUS, HASH} and (is_hidden(one[0]) or is_hidden(other[0])):
+        return None
+    met: list[str] = []
+    for mine, yours in zip(one, other, strict=False):
+        if HASH in (mine, yours):
+            break
+        both = _meet(mine, yours)
+        if both is None:
+            return None
+        met.append(both)
+    return _meet_tails(one, other, met)
+
+
+def _meet(mine: str, yours: str) -> str | None:
+    if yours in (mine, ANY):
+        return mine
+    if mine == ANY:
+        return yours
+    if mine == PLUS:
+        return yours
+    return mine if yours == PLUS else None
+
+
+def _meet_tails(one: Levels, other: Levels, met: list[str]) -> Levels | None:
+    """Finish an intersection: ``met`` is common, and at least one side is at its end or at its ``#``."""
+    at = len(met)
+    mine, yours = one[at:], other[at:]
+    if not mine or not yours:
+        return tuple(met) if mine in ((), (HASH,)) and yours in ((), (HASH,)) else None
+    rest = yours if mine[0] == HASH else mine
+    if at == 0 and rest[0] == ANY:
+        rest = (PLUS, *rest[1:])
+    return (*met, *rest)
+
+
+def covers(outer: Levels, inner: Levels) -> bool:
+    """Whether the one filter ``outer`` matches every topic that ``inner`` matches."""
+    return covered(inner, (outer,))
+
+
+def covered(inner: Levels, outers: Iterable[Levels]) -> bool:
+    """Whether the union of ``outers`` matches every topic that ``inner`` matches. Exact; see the module's text."""
+    outers = tuple(outers)
+    return all(any(matches(outer, topic) for outer in outers) for topic in representatives(inner, outers))
+
+
+def representatives(inner: Levels, outers: Iterable[Levels]) -> Iterable[Levels]:
+    """Topics of ``inner``, one per length, that a union of ``outers`` must match to cover ``inner``."""
+    prefix = inner[:-1] if inner[-1] == HASH else inner
+    head = tuple(FRESH if level in (PLUS, ANY) else level for level in prefix)
+    depth = max((len(outer) for outer in outers), default=0)
+    longest = max(len(head), depth) + 1 if inner[-1] == HASH else len(head)
+    for length in range(max(len(head), 1), longest + 1):
+        topic = head + (FRESH,) * (length - len(head))
+        yield topic
+        if prefix and prefix[0] == ANY:
+            yield ("$" + FRESH, *topic[1:])

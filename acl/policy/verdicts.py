@@ -1,0 +1,76 @@
+"""How decisions are worded. The evaluator and the index share it, so that they can be compared as whole values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from acl.policy.model import Decision, Effect, NearMiss, Rule
+
+MAX_NEAR_MISSES = 8
+"""Near misses reported with one decision, the first ones in rule order."""
+MAX_REGIONS = 32
+"""Deny rules examined one by one when a subscription is judged; with more, the whole filter is given as the hole."""
+
+
+def refused(problem: str) -> Decision:
+    """The request itself is malformed; no rule was asked."""
+    return Decision(Effect.DENY, None, problem)
+
+
+def allowed(rule: Rule, near_misses: Sequence[NearMiss] = ()) -> Decision:
+    """``rule`` allows the publish or the delivery."""
+    return Decision(
+        Effect.ALLOW,
+        rule.id,
+        f"allowed by rule {rule.id}",
+        tuple(near_misses),
+        qos=rule.qos,
+        valid_until=rule.expires,
+    )
+
+
+def denied(rule: Rule, near_misses: Sequence[NearMiss] = ()) -> Decision:
+    """``rule`` denies the publish or the delivery."""
+    return Decision(
+        Effect.DENY, rule.id, f"denied by rule {rule.id}", tuple(near_misses), valid_until=rule.expires
+    )
+
+
+def undecided(near_misses: Sequence[NearMiss] = ()) -> Decision:
+    """No rule decides: deny by default."""
+    if not near_misses:
+        return Decision(Effect.DENY, None, "no rule allows it")
+    first = near_misses[0]
+    return Decision(
+        Effect.DENY, None, f"no rule allows it; rule {first.rule} does not because {first.reason}", tuple(near_misses)
+    )
+
+
+def near_miss(rule: Rule, qos: int, retain: bool) -> NearMiss | None:
+    """Why an allow rule that matches a publish does not decide it, or ``None`` when it does."""
+    if qos > rule.qos:
+        return NearMiss(rule.id, f"qos {qos} is above {rule.qos}")
+    if retain and not rule.retain:
+        return NearMiss(rule.id, "retained messages are not allowed")
+    return None
+
+
+def granted(rule: Rule, holes: Sequence[str], qos: int, valid_until: datetime | None) -> Decision:
+    """The subscription is granted by ``rule``, but for its ``holes``."""
+    reason = f"allowed by rule {rule.id}"
+    if holes:
+        reason += f", except {', '.join(holes[:3])}" + (f" and {len(holes) - 3} more" if len(holes) > 3 else "")
+    return Decision(Effect.ALLOW, rule.id, reason, holes=tuple(holes), qos=qos, valid_until=valid_until)
+
+
+def uncovered(rule: Rule | None, topic: str) -> Decision:
+    """The allow rules do not cover the filter: ``topic`` is a part they leave out, ``rule`` what denies it, if any."""
+    if rule is None:
+        return Decision(Effect.DENY, None, f"no rule allows {topic}")
+    return Decision(Effect.DENY, rule.id, f"denied by rule {rule.id}")
+
+
+def nothing_left(rule: Rule, valid_until: datetime | None) -> Decision:
+    """The allow rules cover the filter, but earlier deny rules take all of it away, ``rule`` first."""
+    return Decision(Effect.DENY, rule.id, f"denied by rule {rule.id}", valid_until=valid_until)

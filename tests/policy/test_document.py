@@ -1,0 +1,170 @@
+"""Documents: what is read, what is printed, and what is said about mistakes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from acl.policy import Effect, canonical, digest, parse, to_json, to_yaml
+from acl.policy.model import Policy
+
+FULL = """
+version: "3"
+default: deny
+rules:
+  - id: agent-card
+    effect: allow
+    who: "agent-*"
+    action: pub+sub
+    topic: agents/{username}/card
+    qos: 1
+    retain: false
+    expires: 2027-01-31T00:00:00Z
+    note: free text
+  - effect: deny
+    who: {client_id: [a, b*], claims: {team: ops, level: ["1", "2"]}}
+    action: sub
+    topic: [x/+/y, z/#]
+tests:
+  - name: an agent owns its card
+    as: {username: agent-7, client_id: c1, claims: {email: a@example.com, age: 7, ok: true, roles: [a, b]}}
+    do: pub
+    topic: agents/agent-7/card
+    expect: allow
+    rule: agent-card
+"""
+
+
+def policy_of(text: str | bytes) -> Policy:
+    parsed = parse(text)
+    assert parsed.policy is not None, [str(finding) for finding in parsed.findings]
+    return parsed.policy
+
+
+def messages(text: str | bytes) -> list[str]:
+    return [str(finding) for finding in parse(text).findings]
+
+
+def rule(text: str) -> str:
+    return f'version: "3"\nrules:\n  - {{{text}}}\n'
+
+
+def test_every_field_is_read() -> None:
+    policy = policy_of(FULL)
+    first, second = policy.rules
+    assert (first.id, first.qos, first.retain, first.who.username) == ("agent-card", 1, False, ("agent-*",))
+    assert first.expires is not None
+    assert first.expires.isoformat() == "2027-01-31T00:00:00+00:00"
+    assert second.effect is Effect.DENY
+    assert second.who.client_id == ("a", "b*")
+    assert second.who.claims == (("level", ("1", "2")), ("team", ("ops",)))
+    assert dict(policy.tests[0].claims) == {"email": "a@example.com", "age": 7, "ok": True, "roles": ("a", "b")}
+
+
+@pytest.mark.parametrize("printed", [to_yaml, to_json, canonical])
+def test_printing_and_parsing_are_inverse(printed: object) -> None:
+    policy = policy_of(FULL)
+    assert callable(printed)
+    assert policy_of(printed(policy)) == policy
+
+
+def test_json_and_yaml_of_the_same_policy_have_the_same_digest() -> None:
+    policy = policy_of(FULL)
+    assert digest(policy_of(to_json(policy))) == digest(policy_of(to_yaml(policy)))
+    assert digest(policy).startswith("sha256:")
+    assert len(digest(policy)) == 7 + 64
+
+
+def test_defaults_written_out_do_not_change_the_digest() -> None:
+    short = rule("id: a, topic: a/b")
+    long = rule('id: a, topic: [a/b], effect: allow, who: "*", action: pub+sub, qos: 2, retain: true')
+    assert digest(policy_of(short)) == digest(policy_of(long))
+
+
+def test_a_changed_rule_changes_the_digest() -> None:
+    assert digest(policy_of(rule("id: a, topic: a/b"))) != digest(policy_of(rule("id: a, topic: a/c")))
+
+
+def test_a_rule_without_an_id_gets_one_from_its_content() -> None:
+    made = policy_of(rule("topic: 'Agents/{username}/#'")).rules[0].id
+    assert made.startswith("allow-pub-sub-agents-username-")
+    assert made == policy_of(rule("topic: 'Agents/{username}/#'")).rules[0].id
+    twice = policy_of('version: "3"\nrules: [{topic: a}, {topic: a}]').rules
+    assert twice[1].id == twice[0].id + "-2"
+
+
+def test_canonical_json_is_sorted_and_without_spaces() -> None:
+    data = canonical(policy_of(FULL))
+    assert data == json.dumps(json.loads(data), sort_keys=True, separators=(",", ":")).encode()
+
+
+MISTAKES = [
+    (rule("id: a, topic: a, qoss: 1"), "error: rules[0].qoss - unknown field qoss; did you mean qos?"),
+    (rule("id: a"), "error: rules[0].topic - a rule needs a topic"),
+    (rule("id: a, topic: a/#/b"), "error: rules[0].topic - # must be a whole level and the last one"),
+    (rule("id: a, topic: [a, 'b+']"), "error: rules[0].topic[1] - + must be a whole level"),
+    (rule("id: a, topic: ''"), "error: rules[0].topic - the topic filter is empty"),
+    (
+        rule("id: a, topic: a, action: publish"),
+        "error: rules[0].action - unknown action 'publish'; there are pub, sub, pub+sub",
+    ),
+    (
+        rule("id: a, topic: 'a/{$self}'"),
+        "error: rules[0].topic - {$self} needs a binding; name the variable instead, as in {username}",
+    ),
+    (
+        rule("id: a, topic: 'a/{usrname}'"),
+        "error: rules[0].topic - unknown variable {usrname}; there are {username}, {client_id}, {org} and {claims.NAME}",
+    ),
+    (rule("id: a, topic: 'a/{user'"), "error: rules[0].topic - braces stand around variables only, and inside one level"),
+    (rule("id: a, topic: $share/g/a"), "error: rules[0].topic - rules name the filter itself: leave out $share/GROUP"),
+    (rule("id: A, topic: a"), "error: rules[0].id - 'A' is not an id: 1 to 64 of a-z, 0-9 and -, and not none"),
+    (rule("id: none, topic: a"), "error: rules[0].id - 'none' is not an id: 1 to 64 of a-z, 0-9 and -, and not none"),
+    (rule("id: a, topic: a, effect: maybe"), "error: rules[0].effect - 'maybe' is not one of allow, deny"),
+    (rule("id: a, topic: a, qos: 3"), "error: rules[0].qos - 3 is not a QoS: 0, 1 or 2"),
+    (rule("id: a, topic: a, retain: yes"), "error: rules[0].retain - 'yes' is not true or false"),
+    (rule("id: a, topic: a, effect: deny, qos: 1"), "error: rules[0].qos - qos limits allow rules only"),
+    (rule("id: a, topic: a, who: 7"), "error: rules[0].who - a glob is a text; put 7 in quotes"),
+    (rule("id: a, topic: a, who: []"), "error: rules[0].who - an empty list matches nobody; leave it out or name somebody"),
+    (
+        rule("id: a, topic: a, expires: 2027-01-31"),
+        "error: rules[0].expires - '2027-01-31' is not a time such as 2027-01-31T00:00:00Z",
+    ),
+    ('version: "3"\nrules: [{id: a, topic: a}, {id: a, topic: b}]', "error: rules[1].id - id a is already used by rules[0]"),
+    ('version: "4"\nrules: []', "error: version - unknown version '4'; this is version \"3\""),
+    ("rules: []", 'error: version - say which version of the language this is: version: "3"'),
+    ('version: "3"\ndefault: allow\n', "error: default - the default is deny and cannot be another"),
+    ('version: "3"\nrules: 7', "error: rules - rules is a list"),
+    ('version: "3"\nrules: [7]', "error: rules[0] - a rule is a map with at least a topic"),
+    ("", 'error: document - a policy is a map with "version" and "rules"'),
+    ('{"version": "3", "version": "3"}', 'error: document - "version" is given twice'),
+    ("a: &x 1\nb: *x", "error: document - anchors and aliases are not accepted; write the value out"),
+    ('version: "3"\ntests: [{name: t, as: {username: a}, do: pub, topic: a}]', "error: tests[0].expect - a test needs expect"),
+    (b"\xff\xfe", "error: document - the document is not UTF-8 text"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), MISTAKES, ids=[message for _, message in MISTAKES])
+def test_a_mistake_is_named(text: str, message: str) -> None:
+    assert message in messages(text)
+    assert parse(text).policy is None
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_findings_carry_line_and_column(newline: str) -> None:
+    text = newline.join(['version: "3"', "rules:", "  - id: a", "    topic: a/#/b", "    note: ok"])
+    (finding,) = parse(text).findings
+    assert (finding.line, finding.column, finding.end_line, finding.end_column) == (4, 12, 4, 17)
+    as_json = '{"version": "3",\n "rules": [\n\t{"id": "a", "topic": "a/#/b"}]}'
+    (finding,) = parse(as_json).findings
+    assert (finding.line, finding.column, finding.end_column) == (3, 23, 30)
+
+
+def test_a_fix_can_be_applied() -> None:
+    text = rule("id: a, topics: a/b, action: publish")
+    for _ in range(2):
+        fixes = [finding.fix for finding in parse(text).findings if finding.fix]
+        text = fixes[-1].apply(text)
+    assert policy_of(text).rules[0].action == "pub"
+    assert policy_of(text).rules[0].topics == ("a/b",)

@@ -1,0 +1,42 @@
+"""Every preset is a clean document whose own tests pass."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from acl.policy import parse, run_tests
+from acl.policy.presets import PRESETS, Preset, preset
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def test_there_are_five() -> None:
+    assert [each.name for each in PRESETS] == [
+        "notifications",
+        "agent-pipelines",
+        "chat-channels",
+        "permit-all",
+        "blank",
+    ]
+    assert preset("blank") is PRESETS[4]
+    assert preset("no-such-preset") is None
+
+
+@pytest.mark.parametrize("each", PRESETS, ids=lambda each: each.name)
+def test_a_preset_parses_without_findings_and_passes_its_own_tests(each: Preset) -> None:
+    parsed = parse(each.text)
+    assert parsed.findings == ()
+    assert parsed.policy is not None
+    outcomes = run_tests(parsed.policy, org="org_abcdefghijkl", now=NOW)
+    assert outcomes, "a preset documents its intent with tests"
+    assert [outcome.message for outcome in outcomes if not outcome.passed] == []
+
+
+def test_permit_all_ends_by_itself() -> None:
+    policy = parse(PRESETS[3].text).policy
+    assert policy is not None
+    assert all(rule.expires for rule in policy.rules)
+    later = datetime(2027, 2, 1, tzinfo=UTC)
+    assert [outcome.passed for outcome in run_tests(policy, org="o", now=later)] == [False, False, True]
