@@ -9,6 +9,8 @@ from django.urls import URLPattern, URLResolver, include, path
 WEB = ("cloudsignal.web.urls", "orgs.web.urls", "acl.web.urls", "audit.web.urls")
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("", include("cloudsignal.health.urls")),
+    path("v2/", include("cloudsignal.api.urls")),
     path("accounts/", include("allauth.urls")),
     *[path("", include(name)) for name in WEB if find_spec(name.removesuffix(".urls")) and find_spec(name)],
 ]

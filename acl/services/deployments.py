@@ -9,7 +9,6 @@ from __future__ import annotations
 from django.db.models import Max
 
 from acl.models import Deployment, Node, PolicyDraft, PolicyVersion, Target
-from acl.policy import EMPTY_POLICY, canonical, digest
 from acl.policy.presets import PRESETS
 from acl.services.drafts import match
 from acl.services.policies import Checked, check_policy
@@ -23,6 +22,8 @@ from orgs.permissions import Permission
 from orgs.tenancy import org_scope
 
 NOTE_MAX = 200
+BLANK = next(preset for preset in PRESETS if preset.name == "blank")
+"""What a new organization starts with: no rules, so everything is refused."""
 
 
 def deploy(access: Access, *, note: str = "", if_match: str | None = None) -> Deployment:
@@ -69,9 +70,9 @@ def rollback(access: Access, *, number: int, note: str = "") -> Deployment:
 def begin_with_deny_all(access: Access) -> Deployment:
     """The start of a new organization, in its creation's scope: blank draft, empty version 1, deployed."""
     org = Organization.objects.select_for_update().get(pk=access.org_id)
-    text = _blank()
+    text = BLANK.text
     PolicyDraft.objects.create(org=org, text=text, updated_by=access.actor)
-    checked = Checked(EMPTY_POLICY, canonical(EMPTY_POLICY), digest(EMPTY_POLICY), ())
+    checked = check_policy(text, org=org.pk)
     version = _add_version(access, checked, source=text, note="deny everything")
     return _begin(access, org, version, kind=Deployment.Kind.DEPLOY, note=version.note, before=None)
 
@@ -141,7 +142,3 @@ def _check_note(note: str) -> None:
     if len(note) > NOTE_MAX:
         raise Invalid("note_too_long", f"A note has at most {NOTE_MAX} characters.", field="note")
 
-
-def _blank() -> str:
-    presets = PRESETS.values() if isinstance(PRESETS, dict) else PRESETS
-    return next((preset.text for preset in presets if preset.name == "blank"), "version: \"3\"\nrules: []\n")

@@ -7,7 +7,7 @@ import hashlib
 from django.utils import timezone
 
 from acl.models import PolicyDraft
-from acl.policy.presets import PRESETS
+from acl.policy.presets import preset
 from acl.services.policies import check_size
 from audit import kinds
 from audit.services.record import record
@@ -41,15 +41,10 @@ def save_draft(access: Access, *, text: str, if_match: str | None = None) -> Pol
 
 def load_preset(access: Access, name: str, *, if_match: str | None = None) -> PolicyDraft:
     """Replace the draft by a preset; raises :class:`NotFound` for an unknown name."""
-    for preset in presets():
-        if preset.name == name:
-            return save_draft(access, text=preset.text, if_match=if_match)
-    raise NotFound("The preset")
-
-
-def presets():  # type: ignore[no-untyped-def]  # noqa: ANN201
-    """The presets, in the order they are offered."""
-    return tuple(PRESETS.values()) if isinstance(PRESETS, dict) else tuple(PRESETS)
+    chosen = preset(name)
+    if chosen is None:
+        raise NotFound("The preset")
+    return save_draft(access, text=chosen.text, if_match=if_match)
 
 
 def match(draft: PolicyDraft, if_match: str | None) -> None:
