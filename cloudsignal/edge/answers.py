@@ -1,0 +1,135 @@
+"""What the edge says in each case: reason codes, the CONNECT it sends upstream, the CONNACK it passes on."""
+
+from __future__ import annotations
+
+from audit.kinds import AuthReason, CloseCause
+from cloudsignal.edge import codec
+from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Reason, Will
+from cloudsignal.edge.codec.primitives import malformed
+from cloudsignal.edge.frames import long_length, too_large
+from cloudsignal.edge.mount import MOUNT_OVERHEAD, Mount, MountError
+from cloudsignal.edge.uplink import ALIAS_MAX
+
+__all__ = ["AUTH_ANSWERS", "CLOSE_ANSWERS", "REFUSAL_OF", "WITHOUT_WILL", "MountError"]
+
+AUTH_ANSWERS: dict[AuthReason, Reason] = {
+    AuthReason.MALFORMED: Reason.BAD_LOGIN,
+    AuthReason.UNKNOWN: Reason.BAD_LOGIN,
+    AuthReason.BAD_SECRET: Reason.BAD_LOGIN,
+    AuthReason.EXPIRED: Reason.NOT_AUTHORIZED,
+    AuthReason.REVOKED: Reason.NOT_AUTHORIZED,
+    AuthReason.WRONG_ORG: Reason.NOT_AUTHORIZED,
+    AuthReason.ORG_SUSPENDED: Reason.NOT_AUTHORIZED,
+    AuthReason.NO_POLICY: Reason.NOT_AUTHORIZED,
+    AuthReason.WILL_DENIED: Reason.NOT_AUTHORIZED,
+    AuthReason.QUOTA: Reason.QUOTA_EXCEEDED,
+    AuthReason.RATE_LIMITED: Reason.BANNED,
+    AuthReason.CLIENT_ID_TAKEN: Reason.CLIENT_ID_INVALID,
+    AuthReason.UNAVAILABLE: Reason.SERVER_UNAVAILABLE,
+    AuthReason.PROTOCOL: Reason.PROTOCOL_ERROR,
+}
+"""The CONNACK reason code of every refusal (MQTT 5 s3.2.2.2); ``codec.connack`` translates it for 3.1.1."""
+
+CLOSE_ANSWERS: dict[CloseCause, Reason] = {
+    CloseCause.EXPIRED: Reason.NOT_AUTHORIZED,
+    CloseCause.REVOKED: Reason.NOT_AUTHORIZED,
+    CloseCause.ORG_SUSPENDED: Reason.NOT_AUTHORIZED,
+    CloseCause.KICKED: Reason.ADMINISTRATIVE,
+    CloseCause.TAKEN_OVER: Reason.TAKEN_OVER,
+    CloseCause.WILL_DENIED: Reason.ADMINISTRATIVE,
+    CloseCause.QUOTA: Reason.QUOTA_EXCEEDED,
+    CloseCause.DRAINING: Reason.SHUTTING_DOWN,
+    CloseCause.UPSTREAM_LOST: Reason.UNSPECIFIED,
+    CloseCause.PROTOCOL: Reason.PROTOCOL_ERROR,
+    CloseCause.INVARIANT: Reason.UNSPECIFIED,
+}
+"""The DISCONNECT reason code when the edge ends a live session (MQTT 5 s3.14.2.1)."""
+
+REFUSAL_OF: dict[CloseCause, AuthReason] = {
+    cause: {
+        CloseCause.EXPIRED: AuthReason.EXPIRED,
+        CloseCause.REVOKED: AuthReason.REVOKED,
+        CloseCause.ORG_SUSPENDED: AuthReason.ORG_SUSPENDED,
+        CloseCause.QUOTA: AuthReason.QUOTA,
+    }.get(cause, AuthReason.UNAVAILABLE)
+    for cause in CloseCause
+}
+"""How a cause reads for a client that has no CONNACK yet."""
+
+WITHOUT_WILL = frozenset({CloseCause.REVOKED, CloseCause.ORG_SUSPENDED, CloseCause.WILL_DENIED})
+"""Causes under which the broker is told of a normal end, so that it drops the will."""
+
+_PASSED_ON = (
+    Property.SESSION_EXPIRY,
+    Property.RECEIVE_MAXIMUM,
+    Property.MAXIMUM_QOS,
+    Property.RETAIN_AVAILABLE,
+    Property.WILDCARD_AVAILABLE,
+    Property.SUBSCRIPTION_ID_AVAILABLE,
+    Property.SHARED_AVAILABLE,
+)
+"""CONNACK properties of the broker that the client sees; the others are the edge's own or could show the mount."""
+
+
+def first_packet(data: bytes, limit: int) -> tuple[bytes, bytes] | None:
+    """Split ``data`` into the body of the first packet, which must be a CONNECT, and the rest; ``None``: incomplete."""
+    if data and data[0] != Kind.CONNECT:
+        raise malformed("the first packet is not CONNECT")
+    if len(data) < 2:
+        return None
+    length, start = long_length(data, 1, len(data))
+    if length > limit:
+        raise too_large()
+    if length < 0 or start + length > len(data):
+        return None
+    return data[start : start + length], data[start + length :]
+
+
+def upstream_connect(connect: Connect, mount: Mount, *, client_id: str, password: str) -> bytes:
+    """The CONNECT the broker sees: the organization as username, the will mounted, no aliases, no keep-alive.
+
+    The edge watches the client's keep-alive itself (:mod:`cloudsignal.edge.wheel`): denied packets never reach the
+    broker, which would otherwise take a busy client for a dead one. Raises :class:`MountError`.
+    """
+    dropped = (Property.TOPIC_ALIAS_MAXIMUM, Property.REQUEST_RESPONSE_INFORMATION, Property.USER_PROPERTY)
+    properties = connect.properties.without(*dropped)
+    limit = properties.number(Property.MAXIMUM_PACKET_SIZE, 0)
+    if limit:
+        properties = properties.with_(Property.MAXIMUM_PACKET_SIZE, min(limit + MOUNT_OVERHEAD, 0xFFFFFFFF))
+    return codec.encode_connect(
+        Connect(
+            version=connect.version,
+            client_id=client_id,
+            clean_start=connect.clean_start,
+            keep_alive=0,
+            username=mount.org,
+            password=password.encode() if password else None,
+            will=_mounted_will(connect.will, mount),
+            properties=properties,
+        )
+    )
+
+
+def _mounted_will(will: Will | None, mount: Mount) -> Will | None:
+    if will is None:
+        return None
+    properties = will.properties
+    response = properties.string(Property.RESPONSE_TOPIC)
+    if response is not None:
+        properties = properties.with_(Property.RESPONSE_TOPIC, mount.topic(response))
+    return Will(mount.topic(will.topic), will.payload, will.qos, will.retain, properties)
+
+
+def connack_properties(upstream: Properties, *, assigned: str, packet_limit: int) -> Properties:
+    """The properties of the CONNACK the client sees."""
+    items = [(name, value) for name, value in upstream if name in _PASSED_ON]
+    if assigned:
+        items.append((Property.ASSIGNED_CLIENT_ID, assigned.encode()))
+    items.append((Property.TOPIC_ALIAS_MAXIMUM, ALIAS_MAX))
+    items.append((Property.MAXIMUM_PACKET_SIZE, packet_limit))
+    return Properties(items)
+
+
+def normal_disconnect(version: int) -> bytes:
+    """A DISCONNECT upstream that makes the broker drop the will and keeps the session as the client had asked."""
+    return codec.disconnect(0) if version == 5 else codec.packet(Kind.DISCONNECT)

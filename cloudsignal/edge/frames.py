@@ -1,0 +1,60 @@
+"""The fixed header, where the hot loops cannot afford an object: functions over one ``bytes`` and integers."""
+
+from __future__ import annotations
+
+from cloudsignal.edge.codec import ProtocolError, Reason
+from cloudsignal.edge.codec.primitives import malformed
+
+
+def long_length(data: bytes, position: int, end: int) -> tuple[int, int]:
+    """A remaining length of more than one byte that starts at ``position``.
+
+    Returns ``(length, start of the body)``, or ``(-1, 0)`` when more bytes are needed. Raises
+    :class:`ProtocolError` for more than four bytes or a form that is not the shortest (MQTT 5 s1.5.5).
+    """
+    value = shift = 0
+    for index in range(position, min(position + 4, end)):
+        digit = data[index]
+        value |= (digit & 0x7F) << shift
+        if digit < 0x80:
+            if digit == 0:
+                raise malformed("a remaining length is not in its shortest form")
+            return value, index + 1
+        shift += 7
+    if end - position >= 4:
+        raise malformed("a remaining length has more than four bytes")
+    return -1, 0
+
+
+def too_large() -> ProtocolError:
+    """A packet above the limit."""
+    return ProtocolError(Reason.PACKET_TOO_LARGE, "a packet is larger than allowed")
+
+
+class Carry:
+    """The beginning of a packet whose rest has not arrived. Appending is cheap however many pieces come."""
+
+    __slots__ = ("_need", "_parts")
+
+    def __init__(self) -> None:
+        self._parts = bytearray()
+        self._need = 0
+
+    def join(self, data: bytes) -> bytes | None:
+        """What was left over plus ``data``, or ``None`` while the packet is known to be incomplete."""
+        if not self._parts:
+            return data
+        self._parts += data
+        if len(self._parts) < self._need:
+            return None
+        whole = bytes(self._parts)
+        self._parts = bytearray()
+        return whole
+
+    def keep(self, rest: bytes, need: int) -> None:
+        """Keep ``rest``, the start of a packet of ``need`` bytes (0: not known yet)."""
+        self._parts = bytearray(rest)
+        self._need = need
+
+    def __len__(self) -> int:
+        return len(self._parts)

@@ -1,0 +1,72 @@
+"""Verdicts for one session: the compiled policy asked once per topic, the answers kept while they hold.
+
+A kept answer belongs to one policy and one identity. A new policy or new claims mean a new :class:`Judge`; the oldest
+``valid_until`` bounds how long any answer is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+from acl.policy import Decision, Identity
+from cloudsignal.edge.organization import Force
+
+MEMO_MAX = 512
+"""Answers kept per direction and session; a session that uses more topics starts over."""
+
+
+class Judge:
+    """Asks the policy in force on behalf of one identity. Topics are checked UTF-8 bytes as the client names them."""
+
+    __slots__ = ("_publish", "_receive", "force", "identity", "until")
+
+    def __init__(self, force: Force, identity: Identity) -> None:
+        self.force = force
+        self.identity = identity
+        self.until = math.inf
+        """Seconds since the epoch until which everything learned holds."""
+        self._publish: dict[tuple[bytes, int, bool], Decision] = {}
+        self._receive: dict[bytes, Decision] = {}
+
+    def forget(self) -> None:
+        """Drop every answer; a rule has expired."""
+        self.until = math.inf
+        self._publish.clear()
+        self._receive.clear()
+
+    def publish(self, topic: bytes, qos: int, retain: bool) -> Decision:
+        """May the client publish this?"""
+        key = (topic, qos, retain)
+        decision = self._publish.get(key)
+        if decision is None:
+            if len(self._publish) >= MEMO_MAX:
+                self._publish.clear()
+            decision = self._publish[key] = self._note(
+                self.force.policy.publish(self.identity, topic.decode(), qos=qos, retain=retain, now=_now())
+            )
+        return decision
+
+    def receive(self, topic: bytes) -> Decision:
+        """May this message be delivered to the client?"""
+        decision = self._receive.get(topic)
+        if decision is None:
+            if len(self._receive) >= MEMO_MAX:
+                self._receive.clear()
+            decision = self._receive[topic] = self._note(
+                self.force.policy.receive(self.identity, topic.decode(), now=_now())
+            )
+        return decision
+
+    def subscribe(self, topic_filter: bytes) -> Decision:
+        """May the client hold this subscription? Never kept: subscriptions are rare and judged anew on each change."""
+        return self._note(self.force.policy.subscribe(self.identity, topic_filter.decode(), now=_now()))
+
+    def _note(self, decision: Decision) -> Decision:
+        if decision.valid_until is not None:
+            self.until = min(self.until, decision.valid_until.timestamp())
+        return decision
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

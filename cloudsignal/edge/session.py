@@ -1,0 +1,456 @@
+"""One client connection as a state machine without any I/O: bytes in, bytes out, events on the trail.
+
+The caller hands in what arrived (:meth:`Session.client_received`, :meth:`Session.broker_received`) and what was
+decided elsewhere (:meth:`Session.welcome`, :meth:`Session.refuse`, :meth:`Session.end`). Afterwards it writes
+``to_client`` and ``to_broker``, flushing the trail first, and looks at ``phase`` and ``ended``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from acl.policy import Decision, Identity
+from audit.kinds import (
+    ACL_DENIED,
+    AUTH_FAILED,
+    CONNECT,
+    CRITICAL,
+    DISCONNECT,
+    LIMIT_REACHED,
+    NO_RULE,
+    SESSION_CLOSED,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    AuthReason,
+    CloseCause,
+)
+from cloudsignal.edge import answers, codec
+from cloudsignal.edge.codec import Connack, Connect, Kind, Properties, Property, ProtocolError, Reason, Unsubscribe
+from cloudsignal.edge.downlink import Downlink
+from cloudsignal.edge.frames import Carry
+from cloudsignal.edge.judge import Judge
+from cloudsignal.edge.mount import MAX_PACKET_BYTES, Mount, upstream_client_id
+from cloudsignal.edge.organization import Organization
+from cloudsignal.edge.trail import Origin, Trail, make_event
+from cloudsignal.edge.uplink import Asked, Uplink
+from cloudsignal.wire.audit import AuditEvent, uuid7
+from cloudsignal.wire.credential import ClaimValue
+
+CONNECT_MAX = 262_144
+"""Largest first packet, in bytes: nobody has signed in yet."""
+
+EARLY_MAX = 2 * CONNECT_MAX
+"""Bytes a client may send before it is signed in."""
+
+
+class Phase(Enum):
+    """How far a connection has come."""
+
+    NEW = auto()
+    SIGNING_IN = auto()
+    """CONNECT has arrived; somebody must call :meth:`Session.welcome` or :meth:`Session.refuse`."""
+    CONNECTING = auto()
+    """CONNECT is on its way to the broker."""
+    LIVE = auto()
+    CLOSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Who has signed in, and until when."""
+
+    org: Organization
+    username: str
+    client_id: str
+    """As the client knows it; made by the edge when the client sent none."""
+    token_id: str
+    expires_at: int
+    """Seconds since the epoch; 0 for a static credential."""
+    claims: Mapping[str, ClaimValue]
+
+
+class Session:
+    """One client connection."""
+
+    __slots__ = (
+        "_bytes_in",
+        "_bytes_out",
+        "_early",
+        "_first",
+        "client_id",
+        "client_packet_limit",
+        "connect",
+        "connected_at",
+        "downlink",
+        "ended",
+        "expires_at",
+        "heard_at",
+        "id",
+        "identity",
+        "judge",
+        "messages_in",
+        "messages_out",
+        "mount",
+        "node",
+        "opened_at",
+        "org",
+        "origin",
+        "own_pings",
+        "own_unsubscribes",
+        "packet_limit",
+        "pending_subscribes",
+        "pending_unsubscribes",
+        "phase",
+        "session_expiry",
+        "subscriptions",
+        "to_broker",
+        "to_client",
+        "token_id",
+        "trail",
+        "uplink",
+        "upstream_password",
+        "username",
+        "version",
+    )
+
+    judge: Judge
+    org: Organization
+    mount: Mount
+    identity: Identity
+
+    def __init__(self, origin: Origin, trail: Trail, *, node: str = "", upstream_password: str = "") -> None:
+        self.id = uuid7()
+        self.origin = origin
+        self.trail = trail
+        self.node = node
+        self.upstream_password = upstream_password
+        self.phase = Phase.NEW
+        self.ended = False
+        """Both sides are to be closed once what is queued has been written."""
+        self.to_client: list[bytes] = []
+        self.to_broker: list[bytes] = []
+        self.connect = Connect(version=4, client_id="")
+        self.version = 0
+        self.username = self.client_id = self.token_id = ""
+        self.expires_at = 0
+        self.session_expiry = 0
+        self.packet_limit = CONNECT_MAX
+        self.client_packet_limit = 1 << 30
+        self.opened_at = self.heard_at = self.connected_at = time.time()
+        self.messages_in = self.messages_out = self._bytes_in = self._bytes_out = 0
+        self.own_pings = 0
+        self.subscriptions: dict[bytes, Asked] = {}
+        self.pending_subscribes: dict[int, list[Asked]] = {}
+        self.pending_unsubscribes: dict[int, list[bytes]] = {}
+        self.own_unsubscribes: set[int] = set()
+        self._first = Carry()
+        self._early = b""
+        self.uplink = Uplink(self)
+        self.downlink = Downlink(self)
+
+    @property
+    def live(self) -> bool:
+        """Whether the client has its CONNACK and is not gone."""
+        return self.phase is Phase.LIVE
+
+    # --- what arrives --------------------------------------------------------------------------------------------
+
+    def client_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        self._bytes_in += len(data)
+        try:
+            if self.phase is Phase.LIVE:
+                self.uplink.feed(data)
+            elif self.phase is Phase.NEW:
+                self._read_connect(data)
+            elif self.phase is not Phase.CLOSED:
+                self._keep_early(data)
+        except ProtocolError as error:
+            self._protocol_error(error)
+
+    def broker_received(self, data: bytes) -> None:
+        """Bytes from the broker."""
+        if self.phase is Phase.CLOSED:
+            return
+        try:
+            self.downlink.feed(data)
+        except ProtocolError as error:
+            self.invariant_broken(str(error))
+
+    def _keep_early(self, data: bytes) -> None:
+        self._early += data
+        if len(self._early) > EARLY_MAX:
+            raise ProtocolError(Reason.PACKET_TOO_LARGE, "too much was sent before the answer to CONNECT")
+
+    def _read_connect(self, data: bytes) -> None:
+        joined = self._first.join(data)
+        if joined is None:
+            return
+        first = answers.first_packet(joined, CONNECT_MAX)
+        if first is None:
+            self._first.keep(joined, 0)
+            return
+        body, self._early = first
+        self.version = 5 if body[:7] == b"\0\4MQTT\5" else 4
+        self.connect = connect = codec.decode_connect(Kind.CONNECT, body)
+        self.client_id = connect.client_id
+        self.client_packet_limit = connect.properties.number(Property.MAXIMUM_PACKET_SIZE, 1 << 30)
+        default_expiry = 0 if connect.version == 5 or connect.clean_start else 0xFFFFFFFF
+        self.session_expiry = connect.properties.number(Property.SESSION_EXPIRY, default_expiry)
+        if connect.properties.string(Property.AUTHENTICATION_METHOD) is not None:
+            self.refuse(AuthReason.PROTOCOL, reason=Reason.BAD_AUTHENTICATION_METHOD)
+        elif not connect.client_id and connect.version == 4 and not connect.clean_start:
+            self.refuse(AuthReason.PROTOCOL, reason=Reason.CLIENT_ID_INVALID)
+        else:
+            self.phase = Phase.SIGNING_IN
+
+    # --- signing in ----------------------------------------------------------------------------------------------
+
+    def welcome(self, grant: Grant) -> None:
+        """The credential is good: judge the will, then send CONNECT upstream."""
+        self.org, self.mount = grant.org, grant.org.mount
+        self.username, self.client_id, self.token_id = grant.username, grant.client_id, grant.token_id
+        self.expires_at = grant.expires_at
+        self.packet_limit = min(self.org.force.quotas.packet_bytes or MAX_PACKET_BYTES, MAX_PACKET_BYTES)
+        self.identity = Identity(self.org.id, grant.username, grant.client_id, grant.claims)
+        self.judge = Judge(self.org.force, self.identity)
+        if self._will_refused():
+            self.refuse(AuthReason.WILL_DENIED)
+            return
+        try:
+            upstream = answers.upstream_connect(
+                self.connect,
+                self.mount,
+                client_id=upstream_client_id(self.org.id, self.client_id),
+                password=self.upstream_password,
+            )
+        except answers.MountError:
+            self.refuse(AuthReason.PROTOCOL, reason=Reason.TOPIC_INVALID)
+            return
+        self.to_broker.append(upstream)
+        self.phase = Phase.CONNECTING
+
+    def refuse(self, why: AuthReason, *, reason: int | None = None, org: str | None = None, **details: str) -> None:
+        """Refuse the CONNECT; ``org`` is the organization the event belongs to when none is signed in yet."""
+        owner = org if org is not None else self._org_id()
+        self.trail.record(self.event(AUTH_FAILED, reason=why.value, org=owner, details=dict(details)))
+        code = answers.AUTH_ANSWERS[why] if reason is None else reason
+        self.to_client.append(codec.connack(self.version or 4, code))
+        self._close()
+
+    def broker_answered(self, connack: Connack) -> None:
+        """The broker's CONNACK."""
+        if connack.code:
+            self.refuse(AuthReason.UNAVAILABLE, broker_code=str(connack.code))
+            return
+        self.phase = Phase.LIVE
+        self.connected_at = self.heard_at = time.time()
+        assigned = "" if self.connect.client_id else self.client_id
+        properties = answers.connack_properties(connack.properties, assigned=assigned, packet_limit=self.packet_limit)
+        self.trail.record(self.event(CONNECT, details={"clean_start": self.connect.clean_start}))
+        self.to_client.append(
+            codec.connack(self.version, 0, session_present=connack.session_present, properties=properties)
+        )
+        if self.connect.will is not None:
+            self.connect.will.payload = b""
+        self.connect.password = None
+        early, self._early = self._early, b""
+        if early:
+            self.client_received_early(early)
+
+    def client_received_early(self, data: bytes) -> None:
+        """What the client sent behind its CONNECT without waiting for the answer."""
+        try:
+            self.uplink.feed(data)
+        except ProtocolError as error:
+            self._protocol_error(error)
+
+    # --- changes while live --------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """A rule has expired: judge everything anew from here on."""
+        self.judge.forget()
+        self.uplink.forget()
+        self.downlink.forget()
+
+    def adopt(self, *, claims: Mapping[str, ClaimValue] | None = None) -> None:
+        """Take over the policy now in force, or new claims: from the next byte on nothing old is believed."""
+        if claims is not None:
+            self.identity = Identity(self.org.id, self.username, self.client_id, claims)
+        self.judge = Judge(self.org.force, self.identity)
+        self.packet_limit = min(self.org.force.quotas.packet_bytes or MAX_PACKET_BYTES, MAX_PACKET_BYTES)
+        self.uplink.forget()
+        self.downlink.forget()
+
+    def rejudge(self) -> None:
+        """After :meth:`adopt`: end subscriptions that are no longer granted, and the session if its will is not."""
+        if self.phase is not Phase.LIVE:
+            return
+        if self._will_refused():
+            self.end(CloseCause.WILL_DENIED)
+            return
+        lost: list[bytes] = []
+        for topic_filter in list(self.subscriptions):
+            decision = self.judge.subscribe(topic_filter)
+            if not decision.allowed:
+                self.denied("subscribe", topic_filter, decision)
+                del self.subscriptions[topic_filter]
+                lost.append(self.mount.filter(topic_filter))
+        if lost:
+            packet_id = next(i for i in range(65_535, 0, -1) if i not in self.pending_unsubscribes)
+            self.own_unsubscribes.add(packet_id)
+            self.to_broker.append(codec.encode_unsubscribe(Unsubscribe(packet_id, lost), self.version))
+
+    def _will_refused(self) -> bool:
+        will = self.connect.will
+        if will is None:
+            return False
+        decision = self.judge.publish(will.topic, will.qos, will.retain)
+        if not decision.allowed:
+            self.denied("will", will.topic, decision, qos=will.qos, retain=will.retain)
+        return not decision.allowed
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def end(self, cause: CloseCause, *, text: str = "", **details: str | int | float | bool) -> None:
+        """End a session from our side. The will is published unless the client has lost the right to publish it."""
+        if self.phase is Phase.LIVE:
+            self.trail.record(self._closing(SESSION_CLOSED, cause.value, details))
+            if self.version == 5:
+                self.to_client.append(codec.disconnect(answers.CLOSE_ANSWERS[cause], text))
+            if cause in answers.WITHOUT_WILL:
+                self.to_broker.append(answers.normal_disconnect(self.version))
+        elif self.phase in {Phase.SIGNING_IN, Phase.CONNECTING}:
+            self.refuse(answers.REFUSAL_OF[cause])
+        self._close()
+
+    def client_leaves(self, code: int, raw: bytes, properties: Properties) -> None:
+        """DISCONNECT from the client."""
+        clean = code != Reason.DISCONNECT_WITH_WILL
+        self.trail.record(self._closing(DISCONNECT, "clean" if clean else "with_will", {"reason_code": code}))
+        self.session_expiry = properties.number(Property.SESSION_EXPIRY, self.session_expiry)
+        self.to_broker.append(raw)
+        self._close()
+
+    def client_lost(self, how: str = "lost") -> None:
+        """The client's connection is gone (``lost``) or silent for too long (``keep_alive``)."""
+        if self.phase is Phase.LIVE:
+            if how == "keep_alive" and self.version == 5:
+                self.to_client.append(codec.disconnect(Reason.KEEP_ALIVE_TIMEOUT))
+            self.trail.record(self._closing(DISCONNECT, how, {}))
+        self._close()
+
+    def broker_disconnects(self, code: int) -> None:
+        """DISCONNECT from the broker (MQTT 5): passed on without its properties."""
+        cause = CloseCause.TAKEN_OVER if code == Reason.TAKEN_OVER else CloseCause.UPSTREAM_LOST
+        self.trail.record(self._closing(SESSION_CLOSED, cause.value, {"reason_code": code}))
+        self.to_client.append(codec.disconnect(code))
+        self._close()
+
+    def broker_lost(self, *, taken_over: bool = False) -> None:
+        """The connection to the broker is gone."""
+        self.end(CloseCause.TAKEN_OVER if taken_over else CloseCause.UPSTREAM_LOST)
+
+    def invariant_broken(self, text: str) -> None:
+        """Something that cannot happen did; ``text`` never quotes a topic."""
+        self.trail.record(self.event(CRITICAL, reason=CloseCause.INVARIANT.value, details={"text": text}))
+        self.end(CloseCause.INVARIANT)
+
+    def _protocol_error(self, error: ProtocolError) -> None:
+        if self.phase is Phase.LIVE:
+            details: dict[str, str | int | float | bool] = {"reason_code": int(error.reason), "text": str(error)}
+            self.trail.record(self._closing(SESSION_CLOSED, CloseCause.PROTOCOL.value, details))
+            if self.version == 5:
+                self.to_client.append(codec.disconnect(error.reason))
+        elif self.phase is not Phase.CLOSED:
+            self.trail.record(self.event(AUTH_FAILED, reason=AuthReason.PROTOCOL.value, details={"text": str(error)}))
+            version = getattr(error, "version", 0)
+            if version or self.version == 5:
+                self.to_client.append(codec.connack(5 if version > 4 else self.version or 4, error.reason))
+        self._close()
+
+    def _close(self) -> None:
+        self.phase = Phase.CLOSED
+        self.ended = True
+        self._early = b""
+
+    # --- the trail -----------------------------------------------------------------------------------------------
+
+    def denied(
+        self, action: str, topic: bytes, decision: Decision, *, qos: int = -1, retain: bool = False, size: int = 0
+    ) -> None:
+        """The policy refused something."""
+        rule = decision.rule or NO_RULE
+        event = self.event(
+            ACL_DENIED,
+            action=action,
+            topic=topic.decode(),
+            qos=qos,
+            retain=retain,
+            size=size,
+            rule=rule,
+            reason=decision.reason,
+            policy_digest=self.judge.force.digest,
+        )
+        self.trail.fold((self.id, action, topic, rule), event)
+
+    def limit_reached(self, limit: str) -> None:
+        """A quota turned something away."""
+        self.trail.fold((self.id, limit), self.event(LIMIT_REACHED, reason=limit))
+
+    def subscribed(self, one: Asked, granted: int) -> None:
+        """The broker granted a subscription."""
+        self.subscriptions[one.topic_filter] = one
+        self.trail.record(
+            self.event(
+                SUBSCRIBE,
+                action="subscribe",
+                topic=one.topic_filter.decode(),
+                qos=granted,
+                rule=one.rule,
+                policy_digest=self.judge.force.digest,
+            )
+        )
+
+    def unsubscribed(self, topic_filter: bytes) -> None:
+        """The broker ended a subscription as the client asked."""
+        self.subscriptions.pop(topic_filter, None)
+        self.trail.record(self.event(UNSUBSCRIBE, action="subscribe", topic=topic_filter.decode()))
+
+    def event(self, kind: str, **values: object) -> AuditEvent:
+        """An event of this session."""
+        values.setdefault("org", self._org_id())
+        return make_event(
+            kind,
+            node=self.node,
+            session=self.id,
+            username=self.username,
+            client_id=self.client_id,
+            ip=self.origin.ip,
+            port=self.origin.port,
+            transport=self.origin.transport,
+            mqtt_version={4: "3.1.1", 5: "5"}.get(self.version, ""),
+            tls_version=self.origin.tls_version,
+            tls_cipher=self.origin.tls_cipher,
+            **values,
+        )
+
+    def sent(self, size: int) -> None:
+        """Count bytes written to the client."""
+        self._bytes_out += size
+
+    def _closing(self, kind: str, reason: str, details: Mapping[str, str | int | float | bool]) -> AuditEvent:
+        facts = {
+            "seconds": round(time.time() - self.connected_at, 3),
+            "messages_in": self.messages_in,
+            "messages_out": self.messages_out,
+            "bytes_in": self._bytes_in,
+            "bytes_out": self._bytes_out,
+        }
+        return self.event(kind, reason=reason, details={**facts, **details})
+
+    def _org_id(self) -> str:
+        return self.org.id if hasattr(self, "org") else ""

@@ -1,0 +1,58 @@
+"""The audit trail as the session sees it: somewhere to record events, before their answer leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cloudsignal.wire.audit import AuditEvent, uuid7
+
+
+class Trail(Protocol):
+    """Where events go. ``journal.Journal`` is the real one."""
+
+    def record(self, event: AuditEvent) -> None:
+        """Keep an event."""
+
+    def fold(self, key: Hashable, event: AuditEvent) -> None:
+        """Keep an event, or raise the count of an equal one (same ``key``) of the last minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a connection comes from."""
+
+    ip: str
+    port: int
+    transport: str
+    """``mqtts``, ``wss`` or ``mqtt``."""
+    tls_version: str = ""
+    tls_cipher: str = ""
+
+
+def make_event(kind: str, **values: object) -> AuditEvent:
+    """An event that happens now."""
+    now = time.time()
+    return AuditEvent(id=uuid7(now), ts=int(now * 1_000_000), kind=kind, **values)  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class ListTrail:
+    """A trail in memory, for tests of the session without any I/O."""
+
+    events: list[AuditEvent] = field(default_factory=list)
+    folded: dict[Hashable, AuditEvent] = field(default_factory=dict)
+
+    def record(self, event: AuditEvent) -> None:
+        """Keep an event."""
+        self.events.append(event)
+
+    def fold(self, key: Hashable, event: AuditEvent) -> None:
+        """Keep the first of equal events and count the others."""
+        if key in self.folded:
+            self.folded[key].count += 1
+            return
+        self.folded[key] = event
+        self.events.append(event)

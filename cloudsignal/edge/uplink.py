@@ -1,0 +1,339 @@
+"""From the client to the broker: every packet of a live session is checked, judged and mounted here.
+
+The hot loop works on one ``bytes`` per read. A PUBLISH seen before, byte for byte up to the end of its topic, costs a
+slice and one dictionary look-up; frames that need no change pass as part of one slice. Everything else takes the slow
+path below, which is where the rules are.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from acl.policy import Decision
+from audit.kinds import NO_RULE
+from cloudsignal.edge.codec import (
+    Kind,
+    Property,
+    ProtocolError,
+    Publish,
+    Reason,
+    Subscribe,
+    Subscription,
+    acknowledgement,
+    decode_acknowledgement,
+    decode_disconnect,
+    decode_publish,
+    decode_subscribe,
+    decode_unsubscribe,
+    encode_publish,
+    encode_subscribe,
+    encode_unsubscribe,
+    suback,
+    varint,
+)
+from cloudsignal.edge.codec.primitives import binary, malformed, protocol_error
+from cloudsignal.edge.frames import Carry, long_length, too_large
+from cloudsignal.edge.mount import MountError
+
+if TYPE_CHECKING:
+    from cloudsignal.edge.session import Session
+
+HEADS_MAX = 64
+"""Ready-made headers kept per session: one per topic, flags and size of packet."""
+
+TOPICS_MAX = 512
+"""Mounted topics kept per session, for packets whose sizes vary."""
+
+ALIAS_MAX = 10
+"""Topic Alias Maximum offered to clients (MQTT 5 s3.2.2.3.8)."""
+
+HELD_MAX = 4_096
+"""Denied QoS 2 messages of MQTT 3.1.1 whose handshake the edge is completing."""
+
+PENDING_MAX = 256
+"""SUBSCRIBE and UNSUBSCRIBE packets the broker has not answered yet."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """One filter of a SUBSCRIBE on its way to the broker, or of a live subscription."""
+
+    topic_filter: bytes
+    """As the client names it."""
+    options: int
+    """The options byte as forwarded (MQTT 5 s3.8.3.1)."""
+    rule: str = ""
+    refusal: int | None = None
+    """The edge's own refusal; ``None`` when the broker is asked."""
+
+
+class Uplink:
+    """The client's half of a live session."""
+
+    __slots__ = ("_aliases", "_carry", "_heads", "_held", "_session", "_topics")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._carry = Carry()
+        self._heads: dict[bytes, bytes] = {}
+        self._topics: dict[bytes, bytes] = {}
+        self._aliases: dict[int, bytes] | None = None
+        self._held: set[int] | None = None
+
+    def forget(self) -> None:
+        """Drop everything learned: policy, claims or time have moved on."""
+        self._heads = {}
+        self._topics = {}
+
+    def feed(self, data: bytes) -> None:  # noqa: PLR0912, PLR0915 - the hot loop, on purpose in one function
+        """Take bytes from the client; what follows from them goes to ``session.to_broker`` and ``to_client``.
+
+        Raises :class:`ProtocolError` at the first packet that breaks the protocol; what came before it stands.
+        """
+        session = self._session
+        now = session.heard_at = time.time()
+        if now >= session.judge.until:
+            session.forget()
+        org = session.org
+        heads = {} if org.over_quota(now) else self._heads
+        joined = self._carry.join(data)
+        if joined is None:
+            return
+        data = joined
+        out = session.to_broker
+        five = session.version == 5
+        limit = session.packet_limit
+        position = keep = count = need = 0
+        end = len(data)
+        try:
+            while end - position >= 2:
+                first = data[position]
+                length = data[position + 1]
+                body = position + 2
+                if length > 127:
+                    length, body = long_length(data, position + 1, end)
+                    if length < 0:
+                        break
+                stop = body + length
+                if stop > end:
+                    need = stop - position
+                    if need > limit:
+                        raise too_large()
+                    break
+                kind = first & 0xF0
+                if kind == 0x30 and length > 2:
+                    tail = body + 2 + (data[body] << 8 | data[body + 1])
+                    head = heads.get(data[position:tail])
+                    if head is not None and not (five and data[tail + 2 if first & 6 else tail]):
+                        count += 1
+                        if position > keep:
+                            out.append(data[keep:position])
+                        out.append(head)
+                        keep = tail
+                        position = stop
+                        continue
+                elif length == 2 and (kind == 0x40 or kind == 0x50 or kind == 0x70) and not first & 15:  # noqa: PLR1714
+                    position = stop
+                    continue
+                if stop - position > limit:
+                    raise too_large()
+                if position > keep:
+                    out.append(data[keep:position])
+                keep = stop
+                if kind == 0x30:
+                    count += 1
+                    self._publish(data, position, body, stop, now)
+                else:
+                    self._other(first, data[position:stop], data[body:stop])
+                    if session.ended:
+                        return
+                position = stop
+        finally:
+            if count:
+                session.messages_in += count
+                org.spend(count)
+            if keep < position:
+                out.append(data[keep:position])
+        if position < end:
+            self._carry.keep(data[position:], need)
+
+    def _publish(self, data: bytes, position: int, body: int, stop: int, now: float) -> None:
+        """The slow path of a PUBLISH: a new topic, another size, properties, an alias, or a refusal."""
+        session = self._session
+        first = data[position]
+        tail = body + 2 + int.from_bytes(data[body : body + 2], "big")
+        after_id = tail + 2 if first & 6 else tail
+        five = session.version == 5
+        simple = tail > body + 2 and (after_id < stop and not data[after_id] if five else after_id <= stop)
+        over = session.org.over_quota(now)
+        topic_key = bytes([first & 15]) + data[body:tail]
+        if simple and not over:
+            mounted = self._topics.get(topic_key)
+            if mounted is not None:
+                head = self._head(first, stop - body, tail - body - 2, mounted, data[position:tail])
+                session.to_broker.append(head)
+                session.to_broker.append(data[tail:stop])
+                return
+        message = decode_publish(first, data[body:stop], session.version)
+        self._resolve_alias(message)
+        size = stop - position
+        if over:
+            self._refuse(message, size, None)
+            return
+        decision = session.judge.publish(message.topic, message.qos, message.retain)
+        if not decision.allowed:
+            self._refuse(message, size, decision)
+            return
+        try:
+            mounted = session.mount.topic(message.topic)
+            response = message.properties.string(Property.RESPONSE_TOPIC)
+            if response is not None:
+                message.properties = message.properties.with_(Property.RESPONSE_TOPIC, session.mount.topic(response))
+        except MountError as error:
+            raise ProtocolError(Reason.TOPIC_INVALID, str(error)) from None
+        if simple:
+            if len(self._topics) >= TOPICS_MAX:
+                self._topics.clear()
+                self._heads.clear()
+            self._topics[topic_key] = mounted
+            head = self._head(first, stop - body, tail - body - 2, mounted, data[position:tail])
+            session.to_broker.append(head)
+            session.to_broker.append(data[tail:stop])
+            return
+        message.topic = mounted
+        session.to_broker.append(encode_publish(message, session.version))
+
+    def _head(self, first: int, length: int, topic: int, mounted: bytes, key: bytes) -> bytes:
+        """The mounted form of everything up to the end of the topic, remembered for the hot loop."""
+        head = bytes([first]) + varint(length - topic + len(mounted)) + binary(mounted)
+        if len(self._heads) < HEADS_MAX:
+            self._heads[key] = head
+        return head
+
+    def _resolve_alias(self, message: Publish) -> None:
+        """MQTT 5 s3.3.2.3.4: aliases end at the edge; the broker sees full topics only."""
+        alias = message.properties.number(Property.TOPIC_ALIAS, 0)
+        if not alias:
+            return
+        if alias > ALIAS_MAX:
+            raise ProtocolError(Reason.TOPIC_ALIAS_INVALID, "a topic alias is above the maximum")
+        if self._aliases is None:
+            self._aliases = {}
+        if message.topic:
+            self._aliases[alias] = message.topic
+        elif alias in self._aliases:
+            message.topic = self._aliases[alias]
+        else:
+            raise protocol_error("a topic alias was never given a topic")
+        message.properties = message.properties.without(Property.TOPIC_ALIAS)
+
+    def _refuse(self, message: Publish, size: int, decision: Decision | None) -> None:
+        """Deny a publish (``decision``), or turn it away because the quota is used up (``None``).
+
+        MQTT 5 names the reason; 3.1.1 has no negative answer (MQTT 3.1.1 s3.3.5), so the edge completes the handshake
+        and drops the message. Nothing of it goes upstream.
+        """
+        session = self._session
+        if decision is None:
+            session.limit_reached("messages_per_minute")
+        else:
+            session.denied("publish", message.topic, decision, qos=message.qos, retain=message.retain, size=size)
+        if not message.qos:
+            return
+        kind = Kind.PUBACK if message.qos == 1 else Kind.PUBREC
+        reason = Reason.QUOTA_EXCEEDED if decision is None else Reason.NOT_AUTHORIZED
+        session.to_client.append(acknowledgement(kind, message.packet_id, session.version, reason))
+        if session.version != 5 and message.qos == 2:
+            if self._held is None:
+                self._held = set()
+            if len(self._held) >= HELD_MAX:
+                raise ProtocolError(Reason.RECEIVE_MAXIMUM_EXCEEDED, "too many unfinished QoS 2 messages")
+            self._held.add(message.packet_id)
+
+    def _other(self, first: int, raw: bytes, body: bytes) -> None:
+        session = self._session
+        kind = first & 0xF0
+        if kind in {Kind.PUBACK, Kind.PUBREC, Kind.PUBREL, Kind.PUBCOMP}:
+            packet = decode_acknowledgement(first, body, session.version)
+            if kind == Kind.PUBREL and self._held and packet.packet_id in self._held:
+                self._held.discard(packet.packet_id)
+                session.to_client.append(acknowledgement(Kind.PUBCOMP, packet.packet_id, session.version))
+            else:
+                session.to_broker.append(raw)
+        elif kind == Kind.PINGREQ:
+            if first != Kind.PINGREQ or body:
+                raise malformed("PINGREQ has flags or a body")
+            session.to_broker.append(raw)
+        elif kind == Kind.SUBSCRIBE:
+            self._subscribe(first, body)
+        elif kind == Kind.UNSUBSCRIBE:
+            self._unsubscribe(first, body)
+        elif kind == Kind.DISCONNECT:
+            message = decode_disconnect(first, body, session.version)
+            expiry = message.properties.number(Property.SESSION_EXPIRY, 0)
+            if expiry and not session.session_expiry:
+                raise protocol_error("a session that was to end with its connection cannot be prolonged")
+            session.client_leaves(message.code, raw, message.properties)
+        elif kind == Kind.AUTH:
+            raise protocol_error("AUTH without an authentication method")
+        else:
+            raise protocol_error("a client may not send this packet")
+
+    def _subscribe(self, first: int, body: bytes) -> None:
+        session = self._session
+        message = decode_subscribe(first, body, session.version)
+        if len(session.pending_subscribes) >= PENDING_MAX:
+            raise ProtocolError(Reason.QUOTA_EXCEEDED, "too many unanswered SUBSCRIBE packets")
+        asked: list[Asked] = []
+        forwarded: list[Subscription] = []
+        room = session.org.force.quotas.subscriptions_per_session or 65_535
+        wanted = set(session.subscriptions)
+        for entry in message.entries:
+            one = self._judge_filter(entry, len(body))
+            if one.refusal is None and len(wanted | {entry.topic_filter}) > room:
+                session.limit_reached("subscriptions_per_session")
+                one.refusal = Reason.QUOTA_EXCEEDED if session.version == 5 else Reason.UNSPECIFIED
+            asked.append(one)
+            if one.refusal is None:
+                wanted.add(one.topic_filter)
+                forwarded.append(Subscription(session.mount.filter(one.topic_filter), one.options))
+        if not forwarded:
+            codes = [Reason.UNSPECIFIED if one.refusal is None else one.refusal for one in asked]
+            session.to_client.append(suback(message.packet_id, codes, session.version))
+            return
+        session.pending_subscribes[message.packet_id] = asked
+        upstream = Subscribe(message.packet_id, forwarded, message.properties)
+        session.to_broker.append(encode_subscribe(upstream, session.version))
+
+    def _judge_filter(self, entry: Subscription, size: int) -> Asked:
+        """Judge one filter; the QoS asked for is lowered to what the policy grants."""
+        session = self._session
+        five = session.version == 5
+        one = Asked(entry.topic_filter, entry.options)
+        try:
+            session.mount.filter(entry.topic_filter)
+        except MountError:
+            one.refusal = Reason.FILTER_INVALID if five else Reason.UNSPECIFIED
+            return one
+        decision = session.judge.subscribe(entry.topic_filter)
+        if not decision.allowed:
+            session.denied("subscribe", entry.topic_filter, decision, qos=entry.qos, size=size)
+            one.refusal = Reason.NOT_AUTHORIZED if five else Reason.UNSPECIFIED
+            return one
+        one.options = entry.options & ~3 | min(entry.qos, decision.qos)
+        one.rule = decision.rule or NO_RULE
+        return one
+
+    def _unsubscribe(self, first: int, body: bytes) -> None:
+        session = self._session
+        message = decode_unsubscribe(first, body, session.version)
+        if len(session.pending_unsubscribes) >= PENDING_MAX:
+            raise ProtocolError(Reason.QUOTA_EXCEEDED, "too many unanswered UNSUBSCRIBE packets")
+        session.pending_unsubscribes[message.packet_id] = list(message.filters)
+        try:
+            message.filters = [session.mount.filter(topic_filter) for topic_filter in message.filters]
+        except MountError as error:
+            raise ProtocolError(Reason.FILTER_INVALID, str(error)) from None
+        session.to_broker.append(encode_unsubscribe(message, session.version))
