@@ -11,6 +11,7 @@ from cloudsignal.cli.outcome import CommandError
 from cloudsignal.supervisor.errors import StartError
 from cloudsignal.supervisor.layout import default_data_folder
 from cloudsignal.supervisor.options import PARTS, Options
+from cloudsignal.supervisor.part import end_with_parent as tie_to_parent
 from cloudsignal.supervisor.run import up as run
 
 PORT = click.IntRange(0, 65535)
@@ -39,6 +40,7 @@ def data_folder(data: Path | None, name: str) -> Path:
 @click.option("--mqtts-port", type=PORT, help="MQTT over TLS.  [default: 8883 or the next free one]")
 @click.option("--wss-port", type=PORT, help="MQTT over secure WebSocket.  [default: 8443 or the next free one]")
 @click.option("--edges", type=click.IntRange(1, 64), help="Edge processes.  [default: 1, or 2 with --demo]")
+@click.option("--end-with-parent", is_flag=True, hidden=True, help="Stop when the program that started this ends.")
 @click.option("--parts", callback=_parts, metavar="A,B,...", help=f"Run only some of: {', '.join(PARTS)}.")
 def up(
     *,
@@ -51,6 +53,7 @@ def up(
     wss_port: int | None,
     edges: int | None,
     parts: frozenset[str],
+    end_with_parent: bool,
 ) -> int:
     """Run CloudSignal on this machine until Ctrl-C.
 
@@ -71,6 +74,8 @@ def up(
     )
     if demo and parts != frozenset(PARTS):
         raise click.UsageError("--demo needs all parts; leave --parts out")
+    if end_with_parent:
+        tie_to_parent()
     try:
         return run(options, os.environ)
     except StartError as error:

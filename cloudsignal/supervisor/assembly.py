@@ -12,7 +12,7 @@ from urllib.parse import quote
 from cloudsignal import pki
 from cloudsignal.config import Address, ConfigError, Environment
 from cloudsignal.edge import brokers
-from cloudsignal.supervisor import environment, health, programs
+from cloudsignal.supervisor import environment, health, programs, state
 from cloudsignal.supervisor.account import service_account
 from cloudsignal.supervisor.errors import StartError
 from cloudsignal.supervisor.layout import Layout
@@ -55,6 +55,7 @@ class Assembly:
         self.layout = Layout(options.data, service_account())
         self.layout.create()
         self.secrets: Secrets = load_or_make(self.layout.secrets)
+        self.last_ports: dict[str, object] = state.read(self.layout.state).get("ports", {})
         self.system = System(self.layout, demo=options.demo)
         self.made: dict[str, str] = {"CLOUDSIGNAL_DATA": str(options.data)}
         self._keys()
@@ -177,7 +178,7 @@ class Assembly:
         server = Postgres(
             self.layout.postgres,
             copied if self.layout.account else programs.postgres_folder(),
-            self.ports.private(),
+            self.ports.private(last=self.last_ports.get("postgres")),
             self.secrets,
             self.layout.account,
         )
@@ -196,7 +197,7 @@ class Assembly:
         server = Valkey(
             self.layout.valkey,
             self.layout.programs / "valkey" / program.name if self.layout.account else program,
-            self.ports.private(),
+            self.ports.private(last=self.last_ports.get("valkey")),
             self.secrets.valkey,
             self.layout.account,
         )

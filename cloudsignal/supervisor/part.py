@@ -278,6 +278,12 @@ def ending(code: int) -> str:
         return f"was killed (signal {-code})"
 
 
+def end_with_parent() -> None:
+    """Ask Linux to send this process SIGTERM when the process that started it ends. Elsewhere it does nothing."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
 def _die_with(parent: int, number: signal.Signals) -> Callable[[], None] | None:
     """What a child does before it becomes the program: ask Linux to be stopped when the supervisor dies.
 

@@ -55,9 +55,11 @@ class Ports:
             return self._take(wanted)
         return self._take(self._first(iter(range(usual, usual + SEARCH)), host, what))
 
-    def private(self, host: str = "127.0.0.1") -> int:
-        """Some free port for an embedded part."""
+    def private(self, host: str = "127.0.0.1", *, last: object = None) -> int:
+        """Some free port for an embedded part: the ``last`` one when it still is, so that addresses stay the same."""
         candidates = random.sample(PRIVATE_RANGE, k=SEARCH)
+        if isinstance(last, int) and 1024 <= last <= 65535:
+            candidates.insert(0, last)
         return self._take(self._first(iter(candidates), host, "an embedded part"))
 
     def _first(self, candidates: Iterator[int], host: str, what: str) -> int:

@@ -1,0 +1,1 @@
+"""Fixtures of real parts: the embedded databases, the whole system, a browser."""
