@@ -15,7 +15,6 @@ from orgs.services.actors import PLATFORM
 from orgs.tenancy import platform_scope
 
 MISSING_AFTER = timedelta(seconds=3 * HEARTBEAT_SECONDS)
-NODES_MAX = 1_000
 
 
 def note_heartbeat(beat: Heartbeat) -> Node:
@@ -28,7 +27,7 @@ def note_heartbeat(beat: Heartbeat) -> Node:
         "sequence": beat.sequence,
         "counters": beat.counters,
         "started_at": datetime.fromtimestamp(beat.started_at, UTC),
-        "last_seen": datetime.fromtimestamp(beat.at, UTC),
+        "last_seen": timezone.now(),  # our clock, which is the one that ``note_missing`` compares with
     }
     with platform_scope():
         node = known(beat.node)
