@@ -115,7 +115,9 @@ def deployment_progress(access: Access, deployment_id: str) -> Progress:
     """A deployment node by node, by name; raises :class:`NotFound`."""
     deployment = get_deployment(access, deployment_id)
     with org_scope(access.org_id):
-        rows = Target.objects.filter(org=access.org, deployment=deployment).select_related("node").order_by("node__name")
+        rows = (
+            Target.objects.filter(org=access.org, deployment=deployment).select_related("node").order_by("node__name")
+        )
         nodes = tuple(_node(deployment, row) for row in rows)
     return Progress(deployment, nodes)
 

@@ -1,5 +1,7 @@
 """Domain errors: what a service refuses, with a code, mapped once for HTML, the API (problem+json) and the CLI."""
 
+# ruff: noqa: N818 - the names are the words of the domain
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -26,9 +28,7 @@ class DomainError(Exception):
 
     status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
 
-    def __init__(
-        self, code: str, message: str, *, field: str | None = None, details: Sequence[Detail] = ()
-    ) -> None:
+    def __init__(self, code: str, message: str, *, field: str | None = None, details: Sequence[Detail] = ()) -> None:
         super().__init__(message)
         self.code = code
         self.message = message

@@ -69,7 +69,7 @@ def drain() -> int:
             continue
         try:
             _send(task, same[-1].payload)
-        except Exception as error:  # noqa: BLE001 - whatever the transport raises, the row must stay
+        except Exception as error:
             logger.warning("outbox: %s could not be sent: %s", task, type(error).__name__, extra={"task": task})
             failed.update(dict.fromkeys(ids, f"{type(error).__name__}: {error}"[:200]))
         else:
@@ -112,7 +112,7 @@ def _settle(sent: list[int], failed: dict[int, str], rows: list[OutboxRow]) -> N
 def _run_now(pk: int, task: str, payload: dict[str, str]) -> None:
     try:
         import_string(task).run(**payload)
-    except Exception as error:  # noqa: BLE001 - the row stays, and a worker does it
+    except Exception as error:
         logger.warning("outbox: %s did not finish at once: %s", task, type(error).__name__, extra={"task": task})
         drain()
         return

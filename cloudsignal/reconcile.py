@@ -33,10 +33,10 @@ def reconcile() -> int:
     """Compare and push; returns how many records were pushed. Raises ``RedisError`` when Redis is away."""
     redis = client()
     pushed = _bundles(redis)
-    run_id = str(redis.info("server")["run_id"])  # type: ignore[index]
+    run_id = str(redis.info("server")["run_id"])
     mark = redis.hgetall(MARK)
-    at = float(mark.get(b"at", b"0"))  # type: ignore[union-attr]
-    if mark.get(b"run_id") != run_id.encode() or not 0 <= time.time() - at < FULL_SECONDS:  # type: ignore[union-attr]
+    at = float(mark.get(b"at", b"0"))
+    if mark.get(b"run_id") != run_id.encode() or not 0 <= time.time() - at < FULL_SECONDS:
         pushed += _credentials(redis)
         redis.hset(MARK, mapping={"run_id": run_id, "at": time.time()})
     if pushed:

@@ -60,8 +60,9 @@ def write_state(
     One script, so two writers cannot interleave. Writing what already stands announces nothing. ``expires_at`` (seconds
     since the epoch) lets Redis forget the record. Returns False when a newer revision was there.
     """
-    arguments = [revision, record, keys.CHANGES_MAXLEN, encode(change), "" if expires_at is None else expires_at]
-    return cast(int, redis.eval(_WRITE, 2, key, keys.CHANGES, *arguments)) > 0
+    until = "" if expires_at is None else expires_at
+    done = redis.eval(_WRITE, 2, key, keys.CHANGES, revision, record, keys.CHANGES_MAXLEN, encode(change), until)
+    return cast(int, done) > 0
 
 
 def announce(redis: Redis, change: Change) -> None:

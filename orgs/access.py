@@ -1,4 +1,7 @@
-"""Reading what belongs to an organization. Every page and API call begins here: :func:`access_org` is the tenancy gate."""
+"""Reading what belongs to an organization.
+
+Every page and API call begins with :func:`access_org`, the tenancy gate.
+"""
 
 from __future__ import annotations
 
@@ -153,9 +156,7 @@ def list_identities(access: Access, *, search: str = "", cursor: str = "", limit
             last_issued=Max("credentials__issued_at"),
         )
         rows = list(counted.order_by("username")[: limit + 1])
-    page = tuple(
-        IdentityRow(row, 0 if row.revoked_at else row.active_count, row.last_issued) for row in rows[:limit]
-    )
+    page = tuple(IdentityRow(row, 0 if row.revoked_at else row.active_count, row.last_issued) for row in rows[:limit])
     return IdentityPage(page, page[-1].identity.username if len(rows) > limit else None)
 
 
@@ -217,7 +218,7 @@ def live_sessions(access: Access) -> tuple[LiveSession, ...]:
         sessions = [
             _session(blob)
             for key in redis.scan_iter(match=keys.SESSIONS_PATTERN, count=500)
-            for blob in redis.hvals(key)  # type: ignore[union-attr]
+            for blob in redis.hvals(key)
         ]
     except RedisError as error:
         raise Unavailable("sessions_unavailable", "Live sessions cannot be read right now; try again.") from error
@@ -225,9 +226,9 @@ def live_sessions(access: Access) -> tuple[LiveSession, ...]:
     return tuple(sorted(own, key=lambda session: session.connected_at, reverse=True))
 
 
-def _session(blob: bytes) -> LiveSession | None:
+def _session(blob: bytes | str) -> LiveSession | None:
     try:
-        return decode(blob, LiveSession)
+        return decode(blob.encode() if isinstance(blob, str) else blob, LiveSession)
     except WireError:
         return None
 
@@ -260,7 +261,9 @@ def _cursor(row: Credential) -> str:
 def _after(found: QuerySet[Credential], cursor: str) -> QuerySet[Credential]:
     at, _, pk = cursor.partition("-")
     if not (at.isdigit() and pk.isdigit() and len(at) < 18 and len(pk) < 19):
-        raise Invalid("bad_cursor", "The cursor is not one this list gave out; start from the first page.", field="cursor")
+        raise Invalid(
+            "bad_cursor", "The cursor is not one this list gave out; start from the first page.", field="cursor"
+        )
     issued = datetime.fromtimestamp(0, tz=timezone.get_default_timezone()) + timedelta(microseconds=int(at))
     return found.filter(Q(issued_at__lt=issued) | Q(issued_at=issued, id__lt=int(pk)))
 

@@ -75,6 +75,6 @@ def _exchange(values: list[str]) -> list[str]:
     reads = ", ".join(f"current_setting('{name}', true)" for name in SETTINGS)
     writes = ", ".join(f"set_config('{name}', %s, true)" for name in SETTINGS)
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {reads}, {writes}", values)  # noqa: S608 - names of this module, values bound
+        cursor.execute(f"SELECT {reads}, {writes}", values)
         row = cursor.fetchone()
     return [value or "" for value in row[: len(SETTINGS)]]

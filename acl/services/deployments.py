@@ -53,7 +53,10 @@ def deploy(access: Access, *, note: str = "", if_match: str | None = None) -> De
 
 
 def rollback(access: Access, *, number: int, note: str = "") -> Deployment:
-    """Send an earlier version to every node again. Raises :class:`NotFound` and, when it is in force, :class:`Conflict`."""
+    """Send an earlier version to every node again.
+
+    Raises :class:`NotFound`, and :class:`Conflict` when it is in force already.
+    """
     access.require(Permission.POLICY_DEPLOY)
     _check_note(note)
     with org_scope(access.org_id):
@@ -141,4 +144,3 @@ def _supersede(org: Organization) -> None:
 def _check_note(note: str) -> None:
     if len(note) > NOTE_MAX:
         raise Invalid("note_too_long", f"A note has at most {NOTE_MAX} characters.", field="note")
-

@@ -59,4 +59,3 @@ def _status(deployment: Deployment) -> Deployment.Status:
     if any(status == Target.Status.PENDING and online for status, online in states):
         return Deployment.Status.PENDING
     return Deployment.Status.ENFORCING
-

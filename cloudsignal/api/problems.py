@@ -25,9 +25,11 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(error, exceptions.ValidationError):
         return problem(422, "invalid", "The request has errors.", errors=_fields(error.detail))
     if isinstance(error, exceptions.APIException):
-        headers = {"Retry-After": str(error.wait)} if isinstance(error, exceptions.Throttled) else {}
+        headers = {"Retry-After": str(error.wait or 60)} if isinstance(error, exceptions.Throttled) else {}
         code = error.get_codes()
-        return problem(error.status_code, code if isinstance(code, str) else "invalid", str(error.detail), headers=headers)
+        return problem(
+            error.status_code, code if isinstance(code, str) else "invalid", str(error.detail), headers=headers
+        )
     return None
 
 
@@ -44,9 +46,7 @@ def domain_problem(error: DomainError) -> Response:
     return problem(int(error.status), error.code, error.message, headers=headers, **extra)
 
 
-def problem(
-    status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **extra: Any
-) -> Response:
+def problem(status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **extra: Any) -> Response:
     """A problem document: ``type``, ``title``, ``status``, ``detail``, ``code`` and what else is said."""
     body = {"type": "about:blank", "title": code.replace("_", " "), "status": status, "detail": detail, "code": code}
     response = Response({**body, **extra}, status=status, headers=headers or {})

@@ -15,7 +15,7 @@ class Organization(models.Model):
     """A tenant. Its id is the org part of every MQTT username and the name of its mountpoint; it never changes."""
 
     class Status(models.TextChoices):
-        """``active``; ``suspended`` cuts all clients off and keeps the data; ``deleting`` waits for its grace period."""
+        """``suspended`` cuts all clients off and keeps the data; ``deleting`` waits for its grace period."""
 
         ACTIVE = "active"
         SUSPENDED = "suspended"

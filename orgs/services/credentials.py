@@ -118,7 +118,7 @@ def issue_credential(
         if replace_existing:
             _live(identity).update(revoked_at=timezone.now())
         issued = _add_secret(access, identity, ttl=None if static else ttl)
-        record(access, kinds.CREDENTIAL_ISSUED, target=f"credential:{issued.token_id}", **_audited(issued, identity))
+        _record(access, kinds.CREDENTIAL_ISSUED, issued, identity)
     return issued
 
 
@@ -139,7 +139,7 @@ def refresh_credential(access: Access, token_id: str, *, ttl: int | None = None)
             raise Conflict(f"credential_{found.state}", f"This credential is {found.state}; ask for a new one.")
         lifetime = ceil((found.expires_at - found.issued_at).total_seconds())
         issued = _add_secret(access, identity, ttl=check_ttl(ttl or lifetime), refreshed_from=token_id)
-        record(access, kinds.CREDENTIAL_REFRESHED, target=f"credential:{issued.token_id}", **_audited(issued, identity))
+        _record(access, kinds.CREDENTIAL_REFRESHED, issued, identity)
     return issued
 
 
@@ -287,15 +287,18 @@ def _live(identity: MqttIdentity) -> QuerySet[Credential]:
     )
 
 
-def _audited(issued: Issued, identity: MqttIdentity) -> dict[str, object]:
+def _record(access: Access, kind: str, issued: Issued, identity: MqttIdentity) -> None:
     """What the audit keeps of a secret: everything but the secret."""
-    return {
-        "username": identity.username,
-        "after": {
+    record(
+        access,
+        kind,
+        target=f"credential:{issued.token_id}",
+        username=identity.username,
+        after={
             "token_id": issued.token_id,
             "expires_at": issued.expires_at.isoformat() if issued.expires_at else None,
             "static": issued.static,
             "hint": issued.password[-4:],
             "claims": sorted(identity.claims),
         },
-    }
+    )

@@ -33,9 +33,7 @@ def create_organization(user: User, *, name: str, ip: str = "") -> Organization:
         raise Limit("too_many_organizations", f"One person may own {OWNED_MAX} organizations.", field="name")
     org_id = ids.org_id()
     with org_scope(org_id):
-        org = Organization.objects.create(
-            pk=org_id, name=name, cluster=Cluster.objects.get(name=DEFAULT_CLUSTER)
-        )
+        org = Organization.objects.create(pk=org_id, name=name, cluster=Cluster.objects.get(name=DEFAULT_CLUSTER))
         Membership.objects.create(org=org, user=user, role=Role.OWNER)
         access = Access(org, user, Role.OWNER, PERMISSIONS[Role.OWNER], f"user:{user.email}", ip)
         record(access, kinds.ORG_CREATED, target=f"org:{org.pk}", after={"name": name})
