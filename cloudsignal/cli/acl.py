@@ -1,0 +1,219 @@
+"""``cloudsignal acl``: work on policy files. These commands need no server: they run what the edge runs."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from acl.policy import (
+    MAX_DOCUMENT_BYTES,
+    Explanation,
+    Finding,
+    Identity,
+    Outcome,
+    Policy,
+    Request,
+    digest,
+    explain,
+    parse,
+    run_tests,
+    to_yaml,
+)
+from cloudsignal.cli.outcome import CommandError, Exit, json_option, print_json
+
+ORG = "org_aaaaaaaaaaaa"
+"""Stands for ``{org}`` where no organization is named."""
+
+FILE = click.argument("file", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False))
+ORG_OPTION = click.option("--org", default=ORG, show_default=True, help="The organization that {org} stands for.")
+
+
+@click.group()
+def acl() -> None:
+    """Policy files: validate, test, simulate, compare."""
+
+
+@acl.command()
+@FILE
+@json_option
+def validate(*, file: Path, as_json: bool) -> int:
+    """Check a policy FILE (YAML or JSON; - reads standard input).
+
+    Every finding stands on a line FILE:LINE:COLUMN. Exit code 1 when there are errors; warnings alone are fine.
+    """
+    parsed = parse(_read(file), filename=str(file))
+    errors = sum(finding.level == "error" for finding in parsed.findings)
+    if as_json:
+        names = ("level", "path", "message", "code", "line", "column")
+        findings = [{name: getattr(finding, name) for name in names} for finding in parsed.findings]
+        found = digest(parsed.policy) if parsed.policy else None
+        print_json({"valid": not errors, "digest": found, "findings": findings})
+        return Exit.FAILED if errors else Exit.FINE
+    _show_findings(file, parsed.findings)
+    if parsed.policy is not None and not errors:
+        rules, tests = len(parsed.policy.rules), len(parsed.policy.tests)
+        click.echo(f"{file}: valid, {_count(rules, 'rule')}, {_count(tests, 'test')}, {digest(parsed.policy)}")
+        return Exit.FINE
+    return Exit.FAILED
+
+
+@acl.command()
+@FILE
+@ORG_OPTION
+@json_option
+def test(*, file: Path, org: str, as_json: bool) -> int:
+    """Run the tests inside a policy FILE. Exit code 1 when one fails."""
+    outcomes = run_tests(_policy(file), org=org, now=datetime.now(UTC))
+    failed = sum(not outcome.passed for outcome in outcomes)
+    if as_json:
+        tests = [{"name": one.name, "passed": one.passed, "message": one.message} for one in outcomes]
+        print_json({"passed": not failed, "tests": tests})
+        return Exit.FAILED if failed else Exit.FINE
+    for outcome in outcomes:
+        click.echo(f"{'pass' if outcome.passed else 'FAIL'}  {outcome.name}")
+        if not outcome.passed:
+            click.echo(f"      {outcome.message}")
+    click.echo(f"{_count(len(outcomes), 'test')}, {failed} failed" if outcomes else f"{file} carries no tests")
+    return Exit.FAILED if failed else Exit.FINE
+
+
+@acl.command()
+@FILE
+@click.option("--as", "username", required=True, metavar="NAME", help="Who asks: a username, without @org.")
+@click.option("--pub", metavar="TOPIC", help="May NAME publish to TOPIC?")
+@click.option("--sub", metavar="FILTER", help="May NAME subscribe to FILTER?")
+@click.option("--receive", metavar="TOPIC", help="Would a message on TOPIC be delivered to NAME?")
+@click.option("--client-id", default="", help="Client id of the connection.")
+@click.option("--claim", "claims", multiple=True, metavar="KEY=VALUE", help="A claim; give it twice for a list.")
+@click.option("--qos", type=click.IntRange(0, 2), default=0, show_default=True)
+@click.option("--retain", is_flag=True, help="Publish as a retained message.")
+@click.option("--rules", is_flag=True, help="Say of every rule why it did or did not decide.")
+@ORG_OPTION
+@json_option
+def simulate(
+    *,
+    file: Path,
+    username: str,
+    pub: str | None,
+    sub: str | None,
+    receive: str | None,
+    client_id: str,
+    claims: tuple[str, ...],
+    qos: int,
+    retain: bool,
+    rules: bool,
+    org: str,
+    as_json: bool,
+) -> int:
+    """Ask a policy FILE one question. Exit code 0 when the answer is allow, 1 when it is deny."""
+    asked: list[tuple[Literal["pub", "sub", "receive"], str]] = []
+    asked += [("pub", pub)] if pub is not None else []
+    asked += [("sub", sub)] if sub is not None else []
+    asked += [("receive", receive)] if receive is not None else []
+    if len(asked) != 1:
+        raise click.UsageError("give exactly one of --pub, --sub and --receive")
+    action, topic = asked[0]
+    identity = Identity(org, username, client_id, _claims(claims))
+    explanation = explain(_policy(file), Request(identity, action, topic, qos, retain), now=datetime.now(UTC))
+    if as_json:
+        print_json(_explanation(explanation))
+    else:
+        _show_explanation(explanation, every_rule=rules)
+    return Exit.FINE if explanation.decision.allowed else Exit.FAILED
+
+
+@acl.command()
+@click.argument("old", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("new", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.option("--exit-code", is_flag=True, help="Exit with 1 when the two differ.")
+@json_option
+def diff(*, old: Path, new: Path, exit_code: bool, as_json: bool) -> int:
+    """Compare two policy files, OLD and NEW, by what they say: order of keys, comments and layout do not count."""
+    one, other = _policy(old), _policy(new)
+    equal = digest(one) == digest(other)
+    lines = list(
+        difflib.unified_diff(to_yaml(one).splitlines(), to_yaml(other).splitlines(), str(old), str(new), lineterm="")
+    )
+    if as_json:
+        print_json({"equal": equal, "old": digest(one), "new": digest(other), "lines": lines})
+    elif equal:
+        click.echo(f"the same policy, {digest(one)}")
+    else:
+        colours = {"+": "green", "-": "red", "@": "cyan"}
+        for line in lines:
+            click.secho(line, fg=colours.get(line[:1]))
+    return Exit.FAILED if exit_code and not equal else Exit.FINE
+
+
+def _read(file: Path) -> bytes:
+    """The file's bytes, one more than a document may have at most."""
+    try:
+        if str(file) == "-":
+            return sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1)
+        with file.open("rb") as handle:
+            return handle.read(MAX_DOCUMENT_BYTES + 1)
+    except OSError as error:
+        raise CommandError(f"{file} cannot be read: {error.strerror}", Exit.USAGE) from None
+
+
+def _policy(file: Path) -> Policy:
+    """The policy in ``file``; shows the findings and fails when it has errors."""
+    parsed = parse(_read(file), filename=str(file))
+    if parsed.policy is None or any(finding.level == "error" for finding in parsed.findings):
+        _show_findings(file, parsed.findings)
+        raise CommandError(f"{file} is not a valid policy")
+    return parsed.policy
+
+
+def _claims(pairs: tuple[str, ...]) -> dict[str, str | list[str]]:
+    claims: dict[str, str | list[str]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--claim")
+        known = claims.get(name)
+        if known is None:
+            claims[name] = value
+        else:
+            claims[name] = [*(known if isinstance(known, list) else [known]), value]
+    return claims
+
+
+def _show_findings(file: Path, findings: tuple[Finding, ...]) -> None:
+    for finding in findings:
+        click.echo(f"{file}:{finding.line}:{finding.column}: {finding}", err=True)
+
+
+def _show_explanation(explanation: Explanation, *, every_rule: bool) -> None:
+    decision = explanation.decision
+    click.secho(decision.effect.value, fg="green" if decision.allowed else "red", nl=False)
+    click.echo(f"  rule {decision.rule or 'none'}: {decision.reason}")
+    if decision.valid_until:
+        click.echo(f"  holds until {decision.valid_until.isoformat()}")
+    for rule in explanation.rules:
+        if every_rule or rule.outcome in {Outcome.NEAR_MISS, Outcome.TAKES_PART}:
+            click.echo(f"  {rule.index:>4}  {rule.rule:<24} {rule.effect.value:<5}  {rule.outcome.value}: {rule.why}")
+
+
+def _explanation(explanation: Explanation) -> dict[str, object]:
+    decision = explanation.decision
+    return {
+        "allowed": decision.allowed,
+        "rule": decision.rule or "none",
+        "reason": decision.reason,
+        "qos": decision.qos,
+        "holes": list(decision.holes),
+        "valid_until": decision.valid_until,
+        "near_misses": [asdict(miss) for miss in decision.near_misses],
+        "rules": [asdict(rule) for rule in explanation.rules],
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

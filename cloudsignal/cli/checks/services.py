@@ -1,0 +1,130 @@
+"""PostgreSQL, Redis or Valkey, and certificates: those that run embedded as well as those of your own."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import redis
+from redis.exceptions import RedisError
+
+from cloudsignal import pki
+from cloudsignal.cli.checks.result import Result, fine, problem, warning
+
+OLDEST_POSTGRES = 150_000
+SKEW_SECONDS = 5.0
+
+
+def check_database(url: str) -> Iterator[Result]:
+    """Version, the role's attributes, row-level security and the clock of PostgreSQL, seen as the application role."""
+    try:
+        connection = psycopg.connect(url, connect_timeout=5, autocommit=True)
+    except psycopg.Error as error:
+        words = str(error).strip().splitlines()
+        yield problem("postgres", f"no connection: {words[-1] if words else error}", "start it, or mend DATABASE_URL")
+        return
+    with contextlib.closing(connection):
+        number = connection.info.server_version
+        if number < OLDEST_POSTGRES:
+            yield problem("postgres", f"version {number // 10_000} is too old", "upgrade to PostgreSQL 15 or newer")
+        else:
+            yield fine("postgres", f"answers, version {number // 10_000}.{number % 10_000}")
+        yield _role(connection)
+        yield _row_security(connection)
+        row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+        if row:
+            yield _skew("postgres clock", float(row[0]))
+
+
+def _role(connection: psycopg.Connection) -> Result:
+    row = connection.execute(
+        "SELECT rolname, rolsuper OR rolbypassrls, "
+        "EXISTS (SELECT 1 FROM pg_class WHERE relowner = r.oid AND relkind IN ('r', 'p')) "
+        "FROM pg_roles r WHERE rolname = current_user"
+    ).fetchone()
+    assert row is not None  # noqa: S101 - current_user exists
+    name, above, owns = row
+    if above:
+        fix = f"ALTER ROLE {name} NOSUPERUSER NOBYPASSRLS; row-level security does not bind it as it is"
+        return problem("database role", f"{name} is a superuser or has BYPASSRLS", fix)
+    if owns:
+        fix = "use a role of its own for the application; the owner goes into DATABASE_OWNER_URL"
+        return problem("database role", f"{name} owns tables", fix)
+    return fine("database role", f"{name}: no superuser, no BYPASSRLS, owns no table")
+
+
+def _row_security(connection: psycopg.Connection) -> Result:
+    rows = connection.execute(
+        "SELECT c.relname, c.relrowsecurity AND c.relforcerowsecurity FROM pg_class c "
+        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'org_id' AND NOT a.attisdropped "
+        "WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 1"
+    ).fetchall()
+    if not rows:
+        return problem("row security", "there are no tables", "run the migrations (cloudsignal up does)")
+    open_tables = [name for name, forced in rows if not forced and name != "cloudsignal_outboxrow"]
+    if open_tables:
+        fix = "run the migrations; if that does not help, report it as a defect"
+        return problem("row security", f"not forced on {', '.join(open_tables)}", fix)
+    return fine("row security", f"forced on {len(rows)} tables")
+
+
+def check_redis(url: str) -> Iterator[Result]:
+    """Version, eviction, persistence and the clock of Redis or Valkey."""
+    client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5, decode_responses=True)
+    try:
+        info = client.info("server")
+        seconds, microseconds = client.time()
+        policy, append = _setting(client, "maxmemory-policy"), _setting(client, "appendonly")
+    except (RedisError, OSError) as error:
+        yield problem("redis", f"no connection: {error}", "start it, or mend REDIS_URL")
+        return
+    finally:
+        client.close()
+    found = str(info.get("valkey_version") or info.get("redis_version", "0"))
+    if tuple(int(part) for part in found.split(".")[:2]) < (6, 2):
+        yield problem("redis", f"version {found} is too old", "upgrade to Redis 6.2 or newer, or Valkey")
+    else:
+        yield fine("redis", f"answers, version {found}")
+    if policy not in {None, "noeviction"}:
+        fix = "CONFIG SET maxmemory-policy noeviction; streams and queues are not a cache"
+        yield problem("redis memory", f"maxmemory-policy is {policy}", fix)
+    if append == "no":
+        fix = "set appendonly yes, or audit events are lost when it restarts"
+        yield warning("redis persistence", "the append-only file is off", fix)
+    yield _skew("redis clock", int(seconds) + int(microseconds) / 1e6)
+
+
+def _setting(client: redis.Redis, name: str) -> str | None:
+    """A setting; None where the server does not let us look (managed services)."""
+    try:
+        values = client.config_get(name)
+    except RedisError:
+        return None
+    return str(values.get(name)) if isinstance(values, dict) and name in values else None
+
+
+def _skew(area: str, theirs: float) -> Result:
+    skew = theirs - time.time()
+    if abs(skew) > SKEW_SECONDS:
+        return warning(area, f"differs from ours by {skew:+.0f} s", "switch on time synchronisation on both machines")
+    return fine(area, "agrees with ours")
+
+
+def check_certificate(cert: Path, key: Path) -> Iterator[Result]:
+    """Whether the edge's certificate can be read, fits its key and has time left."""
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        yield problem("certificate", f"{cert} and {key} do not load: {error}", "replace them with a matching PEM pair")
+        return
+    days = pki.days_left(cert)
+    if days is None or days <= 0:
+        yield problem("certificate", f"{cert} has expired", "renew it (a local one is renewed by `cloudsignal up`)")
+    elif days < 14:
+        yield warning("certificate", f"{cert} ends in {days:.0f} days", "renew it")
+    else:
+        yield fine("certificate", f"{cert}, {days:.0f} days left")

@@ -1,0 +1,124 @@
+"""Environment variables: known names, right values, pairs that belong together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cloudsignal.cli.checks.result import Result, fine, problem, warning
+from cloudsignal.config import VARIABLES, ConfigError, Environment
+
+OTHERS = {"CLOUDSIGNAL_API_KEY", "CLOUDSIGNAL_URL", "CLOUDSIGNAL_SUPERVISED", "CLOUDSIGNAL_DB_POOL"}
+"""Read by programs of ours, but not part of the configuration of a server."""
+
+PAIRS = (
+    ("EDGE_TLS_CERT", "EDGE_TLS_KEY"),
+    ("CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_VERIFY_KEY"),
+    ("DATABASE_URL", "DATABASE_OWNER_URL"),
+)
+
+
+def check(own: Mapping[str, str]) -> Iterator[Result]:
+    """One result for every variable that is set, and for those that are missing beside it."""
+    known = {variable.name for variable in VARIABLES}
+    settled = [variable for variable in VARIABLES if own.get(variable.name, "").strip()]
+    for variable in settled:
+        shown = "set" if variable.secret else repr(own[variable.name].strip())
+        try:
+            CHECKS.get(variable.name, _anything)(Environment(own), variable.name)
+        except ConfigError as error:
+            yield problem(variable.name, "wrong value", str(error))
+        else:
+            yield fine(variable.name, f"{shown} ({variable.purpose})")
+    for one, other in PAIRS:
+        present = {name for name in (one, other) if own.get(name, "").strip()}
+        if len(present) == 1:
+            lacking = ({one, other} - present).pop()
+            yield problem(lacking, f"is not set, but {present.pop()} is", "they belong together: set both or neither")
+    for name in sorted(own):
+        if name.startswith(("CLOUDSIGNAL_", "EDGE_")) and name not in known | OTHERS:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]}?" if close else "remove it"
+            yield warning(name, "is set, but nothing reads it", hint)
+    if not settled:
+        yield fine("environment", "nothing is set; everything has a default")
+
+
+def _anything(environment: Environment, name: str) -> None:
+    environment.text(name)
+
+
+def _key(environment: Environment, name: str) -> None:
+    environment.key(name)
+
+
+def _flag(environment: Environment, name: str) -> None:
+    environment.flag(name)
+
+
+def _port(environment: Environment, name: str) -> None:
+    environment.number(name, 1, low=1, high=65535)
+
+
+def _address(environment: Environment, name: str) -> None:
+    environment.address(name, "off")
+
+
+def _private_address(environment: Environment, name: str) -> None:
+    environment.address(name, "off", private=True)
+
+
+def _upstream(environment: Environment, name: str) -> None:
+    environment.upstream(name)
+
+
+def _file(environment: Environment, name: str) -> None:
+    path = environment.path(name)
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{name}: {path} cannot be read: {error.strerror}") from None
+
+
+def _folder(environment: Environment, name: str) -> None:
+    path = environment.path(name)
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{name}: {path} is not a folder")
+
+
+def _url(*schemes: str) -> Callable[[Environment, str], None]:
+    def check_url(environment: Environment, name: str) -> None:
+        parts = urlsplit(environment.text(name))
+        if parts.scheme not in schemes or not (parts.hostname or Path(parts.path).is_absolute()):
+            raise ConfigError(
+                f"{name} must start with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host"
+            )
+
+    return check_url
+
+
+CHECKS: dict[str, Callable[[Environment, str], None]] = {
+    "CLOUDSIGNAL_DATA": _folder,
+    "CLOUDSIGNAL_PUBLIC_URL": _url("https", "http"),
+    "CLOUDSIGNAL_MQTT_PORT": _port,
+    "CLOUDSIGNAL_WSS_PORT": _port,
+    "CLOUDSIGNAL_PEPPER": _key,
+    "CLOUDSIGNAL_SIGNING_KEY": _key,
+    "CLOUDSIGNAL_VERIFY_KEY": _key,
+    "CLOUDSIGNAL_DEBUG": _flag,
+    "CLOUDSIGNAL_DEMO": _flag,
+    "DATABASE_URL": _url("postgresql", "postgres"),
+    "DATABASE_OWNER_URL": _url("postgresql", "postgres"),
+    "REDIS_URL": _url("redis", "rediss", "unix"),
+    "MQTT_UPSTREAM_URL": _upstream,
+    "EDGE_MQTTS": _address,
+    "EDGE_WSS": _address,
+    "EDGE_PLAINTEXT": _private_address,
+    "EDGE_METRICS": _private_address,
+    "EDGE_TLS_CERT": _file,
+    "EDGE_TLS_KEY": _file,
+    "EDGE_TLS_ORGS": _folder,
+}

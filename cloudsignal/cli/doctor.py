@@ -1,0 +1,79 @@
+"""``cloudsignal doctor``: what is missing or misconfigured, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from cloudsignal.cli.checks import machine, running, services, variables
+from cloudsignal.cli.checks.result import Level, Result
+from cloudsignal.cli.outcome import Exit, json_option, print_json
+from cloudsignal.cli.up import data_folder
+from cloudsignal.supervisor.postgres import APP, DATABASE
+
+MARKS = {Level.FINE: "ok      ", Level.WARNING: "warning ", Level.PROBLEM: "problem "}
+
+
+@click.command()
+@click.option("--name", default="default", show_default=True, help="Name of the data folder in the usual place.")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder, instead of --name.")
+@json_option
+def doctor(*, name: str, data: Path | None, as_json: bool) -> int:
+    """Say what is missing or misconfigured here, and how to mend it. Changes nothing.
+
+    Exit code 1 when there is a problem; warnings alone do not count.
+    """
+    results = list(examine(data_folder(data, name), os.environ))
+    problems = [result for result in results if result.level is Level.PROBLEM]
+    if as_json:
+        print_json({"healthy": not problems, "checks": [asdict(result) for result in results]})
+    else:
+        _show(results)
+    return Exit.FAILED if problems else Exit.FINE
+
+
+def examine(data: Path, own: Mapping[str, str]) -> Iterator[Result]:
+    """Every check, in the order in which a person would look."""
+    yield from machine.check(data, own)
+    yield from variables.check(own)
+    yield from running.check(data)
+    ports = running.running(data).get("ports", {})
+    if database := own.get("DATABASE_URL", "").strip() or _embedded(data, ports, "postgres"):
+        yield from services.check_database(database)
+    if redis := own.get("REDIS_URL", "").strip() or _embedded(data, ports, "valkey"):
+        yield from services.check_redis(redis)
+    cert = Path(own.get("EDGE_TLS_CERT", "").strip() or data / "tls" / "edge.pem")
+    key = Path(own.get("EDGE_TLS_KEY", "").strip() or data / "tls" / "edge.key")
+    if own.get("EDGE_TLS_CERT") or cert.exists():
+        yield from services.check_certificate(cert, key)
+
+
+def _embedded(data: Path, ports: Mapping[str, int], part: str) -> str:
+    """The address of a running embedded part; empty when it does not run or its password cannot be read."""
+    name = {"postgres": "postgres_app", "valkey": "valkey"}[part]
+    try:
+        password = (data / "secrets" / name).read_text().strip()
+    except OSError:
+        return ""
+    if part not in ports:
+        return ""
+    if part == "valkey":
+        return f"redis://:{password}@127.0.0.1:{ports[part]}/0"
+    return f"postgresql://{APP}:{password}@127.0.0.1:{ports[part]}/{DATABASE}"
+
+
+def _show(results: list[Result]) -> None:
+    colours = {Level.FINE: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
+    width = max(len(result.area) for result in results)
+    for result in results:
+        click.echo(
+            f"{click.style(MARKS[result.level], fg=colours[result.level])} {result.area:<{width}}  {result.text}"
+        )
+        if result.fix:
+            click.echo(f"{'':<{width + 11}}-> {result.fix}")
+    counts = {level: sum(result.level is level for result in results) for level in Level}
+    click.echo(f"\n{counts[Level.PROBLEM]} problems, {counts[Level.WARNING]} warnings, {counts[Level.FINE]} fine")
