@@ -126,28 +126,29 @@ def _grant(asked: Levels, met: Sequence[Entry]) -> Decision:
     than ``MAX_REGIONS`` filters to examine, the whole filter is given as the hole, and delivery decides.
     """
     deciding = _deciding(asked, met)
-    allow_rules = [rule for rule, _ in deciding if rule.effect is Effect.ALLOW]
-    denies = [levels for rule, levels in deciding if rule.effect is Effect.DENY]
+    allows = [entry for entry in deciding if entry[0].effect is Effect.ALLOW]
+    denies = [entry for entry in deciding if entry[0].effect is Effect.DENY]
     valid_until = min((rule.expires for rule, _ in met if rule.expires), default=None)
     qos = min(rule.qos for rule, _ in met if rule.effect is Effect.ALLOW)
-    if len(denies) > MAX_REGIONS and allow_rules:
-        return verdicts.granted(allow_rules[-1], (join(asked),), qos, valid_until)
-    holes: list[Levels] = []
-    first: Rule | None = None
-    for at, (rule, levels) in enumerate(deciding):
-        region = intersect(asked, levels)
-        earlier = [before for decider, before in deciding[:at] if decider.effect is not rule.effect]
-        if region is None or covered(region, earlier):
-            continue
-        if rule.effect is Effect.DENY:
-            holes.append(region)
-        elif first is None:
-            first = rule
+    first = next((rule for rule, _ in _left(asked, allows[:MAX_REGIONS], deciding)), None)
+    if allows and (len(denies) > MAX_REGIONS or (first is None and len(allows) > MAX_REGIONS)):
+        return verdicts.granted(allows[-1][0], (join(asked),), qos, valid_until)
     if first is None:
         return verdicts.nothing_left(deciding[0][0], valid_until)
     last, levels = deciding[-1]
     alone = last.effect is Effect.ALLOW and covers(levels, asked)
+    holes = [region for _, region in _left(asked, denies, deciding)]
     return verdicts.granted(last if alone else first, largest(holes), qos, valid_until)
+
+
+def _left(asked: Levels, some: Sequence[Entry], deciding: Sequence[Entry]) -> Iterator[Entry]:
+    """The parts of ``asked`` that each of ``some`` decides: those of the other effect before it leave a rest."""
+    for rule, levels in some:
+        at = deciding.index((rule, levels))
+        region = intersect(asked, levels)
+        earlier = [before for decider, before in deciding[:at] if decider.effect is not rule.effect]
+        if region is not None and not covered(region, earlier):
+            yield rule, region
 
 
 def _deciding(asked: Levels, met: Sequence[Entry]) -> Sequence[Entry]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from acl.policy import topics
 from acl.policy.model import Effect, Identity, Rule
-from acl.policy.topics import ANY, SHARE, Levels
+from acl.policy.topics import ANY, PLUS, SHARE, Levels
 
 SHORT_FORMS = ("email", "user_id", "agent_id", "session_id")
 CLAIM_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
@@ -122,14 +122,14 @@ def resolve(pattern: Pattern, identity: Identity, effect: Effect) -> Levels | No
     """The filter that ``pattern`` is for ``identity``.
 
     A variable that does not resolve makes an allow rule match nothing (``None``), and stands for any level in a deny
-    rule: an unresolvable deny never widens access.
+    rule, ``$`` topics included: an unresolvable deny never widens access.
     """
-    levels = []
+    levels: list[str] = []
     for level in pattern:
         text = level.resolve(identity) if isinstance(level, Template) else level
         if text is None:
             if effect is Effect.ALLOW:
                 return None
-            text = ANY
+            text = PLUS if levels else ANY
         levels.append(text)
     return tuple(levels)

@@ -1,7 +1,8 @@
 """Topic names and topic filters as tuples of levels, and the small algebra over them.
 
 A filter is a tuple of levels: a literal, ``+`` (one level), ``#`` (this level and all below, last only), or ``ANY``
-(one level, ``$`` topics included: what an unresolvable variable of a deny rule stands for). Matching is MQTT 5 s4.7.
+(the first level, ``$`` topics included: what an unresolvable variable of a deny rule stands for there). Matching is
+MQTT 5 s4.7.
 
 The alphabet of topic levels is unbounded, which makes the algebra easy: a topic whose wildcard levels are filled with
 texts that no filter names (``FRESH``) is matched only by filters that have a wildcard there, so what matches it

@@ -9,8 +9,8 @@ from acl.policy.model import Decision, Effect, NearMiss, Rule
 
 MAX_NEAR_MISSES = 8
 """Near misses reported with one decision, the first ones in rule order."""
-MAX_REGIONS = 32
-"""Deny rules examined one by one when a subscription is judged; with more, the whole filter is given as the hole."""
+MAX_REGIONS = 16
+"""Filters of each effect examined one by one when a subscription is judged; past it the whole filter is the hole."""
 
 
 def refused(problem: str) -> Decision:
