@@ -1,0 +1,81 @@
+"""The data folder: modes, owners, refusals."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from cloudsignal.supervisor.account import Account, require_reachable, service_account
+from cloudsignal.supervisor.errors import StartError
+from cloudsignal.supervisor.layout import SOCKET_PATH_MAX, Layout, default_data_folder
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_every_folder_is_closed_to_others(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "data")
+    layout.create()
+    for folder in (layout.root, layout.secrets, layout.tls, layout.logs, layout.postgres, layout.broker_socket.parent):
+        assert mode(folder) == 0o700, folder
+
+
+def test_a_folder_that_was_opened_is_closed_again(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "data")
+    layout.create()
+    layout.secrets.chmod(0o755)
+    layout.create()
+    assert mode(layout.secrets) == 0o700
+
+
+def test_a_path_that_cannot_be_written_into_configurations_is_refused(tmp_path: Path) -> None:
+    for name in ("with space", "quote'd", "new\nline", "semi;colon"):
+        with pytest.raises(StartError, match="special character"):
+            Layout(tmp_path / name).create()
+        assert not (tmp_path / name).exists()
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    with pytest.raises(StartError, match="cannot be used"):
+        Layout(tmp_path / "data").create()
+
+
+def test_a_symbolic_link_inside_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "secrets").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StartError, match="symbolic link"):
+        Layout(tmp_path / "data").create()
+
+
+def test_the_socket_moves_where_a_long_path_would_not_fit(tmp_path: Path) -> None:
+    short, long = Layout(Path("/d")), Layout(tmp_path / ("x" * 120))
+    assert short.broker_socket == Path("/d/broker/socket/mqtt.sock")
+    assert len(os.fsencode(long.broker_socket)) <= SOCKET_PATH_MAX
+    assert long.broker_socket != Layout(tmp_path / ("y" * 120)).broker_socket
+
+
+def test_a_closed_parent_is_reported_and_never_opened(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    stranger = Account("stranger", os.getuid() + 4711, os.getgid() + 4711)
+    tmp_path.chmod(0o755)
+    with pytest.raises(StartError, match="is closed to the user stranger"):
+        require_reachable(home / "data", stranger)
+    assert mode(home) == 0o700
+
+
+def test_root_drops_to_an_account_and_others_drop_nothing() -> None:
+    account = service_account()
+    if os.geteuid() == 0:
+        assert account is not None
+        assert account.uid not in {0, os.geteuid()}
+        assert default_data_folder("x") == Path("/var/lib/cloudsignal/x")
+    else:
+        assert account is None
+        assert default_data_folder("x").parts[-2:] == ("cloudsignal", "x")
