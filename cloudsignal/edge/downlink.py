@@ -53,6 +53,8 @@ class Downlink:
     def feed(self, data: bytes) -> None:  # noqa: PLR0912, PLR0915 - the hot loop, on purpose in one function
         """Take bytes from the broker. Raises :class:`ProtocolError` when they are not MQTT."""
         session = self._session
+        if session.judge.force is not session.org.force:
+            session.adopt()
         if time.time() >= session.judge.until:
             session.forget()
         joined = self._carry.join(data)

@@ -233,10 +233,17 @@ class Session:
         self.to_broker.append(upstream)
         self.phase = Phase.CONNECTING
 
-    def refuse(self, why: AuthReason, *, reason: int | None = None, org: str | None = None, **details: str) -> None:
+    def refuse(
+        self,
+        why: AuthReason,
+        *,
+        reason: int | None = None,
+        org: str | None = None,
+        details: Mapping[str, str] | None = None,
+    ) -> None:
         """Refuse the CONNECT; ``org`` is the organization the event belongs to when none is signed in yet."""
         owner = org if org is not None else self._org_id()
-        self.trail.record(self.event(AUTH_FAILED, reason=why.value, org=owner, details=dict(details)))
+        self.trail.record(self.event(AUTH_FAILED, reason=why.value, org=owner, details=dict(details or {})))
         code = answers.AUTH_ANSWERS[why] if reason is None else reason
         self.to_client.append(codec.connack(self.version or 4, code))
         self._close()
@@ -244,7 +251,7 @@ class Session:
     def broker_answered(self, connack: Connack) -> None:
         """The broker's CONNACK."""
         if connack.code:
-            self.refuse(AuthReason.UNAVAILABLE, broker_code=str(connack.code))
+            self.refuse(AuthReason.UNAVAILABLE, details={"broker_code": str(connack.code)})
             return
         self.phase = Phase.LIVE
         self.connected_at = self.heard_at = time.time()

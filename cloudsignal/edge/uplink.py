@@ -97,6 +97,8 @@ class Uplink:
         if now >= session.judge.until:
             session.forget()
         org = session.org
+        if session.judge.force is not org.force:
+            session.adopt()
         heads = {} if org.over_quota(now) else self._heads
         joined = self._carry.join(data)
         if joined is None:

@@ -1,0 +1,104 @@
+"""``python -m cloudsignal.edge``: run one edge process until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import uvloop
+
+from cloudsignal.config import ConfigError, Environment
+from cloudsignal.edge.link import Client
+from cloudsignal.edge.listen import Listener, ListenError
+from cloudsignal.edge.node import Node
+from cloudsignal.edge.settings import Settings, read_settings
+from cloudsignal.edge.tls import CertificateError, Certificates
+
+logger = logging.getLogger("cloudsignal.edge")
+
+
+def main() -> int:
+    """Exit code 0 after a drained stop, 2 when the configuration is wrong, 4 when an address is taken."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = read_settings(Environment())
+        lock = _lock(settings.data)
+        certificates = Certificates(settings.certificate, settings.key, settings.organization_certificates)
+        uvloop.run(_run(settings, certificates))
+        os.close(lock)
+    except (ConfigError, CertificateError) as error:
+        print(f"edge: {error}", file=sys.stderr)
+        return 2
+    except ListenError as error:
+        print(f"edge: {error}", file=sys.stderr)
+        return 4
+    return 0
+
+
+async def _run(settings: Settings, certificates: Certificates) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, certificates.reload)
+    node = Node(settings)
+    await node.start()
+    with suppress(TimeoutError):
+        # Give Redis a moment, so that the first clients meet the newest bundles; without it the disk's are in force.
+        await asyncio.wait_for(node.follower.in_step.wait(), 3.0)
+    listeners = _listen(node, settings, certificates)
+    watch = loop.create_task(_watch(certificates))
+    gc.freeze()
+    logger.info("%s enforces %d organizations", node.name, len(node.snapshot.organizations))
+    await stop.wait()
+    logger.info("%s drains %d sessions", node.name, len(node.clients))
+    watch.cancel()
+    for listener in listeners:
+        listener.close()
+    await node.stop()
+
+
+def _listen(node: Node, settings: Settings, certificates: Certificates) -> list[Listener]:
+    listeners: list[Listener] = []
+    if settings.mqtts is not None:
+        listeners.append(Listener(node, settings.mqtts, "mqtts", _mqtts, certificates))
+    if settings.plaintext is not None:
+        listeners.append(Listener(node, settings.plaintext, "mqtt", _mqtt, None))
+    return listeners
+
+
+def _mqtts(node: Node, address: tuple[str, int]) -> Client:
+    return Client(node, "mqtts", address)
+
+
+def _mqtt(node: Node, address: tuple[str, int]) -> Client:
+    return Client(node, "mqtt", address)
+
+
+async def _watch(certificates: Certificates) -> None:
+    while True:
+        await asyncio.sleep(5.0)
+        with suppress(OSError):
+            certificates.reload_if_changed()
+
+
+def _lock(folder: Path) -> int:
+    """Two processes with one name would mix their journals: the second is refused."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ConfigError(f"EDGE_NODE: another process already uses {folder}") from None
+    return lock
+
+
+if __name__ == "__main__":
+    sys.exit(main())

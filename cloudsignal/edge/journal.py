@@ -1,0 +1,212 @@
+"""The audit journal: events are on disk before the client gets its answer.
+
+A plain ``write`` into a file survives the death of the process by any signal, so an event whose answer was seen is
+never lost. The shipper (:mod:`cloudsignal.edge.ship`) reads the same files, sends what they hold to the audit stream
+and deletes what was sent; when Redis is away the files simply grow. Ingest deduplicates on ``(ts, id)`` and keeps the
+highest ``count``, so sending something twice is harmless.
+
+A segment is a run of frames: 4 bytes length, 4 bytes CRC-32, then a tag and MessagePack. ``H`` names the node and its
+incarnation, ``E`` is an event, ``C`` raises the count of an event that stands earlier in the same segment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import zlib
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cloudsignal.wire.audit import AuditEvent
+from cloudsignal.wire.codec import decode, encode
+
+SEGMENT_BYTES = 1024 * 1024
+"""A segment is closed when it has grown to this."""
+
+LIMIT_BYTES = 256 * 1024 * 1024
+"""Above this, new connections are refused: nothing that happened is ever dropped."""
+
+FOLD_SECONDS = 60.0
+"""Equal events within this many seconds are one event with a count."""
+
+FOLD_MAX = 20_000
+"""Distinct events that are watched for repetition."""
+
+_NAME = re.compile(r"(\d{10})\.log")
+
+
+@dataclass(slots=True)
+class _Fold:
+    event: AuditEvent
+    until: float
+    segment: int
+
+
+class Journal:
+    """Writes events. One per process and folder; everything happens in the event loop's thread."""
+
+    def __init__(self, folder: Path, *, node: str, incarnation: str, limit: int = LIMIT_BYTES) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder = folder
+        self.limit = limit
+        self.sequence = 0
+        """Events recorded by this incarnation."""
+        self.failed = ""
+        """Why the last write failed; empty when it succeeded."""
+        self._header = _frame(b"H", (node, incarnation))
+        self._buffer: list[bytes] = []
+        self._folds: dict[Hashable, _Fold] = {}
+        numbers = [number for number, _ in segments(folder)]
+        self.size = sum(path.stat().st_size for _, path in segments(folder))
+        """Bytes in all segments."""
+        self.current = max(numbers, default=0)
+        self.current_size = 0
+        self._fd = -1
+        self.rotate()
+
+    def rotate(self) -> None:
+        """Close the current segment and begin the next."""
+        if self._fd >= 0:
+            self.flush()
+            os.close(self._fd)
+        self.current += 1
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL | os.O_CLOEXEC
+        self._fd = os.open(self.folder / f"{self.current:010d}.log", flags, 0o600)
+        self.current_size = 0
+        self._buffer.insert(0, self._header)
+
+    @property
+    def full(self) -> bool:
+        """Whether new connections must be refused."""
+        return bool(self.failed) or self.size >= self.limit
+
+    def record(self, event: AuditEvent) -> None:
+        """Take an event; it is on disk after the next :meth:`flush`."""
+        self.sequence += 1
+        self._buffer.append(_frame(b"E", event))
+
+    def fold(self, key: Hashable, event: AuditEvent) -> None:
+        """Take an event, or raise the count of an equal one of the last minute."""
+        now = time.monotonic()
+        fold = self._folds.get(key)
+        if fold is None or now >= fold.until:
+            if len(self._folds) >= FOLD_MAX:
+                self._drop_folds(now)
+            self.record(event)
+            self._folds[key] = _Fold(event, now + FOLD_SECONDS, self.current)
+            return
+        fold.event.count += 1
+        if fold.segment == self.current:
+            self._buffer.append(_frame(b"C", (fold.event.id, fold.event.count)))
+        else:
+            # The segment that holds the event may be shipped and gone: this one must be able to stand alone.
+            fold.segment = self.current
+            self._buffer.append(_frame(b"E", fold.event))
+
+    def flush(self) -> None:
+        """Write what was taken. Raises :class:`OSError` when the disk refuses; nothing taken is forgotten then."""
+        if not self._buffer:
+            return
+        data = b"".join(self._buffer)
+        self._buffer = [data]
+        try:
+            while data:
+                written = os.write(self._fd, data)
+                self.size += written
+                self.current_size += written
+                data = data[written:]
+                self._buffer = [data]
+        except OSError as error:
+            self.failed = str(error)
+            raise
+        self.failed = ""
+        self._buffer = []
+        if self.current_size >= SEGMENT_BYTES:
+            self.rotate()
+
+    def delete(self, number: int, *, whole: bool = True) -> None:
+        """Delete a segment whose events were shipped; one that could not be read to its end is set aside instead."""
+        path = self.folder / f"{number:010d}.log"
+        self.size -= path.stat().st_size
+        if whole:
+            path.unlink()
+        else:
+            path.rename(path.with_suffix(".damaged"))
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self.flush()
+        os.close(self._fd)
+        self._fd = -1
+
+    def _drop_folds(self, now: float) -> None:
+        self._folds = {key: fold for key, fold in self._folds.items() if now < fold.until}
+        while len(self._folds) >= FOLD_MAX:
+            del self._folds[next(iter(self._folds))]
+
+
+@dataclass(slots=True)
+class SegmentReader:
+    """Reads one segment from front to back while it may still grow."""
+
+    number: int
+    path: Path
+    offset: int = 0
+    node: str = ""
+    incarnation: str = ""
+    _events: dict[str, AuditEvent] = field(default_factory=dict)
+
+    def read(self, *, limit: int) -> tuple[dict[str, AuditEvent], int]:
+        """Up to ``limit`` distinct events from ``offset`` on, with their latest counts, and the offset behind them.
+
+        A frame that is cut short or damaged ends the reading: it is the last write of a process that was killed in
+        the middle of it, and no client saw an answer that depended on it.
+        """
+        events: dict[str, AuditEvent] = {}
+        behind = self.offset
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(SEGMENT_BYTES * 4)
+        for tag, payload, end in _frames(data):
+            if tag == b"H":
+                self.node, self.incarnation = decode(payload, tuple[str, str])
+            elif tag == b"E":
+                event = decode(payload, AuditEvent)
+                if event.id not in events and len(events) >= limit:
+                    break
+                self._events[event.id] = events[event.id] = event
+            else:
+                identifier, count = decode(payload, tuple[str, int])
+                known = self._events.get(identifier)
+                if known is not None:
+                    if identifier not in events and len(events) >= limit:
+                        break
+                    known.count = max(known.count, count)
+                    events[identifier] = known
+            behind = self.offset + end
+        return events, behind
+
+
+def segments(folder: Path) -> list[tuple[int, Path]]:
+    """Number and path of every segment, oldest first."""
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def _frame(tag: bytes, record: object) -> bytes:
+    payload = tag + encode(record)
+    return len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big") + payload
+
+
+def _frames(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
+    position = 0
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        crc = int.from_bytes(data[position + 4 : position + 8], "big")
+        payload = data[position + 8 : position + 8 + length]
+        if len(payload) != length or not length or zlib.crc32(payload) != crc:
+            return
+        position += 8 + length
+        yield payload[:1], payload[1:], position

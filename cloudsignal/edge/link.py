@@ -1,0 +1,235 @@
+"""The two sockets of one session and what flows between them: the only I/O on the data path.
+
+Every read is handed to the session as one ``bytes``; what follows is written with one ``write`` per side, after the
+journal has been flushed. One buffer serves all reads of the process: it is copied out before a callback returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, cast
+
+from cloudsignal.edge.codec import Kind
+from cloudsignal.edge.session import Phase, Session
+from cloudsignal.edge.trail import Origin
+
+if TYPE_CHECKING:
+    from cloudsignal.edge.node import Node
+
+_VIEW = memoryview(bytearray(262_144))
+
+ANSWER_BACKLOG = 1024 * 1024
+"""Bytes waiting for a client that does not read, above which it is not read from either."""
+
+LINGER = 5.0
+"""Seconds a client may take to read the last words."""
+
+PING = bytes([Kind.PINGREQ, 0])
+
+
+class Client(asyncio.BufferedProtocol):
+    """The client's side."""
+
+    __slots__ = ("_blocked", "_closing", "_ip", "_task", "broker", "generation", "node", "session", "transport")
+
+    transport: asyncio.Transport
+    session: Session
+
+    def __init__(self, node: Node, transport_name: str, address: tuple[str, int]) -> None:
+        self.node = node
+        self.broker: Broker | None = None
+        self._closing = False
+        self._blocked = False
+        self._task: asyncio.Task[None] | None = None
+        self._ip = address[0]
+        self.generation = 0
+        origin = Origin(address[0], address[1], transport_name)
+        self.session = Session(origin, node.journal, node=node.name, upstream_password=node.upstream.password)
+
+    # --- asyncio's side ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The TLS handshake is done."""
+        self.transport = cast(asyncio.Transport, transport)
+        tls = transport.get_extra_info("ssl_object")
+        if isinstance(tls, ssl.SSLObject):
+            origin = self.session.origin
+            cipher = tls.cipher()
+            self.session.origin = Origin(
+                origin.ip, origin.port, origin.transport, tls.version() or "", cipher[0] if cipher else ""
+            )
+        self.node.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport puts what it reads."""
+        return _VIEW
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes from the client."""
+        self.received(bytes(_VIEW[:nbytes]))
+
+    def eof_received(self) -> bool:
+        """The client will send nothing more: MQTT has no half-closed connections."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: stop reading from the broker."""
+        self._blocked = True
+        if self.broker is not None and self.broker.transport is not None:
+            _pause(self.broker.transport)
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._blocked = False
+        if self.broker is not None and self.broker.transport is not None:
+            _resume(self.broker.transport)
+        if self.session.phase is Phase.LIVE and not (self.broker and self.broker.blocked):
+            _resume(self.transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client's socket is gone."""
+        self.session.client_lost()
+        self._closing = True
+        self.pump()
+        if self._task is not None:
+            self._task.cancel()
+        if self.broker is not None:
+            self.broker.close()
+        self.node.closed(self, self._ip)
+
+    # --- our side ------------------------------------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """MQTT bytes from the client."""
+        if self._closing:
+            return
+        self.session.client_received(data)
+        self.pump()
+        if self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG:
+            _pause(self.transport)
+
+    def send(self, data: bytes) -> None:
+        """Write MQTT bytes to the client."""
+        self.transport.write(data)
+
+    def pump(self) -> None:
+        """Write what the session has to say, the trail first; start signing in or close as it asks."""
+        session = self.session
+        try:
+            self.node.journal.flush()
+        except OSError:
+            # What cannot be recorded is not answered.
+            self.node.journal_failed()
+            self._abort()
+            return
+        if session.to_broker and self.broker is not None and self.broker.transport is not None:
+            data = b"".join(session.to_broker)
+            session.to_broker.clear()
+            self.broker.transport.write(data)
+        if session.to_client:
+            data = b"".join(session.to_client)
+            session.to_client.clear()
+            if not self.transport.is_closing():
+                session.sent(len(data))
+                self.send(data)
+        if session.ended:
+            self.close()
+        elif session.phase is Phase.SIGNING_IN and self._task is None:
+            _pause(self.transport)
+            self._task = asyncio.get_running_loop().create_task(self._sign_in())
+        elif session.phase is Phase.LIVE and self._task is not None:
+            self._task = None
+            _resume(self.transport)
+            self.node.signed_in(self)
+
+    async def _sign_in(self) -> None:
+        await self.node.sign_in(self)
+        if not self._closing:
+            self.pump()
+
+    def close(self) -> None:
+        """Close both sides once everything is written."""
+        if self._closing:
+            return
+        self._closing = True
+        if self.broker is not None:
+            self.broker.close()
+        if not self.transport.is_closing():
+            self.farewell()
+            self.transport.close()
+            asyncio.get_running_loop().call_later(LINGER, self._abort)
+
+    def farewell(self) -> None:
+        """What a transport says before it closes; plain TLS says nothing of its own."""
+
+    def ping_broker(self) -> None:
+        """Keep a connection to a distant broker alive."""
+        if self.broker is not None and self.broker.transport is not None:
+            self.session.own_pings += 1
+            self.broker.transport.write(PING)
+
+    def _abort(self) -> None:
+        self._closing = True
+        self.transport.abort()
+        if self.broker is not None:
+            self.broker.close()
+
+
+class Broker(asyncio.BufferedProtocol):
+    """The broker's side."""
+
+    __slots__ = ("_client", "blocked", "transport")
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.transport: asyncio.Transport | None = None
+        self.blocked = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The broker has accepted; CONNECT follows."""
+        self.transport = cast(asyncio.Transport, transport)
+        if self._client.session.ended:
+            self.close()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport puts what it reads."""
+        return _VIEW
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes from the broker."""
+        client = self._client
+        client.session.broker_received(bytes(_VIEW[:nbytes]))
+        client.pump()
+
+    def pause_writing(self) -> None:
+        """The broker reads too slowly: stop reading from the client."""
+        self.blocked = True
+        _pause(self._client.transport)
+
+    def resume_writing(self) -> None:
+        """The broker has caught up."""
+        self.blocked = False
+        if self._client.session.phase is Phase.LIVE:
+            _resume(self._client.transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The broker's socket is gone."""
+        self.transport = None
+        if not self._client.session.ended:
+            self._client.node.broker_lost(self._client)
+
+    def close(self) -> None:
+        """Close after what is queued."""
+        if self.transport is not None:
+            self.transport.close()
+
+
+def _pause(transport: asyncio.Transport) -> None:
+    if not transport.is_closing():
+        transport.pause_reading()
+
+
+def _resume(transport: asyncio.Transport) -> None:
+    if not transport.is_closing():
+        transport.resume_reading()

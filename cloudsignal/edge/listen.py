@@ -1,0 +1,161 @@
+"""Listeners: accept, count, shake hands, hand over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+import ssl
+from collections.abc import Callable
+
+from cloudsignal.config import Address
+from cloudsignal.edge.link import Client
+from cloudsignal.edge.node import Node
+from cloudsignal.edge.tls import Certificates
+
+logger = logging.getLogger("cloudsignal.edge.listen")
+
+BACKLOG = 1024
+AT_ONCE = 512
+"""Handshakes under way at a time; beyond it, new connections wait in the kernel."""
+
+HANDSHAKE = 10.0
+"""Seconds a TLS handshake may take."""
+
+RESERVE = 128
+"""File descriptors kept back for everything that is not a client."""
+
+PER_CLIENT = 2
+"""File descriptors of one session: the client's socket and the broker's."""
+
+MakeClient = Callable[[Node, tuple[str, int]], Client]
+
+
+class ListenError(OSError):
+    """An address cannot be listened on; the text names it."""
+
+
+class Listener:
+    """One listening socket. Several processes may share its port (SO_REUSEPORT)."""
+
+    def __init__(
+        self, node: Node, address: Address, transport: str, make: MakeClient, certificates: Certificates | None
+    ) -> None:
+        self._node = node
+        self._transport = transport
+        self._make = make
+        self._certificates = certificates
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._capacity = (_raise_limit() - RESERVE) // PER_CLIENT
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._socket.bind((address.host, address.port))
+            self._socket.listen(BACKLOG)
+        except OSError as error:
+            self._socket.close()
+            raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+        self.port: int = self._socket.getsockname()[1]
+        self._listening = False
+        self._resume()
+
+    def close(self) -> None:
+        """Accept no more; handshakes under way are given up."""
+        self._pause()
+        self._socket.close()
+        for task in self._tasks:
+            task.cancel()
+
+    def _pause(self) -> None:
+        if self._listening:
+            self._listening = False
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+
+    def _resume(self) -> None:
+        if not self._listening and self._socket.fileno() >= 0:
+            self._listening = True
+            asyncio.get_running_loop().add_reader(self._socket.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(64):
+            if len(self._tasks) >= AT_ONCE:
+                self._pause()
+                return
+            try:
+                connection, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                logger.warning("accept failed: %s", error)
+                self._pause()
+                asyncio.get_running_loop().call_later(0.1, self._resume)
+                return
+            self._admit(connection, (str(address[0]).removeprefix("::ffff:"), int(address[1])))
+
+    def _admit(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        node = self._node
+        limit = ""
+        if node.journal.full:
+            limit = "audit_journal"
+        elif len(node.clients) + len(self._tasks) >= self._capacity:
+            limit = "file_descriptors"
+        elif node.limits.refused(address[0]):
+            limit = "failed_sign_ins"
+        elif not node.limits.admit(address[0]):
+            limit = "address_connections"
+        if limit:
+            connection.close()
+            node.turned_away(address, self._transport, limit)
+            return
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = asyncio.get_running_loop().create_task(self._serve(connection, address))
+        self._tasks.add(task)
+        task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not self._listening and len(self._tasks) < AT_ONCE // 2:
+            self._resume()
+
+    async def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        context = self._certificates.default if self._certificates is not None else None
+        handed_over = False
+        try:
+            await loop.connect_accepted_socket(
+                lambda: self._make(self._node, address),
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE if context else None,
+                ssl_shutdown_timeout=5.0 if context else None,
+            )
+            handed_over = True
+        except (OSError, ssl.SSLError, TimeoutError) as error:
+            self._node.tls_failed(address, self._transport, handshake_reason(error))
+        finally:
+            if not handed_over:
+                self._node.limits.release(address[0])
+                connection.close()
+
+
+def handshake_reason(error: BaseException) -> str:
+    """A failed handshake in one word, e.g. ``unsupported_protocol`` or ``http_request``."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower()
+    if isinstance(error, TimeoutError | ConnectionAbortedError):
+        return "timeout"
+    return "connection_lost"
+
+
+def _raise_limit() -> int:
+    """Raise the soft limit of file descriptors to the hard one; returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = 1 << 20
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

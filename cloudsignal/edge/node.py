@@ -1,0 +1,332 @@
+"""One edge process: everything wired together, and the register of its live sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Iterator
+
+from audit.kinds import LIMIT_REACHED, TLS_FAILED, AuthReason, CloseCause
+from cloudsignal.config import Upstream
+from cloudsignal.edge.beat import Beat
+from cloudsignal.edge.follow import Follower
+from cloudsignal.edge.gate import LIVE_TTL, Gate
+from cloudsignal.edge.journal import Journal
+from cloudsignal.edge.limits import Limits
+from cloudsignal.edge.link import Client
+from cloudsignal.edge.organization import Organization
+from cloudsignal.edge.session import Phase
+from cloudsignal.edge.settings import Settings
+from cloudsignal.edge.ship import Shipper
+from cloudsignal.edge.signin import session_end
+from cloudsignal.edge.snapshot import Snapshot
+from cloudsignal.edge.store import Store
+from cloudsignal.edge.trail import make_event
+from cloudsignal.edge.upstream import Dialer
+from cloudsignal.edge.wheel import Wheel
+from cloudsignal.wire.audit import uuid7
+from cloudsignal.wire.change import Change
+
+logger = logging.getLogger("cloudsignal.edge")
+
+CONNECT_WITHIN = 10.0
+"""Seconds from the TLS handshake to CONNECT."""
+
+SIGN_IN_WITHIN = 20.0
+"""Seconds from the TLS handshake to CONNACK."""
+
+PING_EVERY = 30.0
+"""Seconds between pings to a distant broker."""
+
+CHUNK = 50
+"""Sessions judged anew in one turn of the event loop."""
+
+
+class Node:
+    """The process. ``Client`` objects call it; it calls them back when something changes from outside."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.name = settings.node
+        self.upstream: Upstream = settings.upstream
+        self.incarnation = uuid7()
+        self.started_at = time.time()
+        self.draining = False
+        self.clients: dict[str, Client] = {}
+        """Every connection past its TLS handshake, by session id."""
+        self.counters: dict[str, int] = {}
+        self.store = Store(settings.redis_url)
+        self.journal = Journal(settings.data / "journal", node=self.name, incarnation=self.incarnation)
+        self.shipper = Shipper(self.journal, self.store)
+        self.limits = Limits(connections=settings.address_connections, failures=settings.login_failures)
+        self.dialer = Dialer(settings.upstream)
+        self.gate = Gate(self)
+        self.snapshot = Snapshot(
+            store=self.store,
+            trail=self.journal,
+            node=self.name,
+            folder=settings.data,
+            verify_key=settings.verify_key,
+            pepper=settings.pepper,
+            changed=self.organization_changed,
+        )
+        self.follower = Follower(
+            self.store,
+            self.snapshot,
+            identities=self._identities,
+            credentials_changed=self.credentials_changed,
+            close=self.close_asked,
+        )
+        self.beat = Beat(self)
+        self._wheel: Wheel[tuple[Client, int]] = Wheel(self._look)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- life of the process -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Enforce what is on disk, then follow Redis."""
+        await self.snapshot.load_disk()
+        for work in (self.follower.run(), self.shipper.run(), self.beat.run(), self._turn()):
+            self._spawn(work)
+
+    async def stop(self) -> None:
+        """End every session (MQTT 5: server shutting down), ship the trail, say goodbye."""
+        self.draining = True
+        for client in list(self.clients.values()):
+            client.session.end(CloseCause.DRAINING)
+            client.pump()
+        end = time.monotonic() + 5.0
+        while self.clients and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not await self.shipper.drain(seconds=5.0):
+            logger.warning("redis is away: the audit journal is kept and sent at the next start")
+        await self.beat.farewell()
+        self.snapshot.floors.save()
+        self.journal.close()
+        await self.store.close()
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Raise a counter of the heartbeat and the metrics."""
+        self.counters[name] = self.counters.get(name, 0) + by
+
+    # --- what clients call ---------------------------------------------------------------------------------------
+
+    def opened(self, client: Client) -> None:
+        """A TLS handshake is done."""
+        self.clients[client.session.id] = client
+        self._wheel.add((client, client.generation), time.time() + CONNECT_WITHIN)
+
+    async def sign_in(self, client: Client) -> None:
+        """A CONNECT has arrived."""
+        await self.gate.sign_in(client)
+
+    def register(self, client: Client) -> None:
+        """The credential is good: changes of organization and identity concern this session from now on."""
+        session = client.session
+        session.org.sessions[session.id] = session
+        session.org.clients[session.client_id] = session
+
+    def signed_in(self, client: Client) -> None:
+        """The client has its CONNACK."""
+        self.count("connects")
+        client.generation += 1
+        again = self._look((client, client.generation))
+        if again is not None:
+            self._wheel.add((client, client.generation), again)
+        self.beat.add(client.session)
+
+    def broker_lost(self, client: Client) -> None:
+        """The broker has closed a session that had not ended: taken over, or the broker is gone."""
+        self._spawn(self._broker_lost(client))
+
+    def closed(self, client: Client, ip: str) -> None:
+        """The client's socket is gone."""
+        self.limits.release(ip)
+        session = client.session
+        if self.clients.pop(session.id, None) is None:
+            return
+        if not hasattr(session, "org"):
+            return
+        org = session.org
+        if org.sessions.pop(session.id, None) is not None:
+            self.count("messages_in", session.messages_in)
+            self.count("messages_out", session.messages_out)
+            if org.clients.get(session.client_id) is session:
+                del org.clients[session.client_id]
+            if not self.draining:
+                self.gate.release(session)
+            self.beat.remove(session)
+
+    def tls_failed(self, address: tuple[str, int], transport: str, reason: str) -> None:
+        """A handshake failed."""
+        self.count("tls_failed")
+        event = make_event(
+            TLS_FAILED, node=self.name, ip=address[0], port=address[1], transport=transport, reason=reason
+        )
+        self.journal.fold(("tls", address[0], transport, reason), event)
+        self._flush()
+
+    def turned_away(self, address: tuple[str, int], transport: str, limit: str) -> None:
+        """A connection was closed before its handshake because a limit was reached."""
+        self.count("turned_away")
+        event = make_event(
+            LIMIT_REACHED, node=self.name, ip=address[0], port=address[1], transport=transport, reason=limit
+        )
+        self.journal.fold(("limit", address[0], limit), event)
+        self._flush()
+
+    def journal_failed(self) -> None:
+        """The disk refuses the journal."""
+        logger.error("the audit journal cannot be written: %s", self.journal.failed)
+        self.count("journal_failures")
+
+    # --- what the control plane changes --------------------------------------------------------------------------
+
+    def organization_changed(self, org: Organization) -> None:
+        """A new bundle is in force. Sessions notice at their next byte; this sees to what they hold already."""
+        self._spawn(self._rejudge(org))
+
+    async def credentials_changed(self, names: Iterable[tuple[str, str]], committed_at: float) -> None:
+        """Re-read these records and apply them to live sessions: end, extend, or take over claims."""
+        wanted = set(names)
+        records = await self.snapshot.fetch_credentials(wanted)
+        now = time.time()
+        for org_id in {org for org, _ in records}:
+            org = self.snapshot.organizations.get(org_id)
+            for session in list(org.sessions.values()) if org is not None else ():
+                record = records.get((org_id, session.username))
+                if record is None or session.ended:
+                    continue
+                end, reason = session_end(record, session.token_id, now=now)
+                if reason is not None:
+                    cause = CloseCause.EXPIRED if reason is AuthReason.EXPIRED else CloseCause.REVOKED
+                    details = {"seconds_since_commit": round(now - committed_at, 3)} if committed_at else {}
+                    session.end(cause, text=f"credential {cause.value}", **details)
+                else:
+                    session.expires_at = end
+                    if dict(record.claims) != dict(session.identity.claims):
+                        session.adopt(claims=record.claims)
+                        session.rejudge()
+                self._pump(session.id)
+
+    def close_asked(self, change: Change) -> None:
+        """Somebody asked for one session to be closed."""
+        client = self.clients.get(change.session)
+        if client is None or getattr(client.session, "org", None) is None or client.session.org.id != change.org:
+            return
+        details = {"asked": change.cause} if change.cause else {}
+        client.session.end(CloseCause.KICKED, text="closed by an administrator", **details)
+        client.pump()
+
+    async def _rejudge(self, org: Organization) -> None:
+        force = org.force
+        for index, session in enumerate(list(org.sessions.values())):
+            if org.force is not force:
+                return
+            if session.ended:
+                continue
+            if force.suspended:
+                session.end(CloseCause.ORG_SUSPENDED, text="organization suspended")
+            else:
+                session.adopt()
+                session.rejudge()
+            self._pump(session.id)
+            if index % CHUNK == CHUNK - 1:
+                await asyncio.sleep(0)
+        self._flush()
+
+    async def _broker_lost(self, client: Client) -> None:
+        session = client.session
+        if hasattr(session, "org"):
+            newest = session.org.clients.get(session.client_id)
+            taken = newest is not None and newest is not session
+            if not taken and session.phase is Phase.LIVE:
+                taken = await self.beat.held_elsewhere(session)
+            if not session.ended:
+                session.broker_lost(taken_over=taken)
+        client.pump()
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    async def _turn(self) -> None:
+        renewed = time.time()
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.time()
+            self._wheel.turn(now)
+            self.snapshot.floors.save()
+            if now - renewed > LIVE_TTL / 2:
+                renewed = now
+                for org in self.snapshot.organizations.values():
+                    for session in org.sessions.values():
+                        self.gate.renew(session)
+            self._flush()
+
+    def _look(self, item: tuple[Client, int]) -> float | None:
+        client, generation = item
+        session = client.session
+        if session.phase is Phase.CLOSED or generation != client.generation:
+            return None
+        now = time.time()
+        if session.phase is not Phase.LIVE:
+            return self._look_early(client, now)
+        if session.expires_at and now >= session.expires_at:
+            session.end(CloseCause.EXPIRED, text="credential expired")
+        elif session.connect.keep_alive and now >= session.heard_at + 1.5 * session.connect.keep_alive:
+            session.client_lost("keep_alive")
+        if session.ended:
+            client.pump()
+            return None
+        again = now + 3600.0
+        if session.expires_at:
+            again = min(again, session.expires_at)
+        if session.connect.keep_alive:
+            again = min(again, session.heard_at + 1.5 * session.connect.keep_alive)
+        if not self.dialer.local:
+            client.ping_broker()
+            again = min(again, now + PING_EVERY)
+        return again
+
+    def _look_early(self, client: Client, now: float) -> float | None:
+        session = client.session
+        if session.phase is Phase.NEW:
+            session.refuse(AuthReason.PROTOCOL, details={"text": "no CONNECT in time"})
+            session.to_client.clear()
+        elif now >= session.opened_at + SIGN_IN_WITHIN:
+            session.refuse(AuthReason.UNAVAILABLE, details={"text": "no answer in time"})
+        else:
+            return session.opened_at + SIGN_IN_WITHIN
+        client.pump()
+        return None
+
+    # --- small things --------------------------------------------------------------------------------------------
+
+    def _identities(self) -> Iterator[tuple[str, str]]:
+        for org in self.snapshot.organizations.values():
+            for session in org.sessions.values():
+                yield org.id, session.username
+
+    def _pump(self, session_id: str) -> None:
+        client = self.clients.get(session_id)
+        if client is not None:
+            client.pump()
+
+    def _flush(self) -> None:
+        try:
+            self.journal.flush()
+        except OSError:
+            self.journal_failed()
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a task of the edge failed", exc_info=task.exception())

@@ -1,0 +1,72 @@
+"""Connections to the broker: a unix socket or TLS, few at a time, and a full backlog is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+
+from cloudsignal.config import Upstream
+from cloudsignal.edge.link import Broker, Client
+from cloudsignal.edge.tls import upstream_context
+
+AT_ONCE = 64
+"""Connects under way at a time."""
+
+RETRY = 0.002
+"""Seconds before a full backlog (EAGAIN on a unix socket) is tried again."""
+
+PATIENCE = 8.0
+"""Seconds until a connect is given up."""
+
+
+class BrokerUnreachableError(Exception):
+    """No connection to the broker came about."""
+
+
+class Dialer:
+    """Opens the broker's side of sessions."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._tls: ssl.SSLContext | None = None if upstream.path else upstream_context(upstream)
+        self.waited = 0
+        """How often a full backlog was met."""
+
+    @property
+    def local(self) -> bool:
+        """Whether the broker is behind a unix socket, whose end is noticed at once on both sides."""
+        return bool(self._upstream.path)
+
+    async def dial(self, client: Client) -> None:
+        """Connect ``client.broker``. Raises :class:`BrokerUnreachableError`."""
+        try:
+            async with asyncio.timeout(PATIENCE), self._gate:
+                while not client.session.ended:
+                    try:
+                        await self._connect(client)
+                    except OSError as error:
+                        if error.errno != errno.EAGAIN:
+                            raise
+                        self.waited += 1
+                        await asyncio.sleep(RETRY)
+                    else:
+                        return
+        except (OSError, TimeoutError) as error:
+            raise BrokerUnreachableError(type(error).__name__) from error
+
+    async def _connect(self, client: Client) -> None:
+        loop = asyncio.get_running_loop()
+        broker = Broker(client)
+        if self._tls is None:
+            await loop.create_unix_connection(lambda: broker, self._upstream.path)
+        else:
+            await loop.create_connection(
+                lambda: broker,
+                self._upstream.host,
+                self._upstream.port,
+                ssl=self._tls,
+                server_hostname=self._upstream.host,
+            )
+        client.broker = broker
