@@ -40,6 +40,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CLOUDSIGNAL_SIGNING_KEY", "worker", "Ed25519 seed, 32 bytes in hex; signs bundles", secret=True),
     Variable("CLOUDSIGNAL_VERIFY_KEY", "edge", "Ed25519 public key, 32 bytes in hex; verifies bundles"),
     Variable("CLOUDSIGNAL_DEBUG", "web", "1 shows error pages with details; never in production"),
+    Variable("CLOUDSIGNAL_TRUSTED_PROXIES", "web", "networks (CIDR, with commas) whose X-Forwarded-For is believed"),
     Variable("CLOUDSIGNAL_DEMO", "web", "1 marks the running system as a demo on every page"),
     Variable("DATABASE_URL", "web, worker, ingest", "PostgreSQL 15 or newer, as the application role", secret=True),
     Variable("DATABASE_OWNER_URL", "migrations", "the same database as the role that owns the tables", secret=True),
@@ -52,6 +53,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("EDGE_METRICS", "edge", "address of the metrics listener; loopback or private only; off by default"),
     Variable("EDGE_TLS_CERT", "edge", "certificate chain, PEM"),
     Variable("EDGE_TLS_KEY", "edge", "private key, PEM"),
+    Variable("EDGE_PROXY", "edge", "address for a TLS terminator that speaks PROXY v2; loopback or private; off"),
+    Variable("EDGE_LOGIN_FAILURES", "edge", "failed sign-ins of one address a minute before it is slowed down (120)"),
+    Variable("EDGE_ADDRESS_CONNECTIONS", "edge", "connections of one address at a time (20000)"),
     Variable("EDGE_TLS_ORGS", "edge", "folder with per-organization ORG.crt and ORG.key, chosen by SNI"),
 )
 

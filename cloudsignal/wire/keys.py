@@ -51,3 +51,8 @@ def sessions(node_name: str) -> str:
 
 
 SESSIONS_PATTERN = f"{PREFIX}sessions:*"
+
+
+def client(org: str, client_id: str) -> str:
+    """String with expiry: ``username\\nsession id`` of who holds the live or stored session of a client id."""
+    return f"{PREFIX}client:{org}:{client_id}"
