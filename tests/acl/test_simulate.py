@@ -1,0 +1,108 @@
+"""The simulator: an unsaved text, the decision of the core, and requests no client could make."""
+
+from __future__ import annotations
+
+import pytest
+from django.utils import timezone
+
+from acl.access import get_draft
+from acl.policy import Identity, compile_policy
+from acl.services.simulate import simulate
+from cloudsignal.errors import Forbidden, Invalid
+from orgs.access import Access
+from orgs.permissions import Role
+from tests.world import member, organization
+
+pytestmark = pytest.mark.django_db
+
+TEXT = """
+version: "3"
+rules:
+  - {id: no-secrets, effect: deny, topic: "dev/+/secret"}
+  - {id: own, topic: "dev/{username}/#", qos: 1}
+  - {id: team, who: {claims: {team: red}}, topic: "team/red", action: sub}
+"""
+
+
+@pytest.fixture
+def access() -> Access:
+    return organization()
+
+
+def test_the_verdict_on_an_unsaved_text_is_that_of_the_core(access: Access) -> None:
+    parsed, explanation = simulate(access, text=TEXT, username="pump", action="pub", topic="dev/pump/x", qos=1)
+    assert explanation is not None
+    assert parsed.policy is not None
+    assert (explanation.decision.allowed, explanation.decision.rule) == (True, "own")
+    identity = Identity(org=access.org_id, username="pump")
+    same = compile_policy(parsed.policy).publish(identity, "dev/pump/x", qos=1, retain=False, now=timezone.now())
+    assert same.rule == explanation.decision.rule
+    assert get_draft(access).revision == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "topic", "qos", "claims", "allowed", "rule"),
+    [
+        ("pub", "dev/pump/secret", 0, {}, False, "no-secrets"),
+        ("pub", "dev/other/x", 0, {}, False, None),
+        ("pub", "dev/pump/x", 2, {}, False, None),
+        ("sub", "dev/pump/#", 0, {}, True, "own"),
+        ("receive", "dev/pump/x", 0, {}, True, "own"),
+        ("sub", "team/red", 0, {"team": "red"}, True, "team"),
+        ("sub", "team/red", 0, {"team": "blue"}, False, None),
+    ],
+)
+def test_verdicts(
+    access: Access, action: str, topic: str, qos: int, claims: dict[str, str], allowed: bool, rule: str | None
+) -> None:
+    _, explanation = simulate(access, text=TEXT, username="pump", action=action, topic=topic, qos=qos, claims=claims)
+    assert explanation is not None
+    assert (explanation.decision.allowed, explanation.decision.rule) == (allowed, rule)
+
+
+def test_the_full_username_works_as_well(access: Access) -> None:
+    _, explanation = simulate(access, text=TEXT, username=f"pump@{access.org_id}", action="pub", topic="dev/pump/x")
+    assert explanation is not None
+    assert explanation.decision.allowed
+
+
+def test_a_text_with_errors_has_findings_and_no_verdict(access: Access) -> None:
+    parsed, explanation = simulate(access, text="rules: [", username="pump", action="pub", topic="a")
+    assert explanation is None
+    assert parsed.errors
+
+
+@pytest.mark.parametrize(
+    ("field", "request_"),
+    [
+        ("topic", {"topic": ""}),
+        ("topic", {"topic": "a/#"}),
+        ("topic", {"topic": "a/+/b"}),
+        ("topic", {"topic": "a\0b"}),
+        ("topic", {"topic": "é" * 32_768}),
+        ("topic", {"topic": "a/#/b", "action": "sub"}),
+        ("topic", {"topic": "a/b+", "action": "sub"}),
+        ("action", {"action": "read"}),
+        ("qos", {"qos": 3}),
+        ("username", {"username": ""}),
+        ("claims", {"claims": {"a": {"b": 1}}}),
+    ],
+)
+def test_a_request_that_no_client_could_make_is_refused(
+    access: Access, field: str, request_: dict[str, object]
+) -> None:
+    good: dict[str, object] = {"text": TEXT, "username": "pump", "action": "pub", "topic": "dev/pump/x"}
+    with pytest.raises(Invalid) as refused:
+        simulate(access, **{**good, **request_})  # type: ignore[arg-type]
+    assert refused.value.field == field
+    assert simulate(access, **good)[1] is not None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_who_may_simulate(role: Role) -> None:
+    access = member(organization().org, role)
+    if role in {Role.OWNER, Role.ADMIN, Role.DEVELOPER}:
+        assert simulate(access, text=TEXT, username="pump", action="pub", topic="a")[1] is not None
+    else:
+        with pytest.raises(Forbidden):
+            simulate(access, text=TEXT, username="pump", action="pub", topic="a")
