@@ -14,3 +14,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("accounts/", include("allauth.urls")),
     *[path("", include(name)) for name in WEB if find_spec(name.removesuffix(".urls")) and find_spec(name)],
 ]
+
+handler400 = "cloudsignal.web.pages.bad_request"
+handler403 = "cloudsignal.web.pages.forbidden"
+handler404 = "cloudsignal.web.pages.not_found"
+handler500 = "cloudsignal.web.pages.server_error"

@@ -37,6 +37,23 @@ class OrganizationForm(Form):
     )
 
 
+def read_claims(text: str) -> dict[str, Any]:
+    """Lines ``name = value`` as a mapping; a value with commas becomes a list. Names the line that is wrong."""
+    claims: dict[str, Any] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, equals, value = line.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise forms.ValidationError(f"Line {number} is not “name = value”: {line.strip()[:60]}")
+        if name in claims:
+            raise forms.ValidationError(f"Line {number} gives {name} a second time; write its values with commas.")
+        values = [part.strip() for part in value.split(",") if part.strip()]
+        claims[name] = values[0] if len(values) == 1 else values or ""
+    return claims
+
+
 class CredentialForm(Form):
     """A new credential. Claims are lines ``name = value``; a value with commas becomes a list."""
 
@@ -44,11 +61,9 @@ class CredentialForm(Form):
         label="Username",
         required=False,
         widget=forms.TextInput(attrs=mono(placeholder="made for you")),
-        help_text="Lower-case letters, digits, _ and -. An existing username gets a further secret and keeps its claims.",
+        help_text="Lower-case letters, digits, _ and -. A known username gets a further secret and keeps its claims.",
     )
-    ttl = forms.TypedChoiceField(
-        label="Valid for", choices=LIFETIMES, coerce=int, initial=HOUR, required=False, empty_value=HOUR
-    )
+    ttl = forms.TypedChoiceField(label="Valid for", choices=LIFETIMES, coerce=int, initial=HOUR, required=False)
     static = forms.BooleanField(
         label="Static credential: never expires",
         required=False,
@@ -66,21 +81,13 @@ class CredentialForm(Form):
         label="Note", required=False, max_length=200, help_text="What this client is, for the next person."
     )
 
+    def clean_ttl(self) -> int:
+        """Seconds; an hour when nothing was chosen."""
+        return int(self.cleaned_data["ttl"] or HOUR)
+
     def clean_claims(self) -> dict[str, Any]:
-        """The claims as a mapping; a line that is not ``name = value`` is named in the error."""
-        claims: dict[str, Any] = {}
-        for number, line in enumerate(str(self.cleaned_data["claims"]).splitlines(), start=1):
-            if not line.strip():
-                continue
-            name, equals, value = line.partition("=")
-            name = name.strip()
-            if not equals or not name:
-                raise forms.ValidationError(f"Line {number} is not “name = value”: {line.strip()[:60]}")
-            if name in claims:
-                raise forms.ValidationError(f"Line {number} gives {name} a second time; write its values with commas.")
-            values = [part.strip() for part in value.split(",") if part.strip()]
-            claims[name] = values[0] if len(values) == 1 else values or ""
-        return claims
+        """The claims as a mapping."""
+        return read_claims(str(self.cleaned_data["claims"]))
 
 
 class CredentialFilter(Form):
@@ -88,7 +95,9 @@ class CredentialFilter(Form):
 
     state = forms.ChoiceField(label="Status", choices=STATES, required=False)
     username = forms.CharField(
-        label="Username starts with", required=False, widget=forms.TextInput(attrs=mono(type="search", **{"data-search": ""}))
+        label="Username starts with",
+        required=False,
+        widget=forms.TextInput(attrs=mono(type="search", **{"data-search": ""})),
     )
     cursor = forms.CharField(required=False, widget=forms.HiddenInput)
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django import template
+from django.contrib.messages.storage.base import Message
 from django.forms import BoundField, CheckboxInput
 from django.templatetags.static import static
 from django.utils import timezone
@@ -17,7 +18,13 @@ from cloudsignal.web import words
 
 register = template.Library()
 
-SHAPES: Mapping[str, str] = {"good": "ok", "bad": "bad", "warning": "warning", "neutral": "neutral", "pending": "pending"}
+SHAPES: Mapping[str, str] = {
+    "good": "ok",
+    "bad": "bad",
+    "warning": "warning",
+    "neutral": "neutral",
+    "pending": "pending",
+}
 """The shape that stands for a tone: colour never tells a status alone."""
 
 
@@ -113,6 +120,12 @@ def digest(text: str) -> SafeString:
 
 
 @register.filter
+def tone(message: Message) -> str:
+    """The tone of a message of Django's framework."""
+    return {"success": "good", "warning": "warning", "error": "bad"}.get(message.level_tag, "neutral")
+
+
+@register.filter
 def item(mapping: Mapping[str, Any], key: str) -> Any:
     """One value of a mapping; None when it has no such key."""
     return mapping.get(key)
@@ -120,7 +133,9 @@ def item(mapping: Mapping[str, Any], key: str) -> Any:
 
 @register.inclusion_tag("components/field.html")
 def field(bound: BoundField, **extra: Any) -> dict[str, Any]:
-    """A form field with label, hint, error and what was typed."""
+    """A form field with label, hint, error and what was typed. ``bare`` drops the placeholder of a foreign form."""
+    if extra.get("bare"):
+        bound.field.widget.attrs.pop("placeholder", None)
     return {
         "field": bound,
         "checkbox": isinstance(bound.field.widget, CheckboxInput),

@@ -1,4 +1,4 @@
-"""The local certificate authority's certificate, where this installation uses one: what clients pass as ``--cafile``."""
+"""The certificate of the local authority, where this installation has one: what clients pass as ``--cafile``."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from django.forms import BoundField, ChoiceField, Form
+from django.forms import BoundField, Form
+from django.forms.widgets import ChoiceWidget
 from django.utils.http import urlencode
 
 
@@ -49,12 +50,10 @@ def _raw(bound: BoundField) -> str:
 
 def _shown(bound: BoundField) -> str:
     raw = _raw(bound)
-    if isinstance(bound.field, ChoiceField):
-        for value, label in bound.field.choices:
-            if isinstance(label, list | tuple):
-                for inner, word in label:
-                    if str(inner) == raw:
-                        return str(word)
-            elif str(value) == raw:
-                return str(label)
+    if isinstance(bound.field.widget, ChoiceWidget):
+        # What the widget would offer: groups of options, each with the value as text.
+        for _, options, _ in bound.field.widget.optgroups(bound.name, [raw]):
+            for option in options:
+                if option["value"] == raw:
+                    return str(option["label"])
     return raw

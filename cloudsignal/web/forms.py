@@ -27,7 +27,7 @@ class Form(forms.Form):
         self.add_error(error.field if error.field in self.fields else None, error.message)
         self.details = error.details
 
-    def text(self, name: str) -> str:
+    def value(self, name: str) -> str:
         """A cleaned text value, empty when it was left out."""
         return str(self.cleaned_data.get(name) or "")
 

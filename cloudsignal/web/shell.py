@@ -142,7 +142,9 @@ class Shell:
             if entry.org.pk != self.org_id
         ]
         if self.operator:
-            found += [Command(f"Operator: {title}", "Page", icon, reverse(name)) for title, name, icon, _ in OPERATOR_PAGES]
+            found += [
+                Command(f"Operator: {title}", "Page", icon, reverse(name)) for title, name, icon, _ in OPERATOR_PAGES
+            ]
         found.append(Command("New organization", "Action", "plus", reverse("orgs:new")))
         found.append(Command("Help and keys", "Page", "help", reverse("platform:help")))
         found.append(Command("Sign out", "Action", "logout", form="sign-out"))

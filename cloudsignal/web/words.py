@@ -6,7 +6,9 @@ import re
 from datetime import UTC, datetime
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
-_TOPIC_PARTS = re.compile(r"(?P<var>\{[^{}/]*\})|(?P<wild>(?<![^/])[+#](?![^/]))|(?P<slash>/)|(?P<text>[^/{+#]+|.)", re.DOTALL)
+_TOPIC_PARTS = re.compile(
+    r"(?P<var>\{[^{}/]*\})|(?P<wild>(?<![^/])[+#](?![^/]))|(?P<slash>/)|(?P<text>[^/{+#]+|.)", re.DOTALL
+)
 
 
 def ago(moment: datetime, now: datetime) -> str:

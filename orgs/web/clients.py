@@ -23,7 +23,7 @@ SHOWN = 200
 def index(request: HttpRequest, access: Access) -> HttpResponseBase:
     """Live sessions, newest first; htmx asks for the table alone every few seconds."""
     form = ClientFilter(request.GET)
-    find = form.text("find").lower() if form.is_valid() else ""
+    find = form.value("find").lower() if form.is_valid() else ""
     sessions = sessions_or_none(access)
     found = [session for session in sessions or () if find in _searched(session)]
     path = reverse("orgs:clients", args=[access.org_id])

@@ -13,8 +13,8 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from cloudsignal.errors import DomainError, Unavailable
+from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.filters import address, pills, query_of
-from cloudsignal.web.words import plural
 from cloudsignal.wire.report import LiveSession
 from orgs.access import Access, CredentialPage, credential_counts, get_credential, list_credentials, live_sessions
 from orgs.forms import CredentialFilter, CredentialForm
@@ -33,14 +33,6 @@ class Row:
     sessions: int
 
 
-@dataclass(frozen=True, slots=True)
-class Touched:
-    """One line of what an action touches."""
-
-    count: str
-    text: str
-
-
 def sessions_or_none(access: Access) -> Sequence[LiveSession] | None:
     """Live sessions, or None while Redis does not answer: a list without that column beats no list."""
     try:
@@ -57,7 +49,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
     if form.is_valid():
         try:
             page = list_credentials(
-                access, state=form.text("state"), username=form.text("username"), cursor=form.text("cursor")
+                access, state=form.value("state"), username=form.value("username"), cursor=form.value("cursor")
             )
         except DomainError as error:
             form.refuse(error)
@@ -86,11 +78,11 @@ def new(request: HttpRequest, access: Access) -> HttpResponseBase:
         try:
             issued = issue_credential(
                 access,
-                username=form.text("username") or None,
+                username=form.value("username") or None,
                 ttl=form.cleaned_data["ttl"],
                 claims=form.cleaned_data["claims"],
                 static=form.cleaned_data["static"],
-                note=form.text("note"),
+                note=form.value("note"),
             )
         except DomainError as error:
             form.refuse(error)
@@ -111,21 +103,21 @@ def revoke(request: HttpRequest, access: Access, token_id: str) -> HttpResponseB
     """Revoke one secret, after showing how many sessions that closes."""
     if request.method == "POST":
         done = revoke_credential(access, token_id)
-        messages.success(request, f"Revoked …{done.hint} of {done.identity.username}. Its sessions are being closed.", "good")
+        messages.success(request, f"Revoked …{done.hint} of {done.identity.username}. Its sessions are being closed.")
         return redirect("orgs:credentials", access.org_id)
     credential = get_credential(access, token_id)
     sessions = sessions_or_none(access)
     live = [session for session in sessions or () if session.token_id == token_id]
-    return _confirm(
-        request,
-        access,
+    question = Question(
         title=f"Revoke the secret …{credential.hint} of {credential.identity.username}?",
         text="The client is cut off within a second and cannot sign in with this secret again. "
         "Other secrets of the same username keep working.",
         blast=[_sessions_line(sessions, live)],
         action="Revoke this secret",
         url=reverse("orgs:credential-revoke", args=[access.org_id, token_id]),
+        cancel=reverse("orgs:credentials", args=[access.org_id]),
     )
+    return confirm(request, question)
 
 
 @org_page(Permission.CREDENTIALS_MANAGE, methods=("GET", "POST"))
@@ -133,34 +125,29 @@ def revoke_username(request: HttpRequest, access: Access, username: str) -> Http
     """Revoke a username: all of its secrets and sessions."""
     if request.method == "POST":
         done = revoke_identity(access, username)
-        messages.success(request, f"Revoked {done.username}. Its sessions are being closed.", "good")
+        messages.success(request, f"Revoked {done.username}. Its sessions are being closed.")
         return redirect("orgs:credentials", access.org_id)
     found = list_credentials(access, state="active", username=username, limit=200).rows
     secrets = [row for row in found if row.identity.username == username]
     sessions = sessions_or_none(access)
     live = [session for session in sessions or () if session.username.partition("@")[0] == username]
-    return _confirm(
-        request,
-        access,
+    question = Question(
         title=f"Revoke everything of {username}?",
         text="Every secret of this username ends now. It comes back only with a new credential.",
         blast=[
-            Touched(f"{len(secrets):,}", plural(len(secrets), "secret", "secrets").partition(" ")[2] + " revoked"),
+            Touched(f"{len(secrets):,}", "secret revoked" if len(secrets) == 1 else "secrets revoked"),
             _sessions_line(sessions, live),
         ],
         action=f"Revoke {username}",
         url=reverse("orgs:username-revoke", args=[access.org_id, username]),
+        cancel=reverse("orgs:credentials", args=[access.org_id]),
     )
+    return confirm(request, question)
 
 
 def _sessions_line(sessions: Sequence[LiveSession] | None, live: Sequence[LiveSession]) -> Touched:
     if sessions is None:
         return Touched("?", "live sessions closed: the figure cannot be read right now")
     where = ", ".join(sorted({session.ip for session in live})[:3])
-    return Touched(f"{len(live):,}", f"live session{'' if len(live) == 1 else 's'} closed" + (f" (from {where})" if where else ""))
-
-
-def _confirm(request: HttpRequest, access: Access, **context: Any) -> HttpResponseBase:
-    context["cancel"] = reverse("orgs:credentials", args=[access.org_id])
-    template = "components/confirm.html#dialog" if request.headers.get("HX-Request") else "components/confirm.html"
-    return render(request, template, {**context, "danger": True})
+    closed = "live session closed" if len(live) == 1 else "live sessions closed"
+    return Touched(f"{len(live):,}", f"{closed} (from {where})" if where else closed)

@@ -47,6 +47,10 @@ class Gated(Protocol):
 
     gate: Gate
 
+    def __call__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer a request."""
+        ...
+
 
 def org_page(
     permission: Permission, *, write: Permission | None = None, methods: tuple[str, ...] = ("GET",)
@@ -99,7 +103,9 @@ def operator_page(*, methods: tuple[str, ...] = ("GET",)) -> Callable[[PersonVie
     return decorate
 
 
-def public_page(*, methods: tuple[str, ...] = ("GET",)) -> Callable[[Callable[Concatenate[HttpRequest, P], HttpResponseBase]], View]:
+def public_page(
+    *, methods: tuple[str, ...] = ("GET",)
+) -> Callable[[Callable[Concatenate[HttpRequest, P], HttpResponseBase]], View]:
     """A page for everybody. Asked for by name, so that no view is public by accident."""
 
     def decorate(view: Callable[Concatenate[HttpRequest, P], HttpResponseBase]) -> View:
@@ -129,9 +135,9 @@ def _finish(view: Callable[..., Any], inner: View, gate: Gate, methods: tuple[st
             return refusal(request, error)
 
     allowed = ("GET", "HEAD", *methods) if "GET" in methods else methods
-    gated = never_cache(require_http_methods(list(allowed))(outer))
+    gated = cast("Gated", never_cache(require_http_methods(list(allowed))(outer)))
     gated.gate = gate
-    return cast("View", gated)
+    return gated
 
 
 TITLES: dict[HTTPStatus, str] = {

@@ -26,10 +26,10 @@ def new(request: HttpRequest, user: User) -> HttpResponseBase:
     form = OrganizationForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            org = create_organization(user, name=form.text("name"), ip=address_of(request))
+            org = create_organization(user, name=form.value("name"), ip=address_of(request))
         except DomainError as error:
             form.refuse(error)
         else:
-            messages.success(request, f"{org.name} is ready. Every topic is refused until a rule allows it.", "good")
+            messages.success(request, f"{org.name} is ready. Every topic is refused until a rule allows it.")
             return redirect("orgs:home", org.pk)
     return render(request, "orgs/new.html", {"form": form}, status=422 if form.errors else 200)

@@ -42,7 +42,7 @@ _STEPS = (
     (
         "connected",
         "Connect a client",
-        "Any MQTT 3.1.1 or 5 client over TLS. It signs in, and everything it publishes or subscribes is refused: no rule allows it yet.",
+        "Any MQTT 3.1.1 or 5 client over TLS. It signs in, and everything it does is refused: no rule allows it yet.",
         "orgs:settings",
         "How to connect",
     ),

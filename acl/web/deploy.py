@@ -1,0 +1,85 @@
+"""Pages: review the draft against what is in force, deploy it, and watch every node acknowledge."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.utils import timezone
+
+from acl.access import current_deployment, deployment_progress, get_draft
+from acl.forms import DeployForm
+from acl.services.deployments import deploy
+from acl.web.examine import examine
+from acl.web.textdiff import diff
+from cloudsignal.errors import DomainError
+from cloudsignal.web.confirm import Touched
+from orgs.access import Access
+from orgs.permissions import Permission
+from orgs.web.credentials import sessions_or_none
+from orgs.web.gate import org_page
+
+STOP_POLLING = 286
+"""htmx stops a poll that is answered with this status."""
+
+
+@org_page(Permission.ORG_READ)
+def review(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """What a deployment would change: difference, findings, tests, and what it touches."""
+    return _review(request, access, DeployForm(initial={"etag": get_draft(access).etag}))
+
+
+@org_page(Permission.POLICY_DEPLOY, methods=("POST",))
+def deploy_view(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Deploy the draft that was reviewed; then its progress."""
+    form = DeployForm(request.POST)
+    if not form.is_valid():
+        return _review(request, access, form, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+    try:
+        deployment = deploy(access, note=form.value("note"), if_match=form.value("etag") or None)
+    except DomainError as error:
+        form.refuse(error)
+        return _review(request, access, form, status=error.status)
+    return redirect("acl:deployment", access.org_id, deployment.pk)
+
+
+@org_page(Permission.ORG_READ)
+def deployment(request: HttpRequest, access: Access, deployment_id: str) -> HttpResponseBase:
+    """A deployment node by node; htmx asks again until nothing more is awaited."""
+    progress = deployment_progress(access, deployment_id)
+    context = {"progress": progress, "deployment": progress.deployment}
+    if request.headers.get("HX-Request"):
+        status = STOP_POLLING if progress.finished else HTTPStatus.OK
+        return render(request, "acl/deployment.html#progress", context, status=status)
+    return render(request, "acl/deployment.html", context)
+
+
+def _review(request: HttpRequest, access: Access, form: DeployForm, *, status: int = HTTPStatus.OK) -> HttpResponseBase:
+    draft, current = get_draft(access), current_deployment(access)
+    before = current.version.source if current else ""
+    now = timezone.now()
+    examined = examine(draft.text, org=access.org_id, now=now)
+    context: dict[str, Any] = {
+        "form": form,
+        "draft": draft,
+        "current": current,
+        "examined": examined,
+        "diff": diff(before, draft.text),
+        "blast": touched(access, examine(before, org=access.org_id, now=now).rules, examined.rules),
+        "may_deploy": access.may(Permission.POLICY_DEPLOY),
+        "may_edit": access.may(Permission.POLICY_EDIT),
+    }
+    return render(request, "acl/review.html", context, status=status)
+
+
+def touched(access: Access, before: int, after: int) -> list[Touched]:
+    """What going from ``before`` to ``after`` rules touches, in figures."""
+    sessions = sessions_or_none(access)
+    current = current_deployment(access)
+    nodes = [node for node in deployment_progress(access, current.pk).nodes if node.online] if current else []
+    judged = Touched("?", "live sessions judged again: the figure cannot be read right now")
+    if sessions is not None:
+        judged = Touched(f"{len(sessions):,}", "live sessions judged again; what is no longer granted stops at once")
+    return [Touched(f"{before} → {after}", "rules"), judged, Touched(f"{len(nodes):,}", "nodes told")]

@@ -1,0 +1,77 @@
+"""Pages: the presets, and one of them as the draft."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+
+from acl.access import current_deployment, get_draft
+from acl.policy.presets import PRESETS, Preset, preset
+from acl.services.drafts import load_preset
+from acl.web.examine import Examined, examine
+from cloudsignal.errors import NotFound
+from cloudsignal.web.confirm import Question, Touched, confirm
+from orgs.access import Access
+from orgs.permissions import Permission
+from orgs.web.gate import org_page
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A preset with what it comes to."""
+
+    preset: Preset
+    examined: Examined
+    is_draft: bool
+
+
+@org_page(Permission.ORG_READ)
+def index(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """The presets side by side, each with its rules to read."""
+    draft = get_draft(access)
+    choices = [
+        Choice(each, examine(each.text, org=access.org_id, now=timezone.now()), each.text == draft.text)
+        for each in PRESETS
+    ]
+    context = {
+        "choices": choices,
+        "precious": _precious(access),
+        "may_edit": access.may(Permission.POLICY_EDIT),
+    }
+    return render(request, "acl/presets.html", context)
+
+
+@org_page(Permission.POLICY_EDIT, methods=("GET", "POST"))
+def load(request: HttpRequest, access: Access, name: str) -> HttpResponseBase:
+    """Make a preset the draft. A draft that stands nowhere else is shown as what would be lost, first."""
+    if request.method == "POST":
+        load_preset(access, name)
+        messages.success(request, "The draft is now this preset. Simulate it, then review and deploy.")
+        return redirect("acl:policy", access.org_id)
+    chosen = preset(name)
+    if chosen is None:
+        raise NotFound("The preset")
+    draft = get_draft(access)
+    lines = len(draft.text.splitlines())
+    question = Question(
+        title=f"Replace the draft by “{chosen.title}”?",
+        text="The draft as it stands is neither deployed nor a preset. What is enforced does not change.",
+        blast=[Touched(f"{lines:,}", f"lines of the draft replaced, last saved by {draft.updated_by}")],
+        action="Replace the draft",
+        url=reverse("acl:preset", args=[access.org_id, name]),
+        cancel=reverse("acl:presets", args=[access.org_id]),
+    )
+    return confirm(request, question)
+
+
+def _precious(access: Access) -> bool:
+    """Whether the draft would be lost if it were replaced: it is no preset and not the version in force."""
+    text = get_draft(access).text
+    current = current_deployment(access)
+    deployed = current is not None and current.version.source == text
+    return bool(text.strip()) and not deployed and all(each.text != text for each in PRESETS)

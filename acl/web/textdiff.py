@@ -1,0 +1,93 @@
+"""Two texts line by line, as rows of a table. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Literal
+
+CONTEXT = 3
+COSTLY = 4_000_000
+"""Lines of one text times lines of the other: beyond it, the changed middle is shown as replaced whole."""
+
+Op = Literal["same", "add", "del", "gap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line. ``old`` and ``new`` count from 1 and are 0 where a side has none; ``text`` of a gap says its length."""
+
+    op: Op
+    old: int
+    new: int
+    text: str
+
+    @property
+    def sign(self) -> str:
+        """``+``, ``-`` or a space."""
+        return {"add": "+", "del": "-"}.get(self.op, " ")
+
+
+@dataclass(frozen=True, slots=True)
+class TextDiff:
+    """The rows, with unchanged stretches folded, and how many lines came and went."""
+
+    rows: list[Row]
+    added: int
+    removed: int
+
+
+def diff(before: str, after: str) -> TextDiff:
+    """The difference from ``before`` to ``after``, three lines of context around each change."""
+    old, new = before.splitlines(), after.splitlines()
+    rows: list[Row] = []
+    for tag, a, b, c, d in _opcodes(old, new):
+        if tag == "equal":
+            rows += [Row("same", a + n + 1, c + n + 1, old[a + n]) for n in range(b - a)]
+        else:
+            rows += [Row("del", n + 1, 0, old[n]) for n in range(a, b)]
+            rows += [Row("add", 0, n + 1, new[n]) for n in range(c, d)]
+    added, removed = sum(row.op == "add" for row in rows), sum(row.op == "del" for row in rows)
+    return TextDiff(_folded(rows) if added or removed else [], added, removed)
+
+
+def _opcodes(old: list[str], new: list[str]) -> list[tuple[str, int, int, int, int]]:
+    head = 0
+    while head < min(len(old), len(new)) and old[head] == new[head]:
+        head += 1
+    tail = 0
+    while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
+        tail += 1
+    middle_old, middle_new = old[head : len(old) - tail], new[head : len(new) - tail]
+    if len(middle_old) * len(middle_new) > COSTLY:
+        middle = [("replace", 0, len(middle_old), 0, len(middle_new))]
+    else:
+        middle = list(SequenceMatcher(None, middle_old, middle_new, autojunk=False).get_opcodes())
+    codes = [("equal", 0, head, 0, head)] if head else []
+    codes += [(tag, a + head, b + head, c + head, d + head) for tag, a, b, c, d in middle]
+    if tail:
+        codes.append(("equal", len(old) - tail, len(old), len(new) - tail, len(new)))
+    return codes
+
+
+def _folded(rows: list[Row]) -> list[Row]:
+    near = [False] * len(rows)
+    for at, row in enumerate(rows):
+        if row.op != "same":
+            for close in range(max(0, at - CONTEXT), min(len(rows), at + CONTEXT + 1)):
+                near[close] = True
+    folded: list[Row] = []
+    skipped = 0
+    for row, keep in zip(rows, near, strict=True):
+        if not keep:
+            skipped += 1
+            continue
+        if skipped:
+            folded.append(_gap(skipped))
+            skipped = 0
+        folded.append(row)
+    return [*folded, _gap(skipped)] if skipped else folded
+
+
+def _gap(lines: int) -> Row:
+    return Row("gap", 0, 0, f"{lines} unchanged line{'' if lines == 1 else 's'}")

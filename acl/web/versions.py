@@ -1,0 +1,82 @@
+"""Pages: the versions, what was in force when, one version, and going back to it."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+
+from acl.access import current_deployment, get_version, list_deployments, list_versions
+from acl.forms import RollbackForm
+from acl.services.deployments import rollback
+from acl.web.deploy import touched
+from acl.web.examine import examine
+from acl.web.textdiff import diff
+from cloudsignal.errors import Conflict
+from cloudsignal.web.confirm import Question, confirm
+from orgs.access import Access
+from orgs.permissions import Permission
+from orgs.web.gate import org_page
+
+PAGE = 50
+
+
+@org_page(Permission.ORG_READ)
+def index(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Versions and deployments, newest first."""
+    before = request.GET.get("before", "")
+    number = int(before) if before.isdigit() and len(before) < 10 else None
+    versions = list_versions(access, before=number, limit=PAGE + 1)
+    context = {
+        "versions": versions[:PAGE],
+        "older": versions[PAGE - 1].number if len(versions) > PAGE else None,
+        "first_page": number is None,
+        "deployments": list_deployments(access, limit=20) if number is None else (),
+        "current": current_deployment(access),
+        "may_deploy": access.may(Permission.POLICY_DEPLOY),
+        "may_edit": access.may(Permission.POLICY_EDIT),
+    }
+    return render(request, "acl/versions.html", context)
+
+
+@org_page(Permission.ORG_READ)
+def version(request: HttpRequest, access: Access, number: int) -> HttpResponseBase:
+    """One version: its text, its tests, and how it differs from the one in force."""
+    found, current = get_version(access, number), current_deployment(access)
+    context = {
+        "version": found,
+        "current": current,
+        "in_force": bool(current and current.version.number == number),
+        "examined": examine(found.source, org=access.org_id, now=timezone.now()),
+        "diff": diff(current.version.source if current else "", found.source),
+        "may_deploy": access.may(Permission.POLICY_DEPLOY),
+        "may_edit": access.may(Permission.POLICY_EDIT),
+    }
+    return render(request, "acl/version.html", context)
+
+
+@org_page(Permission.POLICY_DEPLOY, methods=("GET", "POST"))
+def rollback_view(request: HttpRequest, access: Access, number: int) -> HttpResponseBase:
+    """Send an earlier version to every node again, after showing what that touches."""
+    found, current = get_version(access, number), current_deployment(access)
+    form = RollbackForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        deployment = rollback(access, number=number, note=form.value("note"))
+        return redirect("acl:deployment", access.org_id, deployment.pk)
+    if current and current.version.number == number:
+        raise Conflict("nothing_to_deploy", f"Version {number} is in force already.")
+    now = timezone.now()
+    before = current.version.source if current else ""
+    rules = [examine(text, org=access.org_id, now=now).rules for text in (before, found.source)]
+    question = Question(
+        title=f"Roll back to version {number}?",
+        text=f"Version {number} goes to every node again. The draft and the version in force now stay as they are, "
+        "so this can be undone the same way.",
+        blast=touched(access, rules[0], rules[1]),
+        action=f"Roll back to version {number}",
+        url=reverse("acl:rollback", args=[access.org_id, number]),
+        cancel=reverse("acl:versions", args=[access.org_id]),
+        danger=False,
+    )
+    return confirm(request, question, form)

@@ -1,0 +1,101 @@
+"""Pages: the audit list, live while it stands on its newest page, and one event."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+
+from audit.access import AuditPage, get_event, search
+from audit.forms import REASONS, AuditFilter
+from audit.kinds import KINDS
+from audit.web.lines import changes, details, line
+from cloudsignal.errors import DomainError, NotFound
+from cloudsignal.web.filters import address, pills, query_of
+from orgs.access import Access
+from orgs.permissions import Permission
+from orgs.web.gate import org_page
+
+PAGE = 50
+
+
+@org_page(Permission.AUDIT_READ)
+def index(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Events, newest first. htmx asks every second and a half with what it has ``seen``; nothing new is 204."""
+    form = AuditFilter(request.GET)
+    page: AuditPage | None = None
+    if form.is_valid():
+        try:
+            page = search(access, form.query(now=timezone.now(), limit=PAGE))
+        except DomainError as error:
+            form.refuse(error)
+    seen = _fingerprint(page)
+    polled = bool(request.headers.get("HX-Request"))
+    if polled and seen == request.GET.get("seen"):
+        return HttpResponse(status=204)
+    context = {"form": form, "page": page, **_list(request, access, form, page, seen=seen, polled=polled)}
+    template = "audit/list.html#events" if polled else "audit/list.html"
+    return render(request, template, context, status=422 if form.errors else 200)
+
+
+@org_page(Permission.AUDIT_READ)
+def event(request: HttpRequest, access: Access, key: str) -> HttpResponseBase:
+    """Everything known of one event, and where to go from it."""
+    at, _, event_id = key.partition(".")
+    try:
+        ts, identifier = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(at)), uuid.UUID(event_id)
+    except (ValueError, OverflowError):
+        raise NotFound("The event") from None
+    found = get_event(access, ts, identifier)
+    context = {
+        "line": line(found),
+        "event": found,
+        "changes": changes(found),
+        "details": details(found),
+        "may_simulate": access.may(Permission.POLICY_SIMULATE),
+    }
+    return render(request, "audit/event.html", context)
+
+
+def _list(
+    request: HttpRequest, access: Access, form: AuditFilter, page: AuditPage | None, *, seen: str, polled: bool
+) -> dict[str, Any]:
+    path = reverse("audit:list", args=[access.org_id])
+    filters = query_of(form)
+    newest = page is not None and not form.data.get("cursor")
+    before = _moment(request.GET.get("upto", "")) if polled else None
+    events = page.events if page else ()
+    upto = str(int(events[0].ts.timestamp() * 1_000_000)) if events else request.GET.get("upto", "")
+    return {
+        "lines": [line(event, fresh=before is not None and event.ts > before) for event in events],
+        "pills": pills(form, path, labels={"within": "Time", "since": "From", "until": "Until"})
+        if form.is_valid()
+        else [],
+        "clear_url": path,
+        "older_url": address(path, {**filters, "cursor": page.next_cursor}) if page and page.next_cursor else "",
+        "newest_url": "" if newest or page is None else address(path, filters),
+        "poll_url": address(path, {**filters, "seen": seen, "upto": upto})
+        if newest and not filters.get("until")
+        else "",
+        "reasons": REASONS,
+        "kinds": KINDS,
+        "more_open": any(filters.get(name) for name in ("ip", "session", "since", "until")) or bool(form.errors),
+    }
+
+
+def _fingerprint(page: AuditPage | None) -> str:
+    """What a page shows, in a few characters: it changes with every new event and every count that rises."""
+    shown = "" if page is None else "\n".join(f"{event.id} {event.count}" for event in page.events)
+    return hashlib.blake2s(shown.encode(), digest_size=9).hexdigest()
+
+
+def _moment(microseconds: str) -> datetime | None:
+    if not microseconds.isdigit() or len(microseconds) > 17:
+        return None
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(microseconds))

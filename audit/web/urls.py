@@ -1,0 +1,13 @@
+"""URLs of the audit pages."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from audit.web import events
+
+app_name = "audit"
+urlpatterns = [
+    path("o/<str:org_id>/audit/", events.index, name="list"),
+    path("o/<str:org_id>/audit/<str:key>/", events.event, name="event"),
+]

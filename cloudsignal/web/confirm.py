@@ -1,0 +1,39 @@
+"""Asking before something is done: a page that shows first what it touches; for htmx the same as a dialog."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from django.forms import Form
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """One line of what an action touches: a figure and what it counts."""
+
+    count: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked. ``url`` takes the POST, ``cancel`` is where "no" leads."""
+
+    title: str
+    text: str
+    blast: Sequence[Touched]
+    action: str
+    url: str
+    cancel: str
+    danger: bool = True
+
+
+def confirm(request: HttpRequest, question: Question, form: Form | None = None) -> HttpResponse:
+    """Render the question, with the fields of ``form`` and what was wrong in them."""
+    template = "components/confirm.html#dialog" if request.headers.get("HX-Request") else "components/confirm.html"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY if form is not None and form.errors else HTTPStatus.OK
+    return render(request, template, {"question": question, "blast": question.blast, "form": form}, status=status)

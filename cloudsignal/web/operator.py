@@ -1,0 +1,82 @@
+"""Pages for the people who run the platform: every organization, every node, suspend and resume."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+
+from acl.access import list_nodes
+from cloudsignal.errors import DomainError, NotFound
+from cloudsignal.web.confirm import Question, Touched, confirm
+from orgs.access import all_organizations
+from orgs.forms import SuspendForm
+from orgs.models import Organization, User
+from orgs.services.organizations import resume_organization, suspend_organization
+from orgs.web.gate import address_of, operator_page
+
+
+@operator_page()
+def organizations(request: HttpRequest, user: User) -> HttpResponseBase:
+    """Every organization, by name."""
+    found = all_organizations(user)
+    return render(
+        request,
+        "platform/organizations.html",
+        {"organizations": found, "by_status": Counter(org.status for org in found)},
+    )
+
+
+@operator_page()
+def nodes(request: HttpRequest, user: User) -> HttpResponseBase:
+    """Every edge node: alive or not, sessions, version of what it last said."""
+    found = [node for node in list_nodes(user) if node.retired_at is None]
+    context = {
+        "nodes": found,
+        "online": sum(node.online for node in found),
+        "sessions": sum(node.sessions for node in found if node.online),
+    }
+    template = "platform/nodes.html#nodes" if request.headers.get("HX-Request") else "platform/nodes.html"
+    return render(request, template, context)
+
+
+@operator_page(methods=("GET", "POST"))
+def suspend(request: HttpRequest, user: User, org_id: str) -> HttpResponseBase:
+    """Cut off every client of an organization, after saying so."""
+    org = _organization(user, org_id)
+    form = SuspendForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            suspend_organization(user, org_id, reason=form.value("reason"), ip=address_of(request))
+        except DomainError as error:
+            form.refuse(error)
+        else:
+            messages.success(request, f"{org.name} is suspended. Its sessions are being closed.")
+            return redirect("platform:operator-organizations")
+    question = Question(
+        title=f"Suspend {org.name}?",
+        text="Every client of it is cut off within a second and none can connect. Its data and rules stay.",
+        blast=[Touched("1", f"organization: {org.pk}"), Touched("all", "live sessions of it closed")],
+        action=f"Suspend {org.name}",
+        url=reverse("platform:operator-suspend", args=[org_id]),
+        cancel=reverse("platform:operator-organizations"),
+    )
+    return confirm(request, question, form)
+
+
+@operator_page(methods=("POST",))
+def resume(request: HttpRequest, user: User, org_id: str) -> HttpResponseBase:
+    """Let the clients of a suspended organization connect again."""
+    org = resume_organization(user, org_id, ip=address_of(request))
+    messages.success(request, f"The clients of {org.name} may connect again.")
+    return redirect("platform:operator-organizations")
+
+
+def _organization(user: User, org_id: str) -> Organization:
+    for org in all_organizations(user):
+        if org.pk == org_id:
+            return org
+    raise NotFound("The organization")

@@ -1,0 +1,89 @@
+"""Pages: where to go after sign-in, help, the certificate, colours; and the pages for what went wrong."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.csrf import requires_csrf_token
+
+from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound
+from cloudsignal.web.certificate import local_ca
+from cloudsignal.web.shell import THEME_COOKIE, THEMES
+from orgs.access import list_organizations
+from orgs.models import User
+from orgs.web.gate import person_page, public_page, refusal
+
+YEAR = 365 * 24 * 3600
+
+
+@person_page()
+def start(request: HttpRequest, user: User) -> HttpResponseBase:
+    """The one organization of a person; the list when there are several or none."""
+    entries = list_organizations(user)
+    if len(entries) == 1:
+        return redirect("orgs:home", entries[0].org.pk)
+    return redirect("orgs:list")
+
+
+@person_page()
+def help_page(request: HttpRequest, user: User) -> HttpResponseBase:
+    """Keys, words, and what the defaults are."""
+    return render(request, "platform/help.html")
+
+
+@public_page()
+def certificate(request: HttpRequest) -> HttpResponseBase:
+    """The certificate of the local CA. Public on purpose: it is what clients verify the server with."""
+    path = local_ca()
+    if path is None:
+        raise NotFound("A certificate of a local authority")
+    return FileResponse(
+        path.open("rb"), content_type="application/x-pem-file", as_attachment=True, filename="cloudsignal-ca.pem"
+    )
+
+
+@public_page(methods=("POST",))
+def theme(request: HttpRequest) -> HttpResponseBase:
+    """Remember light, dark or the system's colours in a cookie."""
+    chosen = request.POST.get("theme", "")
+    if chosen not in dict(THEMES):
+        raise Invalid("bad_theme", "The colours are light, dark, or what the system says.")
+    target = request.POST.get("next", "/")
+    response = redirect(target if url_has_allowed_host_and_scheme(target, allowed_hosts=None) else "/")
+    response.set_cookie(
+        THEME_COOKIE, chosen, max_age=YEAR, secure=settings.SESSION_COOKIE_SECURE, httponly=True, samesite="Lax"
+    )
+    return response
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:
+    """400: what came could not be read."""
+    return refusal(request, DomainError("bad_request", "The request could not be read. Go back and try again."))
+
+
+def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:
+    """403 from outside the gate."""
+    return refusal(request, Forbidden("forbidden", "This is not yours to see or do."))
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:
+    """404: no URL, or nothing behind it."""
+    return refusal(request, NotFound("This page"))
+
+
+@requires_csrf_token
+def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponseBase:
+    """403: the form's token did not fit, mostly a sign-in in another tab."""
+    message = (
+        "The form was sent from a page that is no longer valid, mostly because you signed in or out in another tab. "
+        "Go back, reload the page and send it again."
+    )
+    return refusal(request, Forbidden("csrf", message))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """500: a page that needs nothing, neither database nor session."""
+    return HttpResponse(render_to_string("500.html"), status=500)

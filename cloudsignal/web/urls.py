@@ -1,0 +1,19 @@
+"""URLs of the platform pages."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from cloudsignal.web import operator, pages
+
+app_name = "platform"
+urlpatterns = [
+    path("", pages.start, name="start"),
+    path("help/", pages.help_page, name="help"),
+    path("theme/", pages.theme, name="theme"),
+    path("cloudsignal-ca.pem", pages.certificate, name="ca"),
+    path("operator/organizations/", operator.organizations, name="operator-organizations"),
+    path("operator/nodes/", operator.nodes, name="operator-nodes"),
+    path("operator/organizations/<str:org_id>/suspend/", operator.suspend, name="operator-suspend"),
+    path("operator/organizations/<str:org_id>/resume/", operator.resume, name="operator-resume"),
+]

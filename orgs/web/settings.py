@@ -1,0 +1,42 @@
+"""Page: settings of an organization. Its name, how clients connect, members, limits."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.utils import timezone
+
+from cloudsignal.errors import DomainError
+from orgs.access import Access, list_members
+from orgs.forms import OrganizationForm
+from orgs.permissions import Permission
+from orgs.services.organizations import rename_organization
+from orgs.web.connection import connection
+from orgs.web.gate import org_page
+
+
+@org_page(Permission.ORG_READ, write=Permission.ORG_UPDATE, methods=("GET", "POST"))
+def settings_page(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Everything to read; the name to change for those who may."""
+    form = OrganizationForm(request.POST or None, initial={"name": access.org.name})
+    if request.method == "POST" and form.is_valid():
+        try:
+            org = rename_organization(access, name=form.value("name"))
+        except DomainError as error:
+            form.refuse(error)
+        else:
+            messages.success(request, f"The organization is now called {org.name}.")
+            return redirect("orgs:settings", access.org_id)
+    way = connection()
+    context = {
+        "form": form,
+        "org": access.org,
+        "connection": way,
+        "example": f"USERNAME@{access.org_id}",
+        "subscribe": way.subscribe(f"USERNAME@{access.org_id}", "SECRET"),
+        "members": list_members(access),
+        "now": timezone.now(),
+        "may_update": access.may(Permission.ORG_UPDATE),
+    }
+    return render(request, "orgs/settings.html", context, status=422 if form.errors else 200)
