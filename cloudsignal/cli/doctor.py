@@ -76,4 +76,8 @@ def _show(results: list[Result]) -> None:
         if result.fix:
             click.echo(f"{'':<{width + 11}}-> {result.fix}")
     counts = {level: sum(result.level is level for result in results) for level in Level}
-    click.echo(f"\n{counts[Level.PROBLEM]} problems, {counts[Level.WARNING]} warnings, {counts[Level.FINE]} fine")
+    troubles, warnings = counts[Level.PROBLEM], counts[Level.WARNING]
+    click.echo(
+        f"\n{troubles} problem{'' if troubles == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}, "
+        f"{counts[Level.FINE]} fine"
+    )

@@ -61,7 +61,7 @@ def require_reachable(folder: Path, account: Account) -> None:
     The permissions of folders that we did not make are never changed: opening somebody's home is not ours to do.
     """
     for parent in reversed(folder.resolve().parents):
-        if not parent.exists():
+        if not parent.is_dir():
             return
         status = parent.stat()
         if status.st_uid == account.uid:

@@ -23,7 +23,7 @@ def check_database(url: str) -> Iterator[Result]:
     """Version, the role's attributes, row-level security and the clock of PostgreSQL, seen as the application role."""
     try:
         connection = psycopg.connect(url, connect_timeout=5, autocommit=True)
-    except psycopg.Error as error:
+    except (psycopg.Error, ValueError) as error:
         words = str(error).strip().splitlines()
         yield problem("postgres", f"no connection: {words[-1] if words else error}", "start it, or mend DATABASE_URL")
         return
@@ -74,7 +74,11 @@ def _row_security(connection: psycopg.Connection) -> Result:
 
 def check_redis(url: str) -> Iterator[Result]:
     """Version, eviction, persistence and the clock of Redis or Valkey."""
-    client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5, decode_responses=True)
+    try:
+        client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5, decode_responses=True)
+    except ValueError as error:
+        yield problem("redis", f"REDIS_URL cannot be read: {error}", "write redis://:PASSWORD@HOST:6379/0")
+        return
     try:
         info = client.info("server")
         seconds, microseconds = client.time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -60,6 +61,18 @@ def _flag(environment: Environment, name: str) -> None:
 
 def _port(environment: Environment, name: str) -> None:
     environment.number(name, 1, low=1, high=65535)
+
+
+def _count(environment: Environment, name: str) -> None:
+    environment.number(name, 1, low=1, high=10_000_000)
+
+
+def _networks(environment: Environment, name: str) -> None:
+    for text in environment.text(name).split(","):
+        try:
+            ipaddress.ip_network(text.strip())
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}; write networks such as 10.0.0.0/8, with commas") from None
 
 
 def _address(environment: Environment, name: str) -> None:
@@ -121,4 +134,8 @@ CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "EDGE_TLS_CERT": _file,
     "EDGE_TLS_KEY": _file,
     "EDGE_TLS_ORGS": _folder,
+    "EDGE_PROXY": _private_address,
+    "EDGE_LOGIN_FAILURES": _count,
+    "EDGE_ADDRESS_CONNECTIONS": _count,
+    "CLOUDSIGNAL_TRUSTED_PROXIES": _networks,
 }

@@ -1,0 +1,184 @@
+"""``cloudsignal doctor``: finds what is wrong, says how to mend it, changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from cloudsignal import pki
+from cloudsignal.config import VARIABLES
+from cloudsignal.supervisor.postgres import ADMIN
+from tests.cli.program import Done, program
+from tests.stack.process import temporary_data_folder
+from tests.stack.system import Stack
+
+
+@pytest.fixture(scope="module")
+def data_parts() -> Iterator[Stack]:
+    """A running PostgreSQL and Valkey."""
+    stack = Stack("--parts", "postgres,valkey")
+    stack.start()
+    try:
+        stack.wait_ready()
+        yield stack
+    finally:
+        stack.remove()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty data folder that the service account can reach."""
+    folder = temporary_data_folder("doctor")
+    folder.chmod(0o755)
+    yield folder
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
+
+
+def doctor(data: Path, **environment: str) -> tuple[Done, dict[str, dict[str, Any]]]:
+    done = program("doctor", "--data", str(data), "--json", environment=environment)
+    assert done.errors == ""
+    return done, {check["area"]: check for check in json.loads(done.output)["checks"]}
+
+
+def test_a_sound_machine_has_no_problem_and_nothing_is_made(folder: Path) -> None:
+    done = program("doctor", "--data", str(folder / "new"))
+    assert done.code == 0, done.output
+    assert "0 problems" in done.output
+    assert "mosquitto version" in done.output
+    assert not (folder / "new").exists()
+
+
+def test_every_part_that_runs_is_looked_at(data_parts: Stack) -> None:
+    done, checks = doctor(data_parts.data)
+    for area in ("part postgres", "part valkey", "postgres", "redis", "database role", "certificate", "redis clock"):
+        assert checks[area]["level"] == "fine", checks[area]
+    assert checks["row security"]["text"] == "there are no tables"
+    assert done.code == 1
+    assert not [secret for secret in data_parts.secrets.values() if secret in done.output]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("CLOUDSIGNAL_PEPPER", "short", "must be 32 bytes"),
+        ("CLOUDSIGNAL_MQTT_PORT", "99999", "between 1 and 65535"),
+        ("CLOUDSIGNAL_DEBUG", "maybe", "write 1 or 0"),
+        ("CLOUDSIGNAL_PUBLIC_URL", "signal.example.com", "must start with https:// or http://"),
+        ("MQTT_UPSTREAM_URL", "tcp://broker", "must be unix:///"),
+        ("REDIS_URL", "localhost:6379", "must start with redis://"),
+        ("EDGE_PLAINTEXT", "0.0.0.0:1883", "only a loopback or private address"),
+        ("EDGE_TLS_CERT", "/nonexistent.pem", "cannot be read"),
+    ],
+)
+def test_a_wrong_variable_is_named(folder: Path, name: str, value: str, message: str) -> None:
+    done, checks = doctor(folder, **{name: value})
+    assert checks[name]["level"] == "problem"
+    assert message in checks[name]["fix"]
+    assert done.code == 1
+
+
+def test_a_secret_is_never_shown(folder: Path) -> None:
+    done, checks = doctor(folder, CLOUDSIGNAL_SECRET_KEY="do-not-show-me")
+    assert checks["CLOUDSIGNAL_SECRET_KEY"]["text"].startswith("set (")
+    assert "do-not-show-me" not in done.output
+
+
+def test_a_misspelt_variable_is_noticed(folder: Path) -> None:
+    _, checks = doctor(folder, CLOUDSIGNAL_PEPER="x")
+    assert checks["CLOUDSIGNAL_PEPER"]["fix"] == "did you mean CLOUDSIGNAL_PEPPER?"
+
+
+def test_every_variable_that_needs_one_has_a_check() -> None:
+    from cloudsignal.cli.checks.variables import CHECKS
+
+    free_text = {"CLOUDSIGNAL_MQTT_HOST", "CLOUDSIGNAL_SECRET_KEY", "EDGE_NODE"}
+    assert {variable.name for variable in VARIABLES} - set(CHECKS) <= free_text
+
+
+def test_half_a_pair_is_a_problem(folder: Path) -> None:
+    _, checks = doctor(folder, DATABASE_URL="postgresql://app@127.0.0.1:1/x")
+    assert "DATABASE_URL is" in checks["DATABASE_OWNER_URL"]["text"]
+
+
+def test_a_database_that_does_not_answer_is_a_problem(folder: Path) -> None:
+    url = "postgresql://app:hidden-word@127.0.0.1:1/x"
+    done, checks = doctor(folder, DATABASE_URL=url, DATABASE_OWNER_URL=url, REDIS_URL="redis://127.0.0.1:1/0")
+    assert "no connection" in checks["postgres"]["text"]
+    assert "no connection" in checks["redis"]["text"]
+    assert "hidden-word" not in done.output
+
+
+def test_a_role_that_row_level_security_does_not_bind_is_a_problem(data_parts: Stack) -> None:
+    url = data_parts.database_url(ADMIN)
+    _, checks = doctor(data_parts.data, DATABASE_URL=url, DATABASE_OWNER_URL=url)
+    assert "is a superuser or has BYPASSRLS" in checks["database role"]["text"]
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE ROLE careless LOGIN PASSWORD 'x'"))
+        admin.execute("GRANT CONNECT ON DATABASE cloudsignal TO careless")
+        admin.execute("CREATE TABLE owned (x int)")
+        admin.execute("ALTER TABLE owned OWNER TO careless")
+        try:
+            careless = f"postgresql://careless:x@127.0.0.1:{data_parts.ports['postgres']}/cloudsignal"
+            _, checks = doctor(data_parts.data, DATABASE_URL=careless, DATABASE_OWNER_URL=careless)
+            assert checks["database role"]["text"] == "careless owns tables"
+        finally:
+            admin.execute("DROP TABLE owned")
+            admin.execute("REVOKE CONNECT ON DATABASE cloudsignal FROM careless")
+            admin.execute("DROP ROLE careless")
+
+
+def test_a_table_without_row_security_is_a_problem(data_parts: Stack) -> None:
+    with data_parts.admin() as admin:
+        admin.execute("CREATE TABLE forgotten (org_id text)")
+        try:
+            _, checks = doctor(data_parts.data)
+            assert checks["row security"]["text"] == "not forced on forgotten"
+        finally:
+            admin.execute("DROP TABLE forgotten")
+
+
+def test_a_redis_that_evicts_is_a_problem(data_parts: Stack) -> None:
+    client = data_parts.redis()
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    client.config_set("appendonly", "no")
+    try:
+        _, checks = doctor(data_parts.data)
+        assert checks["redis memory"]["level"] == "problem"
+        assert checks["redis persistence"]["level"] == "warning"
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("appendonly", "yes")
+
+
+def test_a_key_that_does_not_fit_is_a_problem(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one, two = pki.ensure(tmp_path / "one"), pki.ensure(tmp_path / "two")
+    _, checks = doctor(folder, EDGE_TLS_CERT=str(one.cert), EDGE_TLS_KEY=str(two.key))
+    assert "do not load" in checks["certificate"]["text"]
+    _, checks = doctor(folder, EDGE_TLS_CERT=str(one.cert), EDGE_TLS_KEY=str(one.key))
+    assert checks["certificate"]["level"] == "fine"
+
+
+def test_who_holds_a_usual_port_is_named(folder: Path) -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", 8443))
+            listener.listen()
+            expected = f"(process {os.getpid()})"
+        except OSError:
+            expected = "held by"  # somebody else has it: just as good
+        _, checks = doctor(folder)
+    assert checks["port 8443"]["level"] == "warning"
+    assert expected in checks["port 8443"]["text"]
