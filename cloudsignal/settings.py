@@ -6,6 +6,7 @@ call :func:`cloudsignal.startup.require` and refuse to start with the name of wh
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ DEMO = ENV.flag("CLOUDSIGNAL_DEMO")
 DEBUG = ENV.flag("CLOUDSIGNAL_DEBUG")
 SECRET_KEY = ENV.text("CLOUDSIGNAL_SECRET_KEY", "")
 REDIS_URL = ENV.text("REDIS_URL", "")
+TRUSTED_PROXIES = ENV.text("CLOUDSIGNAL_TRUSTED_PROXIES", "")
 
 _public_scheme, _, _public_host = PUBLIC_URL.partition("://")
 HTTPS = _public_scheme == "https"
@@ -70,6 +72,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "cloudsignal.proxies.TrustedProxies",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -97,6 +100,7 @@ TEMPLATES: list[dict[str, Any]] = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "cloudsignal.web.shell.context",
             ],
         },
     },
@@ -151,6 +155,7 @@ SESSION_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 14 * 24 * 3600
+CSRF_FAILURE_VIEW = "cloudsignal.web.pages.csrf_failed"
 CSRF_COOKIE_NAME = "__Host-csrf" if HTTPS else "csrf"
 CSRF_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_HTTPONLY = True
@@ -170,6 +175,7 @@ STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 # Straight from the source folder, so that a clone runs without a build step; the Dockerfile collects and hashes.
 WHITENOISE_USE_FINDERS = True
+warnings.filterwarnings("ignore", message="No directory at")
 WHITENOISE_AUTOREFRESH = DEBUG
 
 # --- words, time --------------------------------------------------------------------------------------------------
@@ -193,9 +199,30 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "DESCRIPTION": "Multi-tenant control plane for MQTT.",
     "VERSION": "2",
     "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/v2",
+    "SCHEMA_PATH_PREFIX_TRIM": False,
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "cloudsignal.api.schema.document_refusals",
+    ],
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": [],
+}
+
+API_BODY_MAX = 4 * 1024 * 1024
+"""Bytes of a request body."""
+# Calls / seconds: a caller may burst up to the first number and is let through evenly after that.
+RATE_LIMITS = {
+    "api": "600/60",
+    "public": "120/60",
+    "wrong_keys": "20/60",
+    "tokens_of_key": "3000/60",
+    "tokens_of_address": "120/60",
+    "invitations": "100/3600",
+    "sign_in": "20/60",
 }
 
 # --- logs: one JSON object a line, on standard error ----------------------------------------------------------------

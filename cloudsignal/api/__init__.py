@@ -1,1 +1,1 @@
-"""The management API's common parts: URLs, authentication, errors as problem+json, OpenAPI."""
+"""What every API operation shares: problems, parsers, pages, idempotency, the schema. Nothing of organizations."""

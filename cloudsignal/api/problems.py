@@ -1,66 +1,125 @@
-"""Errors of the management API as ``application/problem+json`` (RFC 9457)."""
+"""Refusals as ``application/problem+json`` (RFC 9457): domain errors and the framework's own, mapped once."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
+from django.db.utils import InterfaceError, OperationalError
 from django.http import Http404
+from redis.exceptions import RedisError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from cloudsignal.errors import DomainError, Limit
+from cloudsignal.errors import Detail, DomainError, Limit
+
+logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 
 
-def handle(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's exception handler. Anything unknown stays a 500 that says nothing of its inside."""
-    if isinstance(error, DomainError):
-        return domain_problem(error)
-    if isinstance(error, Http404):
-        error = exceptions.NotFound()
-    elif isinstance(error, PermissionDenied):
-        error = exceptions.PermissionDenied()
-    if isinstance(error, exceptions.ValidationError):
-        return problem(422, "invalid", "The request has errors.", errors=_fields(error.detail))
-    if isinstance(error, exceptions.APIException):
-        headers = {"Retry-After": str(error.wait or 60)} if isinstance(error, exceptions.Throttled) else {}
-        code = error.get_codes()
-        return problem(
-            error.status_code, code if isinstance(code, str) else "invalid", str(error.detail), headers=headers
-        )
-    return None
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One refusal, before it is written in a particular shape."""
+
+    status: HTTPStatus
+    code: str
+    detail: str
+    field: str | None = None
+    errors: tuple[Detail, ...] = ()
+    retry_after: int | None = None
 
 
-def domain_problem(error: DomainError) -> Response:
-    """The answer to a domain error."""
-    extra: dict[str, Any] = {}
-    if error.field:
-        extra["field"] = error.field
-    if error.details:
-        extra["errors"] = [
-            {"message": detail.message, "path": detail.path, "line": detail.line} for detail in error.details
-        ]
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Limit) else {}
-    return problem(int(error.status), error.code, error.message, headers=headers, **extra)
+def handle(error: Exception, context: dict[str, Any]) -> Response:
+    """Django REST framework's hook: any exception of a view as problem+json."""
+    return render(problem_of(error))
 
 
-def problem(status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **extra: Any) -> Response:
-    """A problem document: ``type``, ``title``, ``status``, ``detail``, ``code`` and what else is said."""
-    body = {"type": "about:blank", "title": code.replace("_", " "), "status": status, "detail": detail, "code": code}
-    response = Response({**body, **extra}, status=status, headers=headers or {})
-    response.content_type = CONTENT_TYPE
-    return response
+def render(problem: Problem) -> Response:
+    """The problem as a response; ``code`` is the stable word, ``errors`` lists findings one by one."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": problem.status.phrase,
+        "status": int(problem.status),
+        "code": problem.code,
+        "detail": problem.detail,
+    }
+    if problem.field:
+        body["field"] = problem.field
+    if problem.errors:
+        body["errors"] = [{"message": each.message, "path": each.path, "line": each.line} for each in problem.errors]
+    return Response(body, status=int(problem.status), headers=headers(problem), content_type=CONTENT_TYPE)
 
 
-def _fields(detail: Any) -> list[dict[str, str]]:
+def headers(problem: Problem) -> dict[str, str]:
+    """Headers that go with a problem: when to come back, how to sign in."""
+    found: dict[str, str] = {}
+    if problem.retry_after is not None:
+        found["Retry-After"] = str(problem.retry_after)
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        found["WWW-Authenticate"] = 'Bearer realm="CloudSignal"'
+    return found
+
+
+def problem_of(error: Exception) -> Problem:
+    """What went wrong, as a problem. Unexpected errors are logged and told as nothing but ``internal``."""
+    match error:
+        case Limit():
+            found = Problem(error.status, error.code, error.message, error.field, retry_after=error.retry_after)
+        case DomainError():
+            found = Problem(error.status, error.code, error.message, error.field, error.details)
+        case exceptions.ValidationError():
+            found = _invalid(error)
+        case exceptions.APIException():
+            found = _framework(error)
+        case Http404():
+            found = Problem(HTTPStatus.NOT_FOUND, "not_found", "There is nothing here.")
+        case PermissionDenied():
+            found = Problem(HTTPStatus.FORBIDDEN, "forbidden", "This is not allowed.")
+        case OperationalError() | InterfaceError() | RedisError():
+            logger.error("a part is away: %s", type(error).__name__, exc_info=error)
+            found = Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "A part of it is away.", retry_after=5)
+        case _:
+            logger.error("unexpected error: %s", type(error).__name__, exc_info=error)
+            detail = "Something went wrong here; it has been logged."
+            found = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail)
+    return found
+
+
+def _invalid(error: exceptions.ValidationError) -> Problem:
+    errors = tuple(_flat(error.detail, ""))
+    first = errors[0] if errors else Detail("The input is not valid.")
+    detail = f"{first.path}: {first.message}" if first.path else first.message
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", detail, first.path or None, errors)
+
+
+def _framework(error: exceptions.APIException) -> Problem:
+    status = HTTPStatus(error.status_code)
+    code = {
+        HTTPStatus.BAD_REQUEST: "malformed",
+        HTTPStatus.UNAUTHORIZED: "unauthorized",
+        HTTPStatus.FORBIDDEN: "forbidden",
+        HTTPStatus.NOT_FOUND: "not_found",
+        HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large",
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported_media_type",
+    }.get(status, "refused")
+    return Problem(status, code, str(error.detail))
+
+
+def _flat(detail: Any, path: str) -> Iterator[Detail]:
+    """Nested validation messages as a list of messages with their paths."""
     if isinstance(detail, dict):
-        return [
-            {"path": name if not nested["path"] else f"{name}.{nested['path']}", "message": nested["message"]}
-            for name, value in detail.items()
-            for nested in _fields(value)
-        ]
-    if isinstance(detail, list):
-        return [{"path": "", "message": str(item)} for item in detail]
-    return [{"path": "", "message": str(detail)}]
+        for name, inner in detail.items():
+            here = path if name == "non_field_errors" else f"{path}.{name}" if path else str(name)
+            yield from _flat(inner, here)
+    elif isinstance(detail, list):
+        for position, inner in enumerate(detail):
+            nested = isinstance(inner, dict | list)
+            yield from _flat(inner, f"{path}[{position}]" if nested else path)
+    else:
+        yield Detail(str(detail), path)

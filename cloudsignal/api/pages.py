@@ -1,0 +1,67 @@
+"""Lists: ``{"data": [...], "next_cursor": ...}``, continued by handing the cursor back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from cloudsignal.errors import Invalid
+
+LIMIT_DEFAULT = 50
+LIMIT_MAX = 200
+
+PARAMETERS = (
+    OpenApiParameter("cursor", str, description="`next_cursor` of the page before."),
+    OpenApiParameter(
+        "limit", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}, description="Rows."
+    ),
+)
+
+
+def page(
+    rows: Iterable[Any],
+    serializer: type[serializers.BaseSerializer[Any]],
+    *,
+    next_cursor: str | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> Response:
+    """One page of a list."""
+    data = [serializer(row, context=dict(context or {})).data for row in rows]
+    return Response({"data": data, "next_cursor": next_cursor})
+
+
+def limit_of(request: Request) -> int:
+    """How many rows the caller wants; raises :class:`Invalid` unless it lies between 1 and :data:`LIMIT_MAX`."""
+    text = request.query_params.get("limit", "")
+    if not text:
+        return LIMIT_DEFAULT
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= LIMIT_MAX):
+        raise Invalid("bad_limit", f"The limit is a whole number from 1 to {LIMIT_MAX}.", field="limit")
+    return int(text)
+
+
+def number_cursor(request: Request) -> int | None:
+    """The cursor of lists that go by number; raises :class:`Invalid` for one that no list gave out."""
+    text = request.query_params.get("cursor", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 18):
+        raise Invalid("bad_cursor", "The cursor is not one this list gave out; start over.", field="cursor")
+    return int(text)
+
+
+def page_serializer(row: type[serializers.BaseSerializer[Any]]) -> type[serializers.Serializer[Any]]:
+    """The schema of a page of ``row``."""
+    name = row.__name__.removesuffix("Serializer") + "Page"
+    fields = {
+        "data": row(many=True),
+        "next_cursor": serializers.CharField(allow_null=True, help_text="None on the last page."),
+        "__doc__": "",
+        "__module__": __name__,
+    }
+    return type(f"{name}Serializer", (serializers.Serializer,), fields)

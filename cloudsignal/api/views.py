@@ -1,0 +1,92 @@
+"""``/v2/schema/``, the docs page made from it, and the answer to everything that is not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.shortcuts import render
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
+
+from cloudsignal.api import problems
+from cloudsignal.api.schema import document
+from cloudsignal.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One line of the docs page."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    parameters: tuple[dict[str, Any], ...]
+    fields: tuple[tuple[str, str, bool, str], ...]
+    """Of the request body: name, type, whether it is required, what it means."""
+    answers: tuple[tuple[str, str], ...]
+
+
+@require_safe
+def schema(_request: HttpRequest) -> HttpResponseBase:
+    """The OpenAPI 3.1 document as JSON."""
+    return JsonResponse(document(), content_type="application/vnd.oai.openapi+json")
+
+
+@require_safe
+def docs(request: HttpRequest) -> HttpResponse:
+    """The same for people: one page, nothing from other hosts, readable without JavaScript."""
+    found = document()
+    groups: dict[str, list[Operation]] = {}
+    for path, methods in found["paths"].items():
+        for method, operation in methods.items():
+            tag = (operation.get("tags") or ["other"])[0]
+            groups.setdefault(tag, []).append(_operation(found, path, method, operation))
+    return render(request, "platform/api.html", {"groups": sorted(groups.items()), "info": found["info"]})
+
+
+@csrf_exempt
+def unknown(request: HttpRequest, rest: str = "") -> HttpResponseBase:
+    """404 in the shape of the part of the API that was asked."""
+    found = problems.problem_of(NotFound("This address", code="no_such_address"))
+    if rest.startswith("tokens"):
+        return JsonResponse({"error": "not_found", "error_description": found.detail}, status=404)
+    response = problems.render(found)
+    return JsonResponse(response.data, status=404, content_type=problems.CONTENT_TYPE)
+
+
+def _operation(found: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> Operation:
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    schema = _resolve(found, body)
+    required = set(schema.get("required", ()))
+    fields = tuple(
+        (name, _type(found, part), name in required, str(part.get("description", "")))
+        for name, part in schema.get("properties", {}).items()
+    )
+    answers = tuple((status, str(each.get("description", ""))) for status, each in operation["responses"].items())
+    return Operation(
+        method.upper(),
+        path,
+        str(operation.get("operationId", "")),
+        str(operation.get("description", "")),
+        tuple(operation.get("parameters", ())),
+        fields,
+        answers,
+    )
+
+
+def _resolve(found: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    return dict(found["components"]["schemas"].get(name, {})) if name else schema
+
+
+def _type(found: dict[str, Any], schema: dict[str, Any]) -> str:
+    if "$ref" in schema or "allOf" in schema:
+        inner = schema if "$ref" in schema else schema["allOf"][0]
+        return _type(found, _resolve(found, inner))
+    kind = schema.get("type", "object")
+    if kind == "array":
+        return f"list of {_type(found, schema.get('items', {}))}"
+    return " or ".join(kind) if isinstance(kind, list) else str(kind)

@@ -1,0 +1,64 @@
+"""Rate limits, counted on Redis so that every process shares them.
+
+One key a caller, holding the time at which its bucket is empty again (the generic cell rate algorithm): a caller may
+burst up to ``count`` and then gets one for every ``seconds / count``. When Redis does not answer, nothing is refused:
+a limit protects the service and must not be what takes it down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from math import ceil
+from typing import cast
+
+from django.conf import settings
+from redis.exceptions import RedisError
+
+from cloudsignal.errors import Limit
+from cloudsignal.redis import fast_client
+from cloudsignal.wire.keys import PREFIX
+
+logger = logging.getLogger(__name__)
+
+_TAKE = """
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+local count, seconds = tonumber(ARGV[1]), tonumber(ARGV[2])
+local full = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now) + seconds / count
+if full - seconds > now then return tostring(full - seconds - now) end
+redis.call('SET', KEYS[1], string.format('%.6f', full), 'PX', math.ceil((full - now) * 1000) + 1)
+return '0'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """``count`` calls in ``seconds``."""
+
+    count: int
+    seconds: int
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """From ``COUNT/SECONDS``."""
+        count, _, seconds = text.partition("/")
+        return cls(int(count), int(seconds))
+
+
+def take(limit: str, who: str) -> None:
+    """Count one call of ``who`` against the limit of this name (``settings.RATE_LIMITS``).
+
+    Raises :class:`Limit` with the seconds to wait when the bucket is empty; a refused call is not counted.
+    """
+    rate = Rate.parse(settings.RATE_LIMITS[limit])
+    key = f"{PREFIX}limit:{limit}:{hashlib.sha256(who.encode('utf-8', 'replace')).hexdigest()[:32]}"
+    try:
+        wait = float(cast("bytes", fast_client().eval(_TAKE, 1, key, str(rate.count), str(rate.seconds))))
+    except RedisError as error:
+        logger.warning("rate limits are not counted: %s", type(error).__name__)
+        return
+    if wait > 0:
+        seconds = max(1, ceil(wait))
+        raise Limit("rate_limited", f"Too many requests; try again in {seconds} s.", retry_after=seconds)

@@ -1,0 +1,136 @@
+"""``/v2/api-keys``: keys with which programs use the API."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from cloudsignal.api.bodies import valid
+from cloudsignal.api.pages import page, page_serializer
+from orgs.api.endpoint import OrgEndpoint
+from orgs.api.schema import ORGANIZATION
+from orgs.models import ApiKey
+from orgs.permissions import Permission
+from orgs.services import api_keys
+
+TAGS = ["api-keys"]
+
+
+class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
+    """A key as it is listed: masked."""
+
+    key = serializers.CharField(source="__str__", read_only=True, help_text="Masked, such as sk_...x7m4.")
+    scopes = serializers.ListField(child=serializers.CharField(), read_only=True)
+    ip_allow = serializers.ListField(child=serializers.CharField(), read_only=True)
+    state = serializers.SerializerMethodField(help_text="active, expired or revoked.")
+
+    class Meta:
+        model = ApiKey
+        fields: ClassVar = [
+            "id", "key", "kind", "name", "scopes", "ip_allow", "state",
+            "created_at", "created_by", "expires_at", "revoked_at", "last_used_at",
+        ]  # fmt: skip
+
+    def get_state(self, key: ApiKey) -> str:
+        """Whether it works now."""
+        return api_keys.state(key, timezone.now())
+
+
+class NewApiKeySerializer(ApiKeySerializer):
+    """A key that was just made: the one time its secret is told."""
+
+    secret = serializers.SerializerMethodField(help_text="Shown once, now.")
+
+    class Meta(ApiKeySerializer.Meta):
+        fields: ClassVar = [*ApiKeySerializer.Meta.fields, "secret"]
+
+    def get_secret(self, key: ApiKey) -> str:
+        """The key itself."""
+        return str(self.context["secret"])
+
+
+class CreateApiKeySerializer(serializers.Serializer[Any]):
+    """What to make."""
+
+    kind = serializers.ChoiceField(ApiKey.Kind.choices)
+    name = serializers.CharField(max_length=80)
+    scopes = serializers.ListField(
+        child=serializers.CharField(max_length=40), default=list, help_text="For rk only: permissions."
+    )
+    ip_allow = serializers.ListField(
+        child=serializers.CharField(max_length=64), default=list, help_text="Networks in CIDR form; empty allows all."
+    )
+    expires_at = serializers.DateTimeField(default=None, allow_null=True)
+
+
+class RotateSerializer(serializers.Serializer[Any]):
+    """How long both keys work."""
+
+    overlap = serializers.IntegerField(
+        default=api_keys.OVERLAP_DEFAULT, min_value=0, max_value=api_keys.OVERLAP_MAX, help_text="Seconds."
+    )
+
+
+class ApiKeys(OrgEndpoint):
+    """The keys of an organization."""
+
+    needs: ClassVar = {"GET": Permission.ORG_READ, "POST": Permission.API_KEYS_MANAGE}
+
+    @extend_schema(
+        operation_id="list_api_keys", tags=TAGS, parameters=[ORGANIZATION],
+        responses={200: page_serializer(ApiKeySerializer)},
+    )  # fmt: skip
+    def get(self, request: Request) -> Response:
+        """List the keys of the organization, newest first, masked."""
+        return page(api_keys.list_api_keys(self.access), ApiKeySerializer)
+
+    @extend_schema(
+        operation_id="create_api_key", tags=TAGS, parameters=[ORGANIZATION],
+        request=CreateApiKeySerializer, responses={201: NewApiKeySerializer},
+    )  # fmt: skip
+    def post(self, request: Request) -> Response:
+        """Make a key. Its secret is in this answer and nowhere else."""
+        wanted = valid(CreateApiKeySerializer, request)
+        made = api_keys.create_api_key(self.access, **wanted)
+        return Response(NewApiKeySerializer(made.key, context={"secret": made.secret}).data, status=201)
+
+
+class OneApiKey(OrgEndpoint):
+    """One key."""
+
+    needs: ClassVar = {"GET": Permission.ORG_READ, "DELETE": Permission.API_KEYS_MANAGE}
+
+    @extend_schema(
+        operation_id="get_api_key", tags=TAGS, parameters=[ORGANIZATION], responses={200: ApiKeySerializer}
+    )
+    def get(self, request: Request, key_id: int) -> Response:
+        """Show one key, masked."""
+        return Response(ApiKeySerializer(api_keys.get_api_key(self.access, key_id)).data)
+
+    @extend_schema(
+        operation_id="revoke_api_key", tags=TAGS, parameters=[ORGANIZATION], responses={200: ApiKeySerializer}
+    )
+    def delete(self, request: Request, key_id: int) -> Response:
+        """End a key at once."""
+        return Response(ApiKeySerializer(api_keys.revoke_api_key(self.access, key_id)).data)
+
+
+class RotateApiKey(OrgEndpoint):
+    """The successor of a key."""
+
+    needs: ClassVar = {"POST": Permission.API_KEYS_MANAGE}
+
+    @extend_schema(
+        operation_id="rotate_api_key", tags=TAGS, parameters=[ORGANIZATION],
+        request=RotateSerializer, responses={201: NewApiKeySerializer},
+    )  # fmt: skip
+    def post(self, request: Request, key_id: int) -> Response:
+        """Make a successor with the same rights; the old key goes on working for the overlap."""
+        wanted = valid(RotateSerializer, request)
+        made = api_keys.rotate_api_key(self.access, key_id, overlap=wanted["overlap"])
+        return Response(NewApiKeySerializer(made.key, context={"secret": made.secret}).data, status=201)
