@@ -1,76 +1,45 @@
-"""Real parts for the edge's tests: Mosquitto on a unix socket, a Valkey, a certificate authority, edge processes.
-
-Everything listens on loopback with free ports and lives in a temporary folder; nothing of Django is used.
-"""
+"""Fixtures of the edge's tests: shared parts for most of them, own ones where parts are killed."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cloudsignal.edge.brokers import MOSQUITTO_ACL, mosquitto_config
+from tests.edge.parts import ALLOW_ALL, Authority, Broker, Edge, Issued, Plane, Valkey
+from tests.edge.wire import Wire, dial_tls
 
 
-def wait_for(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "the condition") -> None:
-    """Poll until ``condition()`` is true; fails after ``seconds``."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"{what} did not come about within {seconds} s")
-        time.sleep(0.01)
+@dataclass
+class Rig:
+    """Everything one edge needs, and the edge."""
 
+    broker: Broker
+    valkey: Valkey
+    plane: Plane
+    authority: Authority
+    edge: Edge
 
-class Broker:
-    """A Mosquitto with the generated configuration. ``acl`` replaces the ACL file's content."""
+    def org(self, policy: str = ALLOW_ALL, **options: object) -> str:
+        """A new organization whose policy is in force."""
+        org = self.plane.new_org()
+        self.plane.enforced(org, self.plane.deploy(org, policy, **options))
+        return org
 
-    def __init__(self, folder: Path, *, acl: str = MOSQUITTO_ACL) -> None:
-        self.folder = folder
-        self.socket = folder / "broker.sock"
-        data = folder / "db"
-        data.mkdir(parents=True, exist_ok=True)
-        acl_file = folder / "acl"
-        acl_file.write_text(acl)
-        acl_file.chmod(0o600)
-        user = "root" if os.geteuid() == 0 else None
-        self.config = folder / "mosquitto.conf"
-        self.config.write_text(mosquitto_config(socket=self.socket, acl_file=acl_file, data=data, user=user))
-        self.process: subprocess.Popen[bytes] | None = None
+    def dial(self) -> Wire:
+        """A TLS connection to the edge."""
+        return dial_tls(self.edge.port, self.authority.client_context())
 
-    def start(self) -> None:
-        """Start it and wait for its socket to accept."""
-        program = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-        assert program, "mosquitto is not installed"
-        log = (self.folder / "broker.log").open("ab")
-        self.process = subprocess.Popen([program, "-c", str(self.config)], stdout=log, stderr=log)
-        wait_for(self.accepts, what="mosquitto")
-
-    def accepts(self) -> bool:
-        """Whether something listens on the socket."""
-        import socket
-
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(self.socket))
-            except OSError:
-                return False
-        return True
-
-    def stop(self, *, kill: bool = False) -> None:
-        """Stop it; ``kill`` gives it no chance to save."""
-        if self.process is not None:
-            if kill:
-                self.process.kill()
-            else:
-                self.process.terminate()
-            self.process.wait(10)
-            self.process = None
+    def client(self, issued: Issued, *, version: int = 5, **options: object) -> Wire:
+        """A signed-in client."""
+        wire = self.dial()
+        answer = wire.connect(version=version, username=issued.username, password=issued.password, **options)  # type: ignore[arg-type]
+        assert answer.code == 0, hex(answer.code)
+        return wire
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +57,52 @@ def broker(workdir: Path) -> Iterator[Broker]:
     made.start()
     yield made
     made.stop()
+
+
+def build_rig(folder: Path, *, broker: Broker | None = None, **env: str) -> Rig:
+    """Start a broker, a Valkey and an edge."""
+    broker = broker or Broker(folder)
+    broker.start()
+    valkey = Valkey(folder)
+    valkey.start()
+    plane = Plane(valkey.redis)
+    authority = Authority(folder / "tls")
+    edge = Edge(
+        folder,
+        redis_url=valkey.url,
+        upstream=f"unix://{broker.socket}",
+        verify_key=plane.verify_key,
+        authority=authority,
+        **env,
+    )
+    edge.start()
+    return Rig(broker, valkey, plane, authority, edge)
+
+
+def stop_rig(rig: Rig) -> None:
+    """Stop what :func:`build_rig` started."""
+    rig.edge.stop()
+    rig.broker.stop()
+    rig.valkey.stop(kill=True)
+
+
+@pytest.fixture(scope="session")
+def rig(workdir: Path) -> Iterator[Rig]:
+    """The shared edge. Tests make organizations of their own in it and kill nothing."""
+    made = build_rig(Path(tempfile.mkdtemp(dir=workdir)))
+    yield made
+    stop_rig(made)
+
+
+@pytest.fixture
+def make_rig(workdir: Path) -> Iterator[Callable[..., Rig]]:
+    """Rigs for one test, whose parts may be killed."""
+    made: list[Rig] = []
+
+    def make(**options: object) -> Rig:
+        made.append(build_rig(Path(tempfile.mkdtemp(dir=workdir)), **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for one in made:
+        stop_rig(one)

@@ -10,7 +10,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from cloudsignal.edge.brokers import mosquitto_config, vernemq_script
-from tests.edge.conftest import Broker, wait_for
+from tests.edge.parts import Broker, wait_for
 
 A, B = "org_aaaaaaaaaaaa", "org_bbbbbbbbbbbb"
 
