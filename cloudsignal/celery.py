@@ -74,6 +74,12 @@ def _keep_django_logging(**_: Any) -> None:
 
 
 @worker_ready.connect
+def _reconcile_at_start(**_: Any) -> None:
+    """What a killed worker had in hand is redelivered after half a minute; looking at once is quicker."""
+    app.send_task("cloudsignal.tasks.reconcile", expires=30)
+
+
+@worker_ready.connect
 @heartbeat_sent.connect
 def _worker_alive(**_: Any) -> None:
     from cloudsignal.health.alive import touch

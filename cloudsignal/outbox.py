@@ -18,8 +18,10 @@ from django.db import transaction
 from django.db.models import Count, F, Min
 from django.utils import timezone
 from django.utils.module_loading import import_string
+from redis.exceptions import RedisError
 
 from cloudsignal.models import OutboxRow
+from cloudsignal.redis import fast_client
 from orgs.tenancy import platform_scope
 
 logger = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ def enqueue(
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("enqueue belongs into the transaction of the change it follows")
     row = OutboxRow.objects.create(org_id=org, task=task, key=key, payload=dict(payload or {}))
-    follow = partial(_run_now, row.pk, task, dict(payload or {})) if immediate else drain
+    follow = partial(_run_now, row.pk, task, dict(payload or {})) if immediate else _drain_now
     transaction.on_commit(follow, robust=True)
 
 
@@ -86,6 +88,19 @@ def depth() -> Depth:
     return Depth(rows=found["rows"], oldest=oldest)
 
 
+def _drain_now() -> None:
+    """Drain right after a commit, unless Redis does not answer quickly: the request must not wait for it.
+
+    Celery's producer would retry for seconds. The rows stay, and the sweep sends them.
+    """
+    try:
+        fast_client().ping()
+    except (RedisError, OSError) as error:
+        logger.warning("outbox: left to the sweep, the broker does not answer: %s", type(error).__name__)
+        return
+    drain()
+
+
 def _lease() -> list[OutboxRow]:
     now = timezone.now()
     with platform_scope():
@@ -114,7 +129,7 @@ def _run_now(pk: int, task: str, payload: dict[str, str]) -> None:
         import_string(task).run(**payload)
     except Exception as error:
         logger.warning("outbox: %s did not finish at once: %s", task, type(error).__name__, extra={"task": task})
-        drain()
+        _drain_now()
         return
     with platform_scope():
         OutboxRow.objects.filter(pk=pk).delete()

@@ -41,21 +41,19 @@ def test_the_verdict_on_an_unsaved_text_is_that_of_the_core(access: Access) -> N
 
 
 @pytest.mark.parametrize(
-    ("action", "topic", "qos", "claims", "allowed", "rule"),
+    ("request_", "allowed", "rule"),
     [
-        ("pub", "dev/pump/secret", 0, {}, False, "no-secrets"),
-        ("pub", "dev/other/x", 0, {}, False, None),
-        ("pub", "dev/pump/x", 2, {}, False, None),
-        ("sub", "dev/pump/#", 0, {}, True, "own"),
-        ("receive", "dev/pump/x", 0, {}, True, "own"),
-        ("sub", "team/red", 0, {"team": "red"}, True, "team"),
-        ("sub", "team/red", 0, {"team": "blue"}, False, None),
+        ({"action": "pub", "topic": "dev/pump/secret", "qos": 0, "claims": {}}, False, "no-secrets"),
+        ({"action": "pub", "topic": "dev/other/x", "qos": 0, "claims": {}}, False, None),
+        ({"action": "pub", "topic": "dev/pump/x", "qos": 2, "claims": {}}, False, None),
+        ({"action": "sub", "topic": "dev/pump/#", "qos": 0, "claims": {}}, True, "own"),
+        ({"action": "receive", "topic": "dev/pump/x", "qos": 0, "claims": {}}, True, "own"),
+        ({"action": "sub", "topic": "team/red", "qos": 0, "claims": {"team": "red"}}, True, "team"),
+        ({"action": "sub", "topic": "team/red", "qos": 0, "claims": {"team": "blue"}}, False, None),
     ],
 )
-def test_verdicts(
-    access: Access, action: str, topic: str, qos: int, claims: dict[str, str], allowed: bool, rule: str | None
-) -> None:
-    _, explanation = simulate(access, text=TEXT, username="pump", action=action, topic=topic, qos=qos, claims=claims)
+def test_verdicts(access: Access, request_: dict[str, object], allowed: bool, rule: str | None) -> None:
+    _, explanation = simulate(access, text=TEXT, username="pump", **request_)  # type: ignore[arg-type]
     assert explanation is not None
     assert (explanation.decision.allowed, explanation.decision.rule) == (allowed, rule)
 

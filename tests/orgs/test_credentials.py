@@ -276,7 +276,7 @@ def test_revoking_a_name_ends_all_of_it_and_a_new_credential_brings_back_only_it
     assert {get_credential(access, issued.token_id).state for issued in old} == {"revoked"}
 
 
-# --- roles and tenants -------------------------------------------------------------------------------------------------
+# --- roles and tenants -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("role", list(Role))

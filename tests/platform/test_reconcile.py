@@ -1,0 +1,86 @@
+"""Redis emptied, restarted or left behind: everything comes back by itself."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+
+from acl.services.deployments import deploy
+from acl.services.drafts import save_draft
+from acl.tasks import push_bundle
+from cloudsignal.keyring import pepper, signing_key
+from cloudsignal.reconcile import MARK, reconcile
+from cloudsignal.redis import client
+from cloudsignal.wire import keys
+from cloudsignal.wire.bundle import open_bundle
+from cloudsignal.wire.credential import open_credential
+from orgs.models import Credential
+from orgs.services.credentials import issue_credential, revoke_identity
+from orgs.tenancy import platform_scope
+from tests.world import organization
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def redis() -> Redis:
+    return client()
+
+
+def state(redis: Redis) -> dict[bytes, dict[bytes, bytes]]:
+    found = [*redis.scan_iter(match=keys.BUNDLE_PATTERN), *redis.scan_iter(match="cs1:cred:*")]
+    return {key: redis.hgetall(key) for key in found}  # type: ignore[misc]
+
+
+def test_an_emptied_redis_fills_itself_with_exactly_what_was_there(redis: Redis) -> None:
+    one, two = organization("One"), organization("Two")
+    issue_credential(one, username="pump", static=True)
+    issue_credential(one, username="press")
+    issue_credential(two, username="pump", claims={"team": "red"})
+    revoke_identity(one, "press")
+    assert reconcile() == 5
+    before = state(redis)
+    assert len(before) == 5
+    redis.flushall()
+    assert reconcile() == 5
+    assert state(redis) == before
+    assert reconcile() == 0
+    blob = redis.hget(keys.credential(two.org_id, "pump"), "b")
+    assert isinstance(blob, bytes)
+    assert open_credential(blob, pepper(), org=two.org_id, username="pump").claims == {"team": "red"}
+    blob = redis.hget(keys.bundle(one.org_id), "b")
+    assert isinstance(blob, bytes)
+    assert open_bundle(blob, signing_key().public_key(), org=one.org_id).revision == 1
+
+
+def test_a_bundle_left_behind_is_brought_up_to_date(redis: Redis) -> None:
+    access = organization()
+    push_bundle(access.org_id)
+    save_draft(access, text='version: "3"\nrules: [{topic: a}]\n')
+    deploy(access)
+    assert redis.hget(keys.bundle(access.org_id), "rev") == b"1"
+    assert reconcile() == 1
+    assert redis.hget(keys.bundle(access.org_id), "rev") == b"2"
+
+
+def test_credentials_are_compared_when_redis_was_restarted_and_now_and_then(redis: Redis) -> None:
+    access = organization()
+    issue_credential(access, username="pump")
+    reconcile()
+    name = keys.credential(access.org_id, "pump")
+    redis.delete(name)
+    assert reconcile() == 0  # compared a moment ago
+    redis.hset(MARK, "run_id", "another process")
+    assert reconcile() == 1
+    redis.delete(name)
+    redis.hset(MARK, "at", 0)
+    assert reconcile() == 1
+
+
+def test_what_nobody_can_sign_in_with_any_more_is_not_brought_back(redis: Redis) -> None:
+    access = organization()
+    issue_credential(access, username="pump")
+    with platform_scope():
+        Credential.objects.update(expires_at="2020-01-01T00:00:00Z")
+    assert reconcile() == 1  # the bundle alone
+    assert state(redis).keys() == {keys.bundle(access.org_id).encode()}
