@@ -15,6 +15,8 @@ class Source(StrEnum):
 
     EDGE = "edge"
     CHANGE = "change"
+    PLATFORM = "platform"
+    """What the control plane notices about itself. Stands in the platform's own log, never in a tenant's."""
 
 
 class Tone(StrEnum):
@@ -155,6 +157,12 @@ NODE_REGISTERED = _kind(
 NODE_RETIRED = _kind(
     "node.retired", "Node retired", Source.CHANGE, Tone.WARNING, "An edge node was taken out of a cluster."
 )
+
+# --- of the platform itself ----------------------------------------------------------------------------------------
+AUDIT_UNREADABLE = _kind(
+    "audit.unreadable", "Audit entry put aside", Source.PLATFORM, Tone.BAD, "Ingest could not read or store an entry."
+)
+AUDIT_GAP = _kind("audit.gap", "Audit gap", Source.PLATFORM, Tone.BAD, "A node recorded more events than have arrived.")
 
 
 class AuthReason(StrEnum):

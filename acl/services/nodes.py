@@ -1,54 +1,161 @@
-"""Edge nodes: registering by their first heartbeat, and noting that one has gone."""
+"""Edge nodes: registering by their first sign of life, what their heartbeats say, and noting that one has gone."""
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 from django.utils import timezone
+from redis import Redis
 
-from acl.models import Cluster, Node
+from acl.models import Cluster, Deployment, Node, Target
 from acl.models.cluster import DEFAULT_CLUSTER
+from acl.services.targets import settle
 from audit import kinds
 from audit.services.record import record
+from cloudsignal.wire import keys
+from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import HEARTBEAT_SECONDS, Heartbeat
 from orgs.services.actors import PLATFORM
 from orgs.tenancy import platform_scope
 
-MISSING_AFTER = timedelta(seconds=3 * HEARTBEAT_SECONDS)
+MISSING_SECONDS = 3 * HEARTBEAT_SECONDS
+LOOK_SECONDS = 1.0
+SEARCH_SECONDS = 5.0
+"""How often to search Redis for nodes nobody knows yet; less often when the search takes long."""
+SEARCH_SHARE = 50
+"""A search that took a second is done every fifty seconds."""
+
+_FAR = 253_402_300_799.0
+"""The end of the year 9999, in seconds since the epoch."""
+
+
+class Heartbeats:
+    """Reads the heartbeats of all nodes from Redis and keeps the nodes' rows true to them."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._keys: set[str] = set()
+        self._seen: dict[str, tuple[str, float]] = {}
+        self._looked_at = -math.inf
+        self._looking_since = math.inf
+        self._search_at = -math.inf
+
+    def look(self, redis: Redis) -> Sequence[Heartbeat]:
+        """Once a second, read the heartbeats; returns those that are new.
+
+        A node counts as missing only when heartbeats could be read all the time that it was silent: when Redis or this
+        process was away, it gets as long again to be heard of.
+        """
+        now = self._clock()
+        if now - self._looked_at < LOOK_SECONDS:
+            return ()
+        if now - self._looked_at > MISSING_SECONDS:
+            self._looking_since = now
+        self._search(redis, now)
+        names = sorted(self._keys)
+        blobs = cast("list[bytes | None]", redis.mget(names)) if names else []
+        beats = [beat for beat in map(_read, blobs) if beat is not None and self._news(beat)]
+        note_heartbeats(beats)
+        self._seen.update({beat.node: (beat.incarnation, beat.at) for beat in beats})
+        self._looked_at = now
+        if now - self._looking_since >= MISSING_SECONDS:
+            note_missing(after=MISSING_SECONDS)
+        return beats
+
+    def _news(self, beat: Heartbeat) -> bool:
+        return self._seen.get(beat.node) != (beat.incarnation, beat.at)
+
+    def _search(self, redis: Redis, now: float) -> None:
+        if now < self._search_at:
+            return
+        with platform_scope():
+            known = Node.objects.filter(retired_at=None).values_list("name", flat=True)
+            found = {keys.node(name) for name in known}
+        for key in redis.scan_iter(match=keys.NODE_PATTERN, count=1_000):
+            found.add(cast(bytes, key).decode(errors="replace"))
+        self._keys = found
+        self._search_at = now + max(SEARCH_SECONDS, SEARCH_SHARE * (self._clock() - now))
+
+
+def note_heartbeats(beats: Sequence[Heartbeat]) -> None:
+    """Store what nodes say of themselves. An unknown one joins the default cluster, and the platform's log says so."""
+    if not beats:
+        return
+    with platform_scope():
+        for beat in sorted(beats, key=lambda beat: beat.node):
+            Node.objects.filter(pk=known(beat.node).pk).update(**_facts(beat))
 
 
 def note_heartbeat(beat: Heartbeat) -> Node:
-    """Store what a node says of itself. An unknown one joins the default cluster, and the platform's log says so."""
-    seen = {
-        "address": beat.address[:255],
-        "incarnation": beat.incarnation[:36],
-        "online": True,
-        "sessions": max(0, beat.sessions),
-        "sequence": beat.sequence,
-        "counters": beat.counters,
-        "started_at": datetime.fromtimestamp(beat.started_at, UTC),
-        "last_seen": timezone.now(),  # our clock, which is the one that ``note_missing`` compares with
-    }
-    with platform_scope():
-        node = known(beat.node)
-        Node.objects.filter(pk=node.pk, retired_at=None).update(**seen)
-    return node
+    """The same for one; returns the node as it stands then."""
+    note_heartbeats([beat])
+    return Node.objects.get(name=beat.node[:128])
 
 
 def known(name: str) -> Node:
-    """The node of this name, registered if it is new. Needs the platform's scope."""
+    """The node of this name, registered if it is new or was retired. Needs the platform's scope."""
+    name = name[:128]
     node = Node.objects.filter(name=name).first()
-    if node is not None:
+    if node is not None and node.retired_at is None:
         return node
-    cluster = Cluster.objects.get(name=DEFAULT_CLUSTER)
-    node, made = Node.objects.get_or_create(name=name[:128], defaults={"cluster": cluster})
+    if node is not None:
+        node.retired_at = None
+        node.save(update_fields=["retired_at"])
+        made = True
+    else:
+        cluster = Cluster.objects.get(name=DEFAULT_CLUSTER)
+        node, made = Node.objects.get_or_create(name=name, defaults={"cluster": cluster})
     if made:
-        record(PLATFORM, kinds.NODE_REGISTERED, target=f"node:{node.name}", after={"cluster": cluster.name})
+        record(PLATFORM, kinds.NODE_REGISTERED, target=f"node:{node.name}", after={"cluster": DEFAULT_CLUSTER})
     return node
 
 
-def note_missing() -> int:
-    """Mark online nodes whose heartbeats have stopped as offline; returns how many."""
-    limit = timezone.now() - MISSING_AFTER
+def note_missing(*, after: float = 4 * MISSING_SECONDS) -> int:
+    """Mark online nodes offline whose last heartbeat is ``after`` seconds old; returns how many.
+
+    A deployment no longer waits for them. Ingest calls this with the usual patience and only while it can read
+    heartbeats; the scheduled task, with more, is for when ingest itself is gone.
+    """
+    limit = timezone.now() - timedelta(seconds=after)
     with platform_scope():
-        return Node.objects.filter(online=True, last_seen__lt=limit).update(online=False)
+        gone = list(Node.objects.filter(online=True, last_seen__lt=limit).values_list("pk", flat=True))
+        if not gone:
+            return 0
+        waiting = Target.objects.filter(
+            node_id__in=gone, status=Target.Status.PENDING, deployment__status=Deployment.Status.PENDING
+        )
+        waited_for = list(waiting.values_list("org_id", "deployment_id").distinct())
+        changed = Node.objects.filter(pk__in=gone, last_seen__lt=limit).update(online=False)
+    for org, deployment in sorted(waited_for):
+        settle(org, deployment)
+    return changed
+
+
+def _facts(beat: Heartbeat) -> dict[str, Any]:
+    return {
+        "address": beat.address.replace("\0", "")[:255],
+        "incarnation": beat.incarnation.replace("\0", "")[:36],
+        "online": True,
+        "sessions": max(0, min(beat.sessions, 2**31 - 1)),
+        "sequence": beat.sequence,
+        "counters": {name.replace("\0", ""): value for name, value in list(beat.counters.items())[:100]},
+        "started_at": datetime.fromtimestamp(beat.started_at, UTC),
+        "last_seen": timezone.now(),  # our clock, which is the one that ``note_missing`` compares with
+    }
+
+
+def _read(blob: bytes | None) -> Heartbeat | None:
+    """The heartbeat, or None when nothing sensible stands there: Redis is not trusted."""
+    if blob is None:
+        return None
+    try:
+        beat = decode(blob, Heartbeat)
+    except WireError:
+        return None
+    sane = 0 < len(beat.node) <= 128 and "\0" not in beat.node and "\0" not in beat.incarnation
+    times = all(math.isfinite(at) and 0 <= at < _FAR for at in (beat.at, beat.started_at))
+    return beat if sane and times and 0 <= beat.sequence < 2**63 else None

@@ -1,61 +1,115 @@
-"""What nodes report on bundles, turned into targets and the state of a deployment."""
+"""What nodes report on bundles, turned into targets and the state of a deployment. Safe to apply twice or late."""
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from acl.models import Deployment, Target
+from django.utils import timezone
+
+from acl.models import Deployment, Node, Target
+from acl.services.deployments import in_force
 from acl.services.nodes import known
-from cloudsignal import ids, outbox
+from acl.services.targets import lock, status_of
+from cloudsignal import ids
+from cloudsignal.models import OutboxRow
 from cloudsignal.wire.report import BundleReport
-from orgs.tenancy import org_scope, platform_scope
+from orgs.models import Organization
+from orgs.tenancy import platform_scope
+
+logger = logging.getLogger(__name__)
+
+
+def apply_reports(reports: Sequence[BundleReport]) -> None:
+    """Apply reports in order. A node that starts reports on every organization it serves; what is known is skipped."""
+    names = {report.deployment for report in reports if report.status == "enforcing"}
+    with platform_scope():
+        done = Target.objects.filter(deployment_id__in=names, status=Target.Status.ENFORCING)
+        standing = set(done.values_list("org_id", "deployment_id", "node__name"))
+    for report in reports:
+        if report.status == "refused" or (report.org, report.deployment, report.node[:128]) not in standing:
+            apply_report(report)
 
 
 def apply_report(report: BundleReport) -> bool:
-    """Note that a node enforces or refuses a bundle; False when it names nothing we know. Safe to apply twice.
+    """Note that a node enforces or refuses a bundle; False when it names nothing we know.
 
-    A node that joined after the deployment gets a target now. A target that enforces stays so: a report that comes late
-    or again changes nothing. After a refusal the bundle is pushed again, in case Redis held a spoilt record.
+    A node that joined after the deployment gets a target now. Raises ``ValueError`` when the report makes no sense.
     """
-    if not ids.ORG.match(report.org) or not report.node:
-        return False
+    if not ids.ORG.match(report.org) or not report.node or not math.isfinite(report.at):
+        raise ValueError("the report names no organization, no node or no time")
     with platform_scope():
         node = known(report.node)
-    with org_scope(report.org):
-        deployment = Deployment.objects.select_for_update().filter(org_id=report.org, pk=report.deployment).first()
-        if deployment is None:
+        org = lock(report.org)
+        if org is None:
             return False
-        target, made = Target.objects.select_for_update().get_or_create(
-            org_id=report.org, deployment=deployment, node=node
-        )
-        if target.status == Target.Status.ENFORCING:
-            return True
-        target.status = Target.Status(report.status)
-        target.reported_at = datetime.fromtimestamp(report.at, UTC)
-        target.reason = report.reason[:500]
-        target.save(update_fields=["status", "reported_at", "reason"])
-        _acknowledge(deployment, target, counts=not made)
-        if target.status == Target.Status.REFUSED:
-            outbox.enqueue("acl.tasks.push_bundle", org=report.org, key=report.org, payload={"org": report.org})
+        return _enforcing(org, node, report) if report.status == "enforcing" else _refused(org, node, report)
+
+
+def _enforcing(org: Organization, node: Node, report: BundleReport) -> bool:
+    deployment = Deployment.objects.select_related("version").filter(org=org, pk=report.deployment).first()
+    if deployment is None or deployment.version.digest != report.digest:
+        logger.warning("node %s enforces something of %s that was never deployed", node.name, org.pk)
+        return False
+    if deployment.status == Deployment.Status.SUPERSEDED:
+        return True
+    _supersede(org, node, deployment)
+    target, _ = Target.objects.get_or_create(org=org, deployment=deployment, node=node)
+    if target.status != Target.Status.ENFORCING:
+        _change(deployment, target, Target.Status.ENFORCING, at=_time(report, deployment), reason="")
     return True
 
 
-def _acknowledge(deployment: Deployment, target: Target, *, counts: bool) -> None:
-    """Settle the deployment after one of its targets has. ``counts`` is false for a node that joined later."""
-    at = target.reported_at
-    if target.status == Target.Status.ENFORCING and at is not None and (counts or deployment.first_ack_at is None):
+def _refused(org: Organization, node: Node, report: BundleReport) -> bool:
+    """A refused record was spoilt, forged or old: the one in force is pushed again.
+
+    A node that enforces the deployment already goes on with it. One that has been started since has nothing to go on
+    with, denies everything, and so refuses.
+    """
+    # Left to the sweep, which comes within two seconds: ingest neither signs nor sends tasks.
+    OutboxRow.objects.create(org_id=org.pk, task="acl.tasks.push_bundle", key=org.pk, payload={"org": org.pk})
+    deployment = in_force(org.pk)
+    if deployment is None:
+        return False
+    target, _ = Target.objects.get_or_create(org=org, deployment=deployment, node=node)
+    at = _time(report, deployment)
+    if target.status == Target.Status.ENFORCING and not _restarted(node, target, at):
+        return True
+    _change(deployment, target, Target.Status.REFUSED, at=at, reason=report.reason)
+    return True
+
+
+def _change(deployment: Deployment, target: Target, status: Target.Status, *, at: datetime, reason: str) -> None:
+    target.status, target.reported_at, target.reason = status, at, reason.replace("\0", "")[:500]
+    target.save(update_fields=["status", "reported_at", "reason"])
+    if status == Target.Status.ENFORCING and deployment.status != Deployment.Status.ENFORCING:
+        # Once all have acknowledged the times stand: a node that joins next week did not make this deploy slow.
         deployment.first_ack_at = min(deployment.first_ack_at or at, at)
         deployment.last_ack_at = max(deployment.last_ack_at or at, at)
-    if deployment.status != Deployment.Status.SUPERSEDED:
-        deployment.status = _status(deployment)
+    deployment.status = status_of(deployment)
     deployment.save(update_fields=["first_ack_at", "last_ack_at", "status"])
 
 
-def _status(deployment: Deployment) -> Deployment.Status:
-    rows = Target.objects.filter(org_id=deployment.org_id, deployment=deployment)
-    states = list(rows.values_list("status", "node__online"))
-    if any(status == Target.Status.REFUSED for status, _ in states):
-        return Deployment.Status.REFUSED
-    if any(status == Target.Status.PENDING and online for status, online in states):
-        return Deployment.Status.PENDING
-    return Deployment.Status.ENFORCING
+def _supersede(org: Organization, node: Node, newer: Deployment) -> None:
+    """What was awaited from this node before is overtaken: a newer revision always wins."""
+    older = Target.objects.filter(
+        org=org, node=node, status=Target.Status.PENDING, deployment__revision__lt=newer.revision
+    )
+    older.update(status=Target.Status.SUPERSEDED)
+
+
+def _restarted(node: Node, target: Target, at: datetime) -> bool:
+    acknowledged = target.reported_at
+    return acknowledged is not None and node.started_at is not None and acknowledged < node.started_at <= at
+
+
+def _time(report: BundleReport, deployment: Deployment) -> datetime:
+    """When the node says it was, by a clock that is not ours: never before the deployment nor after now."""
+    now = timezone.now()
+    try:
+        at = datetime.fromtimestamp(report.at, UTC)
+    except (OverflowError, OSError):
+        return now
+    return max(deployment.created_at, min(at, now))

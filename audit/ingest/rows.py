@@ -1,165 +1,180 @@
-"""Events of the wire as rows of the table, and rows into the table."""
+"""Events of the wire as rows of the audit table. Pure: no database, no Redis.
+
+Nothing a client writes can keep an event out of the audit: texts that are too long are cut and say so, numbers are
+brought into range, and only an event without a usable id or kind is refused.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import json
+import math
+import re
 import uuid
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from django.db import connection
-
-from audit.kinds import KINDS
+from audit.kinds import KINDS, Source
 from cloudsignal import ids
 from cloudsignal.wire.audit import AuditEvent
 from cloudsignal.wire.codec import WireError
-from orgs.models import Organization
-from orgs.tenancy import platform_scope
 
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("ts", "timestamptz"),
     ("id", "uuid"),
-    ("org_id", "varchar"),
-    ("kind", "varchar"),
-    ("node", "varchar"),
-    ("session", "varchar"),
+    ("org_id", "text"),
+    ("kind", "text"),
+    ("node", "text"),
+    ("session", "text"),
     ("username", "text"),
     ("client_id", "text"),
     ("ip", "inet"),
     ("port", "int4"),
-    ("transport", "varchar"),
-    ("mqtt_version", "varchar"),
-    ("tls_version", "varchar"),
-    ("tls_cipher", "varchar"),
-    ("reason", "varchar"),
-    ("action", "varchar"),
+    ("transport", "text"),
+    ("mqtt_version", "text"),
+    ("tls_version", "text"),
+    ("tls_cipher", "text"),
+    ("reason", "text"),
+    ("action", "text"),
     ("topic", "text"),
     ("qos", "int2"),
     ("retain", "bool"),
     ("size", "int8"),
-    ("rule", "varchar"),
-    ("policy_digest", "varchar"),
+    ("rule", "text"),
+    ("policy_digest", "text"),
     ("count", "int8"),
-    ("actor", "varchar"),
-    ("target", "varchar"),
     ("details", "text"),
+    ("incarnation", "text"),
 )
-_NAMES = ", ".join(name for name, _ in COLUMNS)
-_COPY = f"COPY audit_incoming ({_NAMES}) FROM STDIN (FORMAT BINARY)"
-_TEMPORARY = (
-    "CREATE TEMPORARY TABLE IF NOT EXISTS audit_incoming ("
-    + ", ".join(f"{name} {kind}" for name, kind in COLUMNS)
-    + ") ON COMMIT DELETE ROWS"
-)
-_SELECTED = ", ".join("details::jsonb" if name == "details" else name for name, _ in COLUMNS)
-# A folded denial arrives again with a higher count, even twice within one batch: one row a key, the highest count.
-_MERGE = (
-    f"INSERT INTO audit_event ({_NAMES}) "
-    f"SELECT DISTINCT ON (ts, id) {_SELECTED} FROM audit_incoming ORDER BY ts, id, count DESC "
-    "ON CONFLICT (ts, id) DO UPDATE SET count = excluded.count WHERE audit_event.count < excluded.count"
-)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
-_FUTURE = timedelta(days=1)
+"""Name and PostgreSQL type of each element of a :data:`Row`. ``incarnation`` is counted, not stored with the event."""
 
 Row = tuple[Any, ...]
+TS, ID, ORG, NODE, COUNT, DETAILS, INCARNATION = (
+    [name for name, _ in COLUMNS].index(name)
+    for name in ("ts", "id", "org_id", "node", "count", "details", "incarnation")
+)
+
+TEXT_BYTES = 2_000
+"""Bytes of UTF-8 kept of username, client id and topic: an index row of PostgreSQL holds at most 2,704."""
+
+DETAILS_BYTES = 16_384
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST_US = (datetime(9999, 12, 31, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+"""The last time that is kept as it is, in microseconds since the epoch."""
+
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 
 
-def row_of(event: AuditEvent, *, node: str) -> Row:
-    """One event as a row in the order of :data:`COLUMNS`; raises :class:`WireError` when it cannot be one.
+def row_of(event: AuditEvent, *, node: str = "", incarnation: str = "") -> Row:
+    """One event of ``node`` as a row in the order of :data:`COLUMNS`.
 
-    Overlong texts of clients are cut, not refused: an attacker must not be able to keep an event out of the audit.
+    Raises :class:`WireError` when its id is no UUID, or its kind is none an edge may write: an administrative change
+    comes from a service, in its own transaction, and nobody who can write to Redis may make one up. A kind that is not
+    known here but has the form of one is kept: a newer edge may have sent it.
     """
     try:
         event_id = uuid.UUID(event.id)
-        at = _EPOCH + timedelta(microseconds=event.ts)
-    except (ValueError, OverflowError) as error:
-        raise WireError(f"the event's id or time is malformed: {error}") from error
-    if event.kind not in KINDS:
-        raise WireError(f"there is no event kind {event.kind[:40]!r}")
-    if not _EARLIEST <= at <= datetime.now(UTC) + _FUTURE:
-        raise WireError("the event's time is not of this world")
+    except ValueError as error:
+        raise WireError(f"an event has the id {event.id[:60]!r}, which is no UUID") from error
+    known = KINDS.get(event.kind)
+    if (known is None and not _KIND.match(event.kind)) or (known is not None and known.source is not Source.EDGE):
+        raise WireError(f"an edge may not write events of the kind {event.kind[:40]!r}")
+    return _row(event, event_id, node=node, incarnation=incarnation)
+
+
+def platform_row(*, key: str, at_ms: int, kind: str, reason: str, details: dict[str, str | int | float | bool]) -> Row:
+    """An event of the platform's own. The same ``key`` and time (milliseconds since the epoch) give the same row."""
+    event_id = uuid.uuid5(uuid.NAMESPACE_URL, f"cloudsignal:{key}")
+    event = AuditEvent(id=str(event_id), ts=at_ms * 1_000, kind=kind, reason=reason, details=details)
+    return _row(event, event_id, node="ingest", incarnation="")
+
+
+def merged(rows: Iterable[Row]) -> list[Row]:
+    """One row for each key, in the order of the keys: of several copies of a folded event the highest count."""
+    kept: dict[tuple[datetime, uuid.UUID], Row] = {}
+    for row in rows:
+        key = row[TS], row[ID]
+        there = kept.get(key)
+        if there is None or there[COUNT] < row[COUNT]:
+            kept[key] = row
+    return [kept[key] for key in sorted(kept)]
+
+
+def without_org(row: Row) -> Row:
+    """The row as one of the platform's log: the organization it names does not exist. Its name stays in ``details``."""
+    details = json.loads(row[DETAILS]) if row[DETAILS] else {}
+    details["org"] = row[ORG]
+    changed = list(row)
+    changed[ORG], changed[DETAILS] = None, json.dumps(details, ensure_ascii=False)
+    return tuple(changed)
+
+
+def days_of(rows: Iterable[Row]) -> set[date]:
+    """The days, in UTC, that the rows belong to."""
+    return {row[TS].date() for row in rows}
+
+
+def _row(event: AuditEvent, event_id: uuid.UUID, *, node: str, incarnation: str) -> Row:
+    more: dict[str, Any] = {}
+    microseconds = max(0, min(event.ts, LATEST_US))
+    if microseconds != event.ts:
+        more["ts"] = str(event.ts)
+    org: str | None = event.org
+    if not ids.ORG.match(event.org):
+        org = None
+        if event.org:
+            more["org"] = _cut(event.org, 64)
+    if len(event.reason) > 64:
+        more["reason"] = event.reason
+    if event.ip and _ip(event.ip) is None:
+        more["ip"] = event.ip
     return (
-        at,
+        EPOCH + timedelta(microseconds=microseconds),
         event_id,
-        event.org if ids.ORG.match(event.org) else None,
+        org,
         event.kind,
-        _text(event.node or node, 128),
-        _text(event.session, 64),
-        _text(event.username, 65_535),
-        _text(event.client_id, 65_535),
+        _cut(event.node or node, 128),
+        _cut(event.session, 64),
+        _bounded("username", event.username, more),
+        _bounded("client_id", event.client_id, more),
         _ip(event.ip),
         event.port if 0 <= event.port <= 65_535 else 0,
-        _text(event.transport, 16),
-        _text(event.mqtt_version, 16),
-        _text(event.tls_version, 16),
-        _text(event.tls_cipher, 64),
-        _text(event.reason, 64),
-        _text(event.action, 16),
-        _text(event.topic, 65_535),
+        _cut(event.transport, 16),
+        _cut(event.mqtt_version, 16),
+        _cut(event.tls_version, 16),
+        _cut(event.tls_cipher, 64),
+        _cut(event.reason, 64),
+        _cut(event.action, 16),
+        _bounded("topic", event.topic, more),
         event.qos if -1 <= event.qos <= 2 else -1,
         event.retain,
-        _whole(event.size, low=0),
-        _text(event.rule, 64),
-        _text(event.policy_digest, 71),
-        _whole(event.count, low=1),
-        "",
-        "",
-        _details(event),
+        max(0, min(event.size, 2**63 - 1)),
+        _cut(event.rule, 64),
+        _cut(event.policy_digest, 71),
+        max(1, min(event.count, 2**63 - 1)),
+        _details({**event.details, **more}) if event.details or more else None,
+        _cut(incarnation, 36),
     )
 
 
-def store(rows: Sequence[Row]) -> None:
-    """Write the rows in one transaction: binary COPY into a temporary table, then one insert that drops duplicates.
-
-    Rows of an organization that does not exist go to the platform's log. Raises ``django.db.Error`` untouched.
-    """
-    if not rows:
-        return
-    with platform_scope():
-        rows = _own(rows)
-        with connection.cursor() as cursor:
-            cursor.execute(_TEMPORARY)
-            cursor.execute("DELETE FROM audit_incoming")
-            with connection.wrap_database_errors, cursor.copy(_COPY) as copy:
-                copy.set_types([kind for _, kind in COLUMNS])
-                for row in rows:
-                    copy.write_row(row)
-            cursor.execute(_MERGE)
-
-
-def days_of(rows: Iterable[Row]) -> set[Any]:
-    """The days, in UTC, that the rows belong to."""
-    return {row[0].date() for row in rows}
-
-
-def platform_row(*, key: str, at_ms: int, kind: str, reason: str) -> Row:
-    """An event of the platform's own about the stream entry ``key``; the same entry gives the same row."""
-    at = _EPOCH + timedelta(milliseconds=at_ms)
-    if not _EARLIEST <= at <= datetime.now(UTC) + _FUTURE:
-        at = datetime.now(UTC)
-    event_id = str(uuid.uuid5(uuid.NAMESPACE_URL, key))
-    event = AuditEvent(id=event_id, ts=(at - _EPOCH) // timedelta(microseconds=1), kind=kind, reason="unreadable_entry")
-    event.details = {"entry": key, "error": reason[:200]}
-    return row_of(event, node="ingest")
-
-
-def _own(rows: Sequence[Row]) -> list[Row]:
-    named = {row[2] for row in rows if row[2] is not None}
-    there = set(Organization.objects.filter(pk__in=named).values_list("pk", flat=True)) if named else set()
-    return [row if row[2] in there or row[2] is None else (*row[:2], None, *row[3:]) for row in rows]
-
-
-def _text(value: str, limit: int) -> str:
+def _cut(value: str, characters: int) -> str:
     if "\0" in value:
-        value = value.replace("\0", "\ufffd")
-    return value[:limit]
+        value = value.replace("\0", "\ufffd")  # PostgreSQL has no U+0000
+    return value[:characters]
 
 
-def _whole(value: int, *, low: int) -> int:
-    return max(low, min(value, 2**63 - 1))
+def _bounded(name: str, value: str, more: dict[str, Any]) -> str:
+    """``value`` within :data:`TEXT_BYTES`; when it has to be cut, ``more`` tells how long it was."""
+    value = _cut(value, 65_535)
+    if len(value) * 4 <= TEXT_BYTES:
+        return value
+    data = value.encode()
+    if len(data) <= TEXT_BYTES:
+        return value
+    more[f"{name}_bytes"] = len(data)
+    return data[:TEXT_BYTES].decode(errors="ignore")
 
 
 def _ip(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -169,12 +184,16 @@ def _ip(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def _details(event: AuditEvent) -> str | None:
-    details: dict[str, Any] = dict(event.details)
-    if event.org and not ids.ORG.match(event.org):
-        details["org"] = event.org[:64]
-    if not details:
-        return None
-    finite = {_text(name, 64): value for name, value in list(details.items())[:50]}
-    text = json.dumps(finite, ensure_ascii=False, allow_nan=True).replace("\\u0000", "\\ufffd")
-    return json.dumps({"omitted": len(text)}) if len(text) > 16_384 or "NaN" in text or "Infinity" in text else text
+def _details(details: dict[str, Any]) -> str:
+    """JSON that ``jsonb`` takes: no U+0000, no infinities, at most 50 names and :data:`DETAILS_BYTES`."""
+    clean = {_cut(name, 64): _scalar(value) for name, value in list(details.items())[-50:]}
+    text = json.dumps(clean, ensure_ascii=False, allow_nan=False)
+    return text if len(text.encode()) <= DETAILS_BYTES else json.dumps({"omitted_bytes": len(text.encode())})
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, str):
+        return _cut(value, 1_000)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,5 +1,6 @@
 """What happened."""
 
 from audit.models.event import Event
+from audit.models.journal import Journal
 
-__all__ = ["Event"]
+__all__ = ["Event", "Journal"]

@@ -4,24 +4,59 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import connection
+from redis import Redis
 
+from acl.services.nodes import Heartbeats
+from acl.services.reports import apply_reports
 from audit.ingest.consumer import Ingest
+from audit.ingest.streams import CLAIM_IDLE_SECONDS
+from cloudsignal.health.alive import touch
 from cloudsignal.redis import client
 from cloudsignal.startup import require
+from cloudsignal.wire.report import BundleReport, Heartbeat
+
+
+class Nodes:
+    """What ``acl`` does with reports and heartbeats, as :class:`audit.ingest.consumer.Nodes` wants it."""
+
+    def __init__(self) -> None:
+        self._heartbeats = Heartbeats()
+
+    def report(self, reports: Sequence[BundleReport]) -> None:
+        """Turn bundle reports into targets."""
+        apply_reports(reports)
+
+    def look(self, redis: Redis) -> Sequence[Heartbeat]:
+        """Keep the nodes' rows true to their heartbeats."""
+        return self._heartbeats.look(redis)
 
 
 class Command(BaseCommand):
     """Runs one consumer. SIGTERM and SIGINT end it after the batch in hand; several may run side by side."""
 
     help = "Move audit events and node reports from Redis into PostgreSQL."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Both have good defaults."""
+        parser.add_argument("--name", default="", help="name of this consumer in its group (the host's name)")
+        parser.add_argument(
+            "--claim-idle",
+            type=float,
+            default=CLAIM_IDLE_SECONDS,
+            metavar="SECONDS",
+            help="take over what another consumer has held unfinished for so long (%(default)s)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until a signal comes."""
-        require("CLOUDSIGNAL_SECRET_KEY", "DATABASE_URL", "REDIS_URL")
+        require("DATABASE_URL", "REDIS_URL")
         stopping = threading.Event()
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -29,4 +64,8 @@ class Command(BaseCommand):
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-        Ingest(client()).run(stopping.is_set)
+        # One thread needs one connection, and a pool would wait longer and longer before it tries a server that was
+        # away: ingest keeps its own time.
+        connection.settings_dict["OPTIONS"].pop("pool", None)
+        ingest = Ingest(client(), Nodes(), name=options["name"], claim_idle=options["claim_idle"])
+        ingest.run(stopping, lambda: touch("ingest"))

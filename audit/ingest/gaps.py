@@ -1,0 +1,98 @@
+"""Whether everything that a node recorded has arrived.
+
+A heartbeat says how many events the running edge process had recorded at that moment. A minute later at least as many
+must be stored, not counting those that happened since. When fewer are, the stream is empty and nothing of it arrived
+between two looks, events were lost on the way (a deleted stream, a lost disk), and the platform's log says how many.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import connection
+
+from audit.ingest.rows import EPOCH, platform_row
+from audit.ingest.store import store
+from audit.kinds import AUDIT_GAP
+from audit.models import Journal
+from cloudsignal.wire.report import Heartbeat
+from orgs.tenancy import platform_scope
+
+SETTLE_SECONDS = 60.0
+"""How long after a heartbeat its events must have arrived, and how long they may then make no progress."""
+
+_SINCE = "SELECT count(*) FROM audit_event WHERE ts > %s AND ts < %s AND node = %s"
+_BEGIN = (
+    "INSERT INTO audit_journal (node, incarnation, stored, lost, first_at, last_at) "
+    "VALUES (%s, %s, 0, 0, now(), now()) ON CONFLICT DO NOTHING"
+)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """One heartbeat that is being waited for."""
+
+    beat: Heartbeat
+    due: float
+    missing: int | None = None
+
+
+class Gaps:
+    """Watches one heartbeat a node at a time. Several ingest processes may do so; the gap is told once."""
+
+    def __init__(self, *, settle: float = SETTLE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settle = settle
+        self._clock = clock
+        self._watched: dict[str, _Watch] = {}
+
+    def judge(self, beats: Sequence[Heartbeat], *, drained: Callable[[], bool]) -> int:
+        """Take new heartbeats, and judge those that are due; returns how many gaps were told.
+
+        ``drained`` says whether the stream holds nothing that is not stored yet.
+        """
+        now = self._clock()
+        for beat in beats:
+            watch = self._watched.get(beat.node)
+            if watch is None or watch.beat.incarnation != beat.incarnation:
+                self._watched[beat.node] = _Watch(beat, now + self._settle)
+        due = [watch for watch in self._watched.values() if watch.due <= now]
+        if not due or not drained():
+            return 0
+        return sum(self._look(watch, now) for watch in due)
+
+    def _look(self, watch: _Watch, now: float) -> bool:
+        missing, lost = _missing(watch.beat)
+        if missing > 0 and (watch.missing is None or missing < watch.missing):
+            watch.missing, watch.due = missing, now + self._settle
+            return False
+        del self._watched[watch.beat.node]
+        return missing > 0 and _tell(watch.beat, missing, lost)
+
+
+def _missing(beat: Heartbeat) -> tuple[int, int]:
+    """How many events of ``beat`` have not arrived, beyond those that the log was told of, and how many these are."""
+    at = EPOCH + timedelta(seconds=beat.at)
+    with platform_scope(), connection.cursor() as cursor:
+        journal = Journal.objects.filter(node=beat.node, incarnation=beat.incarnation).first()
+        cursor.execute(_SINCE, [at, at + timedelta(days=1), beat.node])
+        later = int(cursor.fetchone()[0])
+    stored, lost = (journal.stored, journal.lost) if journal else (0, 0)
+    return beat.sequence - lost - (stored - later), lost
+
+
+def _tell(beat: Heartbeat, missing: int, lost: int) -> bool:
+    """Write the gap to the platform's log; False when another process has done so meanwhile."""
+    row = platform_row(
+        key=f"gap/{beat.node}/{beat.incarnation}/{lost + missing}",
+        at_ms=int(beat.at * 1_000),
+        kind=AUDIT_GAP,
+        reason="gap",
+        details={"node": beat.node, "incarnation": beat.incarnation, "missing": missing, "recorded": beat.sequence},
+    )
+    with platform_scope(), connection.cursor() as cursor:
+        cursor.execute(_BEGIN, [beat.node, beat.incarnation])
+        told = Journal.objects.filter(node=beat.node, incarnation=beat.incarnation, lost=lost)
+        return bool(told.update(lost=lost + missing)) and store([row]) == 1

@@ -1,0 +1,156 @@
+"""The consumer group over the streams that ingest reads: what to work on next, and what is finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from cloudsignal.wire import keys
+
+GROUP = "ingest"
+READ_MAX = 60
+"""Entries of each stream that a round reads at most: 60 batches of up to 100 events."""
+CLAIM_IDLE_SECONDS = 10.0
+"""An entry that a consumer has held this long without finishing it is taken over by another."""
+CLAIM_SECONDS = 2.0
+"""How often to look for such entries."""
+DEAD_MAXLEN = 1_000
+"""Entries kept of those that were put aside, for each stream (approximate trimming)."""
+DEAD_BYTES = 1_048_576
+"""Bytes kept of such an entry."""
+
+STREAMS = (keys.AUDIT, keys.REPORTS)
+
+
+def dead(stream: str) -> str:
+    """The stream of entries put aside: fields ``b`` (the record), ``id`` (in ``stream``) and ``reason``."""
+    return f"{stream}:dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a stream."""
+
+    id: str
+    record: bytes
+    """Empty when the entry has no such field, or was deleted from the stream while it was pending."""
+    there: bool = True
+
+    @property
+    def at_ms(self) -> int:
+        """When it was added, in milliseconds since the epoch; ids are ``MILLISECONDS-NUMBER``."""
+        return min(int(self.id.partition("-")[0]), 2**53)
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """An entry that cannot be dealt with, and why."""
+
+    entry: Entry
+    reason: str
+
+
+@dataclass(slots=True)
+class Work:
+    """Entries of both streams, in the order they were added."""
+
+    audit: list[Entry] = field(default_factory=list)
+    reports: list[Entry] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.audit or self.reports)
+
+
+class Streams:
+    """One consumer of the group.
+
+    ``name`` is best the same after a restart: a process that comes back finds at once what its predecessor held when it
+    was killed. When two of one name meet the same entry, the key of the event keeps it from being stored twice.
+    """
+
+    def __init__(self, redis: Redis, name: str, *, claim_idle: float = CLAIM_IDLE_SECONDS) -> None:
+        self._redis = redis
+        self._name = name
+        self._claim_idle = int(claim_idle * 1_000)
+        self._joined = False
+        self._leftovers = True
+        self._claimed_at = 0.0
+
+    def again(self) -> None:
+        """Something failed: join anew, and begin with what is in hand but not finished."""
+        self._joined = False
+
+    def next(self, *, block: float) -> Work:
+        """What to do next; waits up to ``block`` seconds for something to arrive. Raises ``RedisError``."""
+        if not self._joined:
+            self._join()
+        if self._leftovers:
+            work = self._read("0", None)
+            self._leftovers = bool(work)
+            if work:
+                return work
+        return self._claim() or self._read(">", int(block * 1_000) or None)
+
+    def finish(self, stream: str, entries: Sequence[Entry], aside: Sequence[Aside] = ()) -> None:
+        """Acknowledge and delete what was committed, and keep copies of what was put aside: in one transaction."""
+        if not entries:
+            return
+        pipeline = self._redis.pipeline(transaction=True)
+        for one in aside:
+            body: dict[Any, Any] = {keys.FIELD: one.entry.record[:DEAD_BYTES], "id": one.entry.id, "reason": one.reason}
+            pipeline.xadd(dead(stream), body, maxlen=DEAD_MAXLEN, approximate=True)
+        names = [entry.id for entry in entries]
+        pipeline.xack(stream, GROUP, *names)
+        pipeline.xdel(stream, *names)
+        pipeline.execute()
+
+    def idle(self, stream: str) -> bool:
+        """Whether every entry of ``stream`` is finished, by whichever consumer."""
+        return cast(int, self._redis.xlen(stream)) == 0
+
+    def _join(self) -> None:
+        for stream in STREAMS:
+            try:
+                self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+        self._joined = self._leftovers = True
+
+    def _read(self, after: str, block: int | None) -> Work:
+        positions: dict[Any, Any] = dict.fromkeys(STREAMS, after)
+        answer = self._redis.xreadgroup(GROUP, self._name, positions, count=READ_MAX, block=block)
+        work = Work()
+        for stream, found in cast("list[tuple[bytes, list[Any]]]", answer or []):
+            (work.audit if stream.decode() == keys.AUDIT else work.reports).extend(_entry(one) for one in found)
+        return work
+
+    def _claim(self) -> Work:
+        """Now and then, take over what a consumer left behind that died."""
+        work = Work()
+        now = time.monotonic()
+        if now - self._claimed_at < CLAIM_SECONDS:
+            return work
+        full = False
+        for stream, into in ((keys.AUDIT, work.audit), (keys.REPORTS, work.reports)):
+            answer = self._redis.xautoclaim(stream, GROUP, self._name, self._claim_idle, count=READ_MAX)
+            found = cast("list[Any]", answer)[1]
+            into.extend(_entry(one) for one in found)
+            full = full or len(found) >= READ_MAX
+        if not full:
+            self._claimed_at = now
+        return work
+
+
+def _entry(raw: tuple[bytes, dict[bytes, bytes] | None] | tuple[None, None]) -> Entry:
+    name, fields = raw
+    if name is None:  # Redis 6.2 answers so for an entry that was claimed and is deleted
+        return Entry("0-0", b"", there=False)
+    if not fields:
+        return Entry(name.decode(), b"", there=False)
+    return Entry(name.decode(), fields.get(keys.FIELD.encode(), b""))

@@ -1,0 +1,71 @@
+"""What the tests of the audit make: organizations, people with a role, events, batches in the stream."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from redis import Redis
+
+from acl.models import Cluster
+from audit.ingest.rows import row_of
+from audit.ingest.store import store
+from cloudsignal.wire import keys
+from cloudsignal.wire.audit import BATCH_MAX, AuditBatch, AuditEvent, encode_batch, uuid7
+from orgs.access import Access
+from orgs.models import Organization, User
+from orgs.permissions import PERMISSIONS, Role
+from orgs.tenancy import platform_scope
+
+NODE = "edge-1"
+INCARNATION = "0193a6a0-0000-7000-8000-000000000001"
+
+
+def make_org(name: str = "Acme") -> Organization:
+    """An organization without policy or members."""
+    with platform_scope():
+        return Organization.objects.create(name=name, cluster=Cluster.objects.get(name="default"))
+
+
+def access_to(org: Organization, role: Role = Role.OWNER) -> Access:
+    """The access of somebody with ``role``, without a membership row."""
+    return Access(org, None, role, PERMISSIONS[role], "user:somebody@example.com", "192.0.2.1")
+
+
+def operator() -> User:
+    """A person of the platform's staff."""
+    return User.objects.create(email=f"{uuid.uuid4().hex}@example.com", is_operator=True)
+
+
+def event(
+    org: Organization | str = "", *, at: datetime | None = None, kind: str = "acl_denied", **more: Any
+) -> AuditEvent:
+    """One event at ``at`` (now)."""
+    seconds = time.time() if at is None else at.timestamp()
+    name = org if isinstance(org, str) else org.pk
+    return AuditEvent(id=uuid7(seconds), ts=round(seconds * 1_000_000), kind=kind, org=name, **more)
+
+
+def events(org: Organization | str, count: int, *, before: datetime, apart: timedelta, **more: Any) -> list[AuditEvent]:
+    """``count`` events, the newest at ``before``, ``apart`` from each other."""
+    return [event(org, at=before - apart * number, **more) for number in range(count)]
+
+
+def put(redis: Redis, *found: AuditEvent, node: str = NODE, incarnation: str = INCARNATION) -> None:
+    """Add the events to the stream as an edge does."""
+    for start in range(0, len(found), BATCH_MAX):
+        batch = AuditBatch(node=node, incarnation=incarnation, events=list(found[start : start + BATCH_MAX]))
+        redis.xadd(keys.AUDIT, {keys.FIELD: encode_batch(batch)})
+
+
+def keep(found: Iterable[AuditEvent]) -> None:
+    """Store events without going through the stream."""
+    store([row_of(one, node=NODE) for one in found])
+
+
+def now() -> datetime:
+    """The present time."""
+    return datetime.now(UTC)

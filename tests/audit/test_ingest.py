@@ -1,0 +1,357 @@
+"""From the stream into the table: once each, the whole of it, and nothing in the way of the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.db import ProgrammingError, connection, transaction
+from redis import Redis
+
+from audit.ingest.consumer import Ingest
+from audit.ingest.streams import GROUP, dead
+from audit.models import Event, Journal
+from audit.services import partitions
+from cloudsignal.wire import keys
+from cloudsignal.wire.audit import AuditBatch, AuditEvent, encode_batch
+from cloudsignal.wire.codec import encode
+from orgs.models import Organization
+from orgs.tenancy import org_scope, platform_scope
+from tests.audit.making import INCARNATION, NODE, event, make_org, now, put
+
+pytestmark = pytest.mark.django_db
+
+
+def stored() -> list[Event]:
+    with platform_scope():
+        return list(Event.objects.order_by("ts", "id"))
+
+
+def test_an_event_arrives_with_every_field(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    sent = event(
+        org,
+        node=NODE,
+        session="0193a6a0-0000-7000-8000-00000000000a",
+        username="sensor",
+        client_id="c-1",
+        ip="2001:db8::1",
+        port=51_234,
+        transport="mqtts",
+        mqtt_version="5",
+        tls_version="TLSv1.3",
+        tls_cipher="TLS_AES_256_GCM_SHA384",
+        reason="no_rule",
+        action="publish",
+        topic="plant/ä/温度",
+        qos=1,
+        retain=True,
+        size=312,
+        rule="none",
+        policy_digest="sha256:" + "0" * 64,
+        count=3,
+        details={"seconds": 1.5, "clean": True, "holes": "a/#"},
+    )
+    put(redis, sent)
+    ingest.round(block=0)
+    [row] = stored()
+    assert (row.ts - now()).total_seconds() == pytest.approx(0, abs=30)
+    assert str(row.id) == sent.id
+    assert row.org_id == org.pk
+    same = [field.name for field in dataclasses.fields(AuditEvent) if field.name not in {"id", "ts", "org"}]
+    assert {name: getattr(row, name) for name in same} == {name: getattr(sent, name) for name in same}
+
+
+def test_what_is_stored_is_acknowledged_and_deleted(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    put(redis, *(event(org) for _ in range(250)))
+    assert ingest.round(block=0) == 3
+    assert len(stored()) == 250
+    assert redis.xlen(keys.AUDIT) == 0
+    assert redis.xpending(keys.AUDIT, GROUP)["pending"] == 0
+
+
+def test_delivered_again_nothing_is_doubled(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    sent = [event(org) for _ in range(120)]
+    for _ in range(3):
+        put(redis, *sent)
+        ingest.round(block=0)
+    assert len(stored()) == 120
+    assert ingest.counters.events == 120
+    assert ingest.counters.repeated == 240
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after the other"])
+@pytest.mark.parametrize("counts", [(1, 7, 4), (7, 4, 1), (1, 4, 7)])
+def test_of_a_folded_event_the_highest_count_stays(
+    redis: Redis, ingest: Ingest, org: Organization, counts: tuple[int, ...], together: bool
+) -> None:
+    first = event(org)
+    for count in counts:
+        put(redis, dataclasses.replace(first, count=count))
+        if not together:
+            ingest.round(block=0)
+    ingest.round(block=0)
+    assert [row.count for row in stored()] == [7]
+
+
+def test_an_unfinished_batch_of_a_dead_consumer_is_taken_over(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    ingest.round(block=0)
+    put(redis, event(org))
+    redis.xreadgroup(GROUP, "dead", {keys.AUDIT: ">"})
+    assert stored() == []
+    ingest._streams._claimed_at = 0.0  # it looks for such entries every two seconds
+    time.sleep(0.02)
+    ingest.round(block=0)
+    assert len(stored()) == 1
+    assert redis.xlen(keys.AUDIT) == 0
+
+
+def test_a_consumer_that_comes_back_begins_with_what_it_held(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    ingest.round(block=0)
+    put(redis, event(org))
+    redis.xreadgroup(GROUP, "test", {keys.AUDIT: ">"})
+    Ingest(redis, ingest._nodes, name="test", claim_idle=3600).round(block=0)
+    assert len(stored()) == 1
+
+
+def test_a_stream_that_was_deleted_is_joined_again(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    ingest.round(block=0)
+    redis.flushall()
+    with pytest.raises(Exception, match="NOGROUP"):
+        ingest.round(block=0)
+    ingest._streams.again()
+    put(redis, event(org))
+    ingest.round(block=0)
+    assert len(stored()) == 1
+
+
+# --- whose event it is ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "org_nosuchorgzzz", "org_UPPER", "x" * 70_000, "org_\0"])
+def test_an_unknown_organization_goes_to_the_platforms_log(
+    redis: Redis, ingest: Ingest, org: Organization, name: str
+) -> None:
+    put(redis, event(name), event(org))
+    ingest.round(block=0)
+    with platform_scope():
+        [row] = Event.objects.filter(org_id=None)
+    assert (row.details or {}).get("org", "") == name[:64].replace("\0", "\ufffd")
+    with org_scope(org.pk):
+        assert Event.objects.count() == 1
+
+
+def test_a_tenant_sees_its_own_events_only(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    other = make_org("Other")
+    put(redis, event(org, topic="mine"), event(other, topic="theirs"), event("", topic="nobody's"))
+    ingest.round(block=0)
+    with org_scope(org.pk):
+        assert [row.topic for row in Event.objects.all()] == ["mine"]
+    assert Event.objects.count() == 0, "outside every scope there is nothing to see"
+
+
+def test_the_application_may_neither_change_nor_delete_an_event(
+    redis: Redis, ingest: Ingest, org: Organization
+) -> None:
+    put(redis, event(org))
+    ingest.round(block=0)
+    for statement in ("DELETE FROM audit_event", "UPDATE audit_event SET topic = 'x'", "TRUNCATE audit_event"):
+        with (
+            pytest.raises(ProgrammingError, match="permission denied"),
+            transaction.atomic(),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+
+
+# --- what is wrong --------------------------------------------------------------------------------------------------
+
+MALFORMED = {
+    "no MessagePack": b"\xc1\xff",
+    "empty": b"",
+    "a number": encode(7),
+    "another version": encode(AuditBatch(node=NODE, incarnation="", events=[], v=9)),
+    "cut short": encode_batch(AuditBatch(NODE, INCARNATION, [AuditEvent(id=str(uuid.uuid4()), ts=1, kind="connect")]))[
+        :-3
+    ],
+    "wrong types": encode({"node": 1, "incarnation": [], "events": "x", "v": 1}),
+    "deeply nested": b"\x91" * 100_000 + b"\x00",
+    "no UTF-8": b"\x81\xa4node\xa2\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("blob", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_entry_is_put_aside_and_holds_nothing_up(
+    redis: Redis, ingest: Ingest, org: Organization, blob: bytes
+) -> None:
+    put(redis, event(org))
+    name = redis.xadd(keys.AUDIT, {keys.FIELD: blob}).decode()  # type: ignore[union-attr]
+    put(redis, event(org))
+    ingest.round(block=0)
+    assert redis.xlen(keys.AUDIT) == 0
+    [(_, aside)] = redis.xrange(dead(keys.AUDIT))  # type: ignore[misc]
+    assert (aside[b"id"].decode(), aside[b"b"]) == (name, blob)
+    assert aside[b"reason"]
+    with platform_scope():
+        [note] = Event.objects.filter(org_id=None)
+        assert Event.objects.filter(org_id=org.pk).count() == 2
+    assert note.kind == "audit.unreadable"
+    assert note.details["entry"] == name
+
+
+def test_an_entry_without_a_record_is_put_aside(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    redis.xadd(keys.AUDIT, {"other": b"x"})
+    ingest.round(block=0)
+    assert [row.kind for row in stored()] == ["audit.unreadable"]
+    assert redis.xlen(keys.AUDIT) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": "not-a-uuid"},
+        {"kind": "org.deleted"},
+        {"kind": "audit.gap"},
+        {"kind": "A b"},
+        {"kind": ""},
+        {"kind": "x" * 41},
+    ],
+    ids=str,
+)
+def test_an_event_that_no_edge_may_write_is_put_aside_and_its_batch_is_stored(
+    redis: Redis, ingest: Ingest, org: Organization, changes: dict[str, str]
+) -> None:
+    put(redis, event(org), dataclasses.replace(event(org), **changes), event(org))  # type: ignore[arg-type]
+    ingest.round(block=0)
+    with platform_scope():
+        assert {row.kind for row in Event.objects.filter(org_id=org.pk)} == {"acl_denied"}
+        assert Event.objects.filter(org_id=org.pk).count() == 2
+        assert [row.kind for row in Event.objects.filter(org_id=None)] == ["audit.unreadable"]
+    assert redis.xlen(dead(keys.AUDIT)) == 1
+
+
+def test_a_kind_of_a_newer_edge_is_kept(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    put(redis, event(org, kind="quota_warning"))
+    ingest.round(block=0)
+    assert [row.kind for row in stored()] == ["quota_warning"]
+
+
+def test_the_same_malformed_entry_is_told_once(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    """A process killed between the commit and the acknowledgement reads it again."""
+    redis.xadd(keys.AUDIT, {keys.FIELD: b"\xc1"}, id="1700000000000-1")
+    ingest.round(block=0)
+    redis.flushall()
+    ingest._streams.again()
+    redis.xadd(keys.AUDIT, {keys.FIELD: b"\xc1"}, id="1700000000000-1")
+    ingest.round(block=0)
+    assert len(stored()) == 1
+
+
+def test_what_is_put_aside_is_bounded(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    redis.xadd(keys.AUDIT, {keys.FIELD: b"\xc1" * 3_000_000})
+    pipeline = redis.pipeline()
+    for _ in range(1_500):
+        pipeline.xadd(keys.AUDIT, {keys.FIELD: b"\xc1"})
+    pipeline.execute()
+    while ingest.round(block=0):
+        pass
+    assert redis.xlen(dead(keys.AUDIT)) <= 1_200  # type: ignore[operator]
+    assert redis.memory_usage(dead(keys.AUDIT), samples=0) < 2_500_000  # type: ignore[operator]
+
+
+# --- huge and strange values ----------------------------------------------------------------------------------------
+
+STRANGE = {
+    "long topic": {"topic": "ä" * 65_000},
+    "long client id": {"client_id": "\U0001f600" * 16_000},
+    "long username": {"username": "u" * 65_535},
+    "long everything": dict.fromkeys(
+        ("node", "session", "transport", "mqtt_version", "tls_version", "tls_cipher", "reason", "action", "rule"),
+        "y" * 70_000,
+    ),
+    "NUL": {"topic": "a\0b", "client_id": "\0", "reason": "\0\0", "details": {"a\0": "b\0"}},
+    "numbers": {"port": -1, "qos": 300, "size": 2**64 - 1, "count": 0},
+    "negative numbers": {"port": 70_000, "qos": -9, "size": -(2**63), "count": -5},
+    "no IP": {"ip": "300.1.2.3; DROP TABLE"},
+    "zone": {"ip": "fe80::1%eth0"},
+    "bidi and combining": {"topic": "\u202e\u0301\ufeff\u2028\uffff", "client_id": "e\u0301"},
+    "floats": {"details": {"a": float("nan"), "b": float("inf"), "c": -0.0, "d": 1e308, "e": "NaN"}},
+    "many details": {"details": {f"name {number}": "v" * 2_000 for number in range(500)}},
+    "big integers": {"details": {"a": 2**64 - 1, "b": -(2**63)}},
+}
+
+
+@pytest.mark.parametrize("values", STRANGE.values(), ids=STRANGE)
+def test_nothing_a_client_sends_keeps_an_event_out(
+    redis: Redis, ingest: Ingest, org: Organization, values: dict[str, object]
+) -> None:
+    sent = event(org, **values)
+    put(redis, sent)
+    ingest.round(block=0)
+    with org_scope(org.pk):
+        [row] = Event.objects.all()
+    assert str(row.id) == sent.id
+    assert redis.xlen(dead(keys.AUDIT)) == 0
+    for name in ("topic", "client_id", "username"):
+        assert len(getattr(row, name).encode()) <= 2_000
+
+
+def test_a_text_that_was_cut_says_how_long_it_was(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    put(redis, event(org, topic="ä" * 3_000, reason="r" * 80))
+    ingest.round(block=0)
+    [row] = stored()
+    assert row.topic == "ä" * 1_000
+    assert row.details == {"topic_bytes": 6_000, "reason": "r" * 80}
+
+
+@pytest.mark.parametrize("ts", [0, -1, 1, 2**62, -(2**63), 2**63 - 1, 253_402_300_800_000_000])
+def test_an_absurd_time_goes_to_the_default_partition(redis: Redis, ingest: Ingest, org: Organization, ts: int) -> None:
+    put(redis, dataclasses.replace(event(org), ts=ts), event(org))
+    ingest.round(block=0)
+    assert len(stored()) == 2
+    [odd] = [row for row in stored() if abs(row.ts - now()) > timedelta(days=365)]
+    assert partition_of(ts=odd.ts) == "audit_event_default"
+    assert (odd.details or {}).get("ts") == (None if ts in {0, 1} else str(ts))
+
+
+@pytest.mark.parametrize("days", [0, -1, -20, 1])
+def test_a_day_near_today_gets_a_partition(redis: Redis, ingest: Ingest, org: Organization, days: int) -> None:
+    at = now() + timedelta(days=days)
+    put(redis, event(org, at=at))
+    ingest.round(block=0)
+    [row] = stored()
+    assert partition_of(ts=row.ts) == f"audit_event_{at:%Y%m%d}"
+
+
+def test_a_far_day_gets_no_partition_until_somebody_makes_it(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    at = now() - timedelta(days=60)
+    put(redis, event(org, at=at))
+    ingest.round(block=0)
+    [row] = stored()
+    assert partition_of(ts=row.ts) == "audit_event_default"
+    assert partitions.ensure([at.date()]) == 1
+    assert partition_of(ts=row.ts) == f"audit_event_{at:%Y%m%d}"
+
+
+def partition_of(*, ts: object) -> str:
+    with platform_scope(), connection.cursor() as cursor:
+        cursor.execute("SELECT tableoid::regclass::text FROM audit_event WHERE ts = %s", [ts])
+        return str(cursor.fetchone()[0])
+
+
+# --- counting -------------------------------------------------------------------------------------------------------
+
+
+def test_distinct_events_of_a_run_are_counted_in_the_transaction_that_stores_them(
+    redis: Redis, ingest: Ingest, org: Organization
+) -> None:
+    sent = [event(org) for _ in range(30)]
+    put(redis, *sent)
+    put(redis, *sent[:10])
+    ingest.round(block=0)
+    put(redis, *(dataclasses.replace(one, count=2) for one in sent))
+    put(redis, event(org), incarnation="another")
+    ingest.round(block=0)
+    assert {row.incarnation: row.stored for row in Journal.objects.all()} == {INCARNATION: 30, "another": 1}
