@@ -7,10 +7,9 @@ and single inner pieces (``*x*``) by look-ups of its own parts; only globs of an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from acl.policy import globs
-from acl.policy.levels import mask
 from acl.policy.model import Identity, Who
 
 _Pieces = dict[int, dict[str, list[int]]]
@@ -19,16 +18,17 @@ _WORTH_A_MASK = 64
 
 
 class Audience:
-    """The ``who`` of a sequence of rules, with the bits that each one stands for."""
+    """The ``who`` of a sequence of rules, with the ranks that each one stands for."""
 
-    def __init__(self, who_of_bit: Sequence[Who]) -> None:
-        bits: dict[Who, list[int]] = defaultdict(list)
-        for bit, who in enumerate(who_of_bit):
-            bits[who].append(bit)
-        self._who = list(bits)
-        self._bits = list(bits.values())
-        self._masks = [mask(some) if len(some) >= _WORTH_A_MASK else 0 for some in self._bits]
-        self._everyone = mask(bit for who, some in bits.items() if who.is_everyone for bit in some)
+    def __init__(self, who_of_rank: Sequence[Who], mask: Callable[[Iterable[int]], int]) -> None:
+        self._mask = mask
+        ranks: dict[Who, list[int]] = defaultdict(list)
+        for rank, who in enumerate(who_of_rank):
+            ranks[who].append(rank)
+        self._who = list(ranks)
+        self._ranks = list(ranks.values())
+        self._masks = [mask(some) if len(some) >= _WORTH_A_MASK else 0 for some in self._ranks]
+        self._everyone = mask(rank for who, some in ranks.items() if who.is_everyone for rank in some)
         self._exact: dict[str, list[int]] = defaultdict(list)
         self._prefixes: _Pieces = defaultdict(lambda: defaultdict(list))
         self._suffixes: _Pieces = defaultdict(lambda: defaultdict(list))
@@ -63,8 +63,8 @@ class Audience:
                 if self._masks[number]:
                     admitted |= self._masks[number]
                 else:
-                    few += self._bits[number]
-        return admitted | mask(few)
+                    few += self._ranks[number]
+        return admitted | self._mask(few)
 
     def _by_username(self, username: str) -> Iterator[int]:
         """The numbers of all ``who`` with a username glob that matches, some of them more than once."""

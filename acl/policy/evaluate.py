@@ -103,19 +103,20 @@ def _entries(policy: Policy, identity: Identity, action: Literal["pub", "sub"], 
 def _gap(asked: Levels, met: Sequence[Entry]) -> Decision | None:
     """The denial when the allow rules leave out a part of ``asked``, or ``None`` when they cover it.
 
-    The parts left out are tried from the shortest topics down. One that no rule speaks of at all is named first;
-    otherwise the deny rule that decides the first of them is.
+    A part that no rule speaks of is named first, the shortest one; otherwise the deny rule that decides the shortest
+    part left out.
     """
-    gap: Decision | None = None
-    for topic in representatives(asked, [levels for _, levels in met]):
-        deciders = [rule for rule, levels in met if matches(levels, topic)]
-        if any(rule.effect is Effect.ALLOW for rule in deciders):
-            continue
-        part = join([PLUS if level == FRESH else level for level in topic])
-        if not deciders:
-            return verdicts.uncovered(None, part)
-        gap = gap or verdicts.uncovered(deciders[0], part)
-    return gap
+    topics = list(representatives(asked, [levels for _, levels in met]))
+    deciders = [[rule for rule, levels in met if matches(levels, topic)] for topic in topics]
+    if not any(deciders):
+        return verdicts.undecided()
+    for topic, rules in zip(topics, deciders, strict=True):
+        if not rules:
+            return verdicts.uncovered(join([PLUS if level == FRESH else level for level in topic]))
+    for rules in deciders:
+        if all(rule.effect is Effect.DENY for rule in rules):
+            return verdicts.not_allowed(rules[0])
+    return None
 
 
 def _grant(asked: Levels, met: Sequence[Entry]) -> Decision:

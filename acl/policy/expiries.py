@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
-from acl.policy.levels import mask
 from acl.policy.model import as_utc
 
 _BLOCK = 64
@@ -17,12 +16,13 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 class Expiries:
     """The bits that expire, by time. ``live`` is constant between two expiries, so it is kept until the next one."""
 
-    def __init__(self, expires_of_bit: Sequence[datetime | None]) -> None:
-        ending = sorted((expires, bit) for bit, expires in enumerate(expires_of_bit) if expires is not None)
-        self._all = (1 << len(expires_of_bit)) - 1
+    def __init__(self, expires_of_rank: Sequence[datetime | None], mask: Callable[[Iterable[int]], int]) -> None:
+        ending = sorted((expires, rank) for rank, expires in enumerate(expires_of_rank) if expires is not None)
+        self._mask = mask
+        self._all = (1 << len(expires_of_rank)) - 1
         self._times = [expires for expires, _ in ending]
-        self._bits = [bit for _, bit in ending]
-        self._blocks = [mask(self._bits[at : at + _BLOCK]) for at in range(0, len(ending), _BLOCK)]
+        self._ranks = [rank for _, rank in ending]
+        self._blocks = [mask(self._ranks[at : at + _BLOCK]) for at in range(0, len(ending), _BLOCK)]
         self._window = (_EVER, _EVER, self._all)
 
     def __bool__(self) -> bool:
@@ -37,7 +37,7 @@ class Expiries:
         gone = bisect_right(self._times, now)
         start = self._times[gone - 1] if gone else _NEVER
         end = self._times[gone] if gone < len(self._times) else _EVER
-        alive = self._all & ~mask(self._bits[:gone])
+        alive = self._all ^ self._mask(self._ranks[:gone])
         self._window = (start, end, alive)
         return alive
 
@@ -45,7 +45,7 @@ class Expiries:
         """The first time at which one of the bits ``among`` expires."""
         for number, block in enumerate(self._blocks):
             if block & among:
-                for at in range(number * _BLOCK, len(self._bits)):
-                    if among >> self._bits[at] & 1:
+                for at in range(number * _BLOCK, len(self._ranks)):
+                    if among & self._mask(self._ranks[at : at + 1]):
                         return self._times[at]
         return None

@@ -1,36 +1,43 @@
 """Filters as columns of bits: one bit per filter, one set of masks per topic level.
 
-Asking which of ``n`` filters match a topic is then one dictionary look-up and one AND of ``n``-bit integers per level,
+Asking which of ``n`` filters match a topic is one dictionary look-up and one AND of ``n``-bit integers per level,
 whatever the filters are: a topic of ``h`` levels costs ``h * n / 64`` word operations and never more. A trie is as fast
 on friendly filters but visits up to ``2 ** h`` nodes on hostile ones (every subset of ``+``).
 
-Memory is linear in the filters. A mask takes ``n / 8`` bytes, so a literal that only a few filters name has no mask:
-it has a *bucket*, the few bits themselves. Those filters pass the AND as unsure, and count only when a bucket that the
-topic hits confirms them.
+A mask takes ``n / 8`` bytes, so a literal that only a few filters name has no mask; it has a *bucket*, the filters
+themselves. That keeps memory linear. A filter with such a rare literal passes the ANDs of that level as *unsure*, and
+counts only when a bucket names it and its literals agree. Unsure filters have the high bits: the masks of a topic are
+then as short as the sure filters are few, because an AND is as long as its shorter side.
+
+Filters are known outside by their *rank*, their place in the order of the rules; ``first``, ``last`` and ``before``
+turn masks into ranks and back.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from acl.policy.templates import Pattern, Template
-from acl.policy.topics import HASH, PLUS, is_hidden
+from acl.policy.topics import HASH, MAX_LEVELS, PLUS, is_hidden
 
-MAX_BUCKET = 8
-MASK_FROM = 1024
+MAX_BUCKET = 4
+BUCKETS_FROM = 1024
 """From this many filters on, masks cost enough for buckets to pay."""
-
-Hits = dict[str, int | tuple[int, ...]]
-Overlay = dict[str, int]
+MAX_BUCKET_LEVELS = 16
+"""Deeper filters take masks always: confirming one costs a step per level."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One level. ``hits`` maps a literal to the filters that take it there (a mask, or a bucket)."""
+    """One level of all filters."""
 
-    hits: Hits
+    hits: dict[str, int]
+    """By literal: the filters that take it here."""
+    buckets: dict[str, tuple[int, ...]]
+    """By literal that few filters name: those filters. They are unsure until they are confirmed."""
     default: int
     """Filters that take a level nobody names: ``+``, a ``#`` at or above, and the unsure ones."""
     wild: int
@@ -44,106 +51,169 @@ class Column:
 
 
 class Columns:
-    """The filters ``patterns``, by level. Bits are numbered in the order given."""
+    """The filters ``patterns``, by level. Their rank is their place in ``patterns``."""
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self.size = len(patterns)
-        self.all = (1 << self.size) - 1
-        self._max_bucket = min(MAX_BUCKET, self.size // MASK_FROM)
+        rare = self._rare_literals(patterns)
+        unsure = {
+            rank
+            for rank, pattern in enumerate(patterns)
+            if rare and _can_be_unsure(pattern) and not rare.isdisjoint(enumerate(pattern))
+        }
+        self._sure_ranks = [rank for rank in range(self.size) if rank not in unsure]
+        self._unsure_ranks = sorted(unsure)
+        self.sure_size = len(self._sure_ranks)
+        self._bit_of_rank = [0] * self.size
+        for bit, rank in enumerate(self._sure_ranks + self._unsure_ranks):
+            self._bit_of_rank[rank] = bit
         prefixes = [pattern[:-1] if pattern[-1] == HASH else pattern for pattern in patterns]
         self.depth = max(map(len, prefixes), default=0)
-        self.checks: dict[int, tuple[tuple[int, str], ...]] = {}
-        """What a bucket's filter must have at its rare levels: ``(level, literal)``."""
+        self._shapes = {rank: _shape(patterns[rank]) for rank in unsure}
         self._ends(patterns, prefixes)
-        self.columns = self._columns(prefixes)
-        self.leading_wild = mask(at for at, pattern in enumerate(patterns) if pattern[0] in (PLUS, HASH))
-        self.hidden = mask(
-            at for at, pattern in enumerate(patterns) if isinstance(pattern[0], str) and is_hidden(pattern[0])
+        self.columns = self._columns(prefixes, rare, unsure)
+        self._buckets = [column.buckets for column in self.columns]
+        self.has_unsure = bool(unsure)
+        self.leading_exact = self.mask(rank for rank, pattern in enumerate(patterns) if pattern[0] not in (PLUS, HASH))
+        self.hidden = self.mask(
+            rank for rank, pattern in enumerate(patterns) if isinstance(pattern[0], str) and is_hidden(pattern[0])
         )
-        self.final = self._sure_ends()
+
+    def mask(self, ranks: Iterable[int]) -> int:
+        """The bits of the filters with these ranks."""
+        return mask(map(self._bit_of_rank.__getitem__, ranks))
+
+    def bit(self, rank: int) -> int:
+        """The mask of one filter."""
+        return 1 << self._bit_of_rank[rank]
+
+    def first(self, bits: int) -> int:
+        """The lowest rank among ``bits``, which are not empty."""
+        low = (bits & -bits).bit_length() - 1
+        if not self._unsure_ranks:
+            return low
+        if low >= self.sure_size:
+            return self._unsure_ranks[low - self.sure_size]
+        rank, high = self._sure_ranks[low], bits >> self.sure_size
+        return min(rank, self._unsure_ranks[(high & -high).bit_length() - 1]) if high else rank
+
+    def last(self, bits: int) -> int:
+        """The highest rank among ``bits``, which are not empty."""
+        high, low = bits >> self.sure_size, bits & ((1 << self.sure_size) - 1)
+        ranks = [self._unsure_ranks[high.bit_length() - 1]] if high else []
+        return max(ranks + ([self._sure_ranks[low.bit_length() - 1]] if low else []))
+
+    def before(self, rank: int) -> int:
+        """The bits of all filters with a lower rank."""
+        sure = bisect_left(self._sure_ranks, rank)
+        return ((1 << (rank - sure)) - 1 << self.sure_size) | ((1 << sure) - 1)
+
+    def _rare_literals(self, patterns: Sequence[Pattern]) -> set[tuple[int, str | Template]]:
+        """The ``(level, literal)`` that so few filters name that a bucket holds them."""
+        if self.size < BUCKETS_FROM:
+            return set()
+        counts = Counter(place for pattern in patterns if _can_be_unsure(pattern) for place in enumerate(pattern))
+        return {place for place, count in counts.items() if count <= MAX_BUCKET and place[1] not in (PLUS, HASH)}
 
     def _ends(self, patterns: Sequence[Pattern], prefixes: Sequence[Pattern]) -> None:
-        """``ends[h]``: filters that take a topic of ``h`` levels. ``reaching[h]``: of ``h`` levels or more."""
+        """``ends[h]``: filters that take topics of ``h`` levels. ``reaching[h]``: topics of ``h`` levels or more."""
         plain: dict[int, list[int]] = defaultdict(list)
         open_ended: dict[int, list[int]] = defaultdict(list)
-        for at, (pattern, prefix) in enumerate(zip(patterns, prefixes, strict=True)):
-            (open_ended if pattern[-1] == HASH else plain)[len(prefix)].append(at)
-        hashes = mask(at for ended in open_ended.values() for at in ended)
-        below, above = 0, self.all
+        for rank, (pattern, prefix) in enumerate(zip(patterns, prefixes, strict=True)):
+            (open_ended if pattern[-1] == HASH else plain)[len(prefix)].append(rank)
+        hashes = self.mask(rank for ended in open_ended.values() for rank in ended)
+        below, above = 0, (1 << self.size) - 1
         self.ends: list[int] = []
         self.reaching: list[int] = []
         self.past_hash: list[int] = []
         for length in range(self.depth + 2):
-            below |= mask(open_ended[length])
-            exactly = mask(plain[length])
+            below |= self.mask(open_ended[length])
+            exactly = self.mask(plain[length])
             self.past_hash.append(below)
             self.ends.append(exactly | below)
             self.reaching.append(above | hashes)
             above &= ~exactly
+        self.ends += [hashes] * (MAX_LEVELS - self.depth)
+        self.reaching += [hashes] * (MAX_LEVELS - self.depth)
 
-    def _columns(self, prefixes: Sequence[Pattern]) -> list[Column]:
+    def _columns(
+        self, prefixes: Sequence[Pattern], rare: set[tuple[int, str | Template]], unsure: set[int]
+    ) -> list[Column]:
         literals: list[dict[str, list[int]]] = [defaultdict(list) for _ in range(self.depth)]
+        buckets: list[dict[str, list[int]]] = [defaultdict(list) for _ in range(self.depth)]
         templates: list[dict[Template, list[int]]] = [defaultdict(list) for _ in range(self.depth)]
-        for at, prefix in enumerate(prefixes):
+        for rank, prefix in enumerate(prefixes):
             for level, wanted in enumerate(prefix):
                 if isinstance(wanted, Template):
-                    templates[level][wanted].append(at)
+                    templates[level][wanted].append(rank)
+                elif rank in unsure and (level, wanted) in rare:
+                    buckets[level][wanted].append(rank)
                 else:
-                    literals[level][wanted].append(at)
-        rare: dict[int, list[tuple[int, str]]] = defaultdict(list)
-        columns = [self._column(level, literals[level], templates[level], rare) for level in range(self.depth)]
-        self.checks = {at: tuple(checks) for at, checks in rare.items()}
-        return columns
+                    literals[level][wanted].append(rank)
+        return [self._column(*parts) for parts in zip(range(self.depth), literals, buckets, templates, strict=True)]
 
     def _column(
         self,
         level: int,
         literals: Mapping[str, list[int]],
+        buckets: Mapping[str, list[int]],
         templates: Mapping[Template, list[int]],
-        rare: dict[int, list[tuple[int, str]]],
     ) -> Column:
-        wild = mask(literals.get(PLUS, ())) | self.past_hash[level]
-        buckets = {
-            literal: tuple(bits)
-            for literal, bits in literals.items()
-            if len(bits) <= self._max_bucket and literal != PLUS
-        }
-        for literal, bucket in buckets.items():
-            for at in bucket:
-                rare[at].append((level, literal))
-        unsure = mask(at for bits in buckets.values() for at in bits)
+        wild = self.mask(literals.get(PLUS, ())) | self.past_hash[level]
+        unsure = self.mask(rank for bucket in buckets.values() for rank in bucket)
         default = wild | unsure
-        hits: Hits = dict(buckets)
-        for literal, bits in literals.items():
-            if literal not in buckets and literal != PLUS:
-                hits[literal] = mask(bits) | default
         return Column(
-            hits=hits,
+            hits={literal: self.mask(ranks) | default for literal, ranks in literals.items() if literal != PLUS},
+            buckets={literal: tuple(ranks) for literal, ranks in buckets.items()},
             default=default,
             wild=wild,
             deep=self.reaching[level + 1],
             unsure=unsure,
-            templates=tuple((template, mask(bits)) for template, bits in templates.items()),
+            templates=tuple((template, self.mask(ranks)) for template, ranks in templates.items()),
         )
 
-    def _sure_ends(self) -> list[int]:
-        """``final[h]``: filters that take a topic of ``h`` levels and have no unsure level within them."""
-        final, unsure = [], 0
-        for length, ends in enumerate(self.ends):
-            if 0 < length <= self.depth:
-                unsure |= self.columns[length - 1].unsure
-            final.append(ends & ~unsure)
-        return final
-
-    def confirmed(self, bucket: Iterable[int], levels: Sequence[str], among: int) -> int:
-        """The filters of ``bucket`` that are in ``among`` and have what ``levels`` has wherever both are literal."""
+    def matched(self, topic: Sequence[str], among: int) -> int:
+        """The unsure filters of ``among`` that match ``topic``: at most ``MAX_BUCKET`` per level are looked at."""
         found = 0
-        for at in bucket:
-            if among >> at & 1 and all(
-                level >= len(levels) or levels[level] in (literal, PLUS) for level, literal in self.checks[at]
-            ):
-                found |= 1 << at
-        return found
+        for text, bucket in zip(topic, self._buckets, strict=False):
+            if text in bucket:
+                for rank in bucket[text]:
+                    if self._agrees(rank, topic):
+                        found |= self.bit(rank)
+        return found & among
+
+    def _agrees(self, rank: int, topic: Sequence[str]) -> bool:
+        length, open_ended, literals = self._shapes[rank]
+        if len(topic) != length and not (open_ended and len(topic) > length):
+            return False
+        for level, literal in literals:  # noqa: SIM110  # a generator would cost more than the comparison
+            if topic[level] != literal:
+                return False
+        return True
+
+    def confirmed(self, prefix: Sequence[str], among: int) -> int:
+        """The unsure filters of ``among`` that have what the filter ``prefix`` has, wherever both are literal."""
+        found = 0
+        for text, bucket in zip(prefix, self._buckets, strict=False):
+            if text in bucket:
+                for rank in bucket[text]:
+                    if all(
+                        level >= len(prefix) or prefix[level] in (literal, PLUS)
+                        for level, literal in self._shapes[rank][2]
+                    ):
+                        found |= self.bit(rank)
+        return found & among
+
+
+def _can_be_unsure(pattern: Pattern) -> bool:
+    return len(pattern) <= MAX_BUCKET_LEVELS and not any(isinstance(level, Template) for level in pattern)
+
+
+def _shape(pattern: Pattern) -> tuple[int, bool, tuple[tuple[int, str], ...]]:
+    """The levels that a pattern without templates needs, whether it takes more, and its literals by level."""
+    literals = tuple((level, str(text)) for level, text in enumerate(pattern) if text not in (PLUS, HASH))
+    open_ended = pattern[-1] == HASH
+    return len(pattern) - open_ended, open_ended, literals
 
 
 def mask(bits: Iterable[int]) -> int:
@@ -158,8 +228,3 @@ def mask(bits: Iterable[int]) -> int:
     for bit in bits:
         data[bit >> 3] |= 1 << (bit & 7)
     return int.from_bytes(data, "little")
-
-
-def lowest(bits: int) -> int:
-    """The number of the lowest bit that is set; -1 for none."""
-    return (bits & -bits).bit_length() - 1

@@ -34,16 +34,12 @@ def topic_problem(topic: str) -> str | None:
 
 def filter_problem(topic_filter: str) -> str | None:
     """Why ``topic_filter`` is not a topic filter (MQTT 5 s4.7.1), or ``None``."""
-    problem = text_problem(topic_filter, "topic filter")
-    if problem:
-        return problem
-    levels = topic_filter.split("/")
-    for at, level in enumerate(levels):
-        if HASH in level and (level != HASH or at != len(levels) - 1):
-            return "# must be a whole level and the last one"
-        if PLUS in level and level != PLUS:
-            return "+ must be a whole level"
-    return None
+    hashes = topic_filter.count(HASH)
+    if hashes and (hashes > 1 or not (topic_filter == HASH or topic_filter.endswith("/#"))):
+        return "# must be a whole level and the last one"
+    if PLUS in topic_filter and topic_filter.count(PLUS) != topic_filter.split("/").count(PLUS):
+        return "+ must be a whole level"
+    return text_problem(topic_filter, "topic filter")
 
 
 def text_problem(text: str, noun: str) -> str | None:
@@ -65,6 +61,11 @@ def _unicode_problem(text: str, noun: str) -> str | None:
     except UnicodeEncodeError:
         return f"the {noun} is not well-formed Unicode"
     return f"the {noun} is longer than {MAX_BYTES} bytes" if size > MAX_BYTES else None
+
+
+def plain_text(text: str, levels: Sequence[str]) -> bool:
+    """Whether nothing is wrong with ``text``, of these ``levels``, at first sight. Quick; it may err to ``False``."""
+    return text.isascii() and "\0" not in text and len(levels) <= MAX_LEVELS and 0 < len(text) <= MAX_BYTES
 
 
 def unshared(topic_filter: str) -> tuple[str, str | None]:

@@ -64,10 +64,13 @@ def granted(rule: Rule, holes: Sequence[str], qos: int, valid_until: datetime | 
     return Decision(Effect.ALLOW, rule.id, reason, holes=tuple(holes), qos=qos, valid_until=valid_until)
 
 
-def uncovered(rule: Rule | None, topic: str) -> Decision:
-    """The allow rules do not cover the filter: ``topic`` is a part they leave out, ``rule`` what denies it, if any."""
-    if rule is None:
-        return Decision(Effect.DENY, None, f"no rule allows {topic}")
+def uncovered(part: str) -> Decision:
+    """The allow rules cover a part of the filter only: no rule speaks of ``part``."""
+    return Decision(Effect.DENY, None, f"no rule allows {part}")
+
+
+def not_allowed(rule: Rule) -> Decision:
+    """The allow rules do not cover the filter: ``rule`` denies a part that they leave out."""
     return Decision(Effect.DENY, rule.id, f"denied by rule {rule.id}")
 
 
