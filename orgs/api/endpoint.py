@@ -74,6 +74,7 @@ class Endpoint(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Everything that comes before the method itself; raises what refuses it."""
+        self.format_kwarg = None
         method = self.operation(request)
         if method not in self.needs:
             raise MethodNotAllowed(request.method or "")
