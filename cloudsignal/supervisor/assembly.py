@@ -309,19 +309,19 @@ class Assembly:
         return ready
 
     def _demo(self) -> None:
-        """Sample data once, then the simulated fleet. Both act as the application, with its keys."""
-        env = self._role("web") | self._role("worker")
-        if self.system.ca:
-            env["CLOUDSIGNAL_DEMO_CA"] = str(self.system.ca)
-        everything = ("web", "worker", "beat", "ingest", *(part.name for part in self.system.parts if part.stage == 3))
-        self._add(Part(
-            "seed", [sys.executable, "-m", "cloudsignal.demo.seed"], env, health.steadily(health.always),
-            after=everything, stage=STAGE_DEMO, one_shot=True,
-        ))  # fmt: skip
-        self._add(Part(
-            "fleet", [sys.executable, "-m", "cloudsignal.demo.fleet"], env, health.steadily(health.always),
-            after=("seed",), stage=STAGE_DEMO,
-        ))  # fmt: skip
+        """Sample data at every start, then the simulated fleet. Both act as the application, like the web."""
+        system, env = self.system, self._role("web")
+        host, port = self.made["CLOUDSIGNAL_MQTT_HOST"], str(system.ports["mqtts"])
+        where = ["--host", host, "--port", port]
+        where += ["--ca", str(system.ca)] if system.ca else []
+        seed = [sys.executable, "-m", "cloudsignal.demo.seed", "--data", str(self.layout.root)]
+        seed += ["--web", system.urls["web"], "--nodes", ",".join(system.nodes), *where]
+        edges = tuple(part.name for part in system.parts if part.stage == STAGE_EDGE)
+        ready = health.steadily(health.always)
+        after = ("web", "worker", "ingest", *edges)
+        self._add(Part("seed", seed, env, ready, after=after, stage=STAGE_DEMO, one_shot=True))
+        fleet = [sys.executable, "-m", "cloudsignal.demo.fleet", *where]
+        self._add(Part("fleet", fleet, env, ready, after=("seed",), stage=STAGE_DEMO))
 
     # --- helpers -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,179 @@
+"""The simulated fleet: every device is a real MQTT client over TLS, with a short-lived credential of its own.
+
+One process, one thread of paho per device. Devices live through restarts of any part: they reconnect with a pause, ask
+for a new credential when theirs has ended, and refresh it before it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import logging
+import random
+import signal
+import ssl
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+import django
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.reasoncodes import ReasonCode
+
+from cloudsignal.demo.cast import TROUPES, Device, Publish, Subscribe
+from cloudsignal.demo.tickets import TicketOffice, TicketsUnavailable
+
+logger = logging.getLogger("cloudsignal.demo.fleet")
+
+VERSIONS = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVersion.MQTTv5}
+KEEPALIVE = 30
+RETRY_FIRST, RETRY_MOST = 1.0, 20.0
+TICK = 0.2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(description="Run the demo's fleet.")
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", required=True, type=int)
+    parser.add_argument("--ca", default=None)
+    given = parser.parse_args(arguments)
+    django.setup()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    Fleet(given.host, given.port, given.ca or None).run(stop)
+    return 0
+
+
+@dataclass(order=True)
+class Due:
+    """Something that a device does next."""
+
+    at: float
+    number: int
+    player: Player = field(compare=False)
+    action: Publish | Subscribe | None = field(compare=False)
+    """None: look after the connection and the credential."""
+
+
+class Fleet:
+    """All devices of all sample organizations."""
+
+    def __init__(self, host: str, port: int, ca: str | None) -> None:
+        context = ssl.create_default_context(cafile=ca)
+        offices = [(troupe, TicketOffice(troupe.people[0][0], troupe.name)) for troupe in TROUPES]
+        self.players = [
+            Player(device, office, host, port, context, prefix=troupe.slug)
+            for troupe, office in offices
+            for device in troupe.devices
+        ]
+
+    def run(self, stop: threading.Event) -> None:
+        """Let every device do what is due, a little out of step with the others, until ``stop``."""
+        now = time.monotonic()
+        queue: list[Due] = []
+        for number, player in enumerate(self.players):
+            heapq.heappush(queue, Due(now + number * 0.05, len(queue), player, None))
+            for action in player.device.actions:
+                if action.every:
+                    heapq.heappush(queue, Due(now + 5 + random.uniform(0, action.every), len(queue), player, action))  # noqa: S311
+        while not stop.is_set():
+            now = time.monotonic()
+            while queue and queue[0].at <= now:
+                due = heapq.heappop(queue)
+                pause = due.player.act(due.action)
+                heapq.heappush(queue, Due(time.monotonic() + pause, due.number, due.player, due.action))
+            stop.wait(TICK)
+        for player in self.players:
+            player.close()
+
+
+class Player:
+    """One device: its connection, its credential, its counter."""
+
+    def __init__(
+        self, device: Device, office: TicketOffice, host: str, port: int, context: ssl.SSLContext, *, prefix: str
+    ) -> None:
+        self.device = device
+        self.office = office
+        self.host, self.port = host, port
+        self.count = 0
+        self.retry = RETRY_FIRST
+        self.refused = False
+        self.client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"{prefix}-{device.username}",
+            protocol=VERSIONS[device.version],
+            reconnect_on_failure=False,
+        )
+        self.client.tls_set_context(context)
+        self.client.on_connect = self._on_connect
+        self.running = False
+
+    def act(self, action: Publish | Subscribe | None) -> float:
+        """Do one thing; returns after how many seconds to do it again."""
+        if action is None:
+            return self._look_after()
+        if self.client.is_connected():
+            self.count += 1
+            if isinstance(action, Publish):
+                text = f"{self.device.username} {self.count}"
+                topic = action.topic.replace("{n}", str(self.count % 100))
+                self.client.publish(topic, text, qos=action.qos, retain=action.retain)
+            else:
+                self.client.subscribe(action.topic, action.qos)
+        return (action.every or 60.0) * random.uniform(0.9, 1.1)  # noqa: S311
+
+    def close(self) -> None:
+        """Say goodbye."""
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def _look_after(self) -> float:
+        """Connect when there is no connection, refresh the credential when it is time."""
+        try:
+            if self.client.is_connected():
+                self.office.refresh_if_due(self.device)
+                self.retry = RETRY_FIRST
+                return 5.0
+            ticket = self.office.ticket(self.device, anew=self.refused)
+        except TicketsUnavailable as error:
+            logger.warning("no credential for %s: %s", self.device.username, error)
+            return self._later()
+        if self.running:
+            self.client.loop_stop()
+            self.running = False
+        self.refused = False
+        self.client.username_pw_set(ticket.username, ticket.password)
+        try:
+            if self.client.connect(self.host, self.port, KEEPALIVE) != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return self._later()
+        except OSError as error:
+            logger.info("%s cannot connect: %s", self.device.username, error)
+            return self._later()
+        self.client.loop_start()
+        self.running = True
+        return self._later()
+
+    def _later(self) -> float:
+        self.retry = min(self.retry * 2, RETRY_MOST)
+        return self.retry * random.uniform(0.75, 1.25)  # noqa: S311
+
+    def _on_connect(
+        self, client: mqtt.Client, userdata: object, flags: object, reason: ReasonCode, properties: object
+    ) -> None:
+        """Subscribe anew: no session is kept between connections."""
+        self.refused = reason.is_failure
+        if reason.is_failure:
+            logger.warning("%s was refused: %s", self.device.username, reason)
+            return
+        for action in self.device.actions:
+            if isinstance(action, Subscribe) and action.every is None:
+                client.subscribe(action.topic, action.qos)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

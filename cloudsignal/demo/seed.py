@@ -1,0 +1,169 @@
+"""Makes what the demo shows: people, two organizations with a policy in force, and a guide. Safe to run at every start.
+
+What exists is left alone: somebody who played with a policy finds it as they left it. Only the visitor's MQTT
+credential is issued anew, because it lives for a day at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import django
+
+from cloudsignal.demo.cast import OPERATOR, TROUPES, Troupe
+
+if TYPE_CHECKING:
+    from orgs.access import Access
+    from orgs.models import User
+    from orgs.services.credentials import Issued
+
+VISITOR_TTL = 86_400
+WAIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are, as the supervisor says."""
+
+    data: Path
+    web: str
+    host: str
+    port: int
+    ca: str
+    nodes: tuple[str, ...]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Seed and write the guide."""
+    parser = argparse.ArgumentParser(description="Make the demo's organizations.")
+    for name in ("data", "web", "host", "port", "nodes"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--ca", default="")
+    given = parser.parse_args(arguments)
+    nodes = tuple(name for name in given.nodes.split(",") if name)
+    places = Places(Path(given.data), given.web, given.host, int(given.port), given.ca, nodes)
+    django.setup()
+    passwords = Passwords(places.data / "secrets" / "demo.json")
+    _until(lambda: set(places.nodes) <= _online(), "the edges have registered themselves")
+    _person(OPERATOR, passwords, operator=True)
+    visitors = [(troupe, _organization(troupe, passwords)) for troupe in TROUPES]
+    guide = places.data / "demo" / "guide.txt"
+    guide.parent.mkdir(mode=0o700, exist_ok=True)
+    guide.touch(mode=0o600)
+    guide.write_text(_guide(places, passwords, visitors))
+    return 0
+
+
+class Passwords:
+    """The demo people's passwords: made once, kept with mode 0600."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+
+    def of(self, email: str) -> str:
+        """The password of ``email``."""
+        if email not in self._known:
+            self._known[email] = f"{secrets.choice(WORDS)}-{secrets.choice(WORDS)}-{secrets.randbelow(9000) + 1000}"
+            self._path.touch(mode=0o600)
+            self._path.write_text(json.dumps(self._known, indent=2))
+        return self._known[email]
+
+
+WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet", "juniper", "kelp", "larch")
+
+
+def _person(email: str, passwords: Passwords, *, operator: bool = False) -> User:
+    from orgs.models import User
+
+    found = User.objects.filter(email=email).first()
+    return found or User.objects.create_user(email, passwords.of(email), is_operator=operator)
+
+
+def _organization(troupe: Troupe, passwords: Passwords) -> Issued:
+    """The organization with its people and policy; returns a fresh credential for the visitor."""
+    from acl.services.deployments import deploy
+    from acl.services.drafts import load_preset
+    from orgs.access import access_org, list_organizations
+    from orgs.services.credentials import issue_credential
+    from orgs.services.organizations import create_organization
+
+    owner = _person(troupe.people[0][0], passwords)
+    mine = [entry.org for entry in list_organizations(owner) if entry.org.name == troupe.name]
+    org = mine[0] if mine else create_organization(owner, name=troupe.name)
+    access = access_org(owner, org.pk)
+    if not mine:
+        load_preset(access, troupe.preset)
+        deploy(access, note=f"preset {troupe.preset}")
+        _until(lambda: _enforced(access), f"the edges enforce the policy of {troupe.name}")
+    for email, role in troupe.people[1:]:
+        _join(access, _person(email, passwords), role)
+    return issue_credential(
+        access, username=troupe.visitor, ttl=VISITOR_TTL, note="for trying things", replace_existing=True
+    )
+
+
+def _join(access: Access, user: User, role: str) -> None:
+    """Make ``user`` a member, once."""
+    from audit import kinds
+    from audit.services.record import record
+    from orgs.models import Membership
+    from orgs.tenancy import org_scope
+
+    with org_scope(access.org_id):
+        _, new = Membership.objects.get_or_create(org=access.org, user=user, defaults={"role": role})
+        if new:
+            record(access, kinds.MEMBER_ADDED, target=f"user:{user.email}", after={"role": role})
+
+
+def _online() -> set[str]:
+    from acl.models import Node
+
+    return set(Node.objects.filter(online=True).values_list("name", flat=True))
+
+
+def _enforced(access: Access) -> bool:
+    from acl.access import current_deployment
+    from acl.models import Deployment
+
+    current = current_deployment(access)
+    return current is not None and current.status != Deployment.Status.PENDING
+
+
+def _until(question: Callable[[], bool], what: str) -> None:
+    """Wait until the answer is yes; ends the process with a message when it never is (the supervisor tries again)."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not question():
+        if time.monotonic() > deadline:
+            sys.exit(f"after {WAIT_SECONDS:.0f} s it is still not so that {what}")
+        time.sleep(0.2)
+
+
+def _guide(places: Places, passwords: Passwords, visitors: list[tuple[Troupe, Issued]]) -> str:
+    """What is printed: sign-ins, and commands that work as they stand."""
+    people = [(OPERATOR, "operator of the platform")]
+    people += [(email, f"{role} of {troupe.name}") for troupe, _ in visitors for email, role in troupe.people]
+    lines = ["", "Sign in at " + places.web]
+    lines += [f"  {email:<28} {passwords.of(email):<22} {what}" for email, what in people]
+    ca = f" --cafile {places.ca}" if places.ca else ""
+    for troupe, visitor in visitors:
+        common = f"-V mqttv5 -h {places.host} -p {places.port}{ca} -u {visitor.username} -P {visitor.password}"
+        lines += [
+            "",
+            f"{troupe.name}: listen in, then try what is not allowed, and find it under Audit",
+            f"  mosquitto_sub {common} -i visitor-sub -t '{troupe.listen}' -v",
+            f"  mosquitto_pub {common} -i visitor-pub -t '{troupe.refused}' -m hello -q 1",
+        ]
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
