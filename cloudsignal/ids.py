@@ -10,6 +10,7 @@ import secrets
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 ORG = re.compile(r"org_[a-z2-7]{12}\Z")
+_INVITATION = re.compile(r"inv_([a-z2-7]{12})_[a-z2-7]{16}\Z")
 _TOKEN = re.compile(r"tok_([a-z2-7]{12})_[a-z2-7]{16}\Z")
 
 
@@ -45,4 +46,20 @@ def token_id(org: str) -> str:
 def org_of_token(token: str) -> str | None:
     """The organization a token id belongs to, or None when it does not have the form of one."""
     match = _TOKEN.match(token)
+    return f"org_{match.group(1)}" if match else None
+
+
+def provider_id() -> str:
+    """``idp_`` and 16 characters: an identity provider."""
+    return f"idp_{random_text(16)}"
+
+
+def invitation_id(org: str) -> str:
+    """``inv_``, the organization's 12 characters and 16 random ones: who follows an invitation names nothing else."""
+    return f"inv_{org.removeprefix('org_')}_{random_text(16)}"
+
+
+def org_of_invitation(invitation: str) -> str | None:
+    """The organization an invitation id belongs to, or None when it does not have the form of one."""
+    match = _INVITATION.match(invitation)
     return f"org_{match.group(1)}" if match else None

@@ -30,6 +30,12 @@ class Organization(models.Model):
     revised_at = models.DateTimeField(default=timezone.now)
     created_at = models.DateTimeField(default=timezone.now)
     suspended_reason = models.CharField(max_length=200, blank=True)
+    delete_after = models.DateTimeField(null=True, blank=True)
+    """While ``deleting``: when the grace period ends and everything goes."""
+    mfa_required = models.BooleanField(default=False)
+    """Members without a second factor are let in no further than to set one up."""
+    allowed_origins = models.JSONField(default=list, blank=True)
+    """Origins (RFC 6454) whose pages may call the token service, such as ``https://app.example.com``."""
     connections = models.PositiveIntegerField(default=1_000)
     messages_per_minute = models.PositiveIntegerField(default=60_000)
     packet_bytes = models.PositiveIntegerField(default=262_144)
