@@ -151,6 +151,9 @@ SESSION_KICKED = _kind(
     "A person or key asked for a session to be closed.",
 )
 EXPORT_MADE = _kind("export.made", "Audit exported", Source.CHANGE, Tone.NEUTRAL, "Audit events were exported.")
+CLUSTER_CREATED = _kind(
+    "cluster.created", "Cluster created", Source.CHANGE, Tone.NEUTRAL, "A broker cluster was added."
+)
 NODE_REGISTERED = _kind(
     "node.registered", "Node registered", Source.CHANGE, Tone.NEUTRAL, "An edge node joined a cluster."
 )

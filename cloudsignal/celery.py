@@ -77,6 +77,7 @@ def _keep_django_logging(**_: Any) -> None:
 def _reconcile_at_start(**_: Any) -> None:
     """What a killed worker had in hand is redelivered after half a minute; looking at once is quicker."""
     app.send_task("cloudsignal.tasks.reconcile", expires=30)
+    app.send_task("audit.tasks.ensure_partitions", expires=300)
 
 
 @worker_ready.connect

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 from celery import shared_task
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from cloudsignal.redis import fast_client
+from audit.kinds import CloseCause
+from cloudsignal.redis import announce, fast_client
+from cloudsignal.wire.change import Change
 from orgs.services import push
 from orgs.services.cleanup import delete_expired
 
@@ -19,6 +22,15 @@ from orgs.services.cleanup import delete_expired
 def push_credential(org: str, username: str) -> bool:
     """Write the present record of one username to Redis."""
     return push.push_credential(fast_client(), org, username)
+
+
+@shared_task(
+    name="orgs.tasks.close_session", autoretry_for=(RedisError,), max_retries=3, retry_backoff=1, retry_backoff_max=5
+)
+def close_session(org: str, session: str) -> None:
+    """Ask the edges to close one live session."""
+    change = Change(kind="close", org=org, session=session, cause=CloseCause.KICKED, committed_at=time.time())
+    announce(fast_client(), change)
 
 
 @shared_task(name="orgs.tasks.expire_credentials")

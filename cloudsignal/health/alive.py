@@ -1,8 +1,8 @@
 """Alive files: ``worker``, ``beat`` and ``ingest`` touch ``$CLOUDSIGNAL_DATA/alive/NAME`` every few seconds.
 
-A file older than :data:`STALE_SECONDS` means that the process hangs or, for the worker, that it has not reached Redis for
-so long. Files, not keys on Redis, so that a supervisor on the same machine needs no password. A process that runs several
-times on one machine shares one file per kind.
+A file older than :data:`STALE_SECONDS` means that the process hangs or, for the worker, that it has not reached Redis
+for so long. Files, not keys on Redis, so that a supervisor on the same machine needs no password. A process that runs
+several times on one machine shares one file per kind.
 """
 
 from __future__ import annotations

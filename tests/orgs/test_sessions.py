@@ -1,0 +1,84 @@
+"""Live sessions: seen by their own organization, closed by those who may."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from pytest_django import DjangoCaptureOnCommitCallbacks
+from redis import Redis
+
+from audit.access import AuditQuery, search
+from cloudsignal.errors import Forbidden, NotFound, Unavailable
+from cloudsignal.redis import client
+from cloudsignal.wire import keys
+from cloudsignal.wire.change import Change
+from cloudsignal.wire.codec import decode, encode
+from cloudsignal.wire.report import LiveSession
+from orgs.access import Access, live_sessions
+from orgs.permissions import Role
+from orgs.services.sessions import close_session
+from tests.world import member, organization
+
+pytestmark = pytest.mark.django_db
+
+
+def connected(access: Access, session: str, *, node: str = "edge-1", at: float = 0) -> LiveSession:
+    """Publish a session as an edge does."""
+    live = LiveSession(
+        session=session, org=access.org_id, username="pump", client_id="c1", node=node, ip="192.0.2.1", port=4711,
+        transport="mqtts", mqtt_version="5", tls_version="TLSv1.3", tls_cipher="TLS_AES_256_GCM_SHA384",
+        token_id="tok_x", connected_at=at or time.time(), expires_at=0,
+    )  # fmt: skip
+    client().hset(keys.sessions(node), session, encode(live))
+    return live
+
+
+def changes() -> list[Change]:
+    return [decode(fields[b"b"], Change) for _, fields in client().xrange(keys.CHANGES)]  # type: ignore[misc,union-attr]
+
+
+def test_sessions_of_all_nodes_newest_first_and_of_nobody_else() -> None:
+    ours, theirs = organization("Ours"), organization("Theirs")
+    older = connected(ours, "s1", at=100)
+    newer = connected(ours, "s2", node="edge-2", at=200)
+    connected(theirs, "s3")
+    client().hset(keys.sessions("edge-1"), "s4", b"not a session")
+    assert live_sessions(ours) == (newer, older)
+
+
+def test_when_redis_is_away_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    access = organization()
+    nowhere = Redis.from_url("redis://127.0.0.1:1/0", socket_connect_timeout=0.2)
+    monkeypatch.setattr("orgs.access.fast_client", lambda: nowhere)
+    with pytest.raises(Unavailable):
+        live_sessions(access)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_closing_asks_the_edge_and_is_audited(
+    role: Role, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    owner = organization()
+    access = member(owner.org, role)
+    live = connected(owner, "s1")
+    if role not in {Role.OWNER, Role.ADMIN, Role.DEVELOPER}:
+        with pytest.raises(Forbidden):
+            close_session(access, "s1")
+        return
+    with django_capture_on_commit_callbacks(execute=True):
+        assert close_session(access, "s1") == live
+    (change,) = [change for change in changes() if change.kind == "close"]
+    assert (change.org, change.session, change.cause) == (owner.org_id, "s1", "kicked")
+    (event,) = search(owner, AuditQuery(kind="session.kicked")).events
+    assert (event.actor, event.target, event.username) == (access.actor, "session:s1", "pump")
+
+
+def test_a_session_of_another_organization_cannot_be_closed() -> None:
+    ours, theirs = organization("Ours"), organization("Theirs")
+    connected(theirs, "s1")
+    for session in ("s1", "", "s2"):
+        with pytest.raises(NotFound):
+            close_session(ours, session)
+    assert [change for change in changes() if change.kind == "close"] == []
+    assert search(ours, AuditQuery(kind="session.kicked")).events == ()
