@@ -39,8 +39,8 @@ _VIEW_BYTES = 32 * 1024 * 1024
 """Memory for the views of one policy, roughly. They are dropped all at once when it is used up."""
 
 _Get = Callable[[str, int], int]
-Table = tuple[_Get, int, _Get | None, int]
-"""One level for one identity: look-up of a literal and its default, look-up of a variable's value and its default."""
+Table = tuple[_Get, int, _Get | None, int, dict[str, tuple[int, ...]] | None]
+"""One level for one identity: literals and their default, values of variables and their default, buckets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,9 @@ class CompiledPolicy:
         self._no_retain = self._allow & self._where(lambda rule: not rule.retain)
         self._below_qos = [self._allow & self._where(partial(_below, qos)) for qos in range(4)]
         self._after = {rule.id: rank + 1 for rank, rule in enumerate(self._rules)}
-        self._tables: list[Table] = [(column.hits.get, column.default, None, 0) for column in self._columns.columns]
+        self._tables: list[Table] = [
+            (column.hits.get, column.default, None, 0, column.buckets or None) for column in self._columns.columns
+        ]
         self._has_templates = any(column.templates for column in self._columns.columns)
         places = sum(len(column.templates) for column in self._columns.columns)
         self._max_views = _VIEW_BYTES // (512 + len(entries) // 4 + 128 * places) + 1
@@ -97,11 +99,11 @@ class CompiledPolicy:
         if self._expiring:
             matching &= self._expiries.live(now)
         if qos > 0 or retain:
-            blocked = matching & self._below_qos[min(max(qos, 0), 3)]
+            blocked = matching & self._below_qos[qos if 0 <= qos < 3 else 3 * (qos > 0)]
             if retain:
                 blocked |= matching & self._no_retain
             if blocked:
-                return self._with_near_misses(matching & ~blocked, blocked, qos, retain)
+                return self._with_near_misses(matching ^ blocked, blocked, qos, retain)
         if not matching:
             return self._undecided
         first = self._columns.first(matching)
@@ -170,22 +172,26 @@ class CompiledPolicy:
                 if level == 0 and is_hidden(value):
                     hidden |= bits
             overlay = {value: bits | anything for value, bits in overlay.items()} if anything else overlay
-            tables.append((column.hits.get, column.default, overlay.get if column.templates else None, anything))
+            variable = overlay.get if column.templates else None
+            tables.append((column.hits.get, column.default, variable, anything, column.buckets or None))
         return tables, hidden, nothing
 
     def _matching(self, view: View, levels: Sequence[str], alive: int) -> int:
         """The filters of ``alive`` that match the topic ``levels``."""
         columns = self._columns
         everything, alive = alive, alive & self._sure
-        for level, (literal, default, variable, anything) in zip(levels, view.tables, strict=False):
+        named: tuple[int, ...] = ()
+        for level, (literal, default, variable, anything, bucket) in zip(levels, view.tables):  # noqa: B905  # hot
             if variable is None:
                 alive &= literal(level, default)
             else:
                 value = variable(level, anything)
                 alive &= literal(level, default) | value if value else literal(level, default)
+            if bucket is not None and level in bucket:
+                named += bucket[level]
         alive &= columns.ends[len(levels)]
-        if columns.has_unsure:
-            alive |= columns.matched(levels, everything)
+        if named:
+            alive |= columns.matched(named, levels, everything)
         return alive & columns.leading_exact if levels[0][:1] == "$" else alive
 
     def _meeting(self, view: View, asked: Levels, alive: int) -> tuple[int, list[int]]:
@@ -198,7 +204,7 @@ class CompiledPolicy:
         prefix = asked[:-1] if asked[-1] == HASH else asked
         met = covering = alive
         unsure = 0
-        for level, column, (literal, default, variable, anything) in zip(
+        for level, column, (literal, default, variable, anything, _) in zip(
             prefix, columns.columns, view.tables, strict=False
         ):
             if level == PLUS:

@@ -73,7 +73,6 @@ class Columns:
         self._ends(patterns, prefixes)
         self.columns = self._columns(prefixes, rare, unsure)
         self._buckets = [column.buckets for column in self.columns]
-        self.has_unsure = bool(unsure)
         self.leading_exact = self.mask(rank for rank, pattern in enumerate(patterns) if pattern[0] not in (PLUS, HASH))
         self.hidden = self.mask(
             rank for rank, pattern in enumerate(patterns) if isinstance(pattern[0], str) and is_hidden(pattern[0])
@@ -172,15 +171,13 @@ class Columns:
             templates=tuple((template, self.mask(ranks)) for template, ranks in templates.items()),
         )
 
-    def matched(self, topic: Sequence[str], among: int) -> int:
-        """The unsure filters of ``among`` that match ``topic``: at most ``MAX_BUCKET`` per level are looked at."""
+    def matched(self, named: Iterable[int], topic: Sequence[str], among: int) -> int:
+        """The unsure filters ``named`` by a bucket, and in ``among``, that match ``topic`` (the ``$`` rule apart)."""
         found = 0
-        for text, bucket in zip(topic, self._buckets, strict=False):
-            if text in bucket:
-                for rank in bucket[text]:
-                    if self._agrees(rank, topic):
-                        found |= self.bit(rank)
-        return found & among
+        for rank in named:
+            if self._agrees(rank, topic):
+                found |= 1 << self._bit_of_rank[rank]
+        return found and found & among
 
     def _agrees(self, rank: int, topic: Sequence[str]) -> bool:
         length, open_ended, literals = self._shapes[rank]
