@@ -86,21 +86,22 @@ class SealedCredential:
 def mint_secret(pepper: bytes, org: str) -> str:
     """A new secret for a credential of ``org``: ``tkn_``, 131 random bits and two 35-bit tags, all base62.
 
-    The first tag says "this control plane made it", the second "for this organization"; both are keyed with the
-    pepper, so neither tells anything to somebody else. They let an edge report the credential of one organization
-    that is presented to another as ``wrong_org`` without searching other organizations. They grant nothing: only
-    the record on Redis signs a client in.
+    The first tag says "for this organization", the second, over all before it, "this control plane made it"; both are
+    keyed with the pepper, so neither tells anything to somebody else. They let an edge report the credential of one
+    organization that is presented to another as ``wrong_org``, and a mistyped one as ``bad_secret``, without searching
+    other organizations. They grant nothing: only the record on Redis signs a client in.
     """
-    random = "".join(secrets.choice(_BASE62) for _ in range(_RANDOM))
-    return _PREFIX + random + _tag(pepper, b"any", random) + _tag(pepper, org.encode(), random)
+    body = "".join(secrets.choice(_BASE62) for _ in range(_RANDOM))
+    body += _tag(pepper, org.encode(), body)
+    return _PREFIX + body + _tag(pepper, b"any", body)
 
 
 def secret_origin(pepper: bytes, org: str, secret: str) -> Origin:
     """What the tags of ``secret`` say when it is presented to ``org``. The same work for every input."""
     body = secret.removeprefix(_PREFIX)
-    random, tags = body[:_RANDOM], body[_RANDOM:]
-    ours = hmac.compare_digest(_tag(pepper, b"any", random).encode(), tags[:_TAG].encode("utf-8", "replace"))
-    own = hmac.compare_digest(_tag(pepper, org.encode(), random).encode(), tags[_TAG:].encode("utf-8", "replace"))
+    random, org_tag, any_tag = body[:_RANDOM], body[_RANDOM : _RANDOM + _TAG], body[_RANDOM + _TAG :]
+    own = _equal(_tag(pepper, org.encode(), random), org_tag)
+    ours = _equal(_tag(pepper, b"any", random + org_tag), any_tag)
     if not ours:
         return Origin.FOREIGN
     return Origin.OWN if own else Origin.OTHER_ORG
@@ -135,6 +136,10 @@ def open_credential(data: bytes, pepper: bytes, *, org: str, username: str) -> C
     if (credential.org, credential.username) != (org, username):
         raise WireError("the credential was stored under another name")
     return credential
+
+
+def _equal(expected: str, given: str) -> bool:
+    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace"))
 
 
 def _tag(pepper: bytes, scope: bytes, random: str) -> str:

@@ -46,8 +46,11 @@ def test_what_was_not_minted_here_is_foreign(secret: str) -> None:
 def test_a_secret_of_another_control_plane_or_with_one_changed_character_is_foreign() -> None:
     secret = mint_secret(PEPPER, ORG)
     assert secret_origin(b"q" * 32, ORG, secret) is Origin.FOREIGN
-    changed = secret[:10] + ("0" if secret[10] != "0" else "1") + secret[11:]
-    assert secret_origin(PEPPER, ORG, changed) is Origin.FOREIGN
+    for at in range(len("tkn_"), len(secret)):
+        changed = secret[:at] + ("0" if secret[at] != "0" else "1") + secret[at + 1 :]
+        assert secret_origin(PEPPER, ORG, changed) is Origin.FOREIGN
+    assert secret_origin(PEPPER, ORG, secret + "x") is Origin.FOREIGN
+    assert secret_origin(PEPPER, ORG, secret[:-1]) is Origin.FOREIGN
 
 
 def record(**changes: object) -> Credential:
