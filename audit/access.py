@@ -2,22 +2,28 @@
 
 The table is partitioned by day. A bound lets PostgreSQL plan and read a few partitions instead of all of them, and the
 newest window usually fills the page; only a search that finds little reads further back. Text prefixes are ranges on
-C-collated columns, because ``LIKE`` with a bound parameter cannot use an index.
+C-collated columns, because ``LIKE`` with a bound parameter cannot use an index. Row-level security holds besides the
+filter by organization, so a mistake here shows nobody else's events.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from django.db import OperationalError, connection
 from django.db.models import QuerySet
+from psycopg.errors import QueryCanceled
 
-from audit.kinds import KINDS
+from audit.bounds import EPOCH, LATEST_US, cut, microseconds, moment
+from audit.kinds import ACL_DENIED, AUTH_FAILED, CONNECT, KINDS
 from audit.models import Event
-from cloudsignal.errors import Invalid, NotFound
+from cloudsignal.errors import Invalid, NotFound, Unavailable
 from orgs.access import Access
 from orgs.models import User
 from orgs.permissions import Permission
@@ -27,8 +33,14 @@ PAGE = 50
 PAGE_MAX = 500
 SPAN_DEFAULT = timedelta(days=30)
 SPAN_MAX = timedelta(days=400)
-WINDOWS = (timedelta(hours=1), timedelta(hours=6), timedelta(days=1), timedelta(days=4), timedelta(days=15))
-"""Sizes of the windows that are asked in turn; the last one repeats."""
+WINDOWS = (timedelta(days=1), timedelta(days=7), timedelta(days=31), SPAN_MAX)
+"""How far back the windows reach that are asked in turn."""
+AHEAD = timedelta(days=1)
+"""How far the newest window reaches into the future: the clocks of edges differ from ours."""
+SEARCH_SECONDS = 10
+"""A search that takes longer is given up, with the advice to narrow it."""
+RECENT = 20_000
+"""Events looked through for the dashboard, at most: it must stay quick for the busiest organization."""
 OVERLAP = timedelta(seconds=10)
 """How far back a live view looks again: edges flush within a second of each other, and folded denials grow."""
 
@@ -46,10 +58,16 @@ class AuditQuery:
     reason: str = ""
     ip: str = ""
     session: str = ""
+    action: str = ""
+    """``publish``, ``subscribe``, ``receive`` or ``will``."""
+    rule: str = ""
+    """Id of the deciding rule, or ``none``."""
     since: datetime | None = None
     until: datetime | None = None
     cursor: str = ""
     limit: int = PAGE
+    kinds: tuple[str, ...] = ()
+    """Any of these kinds; together with ``kind``, either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +82,31 @@ class AuditPage:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveCounts:
+    """The last hour in figures, over its newest :data:`RECENT` events (``capped`` when there were more)."""
+
+    since: datetime
+    connected: int
+    denied: int
+    """Denials with their repeats: a folded one counts as often as it happened."""
+    refused: int
+    """Sign-ins refused."""
+    capped: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Bounds:
     since: datetime
     until: datetime
-    cursor: tuple[datetime, uuid.UUID] | None = field(default=None)
+    start: datetime
+    """Where the first window is measured from: the end of the search, or now when that is later."""
+    cursor: tuple[datetime, uuid.UUID] | None = None
 
 
 def search(access: Access, query: AuditQuery) -> AuditPage:
     """The newest events of the organization that fit; raises :class:`Invalid` for a malformed filter."""
     access.require(Permission.AUDIT_READ)
-    with org_scope(access.org_id):
+    with org_scope(access.org_id), _patience():
         return _search(_filtered(Event.objects.filter(org_id=access.org_id), query), query)
 
 
@@ -81,7 +114,7 @@ def search_platform(operator: User, query: AuditQuery) -> AuditPage:
     """The same over what belongs to no organization. For operators; others get :class:`NotFound`."""
     if not operator.is_operator:
         raise NotFound()
-    with platform_scope():
+    with platform_scope(), _patience():
         return _search(_filtered(Event.objects.filter(org_id=None), query), query)
 
 
@@ -93,10 +126,11 @@ def newer_than(access: Access, query: AuditQuery, cursor: str, *, limit: int = P
     """
     access.require(Permission.AUDIT_READ)
     at, _ = _parse_cursor(cursor)
-    since = at - OVERLAP
-    with org_scope(access.org_id):
-        found = _filtered(Event.objects.filter(org_id=access.org_id, ts__gte=since), query)
-        events = tuple(found.order_by("-ts", "-id")[: min(limit, PAGE_MAX)])
+    since = max(at, EPOCH + OVERLAP) - OVERLAP
+    until = max(at, datetime.now(UTC)) + AHEAD
+    with org_scope(access.org_id), _patience():
+        found = _filtered(Event.objects.filter(org_id=access.org_id, ts__gte=since, ts__lt=until), query)
+        events = tuple(found.order_by("-ts", "-id")[: max(1, min(limit, PAGE_MAX))])
     newest = cursor_of(events[0]) if events and events[0].ts >= at else cursor
     return AuditPage(events, None, newest, since)
 
@@ -115,14 +149,53 @@ def count_up_to(access: Access, query: AuditQuery, cap: int = 1_000) -> int:
     """How many events fit, counting no further than ``cap`` (then the page says "1,000+")."""
     access.require(Permission.AUDIT_READ)
     bounds = _bounds(query)
-    with org_scope(access.org_id):
+    with org_scope(access.org_id), _patience():
         found = _filtered(Event.objects.filter(org_id=access.org_id), query)
         return found.filter(ts__gte=bounds.since, ts__lt=bounds.until).order_by()[:cap].count()
 
 
+_RECENT = (
+    "(SELECT * FROM audit_event WHERE org_id = %s AND ts >= %s AND ts < %s "
+    "ORDER BY ts DESC, id DESC LIMIT %s) AS recent"
+)
+
+
+def recent_denials(access: Access, limit: int = 5) -> tuple[Event, ...]:
+    """The newest denials of the last day for a dashboard, looking at no more than :data:`RECENT` events."""
+    access.require(Permission.AUDIT_READ)
+    now = datetime.now(UTC)
+    statement = f"SELECT ts, id FROM {_RECENT} WHERE kind = %s ORDER BY ts DESC, id DESC LIMIT %s"  # noqa: S608 - a constant
+    values = (access.org_id, now - WINDOWS[0], now + AHEAD, RECENT, ACL_DENIED, max(1, min(limit, PAGE)))
+    with org_scope(access.org_id), connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        keys = cursor.fetchall()
+        if not keys:
+            return ()
+        found = Event.objects.filter(org_id=access.org_id, ts__gte=keys[-1][0], ts__lte=keys[0][0], pk__in=keys)
+        return tuple(found.order_by("-ts", "-id"))
+
+
+def live_counts(access: Access) -> LiveCounts:
+    """What happened in the last hour, in one bounded query."""
+    access.require(Permission.AUDIT_READ)
+    now = datetime.now(UTC)
+    since = now - timedelta(hours=1)
+    statement = f"SELECT kind, count(*), sum(count) FROM {_RECENT} GROUP BY kind"  # noqa: S608 - a constant
+    with org_scope(access.org_id), connection.cursor() as cursor:
+        cursor.execute(statement, [access.org_id, since, now + AHEAD, RECENT])
+        found = {kind: (int(rows), int(total)) for kind, rows, total in cursor.fetchall()}
+    return LiveCounts(
+        since=since,
+        connected=found.get(CONNECT, (0, 0))[1],
+        denied=found.get(ACL_DENIED, (0, 0))[1],
+        refused=found.get(AUTH_FAILED, (0, 0))[1],
+        capped=sum(rows for rows, _ in found.values()) >= RECENT,
+    )
+
+
 def cursor_of(event: Event) -> str:
     """The place of an event in the order: microseconds since the epoch and the id."""
-    return f"{_microseconds(event.ts)}.{event.id}"
+    return f"{microseconds(event.ts)}.{event.id}"
 
 
 def prefix_range(prefix: str) -> tuple[str, str | None]:
@@ -138,6 +211,21 @@ def prefix_range(prefix: str) -> tuple[str, str | None]:
     return prefix, None
 
 
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Give up after :data:`SEARCH_SECONDS`: raises :class:`Unavailable` with what to do."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{SEARCH_SECONDS}s"])
+    try:
+        yield
+    except OperationalError as error:
+        if not isinstance(error.__cause__, QueryCanceled):
+            raise
+        raise Unavailable(
+            "search_too_long", "The search took too long. Choose a shorter time, or filter by one more thing."
+        ) from error
+
+
 def _search(found: QuerySet[Event], query: AuditQuery) -> AuditPage:
     bounds = _bounds(query)
     limit = max(1, min(query.limit, PAGE_MAX))
@@ -150,22 +238,24 @@ def _search(found: QuerySet[Event], query: AuditQuery) -> AuditPage:
         if len(events) > limit:
             break
     page = tuple(events[:limit])
-    newest = cursor_of(page[0]) if page else f"{_microseconds(datetime.now(UTC))}.{uuid.UUID(int=0)}"
+    newest = cursor_of(page[0]) if page else f"{microseconds(datetime.now(UTC))}.{uuid.UUID(int=0)}"
     return AuditPage(page, cursor_of(page[-1]) if len(events) > limit else None, newest, bounds.since)
 
 
 def _filtered(found: QuerySet[Event], query: AuditQuery) -> QuerySet[Event]:
-    if query.kind:
-        kinds = [kind.strip() for kind in query.kind.split(",") if kind.strip()]
-        unknown = [kind for kind in kinds if kind not in KINDS]
-        if unknown:
-            raise Invalid("unknown_kind", f"There is no event kind {unknown[0][:40]!r}.", field="kind")
+    kinds = [kind.strip() for kind in (*query.kind.split(","), *query.kinds) if kind.strip()]
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise Invalid("unknown_kind", f"There is no event kind {unknown[0][:40]!r}.", field="kind")
+    if kinds:
         found = found.filter(kind__in=kinds) if len(kinds) > 1 else found.filter(kind=kinds[0])
     exact = {
         "client_id": query.client_id,
         "username": query.username.partition("@")[0],
         "reason": query.reason,
         "session": query.session,
+        "action": query.action,
+        "rule": query.rule,
     }
     found = found.filter(**{name: _clean(name, value) for name, value in exact.items() if value})
     if query.topic_prefix:
@@ -173,54 +263,55 @@ def _filtered(found: QuerySet[Event], query: AuditQuery) -> QuerySet[Event]:
         found = found.filter(topic__gte=low, **({"topic__lt": high} if high else {}))
     if query.ip:
         try:
-            found = found.filter(ip=str(ipaddress.ip_address(query.ip.strip())))
+            found = found.filter(ip=str(ipaddress.ip_address(query.ip.strip().partition("%")[0])))
         except ValueError:
             raise Invalid("bad_ip", f"{query.ip[:45]!r} is not an IP address.", field="ip") from None
     return found
 
 
 def _clean(name: str, value: str) -> str:
+    """The value as it would have been stored."""
     if "\0" in value or any(0xD800 <= ord(character) <= 0xDFFF for character in value):
         raise Invalid("bad_text", "The filter contains characters that no event can have.", field=name)
-    return value
+    return cut(value)
 
 
 def _bounds(query: AuditQuery) -> _Bounds:
     cursor = _parse_cursor(query.cursor) if query.cursor else None
-    # One minute ahead: the clocks of edges and database differ a little.
-    until = query.until or datetime.now(UTC) + timedelta(minutes=1)
-    since = query.since or until - SPAN_DEFAULT
-    if since.tzinfo is None or until.tzinfo is None:
-        raise Invalid("bad_time", "Times need a zone, such as 2026-01-31T12:00:00Z.", field="since")
+    now = datetime.now(UTC)
+    for name, at in (("since", query.since), ("until", query.until)):
+        if at is not None and at.tzinfo is None:
+            raise Invalid("bad_time", "Times need a zone, such as 2026-01-31T12:00:00Z.", field=name)
+    until = query.until or now + AHEAD
+    start = min(until, max(now, query.since or now))
+    since = query.since or max(start, EPOCH + SPAN_DEFAULT) - SPAN_DEFAULT
     if since >= until:
         raise Invalid("bad_time", "The search would end before it begins.", field="since")
-    since = max(since, until - SPAN_MAX)
+    if start - since > SPAN_MAX:
+        since = start - SPAN_MAX
     if cursor is not None:
         until = min(until, cursor[0] + timedelta(microseconds=1))
-    return _Bounds(since, until, cursor)
+        start = min(start, until)
+    return _Bounds(since, until, start, cursor)
 
 
 def _windows(bounds: _Bounds) -> Iterator[tuple[datetime, datetime]]:
     high = bounds.until
-    sizes = iter(WINDOWS)
-    size = WINDOWS[-1]
-    while high > bounds.since:
-        size = next(sizes, WINDOWS[-1])
-        low = max(high - size, bounds.since)
+    for reach in WINDOWS:
+        if high <= bounds.since:
+            return
+        low = bounds.since if bounds.start - bounds.since <= reach else bounds.start - reach
         yield low, high
         high = low
 
 
+_CURSOR = re.compile(r"(0|[1-9][0-9]{0,17})\.([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})", re.ASCII)
+
+
 def _parse_cursor(cursor: str) -> tuple[datetime, uuid.UUID]:
-    at, _, event_id = cursor.partition(".")
-    try:
-        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(at)), uuid.UUID(event_id)
-    except (ValueError, OverflowError):
+    match = _CURSOR.fullmatch(cursor)
+    if match is None or int(match[1]) > LATEST_US:
         raise Invalid(
             "bad_cursor", "The cursor is not one this search gave out; start from the first page.", field="cursor"
-        ) from None
-
-
-def _microseconds(at: datetime) -> int:
-    delta = at - datetime.fromtimestamp(0, UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+        )
+    return moment(int(match[1])), uuid.UUID(match[2])

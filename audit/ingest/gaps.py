@@ -14,7 +14,8 @@ from datetime import timedelta
 
 from django.db import connection
 
-from audit.ingest.rows import EPOCH, platform_row
+from audit.bounds import EPOCH
+from audit.ingest.rows import platform_row
 from audit.ingest.store import store
 from audit.kinds import AUDIT_GAP
 from audit.models import Journal

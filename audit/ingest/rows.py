@@ -12,9 +12,10 @@ import math
 import re
 import uuid
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
+from audit.bounds import LATEST_US, cut, moment
 from audit.kinds import KINDS, Source
 from cloudsignal import ids
 from cloudsignal.wire.audit import AuditEvent
@@ -55,14 +56,7 @@ TS, ID, ORG, NODE, COUNT, DETAILS, INCARNATION = (
     for name in ("ts", "id", "org_id", "node", "count", "details", "incarnation")
 )
 
-TEXT_BYTES = 2_000
-"""Bytes of UTF-8 kept of username, client id and topic: an index row of PostgreSQL holds at most 2,704."""
-
 DETAILS_BYTES = 16_384
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LATEST_US = (datetime(9999, 12, 31, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
-"""The last time that is kept as it is, in microseconds since the epoch."""
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 
@@ -131,7 +125,7 @@ def _row(event: AuditEvent, event_id: uuid.UUID, *, node: str, incarnation: str)
     if event.ip and _ip(event.ip) is None:
         more["ip"] = event.ip
     return (
-        EPOCH + timedelta(microseconds=microseconds),
+        moment(microseconds),
         event_id,
         org,
         event.kind,
@@ -166,15 +160,12 @@ def _cut(value: str, characters: int) -> str:
 
 
 def _bounded(name: str, value: str, more: dict[str, Any]) -> str:
-    """``value`` within :data:`TEXT_BYTES`; when it has to be cut, ``more`` tells how long it was."""
+    """``value`` within ``TEXT_BYTES``; when it has to be cut, ``more`` tells how long it was."""
     value = _cut(value, 65_535)
-    if len(value) * 4 <= TEXT_BYTES:
-        return value
-    data = value.encode()
-    if len(data) <= TEXT_BYTES:
-        return value
-    more[f"{name}_bytes"] = len(data)
-    return data[:TEXT_BYTES].decode(errors="ignore")
+    kept = cut(value)
+    if len(kept) != len(value):
+        more[f"{name}_bytes"] = len(value.encode())
+    return kept
 
 
 def _ip(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

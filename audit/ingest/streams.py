@@ -111,7 +111,7 @@ class Streams:
 
     def idle(self, stream: str) -> bool:
         """Whether every entry of ``stream`` is finished, by whichever consumer."""
-        return cast(int, self._redis.xlen(stream)) == 0
+        return self._redis.xlen(stream) == 0
 
     def _join(self) -> None:
         for stream in STREAMS:
@@ -139,7 +139,7 @@ class Streams:
         full = False
         for stream, into in ((keys.AUDIT, work.audit), (keys.REPORTS, work.reports)):
             answer = self._redis.xautoclaim(stream, GROUP, self._name, self._claim_idle, count=READ_MAX)
-            found = cast("list[Any]", answer)[1]
+            found = answer[1]
             into.extend(_entry(one) for one in found)
             full = full or len(found) >= READ_MAX
         if not full:
