@@ -1,0 +1,237 @@
+"""``manage.py ingest`` as a process: killed at random, started side by side, with its databases coming and going."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from audit.ingest.streams import GROUP
+from audit.models import Event
+from cloudsignal.health import alive
+from cloudsignal.wire import keys
+from cloudsignal.wire.audit import AuditEvent
+from orgs.models import Organization
+from orgs.tenancy import platform_scope
+from tests.audit.making import event, make_org, now, put
+from tests.stack.databases import Databases
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+
+class Program:
+    """One ``manage.py ingest``."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.log = folder / f"ingest-{time.monotonic_ns()}.log"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDSIGNAL_")}
+        environment |= {"CLOUDSIGNAL_DATA": os.environ["CLOUDSIGNAL_DATA"]}
+        environment.pop("DATABASE_OWNER_URL")
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "ingest", *options], cwd=PROJECT, env=environment, stdout=log, stderr=log
+            )
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to finish anything."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(10)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Starts ingest processes; those that still run at the end are killed."""
+    started: list[Program] = []
+
+    def make(*options: str) -> Program:
+        started.append(Program(tmp_path, *options))
+        return started[-1]
+
+    yield make
+    for program in started:
+        if program.process.poll() is None:
+            program.kill()
+
+
+@pytest.fixture
+def org(transactional_db: None) -> Organization:
+    return make_org()
+
+
+def wait_for(condition: Callable[[], object], *, seconds: float, what: str) -> float:
+    """Poll; returns how long it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"{what} did not come about within {seconds} s"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def count() -> int:
+    with platform_scope():
+        return Event.objects.count()
+
+
+def drained(redis: Redis) -> bool:
+    return redis.xlen(keys.AUDIT) == 0
+
+
+def counts() -> dict[str, int]:
+    with platform_scope():
+        rows = list(Event.objects.values_list("id", "count"))
+    found = {str(name): number for name, number in rows}
+    assert len(found) == len(rows), "an event is stored twice"
+    return found
+
+
+class Producer(threading.Thread):
+    """Adds events like an edge: batches at a steady rate, now and then one sent twice or with a higher count."""
+
+    def __init__(self, redis: Redis, org: Organization, *, seed: int) -> None:
+        super().__init__(daemon=True)
+        self._redis, self._org, self._random = redis, org, random.Random(seed)
+        self._done = threading.Event()
+        self.sent: dict[str, int] = {}
+
+    def run(self) -> None:
+        while not self._done.wait(0.01):
+            batch = [event(self._org, topic=f"t/{number}") for number in range(self._random.randint(1, 60))]
+            self._add(batch)
+            chance = self._random.random()
+            if chance < 0.1:
+                self._add(batch)
+            elif chance < 0.3:
+                self._add([replace(one, count=self._random.randint(1, 9)) for one in batch])
+
+    def _add(self, batch: list[AuditEvent]) -> None:
+        put(self._redis, *batch)
+        for one in batch:
+            self.sent[one.id] = max(one.count, self.sent.get(one.id, 0))
+
+    def finish(self) -> None:
+        self._done.set()
+        self.join()
+
+
+def test_killed_again_and_again_nothing_is_lost_or_doubled(
+    redis: Redis, org: Organization, start: Callable[..., Program]
+) -> None:
+    """Two processes; every round one of them is killed at a random moment and started again."""
+    producer = Producer(redis, org, seed=7)
+    chance = random.Random(11)
+    options = ("--claim-idle", "1")
+    running = [start("--name", "a", *options), start("--name", "b", *options)]
+    wait_for(lambda: redis.exists(keys.AUDIT), seconds=20, what="the first ingest")
+    producer.start()
+    rounds = 0
+    until = time.monotonic() + 20
+    while rounds < 10 or (rounds < 14 and time.monotonic() < until):
+        before = count()
+        wait_for(lambda before=before: count() > before, seconds=20, what="progress")  # type: ignore[misc]
+        time.sleep(chance.random() * 0.2)
+        place = rounds % 2
+        running[place].kill()
+        # Another name each time: what the dead one held must be taken over, nobody comes back for it.
+        running[place] = start("--name", f"r{rounds}", *options)
+        rounds += 1
+    producer.finish()
+    wait_for(lambda: drained(redis), seconds=20, what="an empty stream")
+    assert rounds >= 10
+    assert counts() == producer.sent
+    assert redis.xpending(keys.AUDIT, GROUP)["pending"] == 0
+    assert [program.stop() for program in running] == [0, 0]
+
+
+def test_an_event_is_visible_within_a_second(redis: Redis, org: Organization, start: Callable[..., Program]) -> None:
+    start()
+    wait_for(lambda: redis.exists(keys.AUDIT), seconds=20, what="ingest")
+    took = []
+    for number in range(20):
+        put(redis, event(org))
+        took.append(wait_for(lambda number=number: count() > number, seconds=2, what="the event"))  # type: ignore[misc]
+    assert sorted(took)[len(took) // 2] < 0.5
+    assert max(took) < 1.0
+
+
+def test_it_waits_for_postgresql_and_goes_on(
+    databases: Databases, redis: Redis, org: Organization, start: Callable[..., Program]
+) -> None:
+    """Its connections are cut and new ones refused for a while, with a batch in hand."""
+    program = start()
+    wait_for(lambda: redis.exists(keys.AUDIT), seconds=20, what="ingest")
+    put(redis, event(org))
+    wait_for(lambda: count() == 1, seconds=10, what="the first event")
+    with databases.admin() as admin:
+        admin.execute("ALTER ROLE cloudsignal_app CONNECTION LIMIT 0")
+        try:
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'cloudsignal_app'")
+            sent = [event(org) for _ in range(300)]
+            put(redis, *sent)
+            time.sleep(1.5)
+            assert program.process.poll() is None
+        finally:
+            admin.execute("ALTER ROLE cloudsignal_app CONNECTION LIMIT -1")
+        wait_for(lambda: drained(redis), seconds=10, what="an empty stream")
+        [number] = admin.execute("SELECT count(*) FROM audit_event").fetchone() or [0]
+    assert number == 301
+
+
+def test_it_waits_for_redis_and_goes_on(redis: Redis, org: Organization, start: Callable[..., Program]) -> None:
+    """Redis breaks every connection, is paused, and is emptied: the group is made again."""
+    program = start()
+    wait_for(lambda: redis.exists(keys.AUDIT), seconds=20, what="ingest")
+    for _ in range(5):
+        redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        put(redis, event(org))
+        time.sleep(0.05)
+    wait_for(lambda: count() == 5, seconds=10, what="five events")
+    redis.flushall()
+    wait_for(lambda: redis.exists(keys.AUDIT), seconds=10, what="the group")
+    put(redis, event(org))
+    wait_for(lambda: count() == 6, seconds=10, what="the sixth")
+    assert program.process.poll() is None
+    assert program.stop() == 0
+
+
+def test_nothing_it_reads_ends_it_and_sigterm_does(
+    redis: Redis, org: Organization, start: Callable[..., Program]
+) -> None:
+    program = start()
+    wait_for(lambda: redis.exists(keys.AUDIT), seconds=20, what="ingest")
+    redis.xadd(keys.AUDIT, {keys.FIELD: os.urandom(64)})
+    redis.xadd(keys.REPORTS, {keys.FIELD: os.urandom(64)})
+    redis.set(keys.node("x"), os.urandom(64))
+    put(redis, event(org, at=now()))
+    wait_for(lambda: count() == 3, seconds=10, what="an event and two notes")
+    assert program.process.poll() is None
+    began = time.monotonic()
+    assert program.stop() == 0
+    assert time.monotonic() - began < 3
+    assert not [line for line in program.log.read_text().splitlines() if json.loads(line)["level"] == "critical"]
+
+
+def test_it_says_that_it_is_alive(redis: Redis, org: Organization, start: Callable[..., Program]) -> None:
+    alive.path("ingest").unlink(missing_ok=True)
+    start()
+    wait_for(lambda: alive.age("ingest") is not None, seconds=20, what="the alive file")
+    time.sleep(1.5)
+    age = alive.age("ingest")
+    assert age is not None
+    assert age < 1.5
