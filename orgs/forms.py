@@ -7,6 +7,7 @@ from typing import Any
 from django import forms
 
 from cloudsignal.web.forms import Form, mono
+from orgs.services.credentials import LOCAL_NAME
 
 HOUR = 3600
 LIFETIMES: tuple[tuple[int, str], ...] = (
@@ -32,7 +33,7 @@ class OrganizationForm(Form):
         label="Name",
         max_length=80,
         help_text="For people. The id that clients use is made for you and never changes.",
-        widget=forms.TextInput(attrs={"autocomplete": "organization", "autofocus": True}),
+        widget=forms.TextInput(attrs={"autocomplete": "organization"}),
         error_messages={"required": "Give the organization a name.", "max_length": "A name has at most 80 characters."},
     )
 
@@ -80,6 +81,15 @@ class CredentialForm(Form):
     note = forms.CharField(
         label="Note", required=False, max_length=200, help_text="What this client is, for the next person."
     )
+
+    def clean_username(self) -> str:
+        """The local part as the service wants it, checked here too so that all that is wrong shows at once."""
+        username = str(self.cleaned_data["username"])
+        if username and not LOCAL_NAME.match(username):
+            raise forms.ValidationError(
+                "A name has up to 63 of a-z, 0-9, - and _, and begins with a letter or digit.", code="bad_username"
+            )
+        return username
 
     def clean_ttl(self) -> int:
         """Seconds; an hour when nothing was chosen."""

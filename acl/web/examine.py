@@ -7,6 +7,7 @@ from datetime import datetime
 
 from acl.policy import Explanation, Finding, Outcome, Parsed, TestOutcome, parse, run_tests
 
+ACTION_WORDS = {"pub": "publish", "sub": "subscribe", "receive": "receive"}
 RULES_SHOWN = 200
 """Rules listed under a verdict; of a longer policy those that have a part in it come first."""
 
@@ -69,6 +70,17 @@ class Verdict:
     rules: list[RuleLine]
     hidden: int
     """Rules without a part in it that are not listed."""
+
+    @property
+    def action(self) -> str:
+        """The action in a word."""
+        return ACTION_WORDS[self.explanation.request.action]
+
+    @property
+    def shown_reason(self) -> str:
+        """What the reason adds to the name of the deciding rule."""
+        decision = self.explanation.decision
+        return decision.reason.partition(f"by rule {decision.rule}")[2].lstrip(", ") if decision.rule else ""
 
 
 def examine(text: str, *, org: str, now: datetime) -> Examined:

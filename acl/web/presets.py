@@ -16,6 +16,7 @@ from acl.services.drafts import load_preset
 from acl.web.examine import Examined, examine
 from cloudsignal.errors import NotFound
 from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.words import actor
 from orgs.access import Access
 from orgs.permissions import Permission
 from orgs.web.gate import org_page
@@ -61,7 +62,7 @@ def load(request: HttpRequest, access: Access, name: str) -> HttpResponseBase:
     question = Question(
         title=f"Replace the draft by “{chosen.title}”?",
         text="The draft as it stands is neither deployed nor a preset. What is enforced does not change.",
-        blast=[Touched(f"{lines:,}", f"lines of the draft replaced, last saved by {draft.updated_by}")],
+        blast=[Touched(f"{lines:,}", f"lines of the draft replaced, last saved by {actor(draft.updated_by)}")],
         action="Replace the draft",
         url=reverse("acl:preset", args=[access.org_id, name]),
         cancel=reverse("acl:presets", args=[access.org_id]),

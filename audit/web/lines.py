@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from audit.access import cursor_of
 from audit.kinds import ACL_DENIED, KINDS, NO_RULE, Kind, Source, Tone
 from audit.models import Event
+from cloudsignal.web.words import actor
 
 ACTION_WORDS = {"publish": "Publish", "subscribe": "Subscribe", "receive": "Receive", "will": "Will"}
 SIMULATED = {"publish": "pub", "will": "pub", "subscribe": "sub", "receive": "receive"}
@@ -36,8 +37,8 @@ class Line:
 
     @property
     def actor(self) -> str:
-        """Who made a change, without the word before the colon."""
-        return self.event.actor.partition(":")[2] or self.event.actor
+        """Who made a change."""
+        return actor(self.event.actor)
 
     @property
     def action(self) -> str:

@@ -98,11 +98,15 @@ def counted(count: int, noun: str) -> str:
 @register.filter
 def topic(text: str) -> SafeString:
     """A topic or filter: slashes recede, wildcards and variables stand out."""
-    classes = {"var": "var", "wild": "wild", "slash": "dim"}
-    parts = [
-        format_html('<span class="{}">{}</span>', classes[kind], part) if kind in classes else escape(part)
-        for kind, part in words.topic_parts(text)
-    ]
+    parts = []
+    for kind, part in words.topic_parts(text):
+        match kind:
+            case "slash":
+                parts.append(mark_safe('<span class="dim">/</span><wbr>'))
+            case "var" | "wild":
+                parts.append(format_html('<span class="{}">{}</span>', kind, part))
+            case _:
+                parts.append(escape(part))
     return format_html('<span class="topic">{}</span>', mark_safe("".join(parts)))  # noqa: S308 - every part is escaped above
 
 
@@ -123,6 +127,12 @@ def digest(text: str) -> SafeString:
 def tone(message: Message) -> str:
     """The tone of a message of Django's framework."""
     return {"success": "good", "warning": "warning", "error": "bad"}.get(message.level_tag, "neutral")
+
+
+@register.filter
+def actor(name: str) -> str:
+    """Who did something, as people read it."""
+    return words.actor(name)
 
 
 @register.filter

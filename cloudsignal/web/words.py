@@ -12,11 +12,16 @@ _TOPIC_PARTS = re.compile(
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """How long before (or after) ``now`` a moment lies: ``now``, ``42 s ago``, ``in 3 h``."""
+    """How long before (or after) ``now`` a moment lies: ``now``, ``42 s ago``, ``in 3 h``.
+
+    What lies ahead is rounded to whole minutes, so that an hour just begun is ``in 1 h``.
+    """
     seconds = round((now - moment).total_seconds())
     size = abs(seconds)
     if size < 5:
         return "now"
+    if seconds < -59:
+        size = round(size / 60) * 60
     unit, name = next(((unit, name) for unit, name in _UNITS if size >= unit), (1, "s"))
     amount = f"{size // unit} {name}"
     return f"in {amount}" if seconds < 0 else f"{amount} ago"
@@ -56,6 +61,14 @@ def size(count: int) -> str:
 def plural(count: int, one: str, many: str = "") -> str:
     """``1 session``, ``2 sessions``, ``1,204 messages``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def actor(name: str) -> str:
+    """Who did something, without the word before the colon for people: ``ada@example.com``, ``key sk_...x7m4``."""
+    kind, colon, rest = name.partition(":")
+    if not colon or kind == "user":
+        return rest or name
+    return f"{kind} {rest}"
 
 
 def topic_parts(topic: str) -> list[tuple[str, str]]:

@@ -31,7 +31,8 @@ class Connection:
     def _command(self, program: str, username: str, password: str, topic: str, tail: str) -> str:
         trust = f"--cafile {self.ca_name}" if self.ca_name else "--tls-use-os-certs"
         lines = [
-            f"{program} -V mqttv5 -h {self.host} -p {self.port} {trust}",
+            f"{program} -V mqttv5 -h {self.host} -p {self.port}",
+            f"  {trust}",
             f"  -u {shlex.quote(username)}",
             f"  -P {shlex.quote(password)}",
             f"  -q 1 -t {shlex.quote(topic)}{tail}",

@@ -83,8 +83,9 @@ customElements.define("copy-button", class extends HTMLElement {
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"]];
 const ago = (moment) => {
   const seconds = Math.round((Date.now() - moment) / 1000);
-  const size = Math.abs(seconds);
+  let size = Math.abs(seconds);
   if (size < 5) return "now";
+  if (seconds < -59) size = Math.round(size / 60) * 60;
   const [unit, name] = UNITS.find(([length]) => size >= length) || [1, "s"];
   const amount = `${Math.floor(size / unit)} ${name}`;
   return seconds < 0 ? `in ${amount}` : `${amount} ago`;
@@ -179,6 +180,9 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest?.(".toast [data-dismiss]");
   if (button) button.closest(".toast").remove();
 });
+
+// On a narrow screen the navigation is a row that scrolls: begin with the page one is on.
+document.querySelector(".rail .nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
 // --- forms: filters apply on change; a form is sent once ------------------------------------------------------------------
 document.addEventListener("change", (event) => {
