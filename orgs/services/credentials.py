@@ -168,7 +168,7 @@ def revoke_credential(access: Access, token_id: str) -> Credential:
         if found.revoked_at is None:
             found.revoked_at = timezone.now()
             found.save(update_fields=["revoked_at"])
-            _changed(identity)
+            tell_edges(identity)
             record(
                 access,
                 kinds.CREDENTIAL_REVOKED,
@@ -190,7 +190,7 @@ def revoke_identity(access: Access, username: str) -> MqttIdentity:
         if identity.revoked_at is None:
             identity.revoked_at = timezone.now()
             ended = _live(identity).update(revoked_at=identity.revoked_at)
-            _changed(identity)
+            tell_edges(identity)
             record(
                 access,
                 kinds.CREDENTIAL_REVOKED,
@@ -253,7 +253,7 @@ def _add_secret(access: Access, identity: MqttIdentity, *, ttl: int | None, refr
         refreshed_from=refreshed_from,
         created_by=access.actor,
     )
-    _changed(identity)
+    tell_edges(identity)
     return Issued(
         username=f"{identity.username}@{access.org_id}",
         local=identity.username,
@@ -266,7 +266,7 @@ def _add_secret(access: Access, identity: MqttIdentity, *, ttl: int | None, refr
     )
 
 
-def _changed(identity: MqttIdentity) -> None:
+def tell_edges(identity: MqttIdentity) -> None:
     """Save a locked identity with its next revision, and have the edges told."""
     identity.revision += 1
     identity.revised_at = timezone.now()
