@@ -15,6 +15,8 @@ from cloudsignal.redis import client
 def push_bundle(org: str) -> int:
     """Write the organization's present bundle to Redis; returns its revision, 0 when the organization is gone."""
     pushed = push.push_bundle(client(), org)
+    if pushed is not None and not pushed.written:
+        push.catch_up(client(), org)
     return pushed.revision if pushed else 0
 
 

@@ -14,11 +14,13 @@ from django.db.models import Q
 from django.utils import timezone
 from redis import Redis
 
+from acl.services.push import catch_up as bundles_catch_up
 from acl.services.push import push_bundle
-from cloudsignal.redis import client
+from cloudsignal.redis import client, revision_of
 from cloudsignal.wire import keys
 from orgs.models import Credential, MqttIdentity, Organization
 from orgs.services.push import KEPT_AFTER_EXPIRY, push_credential
+from orgs.services.push import catch_up as credentials_catch_up
 from orgs.tenancy import platform_scope
 
 logger = logging.getLogger(__name__)
@@ -52,8 +54,10 @@ def _bundles(redis: Redis) -> int:
         chunk = wanted[start : start + CHUNK]
         found = _revisions(redis, [keys.bundle(org) for org, _ in chunk])
         for (org, revision), there in zip(chunk, found, strict=True):
-            if there < revision and push_bundle(redis, org):
-                pushed += 1
+            if there < revision:
+                pushed += push_bundle(redis, org) is not None
+            elif there > revision:
+                pushed += bundles_catch_up(redis, org)
     return pushed
 
 
@@ -62,8 +66,10 @@ def _credentials(redis: Redis) -> int:
     for chunk in _identities():
         found = _revisions(redis, [keys.credential(org, username) for _, org, username, _ in chunk])
         for (_, org, username, revision), there in zip(chunk, found, strict=True):
-            if there < revision and push_credential(redis, org, username):
-                pushed += 1
+            if there < revision:
+                pushed += push_credential(redis, org, username)
+            elif there > revision:
+                pushed += credentials_catch_up(redis, org, username)
     return pushed
 
 
@@ -88,4 +94,4 @@ def _revisions(redis: Redis, names: list[str]) -> list[int]:
     pipeline = redis.pipeline(transaction=False)
     for name in names:
         pipeline.hget(name, "rev")
-    return [int(value) if value is not None and value.isdigit() else -1 for value in pipeline.execute()]
+    return [revision_of(value) for value in pipeline.execute()]

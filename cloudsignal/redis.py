@@ -19,6 +19,7 @@ FAST_SECONDS = 0.5
 
 _WRITE = """
 local rev, old = redis.call('HGET', KEYS[1], 'rev'), redis.call('HGET', KEYS[1], 'b')
+if rev and (#rev > 15 or not string.match(rev, '^%d+$')) then rev = false end
 if rev and tonumber(rev) > tonumber(ARGV[1]) then return 0 end
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[1], 'rev', ARGV[1], 'b', ARGV[2])
@@ -63,6 +64,11 @@ def write_state(
     until = "" if expires_at is None else expires_at
     done = redis.eval(_WRITE, 2, key, keys.CHANGES, revision, record, keys.CHANGES_MAXLEN, encode(change), until)
     return cast(int, done) > 0
+
+
+def revision_of(value: bytes | None) -> int:
+    """The ``rev`` field of a record as a number; -1 when there is none, or nothing that could be one."""
+    return int(value) if value is not None and value.isdigit() and len(value) <= 15 else -1
 
 
 def announce(redis: Redis, change: Change) -> None:

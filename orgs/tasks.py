@@ -21,7 +21,7 @@ from orgs.services.cleanup import delete_expired
 )
 def push_credential(org: str, username: str) -> bool:
     """Write the present record of one username to Redis."""
-    return push.push_credential(fast_client(), org, username)
+    return push.push_credential(fast_client(), org, username) or push.catch_up(fast_client(), org, username)
 
 
 @shared_task(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from redis import Redis
 
 from acl.services.deployments import in_force
 from cloudsignal.keyring import signing_key
-from cloudsignal.redis import write_state
+from cloudsignal.redis import revision_of, write_state
 from cloudsignal.wire import keys
-from cloudsignal.wire.bundle import Bundle, Quotas, sign_bundle
+from cloudsignal.wire.bundle import Bundle, Quotas, open_bundle, sign_bundle
 from cloudsignal.wire.change import Change
+from cloudsignal.wire.codec import WireError
 from orgs.models import Organization
 from orgs.tenancy import org_scope
 
@@ -64,3 +66,28 @@ def push_bundle(redis: Redis, org_id: str) -> Pushed | None:
         change=Change(kind="bundle", org=org_id, committed_at=bundle.issued_at),
     )
     return Pushed(bundle.revision, written)
+
+
+def catch_up(redis: Redis, org_id: str) -> bool:
+    """Redis claims a revision that the database never reached: set that right and push. False when it has reached it.
+
+    When the bundle there is our own, the database was restored from a backup: it goes on above that revision, because
+    edges never go back. When it is not, somebody wrote to Redis to keep newer bundles out: the record is thrown away.
+    """
+    claimed, blob = cast("list[bytes | None]", redis.hmget(keys.bundle(org_id), ["rev", "b"]))
+    there = revision_of(claimed)
+    try:
+        genuine = open_bundle(blob or b"", signing_key().public_key(), org=org_id).revision
+    except WireError:
+        genuine = 0
+    with org_scope(org_id):
+        org = Organization.objects.select_for_update().filter(pk=org_id).first()
+        if org is None or org.revision >= there:
+            return False
+        if genuine > org.revision:
+            org.revision = genuine
+            org.bump()
+            org.save(update_fields=["revision", "revised_at"])
+    if genuine != there:
+        redis.delete(keys.bundle(org_id))
+    return push_bundle(redis, org_id) is not None

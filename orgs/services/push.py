@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 
 from django.db.models import Q
 from django.utils import timezone
 from redis import Redis
 
 from cloudsignal.keyring import pepper
-from cloudsignal.redis import write_state
+from cloudsignal.redis import revision_of, write_state
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
+from cloudsignal.wire.codec import WireError
 from cloudsignal.wire.credential import Credential as Record
-from cloudsignal.wire.credential import Secret, seal_credential
+from cloudsignal.wire.credential import Secret, open_credential, seal_credential
 from orgs.models import Credential, MqttIdentity
 from orgs.tenancy import org_scope
 
@@ -48,6 +50,30 @@ def push_credential(redis: Redis, org: str, username: str) -> bool:
         change=Change(kind="credential", org=org, username=username, committed_at=sealed.committed_at),
         expires_at=sealed.expires_at,
     )
+
+
+def catch_up(redis: Redis, org: str, username: str) -> bool:
+    """Redis claims a revision that the database never reached: set that right and push. False when it has reached it.
+
+    The same as ``acl.services.push.catch_up``: our own record means a restored database, another one is thrown away.
+    """
+    claimed, blob = cast("list[bytes | None]", redis.hmget(keys.credential(org, username), ["rev", "b"]))
+    there = revision_of(claimed)
+    try:
+        genuine = open_credential(blob or b"", pepper(), org=org, username=username).revision
+    except WireError:
+        genuine = 0
+    with org_scope(org):
+        identity = MqttIdentity.objects.select_for_update().filter(org_id=org, username=username).first()
+        if identity is None or identity.revision >= there:
+            return False
+        if genuine > identity.revision:
+            identity.revision = genuine + 1
+            identity.revised_at = timezone.now()
+            identity.save(update_fields=["revision", "revised_at"])
+    if genuine != there:
+        redis.delete(keys.credential(org, username))
+    return push_credential(redis, org, username)
 
 
 def seal(org: str, username: str) -> Sealed | None:

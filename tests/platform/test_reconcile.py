@@ -14,8 +14,9 @@ from cloudsignal.redis import client
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle
 from cloudsignal.wire.credential import open_credential
-from orgs.models import Credential
+from orgs.models import Credential, MqttIdentity, Organization
 from orgs.services.credentials import issue_credential, revoke_identity
+from orgs.tasks import push_credential
 from orgs.tenancy import platform_scope
 from tests.world import organization
 
@@ -84,3 +85,50 @@ def test_what_nobody_can_sign_in_with_any_more_is_not_brought_back(redis: Redis)
         Credential.objects.update(expires_at="2020-01-01T00:00:00Z")
     assert reconcile() == 1  # the bundle alone
     assert state(redis).keys() == {keys.bundle(access.org_id).encode()}
+
+
+def test_a_database_restored_from_a_backup_goes_on_above_what_the_edges_have(redis: Redis) -> None:
+    access = organization()
+    issue_credential(access, username="pump")
+    save_draft(access, text='version: "3"\nrules: [{topic: a}]\n')
+    deploy(access)
+    issue_credential(access, username="pump")
+    reconcile()
+    with platform_scope():  # as the backup had it
+        Organization.objects.update(revision=1)
+        MqttIdentity.objects.update(revision=1)
+    redis.hset(MARK, "at", 0)
+    assert reconcile() == 2
+    assert redis.hget(keys.bundle(access.org_id), "rev") == b"3"
+    assert redis.hget(keys.credential(access.org_id, "pump"), "rev") == b"3"
+    revoke_identity(access, "pump")
+    redis.hset(MARK, "at", 0)
+    assert reconcile() == 1
+    blob = redis.hget(keys.credential(access.org_id, "pump"), "b")
+    assert isinstance(blob, bytes)
+    assert open_credential(blob, pepper(), org=access.org_id, username="pump").revoked
+    redis.hset(MARK, "at", 0)
+    assert reconcile() == 0
+
+
+@pytest.mark.parametrize("how", ["at once", "in time"])
+@pytest.mark.parametrize("claimed", [str(2**52), "9" * 300, "inf", "nan", "0x7f"])
+def test_a_revision_invented_on_redis_cannot_keep_a_revocation_out(redis: Redis, claimed: str, how: str) -> None:
+    access = organization()
+    issue_credential(access, username="pump")
+    reconcile()
+    for name in (keys.bundle(access.org_id), keys.credential(access.org_id, "pump")):
+        redis.hset(name, mapping={"rev": claimed, "b": b"invented"})
+    revoke_identity(access, "pump")
+    if how == "at once":
+        assert push_credential.run(org=access.org_id, username="pump")
+        assert push_bundle.run(org=access.org_id) == 1
+    else:
+        redis.hset(MARK, "at", 0)
+        assert reconcile() == 2
+    blob = redis.hget(keys.credential(access.org_id, "pump"), "b")
+    assert isinstance(blob, bytes)
+    assert open_credential(blob, pepper(), org=access.org_id, username="pump").revoked
+    assert redis.hget(keys.bundle(access.org_id), "rev") == b"1"
+    redis.hset(MARK, "at", 0)
+    assert reconcile() == 0
