@@ -15,11 +15,13 @@ from pathlib import Path
 import uvloop
 
 from cloudsignal.config import ConfigError, Environment
+from cloudsignal.edge import metrics
 from cloudsignal.edge.link import Client
 from cloudsignal.edge.listen import Listener, ListenError
 from cloudsignal.edge.node import Node
 from cloudsignal.edge.settings import Settings, read_settings
 from cloudsignal.edge.tls import CertificateError, Certificates
+from cloudsignal.edge.websocket import WebSocketClient
 
 logger = logging.getLogger("cloudsignal.edge")
 
@@ -54,6 +56,7 @@ async def _run(settings: Settings, certificates: Certificates) -> None:
         # Give Redis a moment, so that the first clients meet the newest bundles; without it the disk's are in force.
         await asyncio.wait_for(node.follower.in_step.wait(), 3.0)
     listeners = _listen(node, settings, certificates)
+    scrape = await metrics.serve(node, settings.metrics) if settings.metrics is not None else None
     watch = loop.create_task(_watch(certificates))
     gc.freeze()
     logger.info("%s enforces %d organizations", node.name, len(node.snapshot.organizations))
@@ -62,24 +65,22 @@ async def _run(settings: Settings, certificates: Certificates) -> None:
     watch.cancel()
     for listener in listeners:
         listener.close()
+    if scrape is not None:
+        scrape.close()
     await node.stop()
 
 
 def _listen(node: Node, settings: Settings, certificates: Certificates) -> list[Listener]:
     listeners: list[Listener] = []
     if settings.mqtts is not None:
-        listeners.append(Listener(node, settings.mqtts, "mqtts", _mqtts, certificates))
+        listeners.append(Listener(node, settings.mqtts, "mqtts", Client, certificates))
+    if settings.wss is not None:
+        listeners.append(Listener(node, settings.wss, "wss", WebSocketClient, certificates))
+    if settings.proxy is not None:
+        listeners.append(Listener(node, settings.proxy, "mqtts", Client, None, proxied=True))
     if settings.plaintext is not None:
-        listeners.append(Listener(node, settings.plaintext, "mqtt", _mqtt, None))
+        listeners.append(Listener(node, settings.plaintext, "mqtt", Client, None))
     return listeners
-
-
-def _mqtts(node: Node, address: tuple[str, int]) -> Client:
-    return Client(node, "mqtts", address)
-
-
-def _mqtt(node: Node, address: tuple[str, int]) -> Client:
-    return Client(node, "mqtt", address)
 
 
 async def _watch(certificates: Certificates) -> None:

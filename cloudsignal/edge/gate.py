@@ -80,18 +80,22 @@ class Gate:
             await self._enter(client, org, record, token_id)
 
     async def _verify(self, session: Session, name: Name) -> tuple[Credential | None, AuthReason, str]:
-        """The record when its secret was presented, else why not."""
+        """The record when its secret was presented, else why not. No refusal rests on memory: Redis is asked."""
         node = self._node
-        try:
-            record = await node.snapshot.credential(name.org, name.local)
-        except UnavailableError:
-            return None, AuthReason.UNAVAILABLE, ""
-        checked = check(
-            record, pepper=node.settings.pepper, name=name, password=session.connect.password, now=time.time()
-        )
-        if record is None or checked.secret is None:
-            return None, checked.reason or AuthReason.UNKNOWN, ""
-        return record, AuthReason.UNKNOWN, checked.secret.token_id
+        known = node.snapshot.known_credential(name.org, name.local)
+        for record in (known, None):
+            try:
+                current = record or await node.snapshot.credential(name.org, name.local)
+            except UnavailableError:
+                return None, AuthReason.UNAVAILABLE, ""
+            checked = check(
+                current, pepper=node.settings.pepper, name=name, password=session.connect.password, now=time.time()
+            )
+            if checked.secret is not None:
+                return current, AuthReason.UNKNOWN, checked.secret.token_id
+            if record is None:
+                return None, checked.reason or AuthReason.UNKNOWN, ""
+        return None, AuthReason.UNKNOWN, ""
 
     async def _fail(self, session: Session, name: Name | None, reason: AuthReason, started: float) -> None:
         """Refuse after the time every refusal takes, so that nothing can be told from it."""

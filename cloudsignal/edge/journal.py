@@ -15,6 +15,7 @@ import os
 import re
 import time
 import zlib
+from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,8 @@ class Journal:
         self.limit = limit
         self.sequence = 0
         """Events recorded by this incarnation."""
+        self.kinds: Counter[str] = Counter()
+        """Occurrences by kind of event, repeats included."""
         self.failed = ""
         """Why the last write failed; empty when it succeeded."""
         self._header = _frame(b"H", (node, incarnation))
@@ -85,6 +88,7 @@ class Journal:
     def record(self, event: AuditEvent) -> None:
         """Take an event; it is on disk after the next :meth:`flush`."""
         self.sequence += 1
+        self.kinds[event.kind] += 1
         self._buffer.append(_frame(b"E", event))
 
     def fold(self, key: Hashable, event: AuditEvent) -> None:
@@ -98,6 +102,7 @@ class Journal:
             self._folds[key] = _Fold(event, now + FOLD_SECONDS, self.current)
             return
         fold.event.count += 1
+        self.kinds[event.kind] += 1
         if fold.segment == self.current:
             self._buffer.append(_frame(b"C", (fold.event.id, fold.event.count)))
         else:

@@ -7,6 +7,8 @@ A kept answer belongs to one policy and one identity. A new policy or new claims
 from __future__ import annotations
 
 import math
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from acl.policy import Decision, Identity
@@ -14,6 +16,17 @@ from cloudsignal.edge.organization import Force
 
 MEMO_MAX = 512
 """Answers kept per direction and session; a session that uses more topics starts over."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Decisions asked of policies by this process, and the time they took."""
+
+    asked: int = 0
+    nanoseconds: int = 0
+
+
+TALLY = Tally()
 
 
 class Judge:
@@ -42,8 +55,9 @@ class Judge:
         if decision is None:
             if len(self._publish) >= MEMO_MAX:
                 self._publish.clear()
+            started = time.perf_counter_ns()
             decision = self._publish[key] = self._note(
-                self.force.policy.publish(self.identity, topic.decode(), qos=qos, retain=retain, now=_now())
+                self.force.policy.publish(self.identity, topic.decode(), qos=qos, retain=retain, now=_now()), started
             )
         return decision
 
@@ -53,16 +67,20 @@ class Judge:
         if decision is None:
             if len(self._receive) >= MEMO_MAX:
                 self._receive.clear()
+            started = time.perf_counter_ns()
             decision = self._receive[topic] = self._note(
-                self.force.policy.receive(self.identity, topic.decode(), now=_now())
+                self.force.policy.receive(self.identity, topic.decode(), now=_now()), started
             )
         return decision
 
     def subscribe(self, topic_filter: bytes) -> Decision:
         """May the client hold this subscription? Never kept: subscriptions are rare and judged anew on each change."""
-        return self._note(self.force.policy.subscribe(self.identity, topic_filter.decode(), now=_now()))
+        started = time.perf_counter_ns()
+        return self._note(self.force.policy.subscribe(self.identity, topic_filter.decode(), now=_now()), started)
 
-    def _note(self, decision: Decision) -> Decision:
+    def _note(self, decision: Decision, started: int) -> Decision:
+        TALLY.asked += 1
+        TALLY.nanoseconds += time.perf_counter_ns() - started
         if decision.valid_until is not None:
             self.until = min(self.until, decision.valid_until.timestamp())
         return decision

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 _VIEW = memoryview(bytearray(262_144))
 
+
+def view(count: int) -> bytes:
+    """A copy of the first ``count`` bytes of the shared read buffer."""
+    return bytes(_VIEW[:count])
+
+
 ANSWER_BACKLOG = 1024 * 1024
 """Bytes waiting for a client that does not read, above which it is not read from either."""
 
@@ -36,15 +42,14 @@ class Client(asyncio.BufferedProtocol):
     transport: asyncio.Transport
     session: Session
 
-    def __init__(self, node: Node, transport_name: str, address: tuple[str, int]) -> None:
+    def __init__(self, node: Node, origin: Origin) -> None:
         self.node = node
         self.broker: Broker | None = None
         self._closing = False
         self._blocked = False
         self._task: asyncio.Task[None] | None = None
-        self._ip = address[0]
+        self._ip = origin.ip
         self.generation = 0
-        origin = Origin(address[0], address[1], transport_name)
         self.session = Session(origin, node.journal, node=node.name, upstream_password=node.upstream.password)
 
     # --- asyncio's side ------------------------------------------------------------------------------------------
@@ -67,7 +72,7 @@ class Client(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes from the client."""
-        self.received(bytes(_VIEW[:nbytes]))
+        self.received(view(nbytes))
 
     def eof_received(self) -> bool:
         """The client will send nothing more: MQTT has no half-closed connections."""
@@ -199,7 +204,7 @@ class Broker(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes from the broker."""
         client = self._client
-        client.session.broker_received(bytes(_VIEW[:nbytes]))
+        client.session.broker_received(view(nbytes))
         client.pump()
 
     def pause_writing(self) -> None:

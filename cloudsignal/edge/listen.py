@@ -8,11 +8,15 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import asdict, replace
 
 from cloudsignal.config import Address
+from cloudsignal.edge import proxy
 from cloudsignal.edge.link import Client
 from cloudsignal.edge.node import Node
+from cloudsignal.edge.proxy import ProxyError
 from cloudsignal.edge.tls import Certificates
+from cloudsignal.edge.trail import Origin
 
 logger = logging.getLogger("cloudsignal.edge.listen")
 
@@ -29,7 +33,7 @@ RESERVE = 128
 PER_CLIENT = 2
 """File descriptors of one session: the client's socket and the broker's."""
 
-MakeClient = Callable[[Node, tuple[str, int]], Client]
+MakeClient = Callable[[Node, Origin], Client]
 
 
 class ListenError(OSError):
@@ -40,12 +44,21 @@ class Listener:
     """One listening socket. Several processes may share its port (SO_REUSEPORT)."""
 
     def __init__(
-        self, node: Node, address: Address, transport: str, make: MakeClient, certificates: Certificates | None
+        self,
+        node: Node,
+        address: Address,
+        transport: str,
+        make: MakeClient,
+        certificates: Certificates | None,
+        *,
+        proxied: bool = False,
     ) -> None:
         self._node = node
         self._transport = transport
         self._make = make
         self._certificates = certificates
+        self._proxied = proxied
+        """A TLS terminator is in front and begins every connection with a PROXY v2 header."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._capacity = (_raise_limit() - RESERVE) // PER_CLIENT
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
@@ -97,49 +110,97 @@ class Listener:
 
     def _admit(self, connection: socket.socket, address: tuple[str, int]) -> None:
         node = self._node
+        origin = Origin(address[0], address[1], self._transport)
         limit = ""
         if node.journal.full:
             limit = "audit_journal"
         elif len(node.clients) + len(self._tasks) >= self._capacity:
             limit = "file_descriptors"
-        elif node.limits.refused(address[0]):
-            limit = "failed_sign_ins"
-        elif not node.limits.admit(address[0]):
-            limit = "address_connections"
+        elif not self._proxied:
+            limit = self._address_limit(origin)
         if limit:
             connection.close()
-            node.turned_away(address, self._transport, limit)
+            node.turned_away(origin, limit)
             return
         connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = asyncio.get_running_loop().create_task(self._serve(connection, address))
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = asyncio.get_running_loop().create_task(self._serve(connection, origin))
         self._tasks.add(task)
         task.add_done_callback(self._served)
+
+    def _address_limit(self, origin: Origin) -> str:
+        """The limit this address has reached, or nothing; then it is counted until ``limits.release``."""
+        if self._node.limits.refused(origin.ip):
+            return "failed_sign_ins"
+        return "" if self._node.limits.admit(origin.ip) else "address_connections"
 
     def _served(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not self._listening and len(self._tasks) < AT_ONCE // 2:
             self._resume()
 
-    async def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
-        loop = asyncio.get_running_loop()
-        context = self._certificates.default if self._certificates is not None else None
-        handed_over = False
+    async def _serve(self, connection: socket.socket, origin: Origin) -> None:
+        counted = not self._proxied
         try:
-            await loop.connect_accepted_socket(
-                lambda: self._make(self._node, address),
+            if self._proxied:
+                proxied = await self._read_proxy(connection)
+                if proxied is None:
+                    return
+                origin = replace(origin, **asdict(proxied))
+                limit = self._address_limit(origin)
+                if limit:
+                    self._node.turned_away(origin, limit)
+                    return
+                counted = True
+            await self._hand_over(connection, origin)
+            counted = False
+        except ProxyError as error:
+            self._node.tls_failed(origin, str(error))
+        except (OSError, ssl.SSLError, TimeoutError) as error:
+            self._node.tls_failed(origin, handshake_reason(error))
+        finally:
+            if counted:
+                self._node.limits.release(origin.ip)
+
+    async def _hand_over(self, connection: socket.socket, origin: Origin) -> None:
+        """Shake hands; from then on the client is on its own."""
+        context = self._certificates.default if self._certificates is not None else None
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self._make(self._node, origin),
                 connection,
                 ssl=context,
                 ssl_handshake_timeout=HANDSHAKE if context else None,
                 ssl_shutdown_timeout=5.0 if context else None,
             )
-            handed_over = True
-        except (OSError, ssl.SSLError, TimeoutError) as error:
-            self._node.tls_failed(address, self._transport, handshake_reason(error))
-        finally:
-            if not handed_over:
-                self._node.limits.release(address[0])
-                connection.close()
+        except BaseException:
+            connection.close()
+            raise
+
+    async def _read_proxy(self, connection: socket.socket) -> proxy.Proxied | None:
+        """The PROXY header, to the byte: what follows belongs to MQTT."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(HANDSHAKE):
+                header = await _exactly(loop, connection, proxy.HEADER)
+                found = proxy.parse(header, await _exactly(loop, connection, proxy.variable_length(header)))
+        except BaseException:
+            connection.close()
+            raise
+        if found is None:
+            connection.close()
+        return found
+
+
+async def _exactly(loop: asyncio.AbstractEventLoop, connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = await loop.sock_recv(connection, count - len(data))
+        if not part:
+            raise ConnectionResetError
+        data += part
+    return data
 
 
 def handshake_reason(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from cloudsignal.edge.ship import Shipper
 from cloudsignal.edge.signin import session_end
 from cloudsignal.edge.snapshot import Snapshot
 from cloudsignal.edge.store import Store
-from cloudsignal.edge.trail import make_event
+from cloudsignal.edge.trail import Origin, make_event
 from cloudsignal.edge.upstream import Dialer
 from cloudsignal.edge.wheel import Wheel
 from cloudsignal.wire.audit import uuid7
@@ -161,22 +161,21 @@ class Node:
                 self.gate.release(session)
             self.beat.remove(session)
 
-    def tls_failed(self, address: tuple[str, int], transport: str, reason: str) -> None:
+    def tls_failed(self, origin: Origin, reason: str) -> None:
         """A handshake failed."""
         self.count("tls_failed")
-        event = make_event(
-            TLS_FAILED, node=self.name, ip=address[0], port=address[1], transport=transport, reason=reason
-        )
-        self.journal.fold(("tls", address[0], transport, reason), event)
-        self._flush()
+        self._fold_origin(TLS_FAILED, origin, reason)
 
-    def turned_away(self, address: tuple[str, int], transport: str, limit: str) -> None:
+    def turned_away(self, origin: Origin, limit: str) -> None:
         """A connection was closed before its handshake because a limit was reached."""
         self.count("turned_away")
+        self._fold_origin(LIMIT_REACHED, origin, limit)
+
+    def _fold_origin(self, kind: str, origin: Origin, reason: str) -> None:
         event = make_event(
-            LIMIT_REACHED, node=self.name, ip=address[0], port=address[1], transport=transport, reason=limit
+            kind, node=self.name, ip=origin.ip, port=origin.port, transport=origin.transport, reason=reason
         )
-        self.journal.fold(("limit", address[0], limit), event)
+        self.journal.fold((kind, origin.ip, origin.transport, reason), event)
         self._flush()
 
     def journal_failed(self) -> None:

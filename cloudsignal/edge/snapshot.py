@@ -181,20 +181,19 @@ class Snapshot:
     # --- credentials ---------------------------------------------------------------------------------------------
 
     def known_credential(self, org: str, username: str) -> Credential | None:
-        """A record verified earlier, if it is still in memory."""
+        """A record verified earlier, if it is still in memory and the organization's bundle is here."""
+        if org not in self.organizations:
+            return None
         found = self._credentials.get((org, username))
         if found is not None:
             self._credentials.move_to_end((org, username))
         return found
 
     async def credential(self, org: str, username: str) -> Credential | None:
-        """The record of one name: from memory, else from Redis in one round trip, with the bundle when that is missing.
+        """The record of one name from Redis, in one round trip with the bundle, should that be missing here.
 
-        Raises :class:`UnavailableError` when Redis is away and the name is not in memory.
+        Raises :class:`UnavailableError` when Redis is away.
         """
-        known = self.known_credential(org, username)
-        if known is not None and org in self.organizations:
-            return known
         blob, bundle = await self._store.call(
             ("HGET", keys.credential(org, username), keys.FIELD), ("HGET", keys.bundle(org), keys.FIELD)
         )

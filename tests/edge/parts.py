@@ -261,6 +261,11 @@ class Plane:
     def announce(self, change: Change) -> None:
         self.redis.xadd(keys.CHANGES, {keys.FIELD: encode(change)})
 
+    def announce_quietly(self, org: str, local: str) -> None:
+        """Make edges read a record again, as a resync would, and wait until they have."""
+        self.announce(Change("credential", org, username=local))
+        time.sleep(0.2)
+
     # --- what edges say ------------------------------------------------------------------------------------------
 
     def events(self, **wanted: object) -> list[AuditEvent]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cloudsignal.edge.codec.primitives import ProtocolError, Reader, binary, malformed, packet, protocol_error, u16
-from cloudsignal.edge.codec.properties import Properties, decode_properties
+from cloudsignal.edge.codec.properties import Properties, Property, decode_properties
 from cloudsignal.edge.codec.reasons import Kind, Reason
 
 USERNAME, PASSWORD, WILL_RETAIN, WILL, CLEAN = 0x80, 0x40, 0x20, 0x04, 0x02
@@ -67,6 +67,9 @@ def decode_connect(first: int, body: bytes) -> Connect:
     if version == 4 and flags & PASSWORD and not flags & USERNAME:
         raise malformed("a password without a username")
     properties = decode_properties(reader, "CONNECT") if version == 5 else Properties()
+    method = properties.string(Property.AUTHENTICATION_METHOD)
+    if method is None and properties.string(Property.AUTHENTICATION_DATA) is not None:
+        raise protocol_error("authentication data without a method")
     client_id = reader.text().decode()
     will = None
     if flags & WILL:

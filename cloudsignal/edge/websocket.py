@@ -1,0 +1,88 @@
+"""MQTT over WebSocket (MQTT 5 s6): the same session, with the frames of RFC 6455 around its bytes.
+
+``websockets`` does the handshake and the frames, without I/O of its own. A read may hold several frames and a frame
+several packets, or a part of one; each read still becomes one write.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from websockets.exceptions import WebSocketException
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from cloudsignal.edge.link import Client, view
+from cloudsignal.edge.mount import MAX_PACKET_BYTES
+from cloudsignal.edge.node import Node
+from cloudsignal.edge.session import CONNECT_MAX, Phase
+from cloudsignal.edge.trail import Origin
+
+PATHS = frozenset({"/", "/mqtt"})
+
+_SILENT = logging.getLogger("cloudsignal.edge.websocket.frames")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+_SILENT.setLevel(logging.CRITICAL)
+"""The library's own log would contain the bytes of frames."""
+
+
+class WebSocketClient(Client):
+    """A client behind a WebSocket."""
+
+    __slots__ = ("_websocket",)
+
+    def __init__(self, node: Node, origin: Origin) -> None:
+        super().__init__(node, origin)
+        self._websocket = ServerProtocol(subprotocols=[Subprotocol("mqtt")], max_size=CONNECT_MAX, logger=_SILENT)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes from the client: a handshake or frames."""
+        websocket = self._websocket
+        if self.session.phase is Phase.LIVE and websocket.max_message_size == CONNECT_MAX:
+            websocket.max_message_size = MAX_PACKET_BYTES
+        websocket.receive_data(view(nbytes))
+        parts: list[bytes] = []
+        for event in websocket.events_received():
+            if isinstance(event, Request):
+                self._greet(event)
+            elif isinstance(event, Frame):
+                if event.opcode in {Opcode.BINARY, Opcode.CONT}:
+                    parts.append(bytes(event.data))
+                elif event.opcode is Opcode.TEXT:
+                    websocket.fail(1003, "MQTT travels in binary frames")
+        self._write()
+        if parts:
+            self.received(b"".join(parts))
+        if websocket.state in {State.CLOSING, State.CLOSED} and websocket.close_expected():
+            self.transport.close()
+
+    def send(self, data: bytes) -> None:
+        """Write MQTT bytes to the client as one binary frame."""
+        try:
+            self._websocket.send_binary(data)
+        except WebSocketException:
+            return
+        self._write()
+
+    def farewell(self) -> None:
+        """A close frame before the transport closes."""
+        if self._websocket.state is State.OPEN:
+            self._websocket.send_close(1000)
+        self._write()
+
+    def _greet(self, request: Request) -> None:
+        path = request.path.partition("?")[0]
+        if path in PATHS:
+            response = self._websocket.accept(request)
+        else:
+            response = self._websocket.reject(404, "MQTT over WebSocket is served at /mqtt\n")
+        self._websocket.send_response(response)
+
+    def _write(self) -> None:
+        data = b"".join(self._websocket.data_to_send())
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
