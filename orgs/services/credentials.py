@@ -222,6 +222,8 @@ def _identity(access: Access, username: str | None, external: External | None) -
         )
     else:
         identity, _ = rows.get_or_create(org=access.org, username=username or ids.local_username(), defaults=defaults)
+    if external is not None and external.email:
+        identity.email = external.email
     return identity
 
 
