@@ -108,8 +108,5 @@ def _restarted(node: Node, target: Target, at: datetime) -> bool:
 def _time(report: BundleReport, deployment: Deployment) -> datetime:
     """When the node says it was, by a clock that is not ours: never before the deployment nor after now."""
     now = timezone.now()
-    try:
-        at = datetime.fromtimestamp(report.at, UTC)
-    except (OverflowError, OSError):
-        return now
+    at = datetime.fromtimestamp(max(0.0, min(report.at, now.timestamp())), UTC)
     return max(deployment.created_at, min(at, now))

@@ -1,0 +1,154 @@
+"""A node that recorded more than has arrived: told once, and only when it is sure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from audit.ingest.gaps import Gaps
+from audit.ingest.rows import row_of
+from audit.ingest.store import store
+from audit.models import Event, Journal
+from cloudsignal.wire.audit import AuditEvent
+from cloudsignal.wire.report import Heartbeat
+from orgs.tenancy import platform_scope
+from tests.audit.making import INCARNATION, NODE, event, now
+
+pytestmark = pytest.mark.django_db
+
+BEGAN = now() - timedelta(minutes=20)
+AT = now() - timedelta(minutes=10)
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def gaps(clock: Clock) -> Gaps:
+    return Gaps(settle=60, clock=clock)
+
+
+def beat(sequence: int, *, incarnation: str = INCARNATION, minutes: float = 0) -> Heartbeat:
+    at = (AT + timedelta(minutes=minutes)).timestamp()
+    return Heartbeat(NODE, incarnation, sequence, BEGAN.timestamp(), at, "", 0)
+
+
+def arrive(count: int, *, minutes: float = -1, incarnation: str = INCARNATION) -> list[AuditEvent]:
+    sent = [event(at=AT + timedelta(minutes=minutes), kind="connect") for _ in range(count)]
+    store([row_of(one, node=NODE, incarnation=incarnation) for one in sent])
+    return sent
+
+
+def told() -> list[int]:
+    with platform_scope():
+        return [(row.details or {})["missing"] for row in Event.objects.filter(kind="audit.gap", org_id=None)]
+
+
+def judge(
+    gaps: Gaps, clock: Clock, beats: Sequence[Heartbeat] = (), *, seconds: float = 0, drained: bool = True
+) -> int:
+    clock.seconds += seconds
+    return gaps.judge(beats, drained=lambda: drained)
+
+
+def test_events_that_never_arrive_are_told_once(gaps: Gaps, clock: Clock) -> None:
+    arrive(7)
+    judge(gaps, clock, [beat(10)])
+    assert judge(gaps, clock, seconds=61) == 0, "it waits to see whether they are still coming"
+    assert judge(gaps, clock, seconds=61) == 1
+    assert told() == [3]
+    judge(gaps, clock, [beat(10, minutes=1)])
+    judge(gaps, clock, seconds=61)
+    judge(gaps, clock, seconds=61)
+    assert told() == [3]
+
+
+def test_a_second_gap_is_told_besides(gaps: Gaps, clock: Clock) -> None:
+    arrive(7)
+    for sequence, minutes in ((10, 0.0), (15, 2.0)):
+        judge(gaps, clock, [beat(sequence, minutes=minutes)])
+        judge(gaps, clock, seconds=61)
+        judge(gaps, clock, seconds=61)
+    assert sorted(told()) == [3, 5]
+    assert Journal.objects.get().lost == 8
+
+
+def test_when_all_has_arrived_nothing_is_told(gaps: Gaps, clock: Clock) -> None:
+    arrive(10)
+    judge(gaps, clock, [beat(10)])
+    assert [judge(gaps, clock, seconds=61) for _ in range(3)] == [0, 0, 0]
+    assert told() == []
+
+
+def test_what_happened_after_the_heartbeat_does_not_hide_a_gap(gaps: Gaps, clock: Clock) -> None:
+    arrive(7)
+    judge(gaps, clock, [beat(10)])
+    arrive(500, minutes=0.5)
+    judge(gaps, clock, seconds=61)
+    arrive(500, minutes=0.7)
+    judge(gaps, clock, seconds=61)
+    assert told() == [3]
+
+
+def test_events_that_arrive_late_are_no_gap(gaps: Gaps, clock: Clock) -> None:
+    """A node whose journal waited for Redis catches up for longer than a minute."""
+    judge(gaps, clock, [beat(10)])
+    for _ in range(10):
+        judge(gaps, clock, seconds=61)
+        arrive(1)
+    judge(gaps, clock, seconds=61)
+    assert told() == []
+
+
+def test_events_that_come_twice_do_not_hide_a_gap(gaps: Gaps, clock: Clock) -> None:
+    sent = arrive(7)
+    store([row_of(replace(one, count=2), node=NODE, incarnation=INCARNATION) for one in sent])
+    judge(gaps, clock, [beat(10)])
+    judge(gaps, clock, seconds=61)
+    judge(gaps, clock, seconds=61)
+    assert told() == [3]
+
+
+def test_while_entries_wait_in_the_stream_nothing_is_told(gaps: Gaps, clock: Clock) -> None:
+    judge(gaps, clock, [beat(10)])
+    for _ in range(5):
+        judge(gaps, clock, seconds=61, drained=False)
+    assert told() == []
+
+
+def test_a_new_run_begins_anew(gaps: Gaps, clock: Clock) -> None:
+    """The killed one's last events may be on its disk still; the new one ships them under the old name."""
+    arrive(7)
+    judge(gaps, clock, [beat(10)])
+    judge(gaps, clock, [beat(2, incarnation="another", minutes=1)], seconds=30)
+    arrive(2, minutes=0.5, incarnation="another")
+    judge(gaps, clock, seconds=61)
+    judge(gaps, clock, seconds=61)
+    assert told() == []
+
+
+def test_two_processes_tell_a_gap_once(clock: Clock) -> None:
+    both = [Gaps(settle=60, clock=clock), Gaps(settle=60, clock=clock)]
+    arrive(7)
+    for gaps in both:
+        gaps.judge([beat(10)], drained=lambda: True)
+    for _ in range(2):
+        clock.seconds += 61
+        for gaps in both:
+            gaps.judge([], drained=lambda: True)
+    assert told() == [3]
+    assert Journal.objects.get().lost == 3

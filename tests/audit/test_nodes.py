@@ -1,0 +1,230 @@
+"""Heartbeats: nodes register themselves, are kept true, and go offline only when they could have been heard."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+
+from acl.models import Cluster, Node
+from acl.services.nodes import Heartbeats, note_heartbeats
+from audit.models import Event
+from cloudsignal.wire import keys
+from cloudsignal.wire.codec import encode
+from cloudsignal.wire.report import Heartbeat
+from orgs.tenancy import platform_scope
+from tests.audit.making import now
+
+pytestmark = pytest.mark.django_db
+
+BEAT = Heartbeat(
+    node="edge-1",
+    incarnation="0193a6a0-0000-7000-8000-000000000001",
+    sequence=12,
+    started_at=1_700_000_000.0,
+    at=1_700_000_005.0,
+    address="127.0.0.1:8883",
+    sessions=3,
+    counters={"messages_in": 9},
+)
+
+
+class Clock:
+    """A clock that stands until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def heartbeats(clock: Clock) -> Heartbeats:
+    return Heartbeats(clock=clock)
+
+
+def beats(redis: Redis, *found: Heartbeat) -> None:
+    for beat in found:
+        redis.set(keys.node(beat.node), encode(beat))
+
+
+def registered() -> int:
+    with platform_scope():
+        return Event.objects.filter(kind="node.registered", org_id=None).count()
+
+
+def test_an_unknown_node_registers_itself(redis: Redis, heartbeats: Heartbeats) -> None:
+    beats(redis, BEAT)
+    assert heartbeats.look(redis) == [BEAT]
+    node = Node.objects.get()
+    assert (node.name, node.cluster.name, node.online) == ("edge-1", "default", True)
+    assert (node.address, node.sessions, node.sequence) == ("127.0.0.1:8883", 3, 12)
+    assert node.incarnation == BEAT.incarnation
+    assert node.counters == {"messages_in": 9}
+    assert node.started_at is not None
+    assert node.started_at.timestamp() == BEAT.started_at
+    assert node.last_seen is not None
+    assert abs((now() - node.last_seen).total_seconds()) < 10
+    assert registered() == 1
+
+
+def test_it_is_told_once(redis: Redis, heartbeats: Heartbeats, clock: Clock) -> None:
+    for second in range(5):
+        beats(redis, replace(BEAT, at=BEAT.at + second))
+        assert len(heartbeats.look(redis)) == 1
+        clock.seconds += 1
+    assert registered() == 1
+
+
+def test_a_beat_that_stands_still_is_no_news(redis: Redis, heartbeats: Heartbeats, clock: Clock) -> None:
+    beats(redis, BEAT)
+    heartbeats.look(redis)
+    clock.seconds += 1
+    assert heartbeats.look(redis) == []
+
+
+def test_it_looks_once_a_second(redis: Redis, heartbeats: Heartbeats, clock: Clock) -> None:
+    heartbeats.look(redis)
+    beats(redis, BEAT)
+    clock.seconds += 0.9
+    assert heartbeats.look(redis) == ()
+    clock.seconds += 5
+    assert heartbeats.look(redis) == [BEAT]
+
+
+def test_a_silent_node_goes_offline_and_comes_back(redis: Redis, heartbeats: Heartbeats, clock: Clock) -> None:
+    beats(redis, BEAT)
+    heartbeats.look(redis)
+    silent(heartbeats, redis, clock, seconds=20)
+    assert not Node.objects.get().online
+    beats(redis, replace(BEAT, at=BEAT.at + 60))
+    clock.seconds += 1
+    heartbeats.look(redis)
+    assert Node.objects.get().online
+    assert registered() == 1
+
+
+def test_a_node_that_dies_while_redis_is_away_gets_its_time(
+    redis: Redis, heartbeats: Heartbeats, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing could be heard meanwhile, so silence proves nothing yet."""
+    beats(redis, BEAT)
+    heartbeats.look(redis)
+    silent(heartbeats, redis, clock, seconds=14)
+    with monkeypatch.context() as patch:
+        patch.setattr(redis, "mget", lambda *_: (_ for _ in ()).throw(RedisError("away")))
+        for _ in range(30):
+            clock.seconds += 1
+            with pytest.raises(RedisError):
+                heartbeats.look(redis)
+    Node.objects.update(last_seen=now() - timedelta(seconds=44))
+    clock.seconds += 1
+    heartbeats.look(redis)
+    assert Node.objects.get().online
+    silent(heartbeats, redis, clock, seconds=16)
+    assert not Node.objects.get().online
+
+
+def silent(heartbeats: Heartbeats, redis: Redis, clock: Clock, *, seconds: int) -> None:
+    """Let so much time pass by both clocks, looking every second."""
+    for _ in range(seconds):
+        clock.seconds += 1
+        for node in Node.objects.exclude(last_seen=None):
+            Node.objects.filter(pk=node.pk).update(last_seen=node.last_seen - timedelta(seconds=1))  # type: ignore[operator]
+        heartbeats.look(redis)
+
+
+def test_a_retired_node_that_beats_again_is_back(redis: Redis, heartbeats: Heartbeats) -> None:
+    Node.objects.create(cluster=Cluster.objects.get(name="default"), name="edge-1", online=False, retired_at=now())
+    beats(redis, BEAT)
+    heartbeats.look(redis)
+    node = Node.objects.get()
+    assert node.online
+    assert node.retired_at is None
+    assert registered() == 1
+
+
+def test_two_processes_register_one_node_once() -> None:
+    note_heartbeats([BEAT])
+    note_heartbeats([BEAT])
+    assert Node.objects.count() == 1
+    assert registered() == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"node": ""},
+        {"node": "n" * 200},
+        {"node": "a\0"},
+        {"at": math.nan},
+        {"started_at": math.inf},
+        {"at": -1.0},
+        {"started_at": 1e18},
+        {"sequence": -1},
+        {"sequence": 2**64 - 1},
+        {"incarnation": "\0"},
+    ],
+    ids=str,
+)
+def test_a_heartbeat_that_makes_no_sense_is_ignored(
+    redis: Redis, heartbeats: Heartbeats, changes: dict[str, Any]
+) -> None:
+    redis.set(keys.node("odd"), encode(replace(BEAT, **changes)))
+    beats(redis, replace(BEAT, node="good"))
+    assert [beat.node for beat in heartbeats.look(redis)] == ["good"]
+    assert [node.name for node in Node.objects.all()] == ["good"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sessions": -1},
+        {"sessions": 2**63},
+        {"address": "a" * 9_000 + "\0"},
+        {"incarnation": "i" * 900},
+        {"counters": {f"c\0{number}": 2**64 - 1 for number in range(500)}},
+    ],
+    ids=["negative", "huge", "address", "incarnation", "counters"],
+)
+def test_what_is_only_odd_is_brought_into_range(redis: Redis, heartbeats: Heartbeats, changes: dict[str, Any]) -> None:
+    beats(redis, replace(BEAT, **changes))
+    heartbeats.look(redis)
+    assert Node.objects.get().online
+
+
+@pytest.mark.parametrize("blob", [b"", b"\xc1", b"text", encode([1])])
+def test_a_heartbeat_that_is_none_is_ignored(redis: Redis, heartbeats: Heartbeats, blob: bytes) -> None:
+    redis.set(keys.node("odd"), blob)
+    assert list(heartbeats.look(redis)) == []
+    assert not Node.objects.exists()
+
+
+def test_searching_redis_takes_a_small_share_of_the_time(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With millions of credentials on Redis a search for nodes takes long: it is then done seldom."""
+    searches = 0
+    clock = Clock()
+
+    def scan(**_: object) -> list[bytes]:
+        nonlocal searches
+        searches += 1
+        clock.seconds += 2
+        return []
+
+    monkeypatch.setattr(redis, "scan_iter", scan)
+    heartbeats = Heartbeats(clock=clock)
+    for _ in range(90):
+        heartbeats.look(redis)
+        clock.seconds += 1
+    assert searches == 1
