@@ -24,7 +24,7 @@ from acl.policy.population import population
 from acl.policy.printer import identity_text, who_text
 from acl.policy.running import Judge, decide
 from acl.policy.templates import Pattern, Template, compile_pattern, resolve
-from acl.policy.topics import ANY, PLUS, Levels, intersect
+from acl.policy.topics import ANY, HASH, PLUS, Levels, intersect
 from acl.policy.walk import Difference, Entry, Walk
 
 MAX_PAIRS = 2_000_000
@@ -228,8 +228,9 @@ class _Tally:
         self._whole = self._whole and (whole or not differences)
         for difference in differences:
             self._first = self._first or identity
+            shown = self._named(difference.filter, identity)
             request = Request(identity, self._action, difference.topic, difference.qos, difference.retain)
-            self._found.setdefault((difference.filter, difference.limit), (request, at))
+            self._found.setdefault((shown, difference.limit), (request, at))
 
     def regions(self) -> Iterable[Region]:
         """What was found, as few regions as tell it."""
@@ -238,11 +239,30 @@ class _Tally:
         who = who_text(self._rule.who)
         if self._differing < self._asked:
             who = f"{who}, such as {identity_text(self._first)}"
-        found = list(self._found.items())
-        if self._whole:
-            found = [((self._topic, limit), witness) for (_, limit), witness in found]
-        reported: dict[tuple[str, str], tuple[Request, datetime]] = {}
-        for key, witness in found:
-            reported.setdefault(key, witness)
-        for (filter_text, limit), (request, at) in list(reported.items())[:MAX_REGIONS_EACH]:
-            yield Region(who, self._action, filter_text, self._rule.id, request, at, limit)
+        for limit in dict.fromkeys(limit for _, limit in self._found):
+            found = {shown: witness for (shown, each), witness in self._found.items() if each == limit}
+            merged = {self._topic: next(iter(found.values()))} if self._whole else _merged(found)
+            for shown, (request, at) in list(merged.items())[:MAX_REGIONS_EACH]:
+                yield Region(who, self._action, shown, self._rule.id, request, at, limit)
+
+    def _named(self, shown: str, identity: Identity) -> str:
+        """``shown`` with the variables that the rule names, or the username, in place of what they are for one."""
+        pattern = compile_pattern(self._topic)
+        levels = shown.split("/")
+        for at, level in enumerate(levels):
+            wanted = pattern[at] if at < len(pattern) else HASH
+            if isinstance(wanted, Template):
+                levels[at] = str(wanted) if level == wanted.resolve(identity) else level
+            elif wanted in (PLUS, HASH) and level and level == identity.username:
+                levels[at] = "{username}"
+        return "/".join(levels)
+
+
+def _merged(found: dict[str, tuple[Request, datetime]]) -> dict[str, tuple[Request, datetime]]:
+    """The filters of ``found`` with ``a`` and ``a/+/#`` told as ``a/#``."""
+    merged = dict(found)
+    while joint := next((shown for shown in merged if shown.endswith("/+/#") and shown[:-4] in merged), None):
+        witness = merged.pop(joint[:-4])
+        del merged[joint]
+        merged[joint[:-4] + "/#"] = witness
+    return merged

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Literal
 
 from acl.policy import verdicts
 from acl.policy.audience import Audience
@@ -135,6 +136,32 @@ class CompiledPolicy:
         asked = split(topic_filter)
         met, covering = self._meeting(view, asked, live)
         return self._gap(asked, covering) or self._grant(view, asked, met, covering)
+
+    def covering(
+        self, identity: Identity, topic_filter: str, action: Literal["pub", "sub"], *, before: int
+    ) -> list[int]:
+        """For each length that a topic of ``topic_filter`` can have, the filters that take all of that length.
+
+        Only filters with a rank below ``before`` count; see ``ranks``. Effects and expiries are not looked at.
+        """
+        view = self._views.get(identity.key) or self._view(identity)
+        alive = (view.pub if action == "pub" else view.sub) & self._columns.before(before)
+        return self._meeting(view, split(topic_filter), alive)[1]
+
+    def meeting(self, identity: Identity, topic_filter: str, action: Literal["pub", "sub"], *, before: int) -> int:
+        """The filters with a rank below ``before`` that share a topic with ``topic_filter``."""
+        view = self._views.get(identity.key) or self._view(identity)
+        alive = (view.pub if action == "pub" else view.sub) & self._columns.before(before)
+        return self._meeting(view, split(topic_filter), alive)[0]
+
+    def ranks(self, mask: int, limit: int) -> Iterator[int]:
+        """The first ``limit`` ranks of ``mask``, lowest first: the filters of the rules, counted through in order."""
+        for _ in range(limit):
+            if not mask:
+                return
+            rank = self._columns.first(mask)
+            mask ^= self._columns.bit(rank)
+            yield rank
 
     def _where(self, wanted: Callable[[Rule], bool]) -> int:
         return self._columns.mask(rank for rank, rule in enumerate(self._rules) if wanted(rule))

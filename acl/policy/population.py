@@ -32,6 +32,8 @@ class _Attribute:
     """Texts to try that cannot be written as a glob: they contain a ``*`` of their own."""
     in_who: bool = False
     in_topics: bool = False
+    rivals: int = 1
+    """How many attributes can be the same text at some level, this one included: so many texts tell them apart."""
 
 
 def population(rules: Sequence[Rule]) -> tuple[list[Identity], bool]:
@@ -39,10 +41,9 @@ def population(rules: Sequence[Rule]) -> tuple[list[Identity], bool]:
     patterns = [compile_pattern(topic) for rule in rules for topic in rule.topics]
     attributes = _attributes(rules, patterns)
     complete = _relate(attributes, patterns)
-    templated = sum(attribute.in_topics for attribute in attributes.values())
     values: dict[str, list[ClaimValue | None]] = {}
     for name, attribute in attributes.items():
-        texts, whole = telling(tuple(attribute.globs), each=templated if attribute.in_topics else 1)
+        texts, whole = telling(tuple(attribute.globs), each=attribute.rivals)
         texts += [text for text in attribute.extra if text not in texts]
         complete = complete and whole
         if name.startswith("claims."):
@@ -94,7 +95,10 @@ def _relate(attributes: dict[str, _Attribute], patterns: Sequence[Pattern]) -> b
         for one, other in combinations(templates, 2):
             if len(one.parts) == len(other.parts) == 3:
                 sharing.add((one.variables[0], other.variables[0]))
-    for _ in sharing:
+    rivals = {name for pair in sharing if pair[0] != pair[1] for name in pair}
+    for name in rivals:
+        attributes[name].rivals = len(rivals)
+    for _ in rivals:
         for one_name, other_name in sharing:
             shared = attributes[one_name].globs | attributes[other_name].globs
             attributes[one_name].globs = attributes[other_name].globs = dict(shared)

@@ -1,0 +1,259 @@
+"""What is legal in a policy and still worth a word: rules that do nothing, and rules that do too much.
+
+A rule is held against the rules before it with variables taken as texts of their own, so what is said is true for
+every identity. Nothing here keeps a policy from being deployed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from acl.policy.document import Parsed, parse
+from acl.policy.globs import who_covers
+from acl.policy.index import CompiledPolicy
+from acl.policy.model import EVERYONE, Effect, Identity, Policy, Rule, as_utc
+from acl.policy.printer import who_text
+from acl.policy.reader import Finding, Fix, Span, located
+from acl.policy.templates import SHORT_FORMS, Template, compile_pattern, variables
+from acl.policy.topics import HASH, PLUS, intersect, join, split
+
+MAX_FIXES = 20
+_MAX_CANDIDATES = 64
+_MAX_TAKEN = 3
+_NOBODY = Identity("", "")
+Part = tuple[str, Literal["pub", "sub"]]
+
+
+def lint(checked: Parsed | Policy, *, now: datetime, known_claims: Iterable[str] = ()) -> tuple[Finding, ...]:
+    """The warnings about a policy, in rule order, with places and fixes when it comes with its source.
+
+    ``known_claims`` are claims that identities carry, beside the usual four and those that the policy's tests use.
+    """
+    parsed = checked if isinstance(checked, Parsed) else Parsed(checked, ())
+    if parsed.policy is None:
+        return ()
+    return tuple(_Linter(parsed, parsed.policy, as_utc(now), known_claims).findings())
+
+
+class _Linter:
+    def __init__(self, parsed: Parsed, policy: Policy, now: datetime, known_claims: Iterable[str]) -> None:
+        self._parsed, self._policy, self._now = parsed, policy, now
+        tested = (name for test in policy.tests for name, _ in test.claims)
+        self._claims = {*SHORT_FORMS, *known_claims, *tested}
+        self._earlier = {effect: _Earlier(policy, effect, now) for effect in Effect}
+        self._fixes_left = MAX_FIXES
+
+    def findings(self) -> Iterator[Finding]:
+        for at, rule in enumerate(self._policy.rules):
+            if rule.expired(self._now):
+                message = f"expired at {rule.expires:%Y-%m-%dT%H:%M:%SZ}; it does not apply any more"
+                yield self._finding(at, message, "expired", removable=True)
+                continue
+            yield from self._claims_of(at, rule)
+            yield from self._breadth(at, rule)
+            yield from self._reach(at, rule)
+
+    def _claims_of(self, at: int, rule: Rule) -> Iterator[Finding]:
+        named = [name for name, _ in rule.who.claims]
+        named += [name.removeprefix("claims.") for name in variables(rule) if name.startswith("claims.")]
+        for name in dict.fromkeys(named):
+            if name not in self._claims:
+                message = f"claim {name} is not one that identities are known to carry, and no test gives it a value"
+                yield self._finding(at, message, "unknown-claim")
+
+    def _breadth(self, at: int, rule: Rule) -> Iterator[Finding]:
+        if rule.effect is Effect.DENY:
+            return
+        if rule.who.is_everyone and {"#", "+/#"} & set(rule.topics):
+            until = "until it expires" if rule.expires else "and never expires"
+            yield self._finding(at, f"permits everybody everything, {until}", "permit-all")
+            return
+        for topic in rule.topics:
+            pattern = compile_pattern(topic)
+            open_ended = pattern[-1] == HASH and not any(isinstance(level, Template) for level in pattern)
+            if rule.acts_on("pub") and (pattern[0] in (PLUS, HASH) or (open_ended and rule.who.is_everyone)):
+                message = f"{who_text(rule.who)} may publish to everything under {topic}"
+                yield self._finding(at, message.replace("* may", "everybody may"), "wildcard-publish")
+
+    def _reach(self, at: int, rule: Rule) -> Iterator[Finding]:
+        """Whether an earlier rule always decides first: on all of the rule, or on a part of it."""
+        earlier = self._earlier[rule.effect]
+        parts = _parts(rule)
+        covers = {part: earlier.covering(at, part) for part in parts}
+        deciders = list(dict.fromkeys(number for found in covers.values() for number in found))
+        if all(covers.values()):
+            if len(deciders) == 1:
+                yield self._unreached(at, rule, self._policy.rules[deciders[0]])
+            else:
+                names = ", ".join(self._policy.rules[number].id for number in deciders)
+                message = f"never reached: rules {names} together decide first"
+                yield self._finding(at, message, "unreachable", removable=self._same_effect(rule, deciders))
+            return
+        useless: dict[tuple[str, int], list[str]] = {}
+        for (topic, action), found in covers.items():
+            if found:
+                useless.setdefault((topic, found[0]), []).append(action)
+        for (topic, first), actions in useless.items():
+            name = self._policy.rules[first].id
+            message = f"useless in part: {'+'.join(actions)} {topic} is decided by rule {name} first"
+            yield self._finding(at, message, "partly-reached")
+        if rule.effect is Effect.DENY:
+            for topic, action in (part for part, found in covers.items() if not found):
+                for name, region in earlier.taking(at, (topic, action)):
+                    message = f"useless in part: rule {name} allows {action} {region} before this can deny it"
+                    yield self._finding(at, message, "partly-reached")
+
+    def _unreached(self, at: int, rule: Rule, decider: Rule) -> Finding:
+        same_region = (rule.who, set(rule.topics), rule.action) == (decider.who, set(decider.topics), decider.action)
+        if same_region and rule.effect is decider.effect:
+            message = f"duplicate: it says what rule {decider.id} says already"
+            return self._finding(at, message, "duplicate", removable=True)
+        if same_region:
+            message = f"contradiction: rule {decider.id} says the opposite of the same, and comes first"
+            return self._finding(at, message, "contradiction")
+        message = f"never reached: rule {decider.id} decides first"
+        return self._finding(at, message, "shadowed", removable=rule.effect is decider.effect)
+
+    def _same_effect(self, rule: Rule, deciders: Sequence[int]) -> bool:
+        return all(self._policy.rules[number].effect is rule.effect for number in deciders)
+
+    def _finding(self, at: int, message: str, code: str, *, removable: bool = False) -> Finding:
+        span = self._parsed.spans.get(f"rules[{at}]", Span())
+        fix = self._removal(at, span) if removable and self._fixes_left > 0 else None
+        self._fixes_left -= fix is not None
+        return located("warning", f"rules[{at}]", message, code=code, span=span, fix=fix)
+
+    def _removal(self, at: int, span: Span) -> Fix | None:
+        """The change of the source that takes rule ``at`` away, if one can be found that does just that."""
+        source = self._parsed.source
+        rest = self._policy.rules[:at] + self._policy.rules[at + 1 :]
+        for start, end in _ranges(source, span):
+            fix = Fix("Remove the rule", start, end, "")
+            policy = parse(fix.apply(source)).policy
+            if policy is not None and policy == replace(self._policy, rules=rest):
+                return fix
+        return None
+
+
+def _ranges(source: str, span: Span) -> Iterator[tuple[int, int]]:
+    """Stretches of ``source`` whose removal may take away the list entry at ``span``: block style, then flow style."""
+    if not source:
+        return
+    line = source.rfind("\n", 0, span.start) + 1
+    if source[line : span.start].strip() in ("-", ""):
+        end = source.find("\n", span.end)
+        yield line, len(source) if end < 0 else end + 1
+    after = re.compile(r"\s*,\s*").match(source, span.end)
+    if after:
+        yield span.start, after.end()
+    before = re.compile(r"\s*,\s*$").search(source, 0, span.start)
+    if before:
+        yield before.start(), span.end
+    yield span.start, span.end
+
+
+def _parts(rule: Rule) -> list[Part]:
+    actions: list[Literal["pub", "sub"]] = [action for action in ("pub", "sub") if rule.acts_on(action)]
+    return [(topic, action) for topic in rule.topics for action in actions]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    rule: Rule
+    number: int
+    text: str
+
+
+class _Earlier:
+    """The filters of a policy with variables as opaque texts, to ask what stands before a rule of one effect.
+
+    A deny rule's variable that does not resolve takes any level, an allow rule's none; so an allow rule covers a deny
+    rule only where it does not hang on a variable.
+    """
+
+    def __init__(self, policy: Policy, asking: Effect, now: datetime) -> None:
+        self._rules = policy.rules
+        self._entries: list[_Entry] = []
+        self._start: list[int] = []
+        for number, rule in enumerate(policy.rules):
+            self._start.append(len(self._entries))
+            if not rule.expired(now):
+                apart = asking is Effect.DENY and rule.effect is Effect.ALLOW
+                self._entries += [_Entry(rule, number, _opaque(topic, apart)) for topic in rule.topics]
+        stand_ins = tuple(
+            Rule(str(at), (entry.text,), entry.rule.action, Effect.ALLOW, EVERYONE)
+            for at, entry in enumerate(self._entries)
+        )
+        self._index = CompiledPolicy(Policy(stand_ins))
+
+    def covering(self, number: int, part: Part) -> list[int]:
+        """The numbers of the rules before ``number`` that always decide ``part`` first; one when one is enough."""
+        masks = self._index.covering(_NOBODY, _opaque(part[0], False), part[1], before=self._start[number])
+        if not all(masks):
+            return []
+        together = masks[0]
+        for mask in masks[1:]:
+            together &= mask
+        alone = self._first(together, number, part)
+        if alone is not None:
+            return [alone]
+        found = [self._first(mask, number, part) for mask in masks]
+        return [each for each in dict.fromkeys(found) if each is not None] if None not in found else []
+
+    def _first(self, mask: int, number: int, part: Part) -> int | None:
+        for rank in self._index.ranks(mask, _MAX_CANDIDATES):
+            entry = self._entries[rank]
+            if _decides_before(entry.rule, self._rules[number], part[1]):
+                return entry.number
+        return None
+
+    def taking(self, number: int, part: Part) -> Iterator[tuple[str, str]]:
+        """The allow rules before the deny rule ``number`` that take a part of it away, and which part.
+
+        An allow filter that lies within the deny filter is an exception that is meant, so it is not one of them.
+        """
+        topic = _opaque(part[0], False)
+        mask = self._index.meeting(_NOBODY, topic, part[1], before=self._start[number])
+        count = 0
+        for rank in self._index.ranks(mask, _MAX_CANDIDATES):
+            entry = self._entries[rank]
+            if entry.rule.effect is Effect.ALLOW and _decides_before(entry.rule, self._rules[number], part[1]):
+                region = intersect(split(topic), split(entry.text))
+                if region is not None and join(region) != entry.text and count < _MAX_TAKEN:
+                    count += 1
+                    yield entry.rule.id, _readable(join(region))
+
+
+def _decides_before(first: Rule, later: Rule, action: Literal["pub", "sub"]) -> bool:
+    """Whether ``first`` decides wherever ``later`` would, topics apart: who, time, QoS and retain flag."""
+    if not who_covers(first.who, later.who):
+        return False
+    if first.expires is not None and (later.expires is None or first.expires < later.expires):
+        return False
+    if first.effect is Effect.DENY:
+        return True
+    if later.effect is Effect.DENY:
+        return action == "sub" or (first.qos == 2 and first.retain)
+    if action == "sub":
+        return first.qos <= later.qos  # the lowest QoS of all allow rules counts, so a lower one later has its use
+    return first.qos >= later.qos and (first.retain or not later.retain)
+
+
+def _opaque(topic: str, apart: bool) -> str:
+    """``topic`` with each level that has variables as a text that only the same level equals."""
+    levels = []
+    for at, level in enumerate(compile_pattern(topic)):
+        if isinstance(level, Template):
+            text = str(level).replace("{", "\x01").replace("}", "\x02") + ("\x03" if apart else "")
+            levels.append(text if at else "$\x04" + text)  # its value may begin with $: no leading wildcard covers it
+        else:
+            levels.append(level)
+    return "/".join(levels)
+
+
+def _readable(text: str) -> str:
+    return text.replace("$\x04", "").replace("\x01", "{").replace("\x02", "}").replace("\x03", "")
