@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 
+from cloudsignal.errors import NotFound
+from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.filters import pills
 from cloudsignal.wire.report import LiveSession
-from orgs.access import Access
+from orgs.access import Access, live_sessions
 from orgs.forms import ClientFilter
 from orgs.permissions import Permission
+from orgs.services.sessions import close_session
 from orgs.web.credentials import sessions_or_none
 from orgs.web.gate import org_page
 
@@ -38,9 +42,31 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
         "clear_url": path,
         "may_audit": access.may(Permission.AUDIT_READ),
         "may_manage": access.may(Permission.CREDENTIALS_MANAGE),
+        "may_close": access.may(Permission.SESSIONS_CLOSE),
     }
     template = "orgs/clients.html#sessions" if request.headers.get("HX-Request") else "orgs/clients.html"
     return render(request, template, context)
+
+
+@org_page(Permission.SESSIONS_CLOSE, methods=("GET", "POST"))
+def close(request: HttpRequest, access: Access, session_id: str) -> HttpResponseBase:
+    """Close one live session, after saying that the client may come back."""
+    if request.method == "POST":
+        closed = close_session(access, session_id)
+        messages.success(request, f"The session of {closed.username} is being closed.")
+        return redirect("orgs:clients", access.org_id)
+    session = next((row for row in live_sessions(access) if row.session == session_id), None)
+    if session is None:
+        raise NotFound("The session")
+    question = Question(
+        title=f"Close the session of {session.username}?",
+        text="The client is cut off now and may sign in again at once. To keep it out, revoke its credential.",
+        blast=[Touched("1", f"live session of client id {session.client_id} from {session.ip} closed")],
+        action="Close the session",
+        url=reverse("orgs:session-close", args=[access.org_id, session_id]),
+        cancel=reverse("orgs:clients", args=[access.org_id]),
+    )
+    return confirm(request, question)
 
 
 def _searched(session: LiveSession) -> str:

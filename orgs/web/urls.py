@@ -13,6 +13,7 @@ urlpatterns = [
     path("o/<str:org_id>/", home.home, name="home"),
     path("o/<str:org_id>/pulse/", home.pulse, name="pulse"),
     path("o/<str:org_id>/clients/", clients.index, name="clients"),
+    path("o/<str:org_id>/clients/<str:session_id>/close/", clients.close, name="session-close"),
     path("o/<str:org_id>/credentials/", credentials.index, name="credentials"),
     path("o/<str:org_id>/credentials/new/", credentials.new, name="credential-new"),
     path("o/<str:org_id>/credentials/<str:token_id>/revoke/", credentials.revoke, name="credential-revoke"),

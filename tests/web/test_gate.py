@@ -1,0 +1,209 @@
+"""Every page goes through the gate: who may open which URL, as one table. A URL that is missing here fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from acl.access import current_deployment
+from orgs.access import Access, get_credential
+from orgs.permissions import Permission, Role, may
+from orgs.services.credentials import issue_credential
+from orgs.web.gate import Gate
+from tests.world import member, organization, person
+
+if TYPE_CHECKING:
+    from tests.web.conftest import Visitor
+
+pytestmark = pytest.mark.django_db
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a URL asks for, and how: ``get`` and ``post`` say which methods it takes."""
+
+    scope: str
+    permission: Permission | None = None
+    get: bool = True
+    post: bool = False
+    write: Permission | None = None
+
+
+READ, EDIT, DEPLOY = Permission.ORG_READ, Permission.POLICY_EDIT, Permission.POLICY_DEPLOY
+CREDS, AUDIT, SIMULATE = Permission.CREDENTIALS_MANAGE, Permission.AUDIT_READ, Permission.POLICY_SIMULATE
+TABLE: dict[str, Row] = {
+    "platform:start": Row("person"),
+    "platform:help": Row("person"),
+    "platform:theme": Row("public", get=False, post=True),
+    "platform:ca": Row("public"),
+    "platform:operator-organizations": Row("operator"),
+    "platform:operator-nodes": Row("operator"),
+    "platform:operator-suspend": Row("operator", post=True),
+    "platform:operator-resume": Row("operator", get=False, post=True),
+    "orgs:list": Row("person"),
+    "orgs:new": Row("person", post=True),
+    "orgs:home": Row("org", READ),
+    "orgs:pulse": Row("org", READ),
+    "orgs:clients": Row("org", READ),
+    "orgs:session-close": Row("org", Permission.SESSIONS_CLOSE, post=True),
+    "orgs:credentials": Row("org", READ),
+    "orgs:credential-new": Row("org", CREDS, post=True),
+    "orgs:credential-revoke": Row("org", CREDS, post=True),
+    "orgs:username-revoke": Row("org", CREDS, post=True),
+    "orgs:settings": Row("org", READ, post=True, write=Permission.ORG_UPDATE),
+    "acl:policy": Row("org", READ),
+    "acl:save": Row("org", EDIT, get=False, post=True),
+    "acl:check": Row("org", EDIT, get=False, post=True),
+    "acl:simulate": Row("org", SIMULATE, get=False, post=True),
+    "acl:presets": Row("org", READ),
+    "acl:preset": Row("org", EDIT, post=True),
+    "acl:review": Row("org", READ),
+    "acl:deploy": Row("org", DEPLOY, get=False, post=True),
+    "acl:deployment": Row("org", READ),
+    "acl:versions": Row("org", READ),
+    "acl:version": Row("org", READ),
+    "acl:rollback": Row("org", DEPLOY, post=True),
+    "audit:list": Row("org", AUDIT),
+    "audit:event": Row("org", AUDIT),
+}
+ORG_URLS = sorted(name for name, row in TABLE.items() if row.scope == "org")
+
+
+FOREIGN = {"v2/", "accounts/"}
+"""The API and django-allauth's pages: not ours, and tested elsewhere."""
+
+
+def _patterns(patterns: list[URLPattern | URLResolver], namespace: str = "") -> list[tuple[str, URLPattern]]:
+    found: list[tuple[str, URLPattern]] = []
+    for pattern in patterns:
+        if isinstance(pattern, URLResolver):
+            inner = pattern.namespace or namespace
+            if str(pattern.pattern) in FOREIGN:
+                continue
+            found += _patterns(pattern.url_patterns, inner)
+        else:
+            found.append(
+                (f"{namespace}:{pattern.name}" if namespace else str(pattern.name or pattern.pattern), pattern)
+            )
+    return found
+
+
+PAGES = {
+    name: pattern
+    for name, pattern in _patterns(get_resolver().url_patterns)
+    if not name.startswith(("healthz", "readyz", "health"))
+}
+
+
+def test_every_url_is_in_the_table_and_every_row_is_a_url() -> None:
+    assert set(PAGES) == set(TABLE)
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_every_view_went_through_the_gate_that_the_table_names(name: str) -> None:
+    row = TABLE[name]
+    gate = getattr(PAGES[name].callback, "gate", None)
+    assert isinstance(gate, Gate), f"{name} is not gated"
+    assert (gate.scope, gate.permission, gate.write) == (row.scope, row.permission, row.write)
+
+
+def address(name: str, access: Access) -> str:
+    """The URL of ``name`` in the organization, with an id in it that exists nowhere."""
+    samples = {
+        "org_id": access.org_id, "token_id": "tok_none", "username": "nobody", "session_id": "none", "name": "nothing",
+        "deployment_id": "dep_none", "number": 999, "key": "1.00000000-0000-0000-0000-000000000000",
+    }  # fmt: skip
+    wanted = PAGES[name].pattern.converters
+    return reverse(name, kwargs={key: samples[key] for key in wanted})
+
+
+def statuses(client: Client, name: str, access: Access) -> dict[str, int]:
+    """What the methods of the URL answer."""
+    url, row = address(name, access), TABLE[name]
+    answers = {}
+    if row.get:
+        answers["get"] = client.get(url).status_code
+    if row.post:
+        answers["post"] = client.post(url).status_code
+    return answers
+
+
+@pytest.mark.parametrize("name", sorted(name for name, row in TABLE.items() if row.scope != "public"))
+def test_nobody_gets_in_without_signing_in(name: str, acme: Access) -> None:
+    for method, status in statuses(Client(), name, acme).items():
+        assert status == 302, method
+    assert Client().get(address(name, acme), headers={"HX-Request": "true"}).status_code in {401, 405}
+
+
+@pytest.mark.parametrize("name", ORG_URLS)
+def test_a_stranger_is_told_that_nothing_is_there(name: str, acme: Access, visitor: Visitor) -> None:
+    stranger = visitor(organization("Other"))
+    assert set(statuses(stranger, name, acme).values()) == {404}
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("name", ORG_URLS)
+def test_a_role_opens_exactly_what_it_holds(name: str, role: Role, acme: Access, visitor: Visitor) -> None:
+    row = TABLE[name]
+    assert row.permission is not None
+    client = visitor(member(acme.org, role))
+    for method, status in statuses(client, name, acme).items():
+        needed = [row.permission] + ([row.write] if row.write and method == "post" else [])
+        allowed = all(may(role, permission) for permission in needed)
+        assert (status != 403) is allowed, f"{method} as {role} answered {status}"
+
+
+@pytest.mark.parametrize("name", sorted(name for name, row in TABLE.items() if row.scope == "operator"))
+def test_operator_pages_exist_for_operators_only(name: str, acme: Access, visitor: Visitor) -> None:
+    assert set(statuses(visitor(acme), name, acme).values()) == {404}
+    allowed = statuses(visitor(person(operator=True)), name, acme)
+    assert not set(allowed.values()) & {403, 404, 500}
+
+
+def test_an_operator_may_look_into_an_organization_but_not_change_it(acme: Access, visitor: Visitor) -> None:
+    operator = visitor(person(operator=True))
+    assert operator.get(reverse("orgs:home", args=[acme.org_id])).status_code == 200
+    assert operator.get(reverse("audit:list", args=[acme.org_id])).status_code == 200
+    assert operator.post(reverse("acl:deploy", args=[acme.org_id])).status_code == 403
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_other_methods_are_refused(name: str, acme: Access, owner: Client) -> None:
+    row, url = TABLE[name], address(name, acme)
+    assert owner.delete(url).status_code == 405
+    if not row.get:
+        assert owner.get(url).status_code == 405
+    if not row.post:
+        assert owner.post(url).status_code == 405
+
+
+def test_ids_of_another_organization_lead_nowhere(acme: Access, owner: Client) -> None:
+    other = organization("Other")
+    issued = issue_credential(other, username="sensor")
+    current = current_deployment(other)
+    assert current is not None
+    for url in (
+        reverse("orgs:credential-revoke", args=[acme.org_id, issued.token_id]),
+        reverse("acl:deployment", args=[acme.org_id, current.pk]),
+    ):
+        assert owner.get(url).status_code == 404
+    assert owner.post(reverse("orgs:credential-revoke", args=[acme.org_id, issued.token_id])).status_code == 404
+    assert owner.post(reverse("orgs:username-revoke", args=[acme.org_id, "sensor"])).status_code == 404
+    assert get_credential(other, issued.token_id).state == "active"
+
+
+def test_pages_are_not_kept_by_caches(acme: Access, owner: Client) -> None:
+    assert "no-store" in owner.get(reverse("orgs:home", args=[acme.org_id])).headers["Cache-Control"]
+
+
+def test_a_post_without_its_token_is_refused_in_words(acme: Access, visitor: Visitor) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    assert acme.user is not None
+    strict.force_login(acme.user)
+    refused = strict.post(reverse("orgs:new"), {"name": "Sneaky"})
+    assert refused.status_code == 403
+    assert b"reload the page" in refused.content
