@@ -32,7 +32,7 @@ async def will_is_dropped_at_disconnect(h: Stage) -> None:
     await sub.silent()
 
 
-@case("3.14.2.1", versions=V5)
+@case("3.14.2.1", versions=V5, differs="Mosquitto 2.0.11 leaves a WebSocket open.")
 async def disconnect_can_ask_for_the_will(h: Stage) -> None:
     """DISCONNECT with 0x04 publishes the will."""
     sub, leaving = await h.client("sub"), await h.client("leaving", will=Will(h.topic(), b"asked"))
