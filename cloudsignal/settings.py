@@ -212,6 +212,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SERVE_PERMISSIONS": [],
 }
 
+PROVIDER_NETWORKS = ENV.text("CLOUDSIGNAL_PROVIDER_NETWORKS", "")
 API_BODY_MAX = 4 * 1024 * 1024
 """Bytes of a request body."""
 # Calls / seconds: a caller may burst up to the first number and is let through evenly after that.
@@ -235,5 +236,9 @@ LOGGING: dict[str, Any] = {
     "loggers": {
         "django.server": {"handlers": ["stderr"], "propagate": False},
         "django.request": {"level": "ERROR"},
+        # A line for each scheduled task, every two seconds, would bury what matters.
+        "celery.beat": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
     },
 }

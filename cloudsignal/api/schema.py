@@ -42,7 +42,7 @@ TOKEN_ERROR: dict[str, Any] = {
 }
 ANY = (400, 401, 403, 404, 405, 429, 503)
 WITH_BODY = (409, 412, 413, 415, 422)
-OF_TOKENS = (400, 401, 404, 405, 413, 415, 422, 429, 503)
+OF_TOKENS = (400, 401, 404, 405, 422, 429, 503)
 RETRY_AFTER = {
     "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait.", "required": True},
 }

@@ -9,65 +9,117 @@ from cloudsignal import rls
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('orgs', '0001_initial'),
+        ("orgs", "0001_initial"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='organization',
-            name='allowed_origins',
+            model_name="organization",
+            name="allowed_origins",
             field=models.JSONField(blank=True, default=list),
         ),
         migrations.AddField(
-            model_name='organization',
-            name='delete_after',
+            model_name="organization",
+            name="delete_after",
             field=models.DateTimeField(blank=True, null=True),
         ),
         migrations.AddField(
-            model_name='organization',
-            name='mfa_required',
+            model_name="organization",
+            name="mfa_required",
             field=models.BooleanField(default=False),
         ),
         migrations.CreateModel(
-            name='IdentityProvider',
+            name="IdentityProvider",
             fields=[
-                ('id', models.CharField(default=cloudsignal.ids.provider_id, editable=False, max_length=20, primary_key=True, serialize=False)),
-                ('name', models.CharField(db_collation='C', max_length=63)),
-                ('kind', models.CharField(choices=[('supabase', 'Supabase'), ('firebase', 'Firebase'), ('auth0', 'Auth0'), ('clerk', 'Clerk'), ('oidc', 'OpenID Connect')], max_length=10)),
-                ('issuer', models.CharField(max_length=255)),
-                ('audience', models.CharField(max_length=255)),
-                ('jwks_url', models.CharField(blank=True, max_length=500)),
-                ('algorithms', models.JSONField(default=list)),
-                ('secret', models.BinaryField(blank=True, null=True)),
-                ('enabled', models.BooleanField(default=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('created_by', models.CharField(max_length=320)),
-                ('updated_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('org', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='providers', to='orgs.organization')),
+                (
+                    "id",
+                    models.CharField(
+                        default=cloudsignal.ids.provider_id,
+                        editable=False,
+                        max_length=20,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.CharField(db_collation="C", max_length=63)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("supabase", "Supabase"),
+                            ("firebase", "Firebase"),
+                            ("auth0", "Auth0"),
+                            ("clerk", "Clerk"),
+                            ("oidc", "OpenID Connect"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("issuer", models.CharField(max_length=255)),
+                ("audience", models.CharField(max_length=255)),
+                ("jwks_url", models.CharField(blank=True, max_length=500)),
+                ("algorithms", models.JSONField(default=list)),
+                ("secret", models.BinaryField(blank=True, null=True)),
+                ("enabled", models.BooleanField(default=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("created_by", models.CharField(max_length=320)),
+                ("updated_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "org",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="providers", to="orgs.organization"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('org', 'name'), name='orgs_identityprovider_name'), models.UniqueConstraint(fields=('org', 'id'), name='orgs_identityprovider_org_id')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("org", "name"), name="orgs_identityprovider_name"),
+                    models.UniqueConstraint(fields=("org", "id"), name="orgs_identityprovider_org_id"),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Invitation',
+            name="Invitation",
             fields=[
-                ('id', models.CharField(editable=False, max_length=40, primary_key=True, serialize=False)),
-                ('email', models.EmailField(max_length=254)),
-                ('role', models.CharField(choices=[('owner', 'owner'), ('admin', 'admin'), ('developer', 'developer'), ('auditor', 'auditor'), ('viewer', 'viewer')], max_length=10)),
-                ('ends_at', models.DateTimeField(blank=True, null=True)),
-                ('round', models.PositiveIntegerField(default=1)),
-                ('invited_by', models.CharField(max_length=320)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('expires_at', models.DateTimeField()),
-                ('accepted_at', models.DateTimeField(blank=True, null=True)),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
-                ('org', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='invitations', to='orgs.organization')),
+                ("id", models.CharField(editable=False, max_length=40, primary_key=True, serialize=False)),
+                ("email", models.EmailField(max_length=254)),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[
+                            ("owner", "owner"),
+                            ("admin", "admin"),
+                            ("developer", "developer"),
+                            ("auditor", "auditor"),
+                            ("viewer", "viewer"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("ends_at", models.DateTimeField(blank=True, null=True)),
+                ("round", models.PositiveIntegerField(default=1)),
+                ("invited_by", models.CharField(max_length=320)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("expires_at", models.DateTimeField()),
+                ("accepted_at", models.DateTimeField(blank=True, null=True)),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "org",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="invitations", to="orgs.organization"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('org', 'id'), name='orgs_invitation_org_id'), models.UniqueConstraint(condition=models.Q(('accepted_at', None), ('revoked_at', None)), fields=('org', 'email'), name='orgs_invitation_open')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("org", "id"), name="orgs_invitation_org_id"),
+                    models.UniqueConstraint(
+                        condition=models.Q(("accepted_at", None), ("revoked_at", None)),
+                        fields=("org", "email"),
+                        name="orgs_invitation_open",
+                    ),
+                ],
             },
         ),
         rls.tenant_table("orgs_identityprovider"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pytest_django.fixtures import Settings
 
     from tests.api.calling import Caller, World
+    from tests.api.issuer import Issuer
 
 
 @pytest.fixture
@@ -56,3 +57,16 @@ def limit(settings: Settings) -> Callable[[str, str], None]:
         settings.RATE_LIMITS = {**settings.RATE_LIMITS, name: rate}
 
     return change
+
+
+@pytest.fixture
+def issuer(settings: Settings) -> Iterator[Issuer]:
+    """An OpenID Connect issuer on loopback, which the settings allow for this test."""
+    from orgs.services import jwks
+    from tests.api.issuer import issuing
+
+    settings.PROVIDER_NETWORKS = "127.0.0.0/8"
+    jwks.forget()
+    with issuing() as running:
+        yield running
+    jwks.forget()

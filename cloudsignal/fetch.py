@@ -1,0 +1,170 @@
+"""Fetching a small JSON document from a host that a tenant named: bounded in time and size, public addresses only.
+
+A tenant chooses the URL, so without a guard the control plane could be sent to its own database or to the metadata
+service of its cloud. The host is resolved once, every address is checked, and the connection goes to the address that
+was checked: a name that resolves differently the second time changes nothing. Redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import ssl
+import time
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore
+from django.conf import settings
+
+SECONDS = 4.0
+"""For the whole of it: look-up, connection, headers, body."""
+BYTES_MAX = 256 * 1024
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class FetchError(Exception):
+    """The document could not be had; the message says why and is fit to be shown to the tenant who named the URL."""
+
+
+def get_json(url: str) -> Any:
+    """The JSON document at ``url``; raises :class:`FetchError`."""
+    check_url(url)
+    backend = _Guarded(time.monotonic() + SECONDS)
+    try:
+        with httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend, max_connections=1) as pool:
+            headers = [(b"Accept", b"application/json"), (b"User-Agent", b"CloudSignal")]
+            with pool.stream("GET", url, headers=headers) as response:
+                if response.status != 200:
+                    raise FetchError(f"{_host(url)} answered {response.status} instead of the document.")
+                body = _read(response.iter_stream(), url)
+    except (httpcore.TimeoutException, TimeoutError):
+        raise FetchError(f"{_host(url)} did not answer within {SECONDS:.0f} seconds.") from None
+    except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError, OSError) as error:
+        raise FetchError(f"{_host(url)} could not be reached: {type(error).__name__}.") from None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise FetchError(f"{_host(url)} answered something that is not JSON.") from None
+
+
+def check_url(url: str) -> None:
+    """Raise :class:`FetchError` unless ``url`` is an https URL without credentials (http only to named networks)."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise FetchError("The URL is malformed.") from None
+    if not parts.hostname or parts.username or parts.password or parts.fragment or not url.isascii() or port == 0:
+        raise FetchError("The URL must look like https://host/path, without a user name.")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _named_network(parts.hostname)):
+        raise FetchError("The URL must begin with https://.")
+
+
+def is_reachable(address: Address) -> bool:
+    """Whether a tenant may send us to ``address``: public, or in ``settings.PROVIDER_NETWORKS``."""
+    if any(address in network for network in _networks(settings.PROVIDER_NETWORKS)):
+        return True
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None and not is_reachable(inner):
+            return False
+    return address.is_global and not address.is_multicast
+
+
+def _read(chunks: Iterable[bytes], url: str) -> bytes:
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > BYTES_MAX:
+            raise FetchError(f"{_host(url)} answered more than {BYTES_MAX} bytes.")
+    return bytes(body)
+
+
+def _host(url: str) -> str:
+    return str(urlsplit(url).hostname)
+
+
+def _named_network(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return any(address in network for network in _networks(settings.PROVIDER_NETWORKS))
+
+
+@cache
+def _networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+class _Guarded(httpcore.NetworkBackend):
+    """Resolves, checks and connects; no operation goes past the deadline."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise FetchError(f"{host} cannot be resolved.") from None
+        addresses = [ipaddress.ip_address(entry[4][0]) for entry in found]
+        if not addresses or not all(is_reachable(address) for address in addresses):
+            raise FetchError(f"{host} has a private address; identity providers must be public.")
+        stream = self._inner.connect_tcp(str(addresses[0]), port, timeout=_left(self._deadline))
+        return _Bounded(stream, self._deadline)
+
+
+class _Bounded(httpcore.NetworkStream):
+    """A stream whose every read and write ends at the deadline: a host that drips bytes does not hold us."""
+
+    def __init__(self, inner: httpcore.NetworkStream, deadline: float) -> None:
+        self._inner = inner
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, _left(self._deadline))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, _left(self._deadline))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Bounded(self._inner.start_tls(ssl_context, server_hostname, _left(self._deadline)), self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise httpcore.ReadTimeout
+    return left

@@ -1,0 +1,123 @@
+"""MQTT identities: their claims, and ending all that one key has issued or all of an organization."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from django.utils import timezone
+
+from audit import kinds
+from audit.services.record import record
+from cloudsignal.errors import Invalid, NotFound
+from cloudsignal.wire.credential import ClaimValue
+from orgs.access import Access
+from orgs.models import Credential, MqttIdentity
+from orgs.permissions import Permission
+from orgs.services.claims import CLAIMS_MAX, clean_claims
+from orgs.services.credentials import tell_edges
+from orgs.tenancy import org_scope
+
+BATCH = 500
+"""Identities that one transaction ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How much a revocation ended."""
+
+    identities: int
+    credentials: int
+
+
+def get_identity(access: Access, username: str) -> MqttIdentity:
+    """One identity by the local part of its username; raises :class:`NotFound`."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        found = MqttIdentity.objects.filter(org=access.org, username=_local(access, username)).first()
+    if found is None:
+        raise NotFound("The user", code="user_not_found")
+    return found
+
+
+def merge_claims(access: Access, username: str, claims: Mapping[str, object]) -> MqttIdentity:
+    """Set these claims and keep the others; live sessions are judged by them at once. Raises :class:`Invalid`."""
+    access.require(Permission.CREDENTIALS_MANAGE)
+    return _set_claims(access, username, lambda present: {**present, **clean_claims(claims)})
+
+
+def remove_claim(access: Access, username: str, name: str) -> MqttIdentity:
+    """Take one claim away; raises :class:`NotFound` when the identity has no such claim."""
+    access.require(Permission.CREDENTIALS_MANAGE)
+
+    def without(present: dict[str, ClaimValue]) -> dict[str, ClaimValue]:
+        if name not in present:
+            raise NotFound("The claim", code="claim_not_found")
+        return {key: value for key, value in present.items() if key != name}
+
+    return _set_claims(access, username, without)
+
+
+def revoke_issued_by(access: Access, actor: str) -> Ended:
+    """End every live credential that ``actor`` (such as ``key:sk_...x7m4``) has issued."""
+    access.require(Permission.CREDENTIALS_MANAGE)
+    return _revoke(access, target=f"actor:{actor}", issued_by=actor)
+
+
+def revoke_everything(access: Access) -> Ended:
+    """End every live credential of the organization, and with them every live session."""
+    access.require(Permission.CREDENTIALS_MANAGE)
+    return _revoke(access, target=f"org:{access.org_id}", issued_by="")
+
+
+def _set_claims(
+    access: Access, username: str, change: Callable[[dict[str, ClaimValue]], dict[str, ClaimValue]]
+) -> MqttIdentity:
+    with org_scope(access.org_id):
+        rows = MqttIdentity.objects.select_for_update()
+        identity = rows.filter(org=access.org, username=_local(access, username)).first()
+        if identity is None:
+            raise NotFound("The user", code="user_not_found")
+        before = dict(identity.claims)
+        after = change(before)
+        if len(after) > CLAIMS_MAX:
+            raise Invalid("too_many_claims", f"An identity has at most {CLAIMS_MAX} claims.", field="claims")
+        if after != before:
+            identity.claims = after
+            tell_edges(identity)
+            record(
+                access,
+                kinds.CLAIMS_CHANGED,
+                target=f"identity:{identity.username}",
+                username=identity.username,
+                before={"claims": before},
+                after={"claims": after},
+            )
+    return identity
+
+
+def _revoke(access: Access, *, target: str, issued_by: str) -> Ended:
+    """Batch by batch, so that no transaction grows with the organization. Identities are locked in the order of their
+    ids, as everywhere, so that two of these cannot wait for each other."""
+    now = timezone.now()
+    identities = credentials = 0
+    while True:
+        with org_scope(access.org_id):
+            live = Credential.objects.filter(org=access.org, revoked_at=None).exclude(expires_at__lte=now)
+            if issued_by:
+                live = live.filter(created_by=issued_by)
+            ids = list(live.order_by("identity_id").values_list("identity_id", flat=True).distinct()[:BATCH])
+            if ids:
+                for identity in MqttIdentity.objects.select_for_update().filter(pk__in=ids).order_by("pk"):
+                    credentials += live.filter(identity_id=identity.pk).update(revoked_at=now)
+                    identities += 1
+                    tell_edges(identity)
+                continue
+            if credentials:
+                after = {"revoked": True, "identities": identities, "credentials": credentials}
+                record(access, kinds.CREDENTIAL_REVOKED, target=target, before={"revoked": False}, after=after)
+        return Ended(identities, credentials)
+
+
+def _local(access: Access, username: str) -> str:
+    return username.removesuffix(f"@{access.org_id}")

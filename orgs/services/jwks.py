@@ -1,0 +1,148 @@
+"""The public keys of identity providers (RFC 7517): fetched when needed, kept a while, looked for again on rotation.
+
+Kept per process and by URL. A key id that is not among the kept ones makes us look again, but at most every
+:data:`AGAIN_SECONDS`, so that invented key ids cannot be used to hammer a provider. While a provider is away, keys that
+were seen within :data:`STALE_SECONDS` go on working.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt import PyJWK, PyJWKError
+from jwt.exceptions import InvalidKeyError
+
+from cloudsignal.fetch import FetchError, get_json
+
+FRESH_SECONDS = 600.0
+AGAIN_SECONDS = 30.0
+STALE_SECONDS = 24 * 3600.0
+SOURCES_MAX = 1_000
+RSA_BITS_MIN = 2048
+
+
+class KeyMissingError(Exception):
+    """No usable key; the message says why."""
+
+
+class KeysUnavailableError(KeyMissingError):
+    """The provider's keys could not be fetched."""
+
+
+@dataclass(slots=True)
+class _Source:
+    """What is known of one URL."""
+
+    documents: list[dict[str, Any]] = field(default_factory=list)
+    fetched_at: float = 0.0
+    tried_at: float = 0.0
+    error: str = ""
+    lock: Lock = field(default_factory=Lock)
+
+
+_sources: dict[str, _Source] = {}
+_addresses: dict[str, tuple[str, str, float]] = {}
+"""By issuer: the URL of its keys, or why it is not known; and when that was learnt."""
+
+
+def find_key(url: str, *, kid: str | None, algorithm: str) -> PyJWK:
+    """The key for a token's header; ``algorithm`` is one the provider is pinned to.
+
+    Raises :class:`KeyMissingError` when there is none, and :class:`KeysUnavailableError` when the keys cannot be fetched.
+    """
+    source = _source(url)
+    now = time.monotonic()
+    with source.lock:
+        fresh = source.fetched_at and now - source.fetched_at < FRESH_SECONDS
+        document = _pick(source.documents, kid)
+        may_look = not source.tried_at or now - source.tried_at >= AGAIN_SECONDS
+        if may_look and (document is None or not fresh):
+            _fetch(source, url, now)
+            document = _pick(source.documents, kid)
+        if source.documents and now - source.fetched_at > STALE_SECONDS:
+            document = None
+    if document is None:
+        if source.error:
+            raise KeysUnavailableError(f"The provider's keys could not be fetched: {source.error}")
+        raise KeyMissingError(f"The provider has no key {kid[:64]!r}." if kid else "The token does not name its key.")
+    return _usable(document, algorithm)
+
+
+def jwks_url_of(issuer: str) -> str:
+    """Where an issuer says its keys are (OpenID Connect Discovery s4); raises :class:`KeysUnavailableError`."""
+    now = time.monotonic()
+    url, problem, at = _addresses.get(issuer, ("", "", 0.0))
+    if not at or now - at > (AGAIN_SECONDS if problem else FRESH_SECONDS):
+        url, problem = _discover(issuer)
+        if len(_addresses) >= SOURCES_MAX:
+            _addresses.clear()
+        _addresses[issuer] = (url, problem, now)
+    if problem:
+        raise KeysUnavailableError(problem)
+    return url
+
+
+def _discover(issuer: str) -> tuple[str, str]:
+    try:
+        document = get_json(issuer.rstrip("/") + "/.well-known/openid-configuration")
+    except FetchError as error:
+        return "", f"The issuer could not be asked for its keys: {error}"
+    found = document.get("jwks_uri") if isinstance(document, dict) else None
+    if not isinstance(found, str) or document.get("issuer") != issuer:
+        return "", "The issuer's configuration names another issuer, or no keys."
+    return found, ""
+
+
+def forget() -> None:
+    """Drop everything that is kept."""
+    _sources.clear()
+    _addresses.clear()
+
+
+def _source(url: str) -> _Source:
+    if len(_sources) >= SOURCES_MAX and url not in _sources:
+        _sources.clear()
+    return _sources.setdefault(url, _Source())
+
+
+def _fetch(source: _Source, url: str, now: float) -> None:
+    source.tried_at = now
+    try:
+        document = get_json(url)
+    except FetchError as error:
+        source.error = str(error)
+        return
+    keys = document.get("keys") if isinstance(document, Mapping) else None
+    if not isinstance(keys, list):
+        source.error = "the answer holds no list of keys."
+        return
+    source.documents = [key for key in keys if isinstance(key, dict) and _may_verify(key)]
+    source.fetched_at, source.error = now, ""
+
+
+def _may_verify(key: dict[str, Any]) -> bool:
+    """A public key meant for signatures: shared secrets have no place in a public document."""
+    return key.get("kty") in {"RSA", "EC", "OKP"} and key.get("use", "sig") == "sig" and "d" not in key
+
+
+def _pick(documents: list[dict[str, Any]], kid: str | None) -> dict[str, Any] | None:
+    if kid is None:
+        return documents[0] if len(documents) == 1 else None
+    return next((key for key in documents if key.get("kid") == kid), None)
+
+
+def _usable(document: dict[str, Any], algorithm: str) -> PyJWK:
+    if document.get("alg", algorithm) != algorithm:
+        raise KeyMissingError(f"The provider's key is for {document['alg']}, the token is signed with {algorithm}.")
+    try:
+        key = PyJWK(document, algorithm)
+    except (PyJWKError, InvalidKeyError, ValueError, TypeError, KeyError):
+        raise KeyMissingError(f"The provider's key is not one for {algorithm}.") from None
+    if isinstance(key.key, RSAPublicKey) and key.key.key_size < RSA_BITS_MIN:
+        raise KeyMissingError(f"The provider's key has fewer than {RSA_BITS_MIN} bits.")
+    return key
