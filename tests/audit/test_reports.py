@@ -27,6 +27,7 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import BundleReport
 from orgs.access import Access
+from orgs.models import Organization
 from orgs.tenancy import org_scope, platform_scope
 from tests.world import organization
 
@@ -300,32 +301,27 @@ def test_a_long_reason_is_cut() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_deploying_and_reporting_at_once_never_lock_each_other_out() -> None:
-    """Both touch targets and deployments; whoever comes second waits for the organization's row."""
+def test_a_report_waits_for_a_deploy_that_is_under_way() -> None:
+    """Otherwise it would work from what the deploy is about to overtake, and write that back over it."""
     access = organization()
     node("edge-1"), node("edge-2")
-    first = deployed(access)
-    problems: list[BaseException] = []
+    deployment = deployed(access, 0)
+    made = [report(deployment, "edge-1"), report(deployment, "edge-2")]
 
     def reporting() -> None:
         try:
-            for _ in range(25):
-                with platform_scope():
-                    newest = Deployment.objects.filter(org_id=access.org_id).order_by("-revision")[:2]
-                    found = list(newest)
-                for one in found:
-                    apply_reports([report(one, "edge-1"), report(one, "edge-2", "refused")])
-        except BaseException as error:
-            problems.append(error)
+            apply_reports(made)
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=reporting) for _ in range(2)]
-    for thread in threads:
+    thread = threading.Thread(target=reporting)
+    with platform_scope():
+        Organization.objects.select_for_update().get(pk=access.org_id)
         thread.start()
-    for number in range(12):
-        deployed(access, (number + 1) % 9)
-    for thread in threads:
-        thread.join()
-    assert not problems
-    assert fresh(first).status in {"superseded", "enforcing", "refused"}
+        thread.join(0.5)
+        assert thread.is_alive()
+        newer = deployed(access, 1)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert (fresh(deployment).status, fresh(newer).status) == ("superseded", "pending")
+    assert targets(deployment) == {"edge-1": "superseded", "edge-2": "superseded"}
