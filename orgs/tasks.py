@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 
 from celery import shared_task
 from django.utils import timezone
@@ -35,5 +34,5 @@ def close_session(org: str, session: str) -> None:
 
 @shared_task(name="orgs.tasks.expire_credentials")
 def expire_credentials() -> int:
-    """Delete credentials that expired a month ago; the audit keeps what happened with them."""
-    return delete_expired(before=timezone.now() - timedelta(days=30))
+    """Delete credentials that expired a week ago; the audit keeps what happened with them."""
+    return delete_expired(before=timezone.now() - push.KEPT_AFTER_EXPIRY)

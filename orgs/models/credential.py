@@ -72,6 +72,7 @@ class Credential(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["org", "identity", "issued_at"], name="orgs_credential_identity"),
             models.Index(fields=["org", "-issued_at", "-id"], name="orgs_credential_newest"),
+            models.Index(fields=["org", "expires_at"], name="orgs_credential_org_expires"),
             models.Index(fields=["expires_at"], name="orgs_credential_expires"),
         ]
 
