@@ -42,6 +42,8 @@ class System:
     names: tuple[str, ...] = ()
     """Names that the local certificate carries beside those of this machine."""
     demo: bool = False
+    notes: list[str] = field(default_factory=list)
+    """What is worth telling at the start."""
 
 
 class Assembly:
@@ -70,7 +72,8 @@ class Assembly:
             self._valkey()
         if "mosquitto" in wanted:
             self._mosquitto()
-        self._addresses()
+        if wanted & {"web", "edge"}:
+            self._addresses()
         for name, add in (
             ("migrate", self._migrate), ("web", self._web), ("worker", self._worker), ("beat", self._beat),
             ("ingest", self._ingest), ("edge", self._edges),
@@ -79,6 +82,7 @@ class Assembly:
                 add()
         if self.options.demo:
             self._demo()
+        self.system.notes = self.ports.notes
         return self.system
 
     # --- values every process may need ---------------------------------------------------------------------------

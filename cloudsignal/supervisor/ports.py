@@ -37,6 +37,8 @@ class Ports:
 
     def __init__(self) -> None:
         self._taken: set[int] = set()
+        self.notes: list[str] = []
+        """What is worth telling: usual ports that were taken."""
 
     def public(self, *, wanted: int | None, usual: int, host: str, what: str, option: str) -> int:
         """The port for a public listener.
@@ -53,7 +55,10 @@ class Ports:
                     f"with {option} (0 takes any free one)"
                 )
             return self._take(wanted)
-        return self._take(self._first(iter(range(usual, usual + SEARCH)), host, what))
+        port = self._take(self._first(iter(range(usual, usual + SEARCH)), host, what))
+        if port != usual:
+            self.notes.append(f"port {usual} is taken by {holder(usual)}; {what} uses {port} (choose with {option})")
+        return port
 
     def private(self, host: str = "127.0.0.1", *, last: object = None) -> int:
         """Some free port for an embedded part: the ``last`` one when it still is, so that addresses stay the same."""

@@ -42,6 +42,8 @@ def up(options: Options, own: Mapping[str, str], console: Console | None = None)
             console.event(name, "left over from a supervisor that was killed; ended")
         system = Assembly(options, own).build()
         console.text(f"CloudSignal {__version__}, data in {layout.root}")
+        for note in system.notes:
+            console.text(note)
         return asyncio.run(Supervisor(system, console).run())
 
 

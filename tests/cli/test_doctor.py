@@ -60,7 +60,7 @@ def test_a_sound_machine_has_no_problem_and_nothing_is_made(folder: Path) -> Non
 
 def test_every_part_that_runs_is_looked_at(data_parts: Stack) -> None:
     done, checks = doctor(data_parts.data)
-    for area in ("part postgres", "part valkey", "postgres", "redis", "database role", "certificate", "redis clock"):
+    for area in ("part postgres", "part valkey", "postgres", "redis", "database role", "redis clock"):
         assert checks[area]["level"] == "fine", checks[area]
     assert checks["row security"]["text"] == "there are no tables"
     assert done.code == 1
@@ -135,6 +135,13 @@ def test_a_role_that_row_level_security_does_not_bind_is_a_problem(data_parts: S
             admin.execute("DROP TABLE owned")
             admin.execute("REVOKE CONNECT ON DATABASE cloudsignal FROM careless")
             admin.execute("DROP ROLE careless")
+
+
+def test_a_temporary_table_is_no_table_that_a_role_owns(data_parts: Stack) -> None:
+    with psycopg.connect(data_parts.database_url(), autocommit=True) as connection:
+        connection.execute("CREATE TEMPORARY TABLE passing (x int)")
+        _, checks = doctor(data_parts.data)
+    assert checks["database role"]["level"] == "fine"
 
 
 def test_a_table_without_row_security_is_a_problem(data_parts: Stack) -> None:

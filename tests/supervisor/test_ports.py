@@ -28,9 +28,13 @@ def public(wanted: int | None, usual: int, ports: Ports | None = None) -> int:
 
 
 def test_a_taken_usual_port_gives_the_next_free_one(taken: int) -> None:
-    found = public(None, taken)
+    ports = Ports()
+    found = public(None, taken, ports)
     assert taken < found <= taken + 200
     assert is_free(found)
+    assert len(ports.notes) == 1
+    assert f"port {taken} is taken by" in ports.notes[0]
+    assert f"the dashboard uses {found}" in ports.notes[0]
 
 
 def test_a_taken_port_that_was_asked_for_is_refused_with_its_holder(taken: int) -> None:

@@ -43,7 +43,8 @@ def check_database(url: str) -> Iterator[Result]:
 def _role(connection: psycopg.Connection) -> Result:
     row = connection.execute(
         "SELECT rolname, rolsuper OR rolbypassrls, "
-        "EXISTS (SELECT 1 FROM pg_class WHERE relowner = r.oid AND relkind IN ('r', 'p')) "
+        "EXISTS (SELECT 1 FROM pg_class WHERE relowner = r.oid AND relkind IN ('r', 'p') "
+        "AND relpersistence <> 't') "
         "FROM pg_roles r WHERE rolname = current_user"
     ).fetchone()
     assert row is not None  # noqa: S101 - current_user exists

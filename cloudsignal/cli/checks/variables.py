@@ -138,4 +138,5 @@ CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "EDGE_LOGIN_FAILURES": _count,
     "EDGE_ADDRESS_CONNECTIONS": _count,
     "CLOUDSIGNAL_TRUSTED_PROXIES": _networks,
+    "CLOUDSIGNAL_PROVIDER_NETWORKS": _networks,
 }
