@@ -60,7 +60,7 @@ def version(request: HttpRequest, access: Access, number: int) -> HttpResponseBa
 def rollback_view(request: HttpRequest, access: Access, number: int) -> HttpResponseBase:
     """Send an earlier version to every node again, after showing what that touches."""
     found, current = get_version(access, number), current_deployment(access)
-    form = RollbackForm(request.POST or None)
+    form = RollbackForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         deployment = rollback(access, number=number, note=form.value("note"))
         return redirect("acl:deployment", access.org_id, deployment.pk)

@@ -47,7 +47,7 @@ def nodes(request: HttpRequest, user: User) -> HttpResponseBase:
 def suspend(request: HttpRequest, user: User, org_id: str) -> HttpResponseBase:
     """Cut off every client of an organization, after saying so."""
     org = _organization(user, org_id)
-    form = SuspendForm(request.POST or None)
+    form = SuspendForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         try:
             suspend_organization(user, org_id, reason=form.value("reason"), ip=address_of(request))

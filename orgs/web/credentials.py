@@ -73,7 +73,9 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 @org_page(Permission.CREDENTIALS_MANAGE, methods=("GET", "POST"))
 def new(request: HttpRequest, access: Access) -> HttpResponseBase:
     """Issue a credential. The answer to the POST shows the secret; it is stored nowhere and cannot be shown again."""
-    form = CredentialForm(request.POST or None, initial={"username": request.GET.get("username", "")})
+    form = CredentialForm(
+        request.POST if request.method == "POST" else None, initial={"username": request.GET.get("username", "")}
+    )
     if request.method == "POST" and form.is_valid():
         try:
             issued = issue_credential(

@@ -23,7 +23,7 @@ def index(request: HttpRequest, user: User) -> HttpResponseBase:
 @person_page(methods=("GET", "POST"))
 def new(request: HttpRequest, user: User) -> HttpResponseBase:
     """Create an organization; its page comes next."""
-    form = OrganizationForm(request.POST or None)
+    form = OrganizationForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         try:
             org = create_organization(user, name=form.value("name"), ip=address_of(request))

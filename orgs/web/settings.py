@@ -19,7 +19,7 @@ from orgs.web.gate import org_page
 @org_page(Permission.ORG_READ, write=Permission.ORG_UPDATE, methods=("GET", "POST"))
 def settings_page(request: HttpRequest, access: Access) -> HttpResponseBase:
     """Everything to read; the name to change for those who may."""
-    form = OrganizationForm(request.POST or None, initial={"name": access.org.name})
+    form = OrganizationForm(request.POST if request.method == "POST" else None, initial={"name": access.org.name})
     if request.method == "POST" and form.is_valid():
         try:
             org = rename_organization(access, name=form.value("name"))

@@ -1,0 +1,139 @@
+"""Pages: organizations, home, settings, clients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from cloudsignal.redis import client as redis_client
+from cloudsignal.wire import keys
+from cloudsignal.wire.codec import encode
+from cloudsignal.wire.report import LiveSession
+from orgs.access import Access, list_organizations
+from orgs.permissions import Role
+from orgs.services.credentials import issue_credential
+from orgs.web.steps import Progress, steps
+from tests.world import member, person
+
+if TYPE_CHECKING:
+    from tests.web.conftest import Visitor
+
+pytestmark = pytest.mark.django_db
+
+
+def connected(access: Access, username: str = "sensor", **changes: object) -> LiveSession:
+    """A live session, as an edge would publish it."""
+    values: dict[str, object] = {
+        "session": f"s-{username}", "org": access.org_id, "username": username, "client_id": f"{username}-1",
+        "node": "edge-1", "ip": "192.0.2.7", "port": 50000, "transport": "mqtts", "mqtt_version": "5",
+        "tls_version": "TLSv1.3", "tls_cipher": "TLS_AES_256_GCM_SHA384", "token_id": "tok_x",
+        "connected_at": 1_790_000_000.0, "expires_at": 0,
+    }  # fmt: skip
+    session = LiveSession(**(values | changes))  # type: ignore[arg-type]
+    redis_client().hset(keys.sessions("edge-1"), session.session, encode(session))
+    return session
+
+
+def test_a_new_organization_leads_to_its_home_and_refuses_everything(visitor: Visitor) -> None:
+    ada = person()
+    answer = visitor(ada).post(reverse("orgs:new"), {"name": "  Harbour   Logistics "}, follow=True)
+    entry = list_organizations(ada)[0]
+    assert entry.org.name == "Harbour Logistics"
+    assert answer.redirect_chain == [(reverse("orgs:home", args=[entry.org.pk]), 302)]
+    assert "Every topic is refused until a rule allows it" in answer.content.decode()
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 81, "bad\u202ename"])
+def test_a_bad_name_is_kept_and_explained(name: str, visitor: Visitor) -> None:
+    ada = person()
+    answer = visitor(ada).post(reverse("orgs:new"), {"name": name})
+    assert answer.status_code == 422
+    assert answer.context["form"]["name"].value() == name
+    assert answer.context["form"].errors["name"]
+    assert list_organizations(ada) == ()
+
+
+def test_the_list_shows_own_organizations_and_names_the_next_step_when_there_is_none(
+    acme: Access, owner: Client, visitor: Visitor
+) -> None:
+    assert acme.org_id in owner.get(reverse("orgs:list")).content.decode()
+    empty = visitor(person()).get(reverse("orgs:list")).content.decode()
+    assert acme.org_id not in empty
+    assert "You are in no organization yet" in empty
+
+
+def test_signing_in_leads_to_the_only_organization(acme: Access, owner: Client, visitor: Visitor) -> None:
+    assert owner.get("/").headers["Location"] == reverse("orgs:home", args=[acme.org_id])
+    assert visitor(person()).get("/").headers["Location"] == reverse("orgs:list")
+
+
+def test_the_home_of_a_new_organization_names_the_next_step(acme: Access, owner: Client) -> None:
+    page = owner.get(reverse("orgs:home", args=[acme.org_id]))
+    assert [step.state for step in page.context["steps"]] == ["next", "later", "later", "later", "later"]
+    issue_credential(acme, username="sensor")
+    assert [step.state for step in owner.get(reverse("orgs:home", args=[acme.org_id])).context["steps"]][:2] == [
+        "done",
+        "next",
+    ]
+
+
+def test_steps_name_the_first_that_is_not_done() -> None:
+    taken = steps(Progress(issued=True, connected=False, drafted=True, simulated=False, deployed=False))
+    assert [step.state for step in taken] == ["done", "next", "done", "later", "later"]
+
+
+def test_a_viewer_sees_the_home_without_steps_and_without_denials(acme: Access, visitor: Visitor) -> None:
+    page = visitor(member(acme.org, Role.VIEWER)).get(reverse("orgs:home", args=[acme.org_id])).content.decode()
+    assert "To the first allowed message" not in page
+    assert "Refused lately" not in page
+    assert reverse("audit:list", args=[acme.org_id]) not in page
+
+
+def test_the_pulse_is_a_part_of_the_home_page(acme: Access, owner: Client) -> None:
+    part = owner.get(reverse("orgs:pulse", args=[acme.org_id])).content.decode()
+    assert "<html" not in part
+    assert 'id="pulse"' in part
+
+
+def test_renaming_keeps_the_id_and_a_bad_name_is_kept(acme: Access, owner: Client) -> None:
+    url = reverse("orgs:settings", args=[acme.org_id])
+    assert owner.post(url, {"name": "Acme Two"}).status_code == 302
+    assert "Acme Two" in owner.get(url).content.decode()
+    refused = owner.post(url, {"name": ""})
+    assert refused.status_code == 422
+    assert "Give the organization a name." in refused.content.decode()
+
+
+def test_settings_tell_how_to_connect_and_who_is_a_member(acme: Access, owner: Client) -> None:
+    member(acme.org, Role.AUDITOR)
+    page = owner.get(reverse("orgs:settings", args=[acme.org_id])).content.decode()
+    assert f"USERNAME@{acme.org_id}" in page
+    assert "mosquitto_sub" in page
+    assert "Auditor" in page
+
+
+def test_clients_are_listed_searched_and_only_ours(acme: Access, owner: Client) -> None:
+    connected(acme, "sensor")
+    connected(acme, "press", ip="198.51.100.4")
+    connected(acme, "foreign", org="org_aaaaaaaaaaaa")
+    url = reverse("orgs:clients", args=[acme.org_id])
+    everyone = owner.get(url).content.decode()
+    assert "sensor-1" in everyone
+    assert "press-1" in everyone
+    assert "foreign" not in everyone
+    found = owner.get(url, {"find": "198.51"}).content.decode()
+    assert "press-1" in found
+    assert "sensor-1" not in found
+    part = owner.get(url, headers={"HX-Request": "true"}).content.decode()
+    assert part.lstrip().startswith('<div class="list" id="sessions"')
+
+
+def test_closing_a_session_asks_first(acme: Access, owner: Client) -> None:
+    session = connected(acme, "sensor")
+    url = reverse("orgs:session-close", args=[acme.org_id, session.session])
+    assert "may sign in again at once" in owner.get(url).content.decode()
+    assert owner.post(url).headers["Location"] == reverse("orgs:clients", args=[acme.org_id])
+    assert owner.post(reverse("orgs:session-close", args=[acme.org_id, "gone"])).status_code == 404

@@ -1,0 +1,147 @@
+"""Pages: sign-in, help, colours, certificate, operators, errors; and what every page promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from orgs.access import Access, access_org
+from orgs.models import User
+from tests.world import person
+
+if TYPE_CHECKING:
+    from tests.web.conftest import Visitor
+
+pytestmark = pytest.mark.django_db
+
+
+def test_signing_in_keeps_where_one_wanted_to_go(acme: Access) -> None:
+    User.objects.create_user("ada@example.com", "correct horse battery")
+    wanted = reverse("orgs:list")
+    asked = Client().get(wanted)
+    assert asked.headers["Location"] == f"/accounts/login/?next={wanted}"
+    client = Client()
+    sent = {"login": "ada@example.com", "password": "correct horse battery", "next": wanted}
+    assert client.post("/accounts/login/", sent).headers["Location"] == wanted
+
+
+def test_a_wrong_password_keeps_the_address_and_says_nothing_of_the_account(db: None) -> None:
+    User.objects.create_user("ada@example.com", "correct horse battery")
+    pages = [
+        Client().post("/accounts/login/", {"login": login, "password": "wrong"})
+        for login in ("ada@example.com", "nobody@example.com")
+    ]
+    assert {page.status_code for page in pages} == {200}
+    assert pages[0].context["form"]["login"].value() == "ada@example.com"
+    assert pages[0].context["form"].errors == pages[1].context["form"].errors
+
+
+@pytest.mark.parametrize("address", ["/accounts/login/", "/accounts/signup/", "/accounts/password/reset/"])
+def test_the_pages_before_sign_in_are_in_our_own_design(address: str) -> None:
+    page = Client().get(address).content.decode()
+    assert 'class="gatehouse"' in page
+    assert 'class="field"' in page
+
+
+@pytest.mark.parametrize(
+    "address", ["/accounts/2fa/", "/accounts/password/change/", "/accounts/sessions/", "/accounts/email/"]
+)
+def test_the_account_pages_are_in_our_own_design(address: str, visitor: Visitor) -> None:
+    ada = User.objects.create_user("ada@example.com", "correct horse battery")
+    page = visitor(ada).get(address).content.decode()
+    assert 'class="shell"' in page
+    assert 'aria-label="Account"' in page
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", ""])
+def test_colours_are_remembered_and_lead_back(theme: str, visitor: Visitor) -> None:
+    client = visitor(person())
+    assert client.post("/theme/", {"theme": theme, "next": "/help/"}).headers["Location"] == "/help/"
+    marked = f'data-theme="{theme}"' in client.get("/help/").content.decode()
+    assert marked is bool(theme)
+
+
+@pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example", "javascript:alert(1)"])
+def test_colours_lead_nowhere_else(target: str) -> None:
+    assert Client().post("/theme/", {"theme": "dark", "next": target}).headers["Location"] == "/"
+
+
+def test_unknown_colours_are_refused() -> None:
+    assert Client().post("/theme/", {"theme": "mauve"}).status_code == 422
+
+
+def test_the_certificate_is_there_for_everybody_when_there_is_a_local_authority(settings: Any, tmp_path: Path) -> None:
+    settings.DATA_DIR = tmp_path
+    assert Client().get("/cloudsignal-ca.pem").status_code == 404
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls" / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    answer = Client().get("/cloudsignal-ca.pem")
+    assert b"".join(answer.streaming_content).startswith(b"-----BEGIN")  # type: ignore[attr-defined]
+    assert 'filename="cloudsignal-ca.pem"' in answer.headers["Content-Disposition"]
+
+
+def test_an_operator_suspends_and_resumes(acme: Access, visitor: Visitor) -> None:
+    operator = visitor(person(operator=True))
+    url = reverse("platform:operator-suspend", args=[acme.org_id])
+    assert "cut off within a second" in operator.get(url).content.decode()
+    refused = operator.post(url, {"reason": "x" * 201})
+    assert refused.status_code == 422
+    assert refused.context["form"]["reason"].value() == "x" * 201
+    assert operator.post(url, {"reason": "unpaid"}).status_code == 302
+    assert acme.user is not None
+    assert access_org(acme.user, acme.org_id).org.status == "suspended"
+    assert "unpaid" in visitor(acme).get(reverse("orgs:home", args=[acme.org_id])).content.decode()
+    assert operator.post(url).status_code == 409
+    operator.post(reverse("platform:operator-resume", args=[acme.org_id]))
+    assert access_org(acme.user, acme.org_id).org.status == "active"
+
+
+def test_what_is_not_there_is_a_page_of_ours(acme: Access, owner: Client) -> None:
+    answer = owner.get("/nothing/here/")
+    assert answer.status_code == 404
+    assert "Your organizations" in answer.content.decode()
+    assert "Sign in" in Client().get("/nothing/here/").content.decode()
+
+
+def test_a_broken_page_is_told_without_database_or_session(acme: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr("orgs.web.organizations.list_organizations", broken)
+    client = Client(raise_request_exception=False)
+    assert acme.user is not None
+    client.force_login(acme.user)
+    answer = client.get(reverse("orgs:list"))
+    assert answer.status_code == 500
+    assert "Something broke on our side" in answer.content.decode()
+    assert "broken on purpose" not in answer.content.decode()
+
+
+def test_nothing_is_inline_and_nothing_comes_from_elsewhere(acme: Access, owner: Client) -> None:
+    for name in ("orgs:home", "orgs:credentials", "acl:policy", "acl:presets", "audit:list", "orgs:settings"):
+        answer = owner.get(reverse(name, args=[acme.org_id]))
+        page, policy = answer.content.decode(), answer.headers["Content-Security-Policy"]
+        assert "unsafe" not in policy
+        assert "<style" not in page
+        assert " style=" not in page
+        assert " onclick=" not in page
+        assert "<script>" not in page
+        assert 'src="http' not in page
+        assert 'href="http' not in page
+
+
+def test_the_navigation_shows_only_what_the_role_may(acme: Access, visitor: Visitor) -> None:
+    from orgs.permissions import Role
+    from tests.world import member
+
+    def links(role: Role) -> list[str]:
+        page = visitor(member(acme.org, role)).get(reverse("orgs:home", args=[acme.org_id]))
+        return [link.title for link in page.context["shell"].nav]
+
+    assert links(Role.ADMIN) == ["Home", "Clients", "Credentials", "Access control", "Audit", "Settings"]
+    assert "Audit" not in links(Role.DEVELOPER)
+    assert "Audit" in links(Role.AUDITOR)

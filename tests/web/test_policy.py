@@ -1,0 +1,288 @@
+"""Pages: the draft, the simulator, review, deployments, versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from acl.access import current_deployment, get_draft
+from acl.models import Node
+from acl.models.cluster import DEFAULT_CLUSTER, Cluster
+from acl.policy.presets import PRESETS, preset
+from acl.services.deployments import deploy
+from acl.services.drafts import save_draft
+from orgs.access import Access
+from orgs.permissions import Role
+from orgs.services.credentials import issue_credential
+from tests.world import member
+
+if TYPE_CHECKING:
+    from tests.web.conftest import Visitor
+
+pytestmark = pytest.mark.django_db
+
+POLICY = """version: "3"
+rules:
+  - id: own-card
+    topic: agents/{username}/card
+    qos: 1
+  - id: no-secrets
+    effect: deny
+    topic: agents/+/secret
+"""
+BROKEN = 'version: "3"\nrules:\n  - id: a\n    topic: a/#/b\n'
+HTMX = {"HX-Request": "true"}
+
+
+def url(name: str, access: Access, *arguments: object) -> str:
+    """A URL of the access control pages."""
+    return reverse(f"acl:{name}", args=[access.org_id, *arguments])
+
+
+def deployed(access: Access, text: str, note: str = "") -> None:
+    """Save and deploy ``text``."""
+    save_draft(access, text=text)
+    deploy(access, note=note)
+
+
+def test_the_draft_is_saved_as_typed_errors_and_all(acme: Access, owner: Client) -> None:
+    etag = get_draft(acme).etag
+    answer = owner.post(url("save", acme), {"text": BROKEN.replace("\n", "\r\n"), "etag": etag}, follow=True)
+    assert get_draft(acme).text == BROKEN
+    assert "Draft saved" in answer.content.decode()
+
+
+def test_saving_with_htmx_answers_with_the_state_and_the_next_etag(acme: Access, owner: Client) -> None:
+    sent = {"text": POLICY, "etag": get_draft(acme).etag}
+    answer = owner.post(url("save", acme), sent, headers=HTMX)
+    assert get_draft(acme).etag.strip('"') in answer.content.decode()
+    assert "draft-saved" in answer.headers["HX-Trigger"]
+    assert "<html" not in answer.content.decode()
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_what_another_person_saved_is_not_overwritten_and_nothing_typed_is_lost(
+    headers: dict[str, str], acme: Access, owner: Client
+) -> None:
+    stale = get_draft(acme).etag
+    save_draft(member(acme.org, Role.DEVELOPER), text="version: '3'\n")
+    answer = owner.post(url("save", acme), {"text": POLICY, "etag": stale}, headers=headers)
+    assert answer.status_code == 409
+    assert get_draft(acme).text == "version: '3'\n"
+    assert "Save mine over theirs" in answer.content.decode()
+    if not headers:
+        assert answer.context["text"] == POLICY
+    theirs = get_draft(acme).etag
+    assert theirs.replace('"', "&quot;") in answer.content.decode()
+    assert owner.post(url("save", acme), {"text": POLICY, "etag": [stale, theirs]}).status_code == 302
+    assert get_draft(acme).text == POLICY
+
+
+def test_too_large_a_text_is_refused_and_kept(acme: Access, owner: Client) -> None:
+    text = "#" * (1024 * 1024 + 1)
+    answer = owner.post(url("save", acme), {"text": text, "etag": get_draft(acme).etag})
+    assert answer.status_code == 422
+    assert answer.context["text"] == text
+    assert "at most 1 MiB" in answer.content.decode()
+
+
+def test_findings_carry_their_place_and_nothing_is_stored(acme: Access, owner: Client) -> None:
+    before = get_draft(acme).text
+    answer = owner.post(url("check", acme), {"text": BROKEN}, headers=HTMX).content.decode()
+    assert 'data-level="error"' in answer
+    assert 'data-from="4:' in answer
+    assert get_draft(acme).text == before
+    without_script = owner.post(url("check", acme), {"text": BROKEN})
+    assert without_script.context["text"] == BROKEN
+    assert "line 4" in without_script.content.decode()
+
+
+def test_a_failing_test_of_the_file_is_listed(acme: Access, owner: Client) -> None:
+    text = POLICY + "tests:\n  - {name: wrong, as: {username: a}, do: pub, topic: agents/a/card, expect: deny}\n"
+    assert "Test failed" in owner.post(url("check", acme), {"text": text}, headers=HTMX).content.decode()
+
+
+def ask(**changes: str) -> dict[str, str]:
+    """What the simulator sends."""
+    asked = {"text": POLICY, "username": "agent-7", "client_id": "c1", "action": "pub", "topic": "agents/agent-7/card"}
+    return asked | {"qos": "1", "claims": ""} | changes
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_the_simulator_judges_the_text_as_it_stands(headers: dict[str, str], acme: Access, owner: Client) -> None:
+    before = get_draft(acme).text
+    answer = owner.post(url("simulate", acme), ask(), headers=headers)
+    verdict = answer.context["simulated"].verdict
+    assert (verdict.word, verdict.explanation.decision.rule, verdict.line) == ("Allowed", "own-card", 3)
+    assert get_draft(acme).text == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "word", "shape"),
+    [
+        ({"topic": "agents/agent-8/card"}, "Denied: no rule allows it", "none"),
+        ({"topic": "agents/x/secret"}, "Denied by a rule", "bad"),
+        ({"qos": "2"}, "Denied: no rule allows it", "none"),
+        ({"action": "sub", "topic": "agents/+/card"}, "Denied: no rule allows it", "none"),
+    ],
+)
+def test_no_rule_is_a_verdict_of_its_own(
+    changes: dict[str, str], word: str, shape: str, acme: Access, owner: Client
+) -> None:
+    verdict = owner.post(url("simulate", acme), ask(**changes), headers=HTMX).context["simulated"].verdict
+    assert (verdict.word, verdict.shape) == (word, shape)
+
+
+def test_holes_and_near_misses_are_shown(acme: Access, owner: Client) -> None:
+    holes = 'version: "3"\nrules:\n  - {id: no, effect: deny, topic: a/secret}\n  - {id: all, topic: a/#}\n'
+    page = owner.post(url("simulate", acme), ask(text=holes, action="sub", topic="a/#"), headers=HTMX).content.decode()
+    assert "Allowed, with holes" in page
+    assert "not delivered" in page
+    assert "qos 2 is above 1" in owner.post(url("simulate", acme), ask(qos="2"), headers=HTMX).content.decode()
+
+
+def test_a_known_username_is_judged_with_its_stored_claims(acme: Access, owner: Client) -> None:
+    issue_credential(acme, username="agent-7", claims={"role": "boss"})
+    text = 'version: "3"\nrules:\n  - {id: boss, who: {claims: {role: boss}}, topic: "#"}\n'
+    answer = owner.post(url("simulate", acme), ask(text=text), headers=HTMX)
+    assert answer.context["simulated"].verdict.word == "Allowed"
+    assert "With the stored claims of agent-7" in answer.content.decode()
+    other = owner.post(url("simulate", acme), ask(text=text, claims="role = clerk"), headers=HTMX)
+    assert other.context["simulated"].verdict.shape == "none"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("topic", ""), ("topic", "a/+"), ("username", ""), ("action", "fly"), ("qos", "3"), ("claims", "x")],
+)
+def test_a_request_no_client_could_make_is_explained_at_its_field(
+    field: str, value: str, acme: Access, owner: Client
+) -> None:
+    for headers in ({}, HTMX):
+        answer = owner.post(url("simulate", acme), ask(**{field: value}), headers=headers)
+        assert field in answer.context["simulated"].form.errors
+        assert answer.context["simulated"].form[field].value() == value
+
+
+def test_a_text_with_errors_gives_no_verdict(acme: Access, owner: Client) -> None:
+    page = owner.post(url("simulate", acme), ask(text=BROKEN), headers=HTMX).content.decode()
+    assert "nothing can be decided" in page
+
+
+def test_a_request_in_the_address_is_simulated_at_once(acme: Access, owner: Client) -> None:
+    save_draft(acme, text=POLICY)
+    asked = {"username": "a", "action": "pub", "topic": "agents/a/card", "qos": "1"}
+    assert owner.get(url("policy", acme), asked).context["simulated"].verdict.word == "Allowed"
+
+
+def test_a_viewer_reads_the_draft_and_can_change_nothing(acme: Access, visitor: Visitor) -> None:
+    page = visitor(member(acme.org, Role.VIEWER)).get(url("policy", acme)).content.decode()
+    assert "readonly" in page
+    assert "Save draft" not in page
+    assert "Simulate" not in page
+
+
+def test_presets_are_shown_and_one_becomes_the_draft(acme: Access, owner: Client) -> None:
+    page = owner.get(url("presets", acme)).content.decode()
+    assert all(each.title in page for each in PRESETS)
+    owner.post(url("preset", acme, "chat-channels"))
+    chat = preset("chat-channels")
+    assert chat
+    assert get_draft(acme).text == chat.text
+    assert owner.post(url("preset", acme, "nothing")).status_code == 404
+
+
+def test_a_draft_that_stands_nowhere_else_is_not_replaced_without_asking(acme: Access, owner: Client) -> None:
+    assert owner.get(url("presets", acme)).context["precious"] is False
+    save_draft(acme, text=POLICY)
+    assert owner.get(url("presets", acme)).context["precious"] is True
+    asked = owner.get(url("preset", acme, "blank"))
+    assert asked.context["blast"][0].count == "8"
+    assert get_draft(acme).text == POLICY
+
+
+def test_the_review_shows_the_difference_the_tests_and_what_it_touches(acme: Access, owner: Client) -> None:
+    save_draft(acme, text=POLICY)
+    page = owner.get(url("review", acme))
+    assert {row.text for row in page.context["diff"].rows if row.op == "add"} >= {"  - id: own-card"}
+    assert page.context["blast"][0].count == "0 → 2"
+    assert "Deploy to every node" in page.content.decode()
+
+
+def test_a_deployment_is_followed_node_by_node(acme: Access, owner: Client) -> None:
+    cluster = Cluster.objects.get(name=DEFAULT_CLUSTER)
+    Node.objects.create(cluster=cluster, name="edge-1")
+    save_draft(acme, text=POLICY)
+    form = {"note": "first rules", "etag": get_draft(acme).etag}
+    answer = owner.post(url("deploy", acme), form)
+    current = current_deployment(acme)
+    assert current
+    assert (current.version.number, current.note) == (2, "first rules")
+    assert answer.headers["Location"] == url("deployment", acme, current.pk)
+    page = owner.get(answer.headers["Location"]).content.decode()
+    assert "Waiting for 1 node" in page
+    assert 'http-equiv="refresh"' in page
+    part = owner.get(answer.headers["Location"], headers=HTMX)
+    assert (part.status_code, b"<html" in part.content) == (200, False)
+
+
+def test_polling_stops_when_nothing_more_is_awaited(acme: Access, owner: Client) -> None:
+    cluster = Cluster.objects.get(name=DEFAULT_CLUSTER)
+    Node.objects.create(cluster=cluster, name="edge-1")
+    deployed(acme, POLICY)
+    first = current_deployment(acme)
+    deployed(acme, POLICY + "# again\n")
+    assert first
+    assert owner.get(url("deployment", acme, first.pk), headers=HTMX).status_code == 286
+
+
+@pytest.mark.parametrize(
+    "text",
+    [BROKEN, POLICY + "tests:\n  - {name: t, as: {username: a}, do: pub, topic: x, expect: allow}\n"],
+)
+def test_errors_and_failing_tests_refuse_a_deployment(text: str, acme: Access, owner: Client) -> None:
+    save_draft(acme, text=text)
+    assert "Deploy to every node" not in owner.get(url("review", acme)).content.decode()
+    refused = owner.post(url("deploy", acme), {"note": "kept", "etag": get_draft(acme).etag})
+    assert refused.status_code == 422
+    assert refused.context["form"]["note"].value() == "kept"
+    current = current_deployment(acme)
+    assert current
+    assert current.version.number == 1
+
+
+def test_a_draft_that_changed_after_the_review_is_not_deployed(acme: Access, owner: Client) -> None:
+    reviewed = get_draft(acme).etag
+    save_draft(acme, text=POLICY)
+    assert owner.post(url("deploy", acme), {"etag": reviewed}).status_code == 409
+    current = current_deployment(acme)
+    assert current
+    assert current.version.number == 1
+
+
+def test_versions_are_listed_read_and_rolled_back_to(acme: Access, owner: Client) -> None:
+    deployed(acme, POLICY, "two rules")
+    assert "two rules" in owner.get(url("versions", acme)).content.decode()
+    assert "own-card" in owner.get(url("version", acme, 2)).content.decode()
+    asked = owner.get(url("rollback", acme, 1))
+    assert asked.context["blast"][0].count == "2 → 0"
+    answer = owner.post(url("rollback", acme, 1), {"note": "too wide"})
+    current = current_deployment(acme)
+    assert current
+    assert (current.version.number, current.kind, current.note) == (1, "rollback", "too wide")
+    assert answer.headers["Location"] == url("deployment", acme, current.pk)
+    assert owner.get(url("rollback", acme, 1)).status_code == 409
+    assert owner.post(url("rollback", acme, 1)).status_code == 409
+
+
+def test_an_earlier_version_opens_in_the_editor_unsaved(acme: Access, owner: Client) -> None:
+    deployed(acme, POLICY)
+    before = get_draft(acme).text
+    page = owner.get(url("policy", acme), {"version": "1"})
+    assert page.context["text"] != before
+    assert "not saved yet" in page.content.decode()
+    assert get_draft(acme).text == before
+    assert owner.get(url("policy", acme), {"version": "99"}).status_code == 404

@@ -1,0 +1,87 @@
+"""Words, topics and differences as the pages show them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from acl.web.textdiff import diff
+from cloudsignal.templatetags.ui import topic
+from cloudsignal.web.words import actor, ago, duration, exact, plural, size, topic_parts
+
+NOW = datetime(2026, 11, 22, 18, 4, 5, 123_456, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "now"), (4, "now"), (42, "42 s ago"), (60, "1 min ago"), (3599, "59 min ago"), (7300, "2 h ago"),
+     (200_000, "2 d ago"), (-30, "in 30 s"), (-3599, "in 1 h"), (-3540, "in 59 min"), (-86_400, "in 1 d")],
+)  # fmt: skip
+def test_times_are_told_as_people_say_them(seconds: int, words: str) -> None:
+    assert ago(NOW - timedelta(seconds=seconds), NOW) == words
+
+
+def test_an_exact_time_is_utc_to_the_millisecond() -> None:
+    assert exact(NOW) == "2026-11-22 18:04:05.123 UTC"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.0821, "82 ms"), (1.2, "1.2 s"), (59.99, "59.99 s"), (185, "3 min 5 s"), (3600, "1 h")]
+)
+def test_lengths_of_time(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(812, "812 B"), (3482, "3.4 KB"), (262_144, "256 KB"), (2**31, "2048 MB")]
+)
+def test_sizes(count: int, words: str) -> None:
+    assert size(count) == words
+
+
+def test_plurals_and_actors() -> None:
+    assert [plural(1, "session"), plural(1204, "session"), plural(2, "policy", "policies")] == [
+        "1 session", "1,204 sessions", "2 policies",
+    ]  # fmt: skip
+    assert [actor("user:ada@example.com"), actor("key:sk_...x7m4"), actor("system")] == [
+        "ada@example.com", "key sk_...x7m4", "system",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["a/+/c/#", "#", "agents/{username}/card", "{a}-{b}/x+", "//", "a{b", "", "é/\n/+"])
+def test_a_topic_in_pieces_is_the_topic(text: str) -> None:
+    assert "".join(part for _, part in topic_parts(text)) == text
+
+
+def test_wildcards_are_whole_levels_only() -> None:
+    assert [part for kind, part in topic_parts("+/a+/#/b#") if kind == "wild"] == ["+", "#"]
+
+
+def test_a_topic_cannot_smuggle_markup() -> None:
+    assert "<script>" not in topic("a/<script>alert(1)</script>/{<b>}")
+
+
+def test_a_difference_shows_changes_with_three_lines_around_them() -> None:
+    old = [f"line {number}" for number in range(1, 41)]
+    new = [*old[:19], "line twenty", *old[20:]]
+    found = diff("\n".join(old), "\n".join(new))
+    assert (found.added, found.removed) == (1, 1)
+    assert [(row.op, row.text) for row in found.rows] == [
+        ("gap", "16 unchanged lines"), ("same", "line 17"), ("same", "line 18"), ("same", "line 19"),
+        ("del", "line 20"), ("add", "line twenty"), ("same", "line 21"), ("same", "line 22"), ("same", "line 23"),
+        ("gap", "17 unchanged lines"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new"), [("", "a\nb"), ("a\nb", ""), ("a\nb\nc", "b\nc\nd"), ("x\n" * 6, "x\n" * 3)])
+def test_a_difference_leads_from_one_text_to_the_other(old: str, new: str) -> None:
+    rows = diff(old, new).rows
+    assert [row.text for row in rows if row.op in {"same", "del"}] == old.splitlines()
+    assert [row.text for row in rows if row.op in {"same", "add"}] == new.splitlines()
+
+
+def test_equal_texts_have_no_difference_and_large_ones_do_not_take_long() -> None:
+    assert diff("a\nb", "a\nb").rows == []
+    found = diff("\n".join(map(str, range(20_000))), "\n".join(map(str, range(20_000, 40_000))))
+    assert (found.added, found.removed) == (20_000, 20_000)
