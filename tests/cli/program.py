@@ -1,11 +1,16 @@
-"""Runs ``cloudsignal`` as people do: as a process of its own."""
+"""Runs ``cloudsignal``: the whole program with its exit codes, in this process because starting one takes long."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from unittest import mock
 
+from cloudsignal.cli import main
 from cloudsignal.supervisor.part import PROJECT
 from tests.stack.process import clean_environment
 
@@ -20,11 +25,28 @@ class Done:
 
 
 def program(*arguments: str, stdin: str = "", environment: dict[str, str] | None = None) -> Done:
-    """Run ``cloudsignal`` with ``arguments`` and wait for its end."""
-    start = "import sys; sys.argv[0] = 'cloudsignal'; from cloudsignal.cli import main; main()"
+    """Run ``cloudsignal`` with ``arguments``."""
+    output, errors = io.StringIO(), io.StringIO()
+    own = clean_environment() | (environment or {})
+    code: object = 0
+    with (
+        mock.patch.dict(os.environ, own, clear=True),
+        mock.patch.object(sys, "argv", ["cloudsignal", *arguments]),
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()))),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    return Done(int(code) if isinstance(code, int) else 1, output.getvalue(), errors.getvalue())
+
+
+def process(*arguments: str) -> Done:
+    """The same as a process of its own, as people start it."""
     done = subprocess.run(
-        [sys.executable, "-c", start, *arguments],
-        cwd=PROJECT, env=clean_environment() | (environment or {}), input=stdin,
-        capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-m", "cloudsignal.cli", *arguments],
+        cwd=PROJECT, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr)

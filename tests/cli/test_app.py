@@ -8,7 +8,7 @@ import pytest
 
 from cloudsignal import __version__
 from cloudsignal.cli.app import COMMANDS
-from tests.cli.program import program
+from tests.cli.program import process, program
 
 
 def test_version() -> None:
@@ -16,6 +16,13 @@ def test_version() -> None:
     assert (done.code, done.output.split()[:2]) == (0, ["cloudsignal", __version__])
     assert json.loads(program("version", "--json").output)["cloudsignal"] == __version__
     assert __version__ in program("--version").output
+
+
+def test_the_program_as_people_start_it() -> None:
+    assert process("version").output.startswith(f"cloudsignal {__version__}")
+    done = process("acl", "validate", "/nonexistent")
+    assert (done.code, done.output) == (2, "")
+    assert done.errors.startswith("cloudsignal: /nonexistent cannot be read")
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
