@@ -190,8 +190,8 @@ class TokenEndpoint(Endpoint):
         response = super().finalize_response(request, response, *args, **kwargs)
         origin = self.request.headers.get("Origin", "")
         if origin and request.method != "OPTIONS":
-            headers = cors.answer_headers(origin, allowed=cors.is_allowed(origin, self.org))
-            response.headers.update(headers)
+            for name, value in cors.answer_headers(origin, allowed=cors.is_allowed(origin, self.org)).items():
+                response.headers[name] = value
         return response
 
 

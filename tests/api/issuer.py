@@ -77,7 +77,7 @@ def issuing() -> Iterator[Issuer]:
     issuer.add_rsa("one")
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the library's name
+        def do_GET(self) -> None:
             issuer.asked += 1
             _answer(self, issuer)
 

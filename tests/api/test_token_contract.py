@@ -149,13 +149,11 @@ def test_a_unicode_address_is_a_user_like_any_other(http: httpx.Client, acme: Wo
     assert same["mqtt_credentials"]["username"] == made["mqtt_credentials"]["username"]
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b"{" * 9999, b'{"a": NaN}', b" " * 5_000_000]
-)
-@pytest.mark.parametrize("path", ["create", "exchange", "refresh"])
-def test_unreadable_bodies(http: httpx.Client, acme: World, path: str, body: bytes) -> None:
-    answer = http.post(f"/v2/tokens/{path}", content=body, headers={"Content-Type": "application/json"})
-    check_error(answer, 400, "invalid_request")
+def test_unreadable_bodies(http: httpx.Client, acme: World) -> None:
+    for path in ("create", "exchange", "refresh"):
+        for body in (b"", b"{", b"[]", b"null", b'"x"', b"\xff", b"{" * 9999, b'{"a": NaN}', b" " * 5_000_000):
+            answer = http.post(f"/v2/tokens/{path}", content=body, headers={"Content-Type": "application/json"})
+            check_error(answer, 400, "invalid_request")
 
 
 def test_everything_else_is_json_too(http: httpx.Client, acme: World) -> None:
