@@ -51,6 +51,11 @@ app.conf.update(
         "reconcile": {"task": "cloudsignal.tasks.reconcile", "schedule": 10.0, "options": {"expires": 10}},
         "ensure-partitions": {"task": "audit.tasks.ensure_partitions", "schedule": 600.0, "options": {"expires": 300}},
         "expire-credentials": {"task": "orgs.tasks.expire_credentials", "schedule": 300.0, "options": {"expires": 200}},
+        "purge-organizations": {
+            "task": "orgs.tasks.purge_organizations",
+            "schedule": 3600.0,
+            "options": {"expires": 3000},
+        },
         "note-missing-nodes": {"task": "acl.tasks.note_missing_nodes", "schedule": 5.0, "options": {"expires": 5}},
     },
 )

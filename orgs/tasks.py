@@ -9,9 +9,9 @@ from django.utils import timezone
 from redis.exceptions import RedisError
 
 from audit.kinds import CloseCause
-from cloudsignal.redis import announce, fast_client
+from cloudsignal.redis import announce, client, fast_client
 from cloudsignal.wire.change import Change
-from orgs.services import push
+from orgs.services import deletion, invitations, push
 from orgs.services.cleanup import delete_expired
 
 
@@ -36,3 +36,17 @@ def close_session(org: str, session: str) -> None:
 def expire_credentials() -> int:
     """Delete credentials that expired a week ago; the audit keeps what happened with them."""
     return delete_expired(before=timezone.now() - push.KEPT_AFTER_EXPIRY)
+
+
+@shared_task(
+    name="orgs.tasks.send_invitation", autoretry_for=(OSError,), max_retries=8, retry_backoff=5, retry_backoff_max=600
+)
+def send_invitation(org: str, invitation: str) -> bool:
+    """Send the e-mail of an invitation."""
+    return invitations.send_invitation(org, invitation)
+
+
+@shared_task(name="orgs.tasks.purge_organizations", soft_time_limit=600, time_limit=660)
+def purge_organizations() -> int:
+    """Delete organizations whose grace period has ended."""
+    return deletion.purge_due(client())

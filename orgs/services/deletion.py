@@ -1,0 +1,145 @@
+"""Deleting an organization: clients are cut off at once, everything waits for a grace period, then it is really gone.
+
+Until the end an owner can restore it, and take its data along. What remains afterwards is one event in the platform's
+own audit. The rows go by a function of the database's owner that checks the grace period itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection
+from django.utils import timezone
+from redis import Redis
+
+from acl.models import PolicyDraft, PolicyVersion
+from audit import kinds
+from audit.services.record import record
+from cloudsignal import outbox
+from cloudsignal.errors import Conflict, Invalid
+from cloudsignal.redis import announce
+from cloudsignal.wire import keys
+from cloudsignal.wire.change import Change
+from orgs.access import Access
+from orgs.models import ApiKey, IdentityProvider, Membership, MqttIdentity, Organization
+from orgs.permissions import Permission
+from orgs.tenancy import org_scope, platform_scope
+
+GRACE = timedelta(days=7)
+BATCH = 500
+"""Keys deleted from Redis in one go."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformActor:
+    """The platform itself, for events that belong to no organization."""
+
+    org_id: str | None = None
+    actor: str = "system"
+    ip: str = ""
+
+
+def delete_organization(access: Access, *, confirm: str) -> Organization:
+    """Begin the grace period: every client is cut off now, everything is deleted when it ends.
+
+    ``confirm`` is the organization's name, typed by the person. Raises :class:`Invalid` and :class:`Conflict`.
+    """
+    access.require(Permission.ORG_DELETE)
+    with org_scope(access.org_id):
+        org = Organization.objects.select_for_update().get(pk=access.org_id)
+        if confirm.strip() != org.name:
+            raise Invalid("not_confirmed", f"Type the name of the organization, {org.name!r}.", field="confirm")
+        if org.status == Organization.Status.DELETING:
+            raise Conflict("deleting_already", "This organization is being deleted already.")
+        before = {"status": str(org.status)}
+        org.status, org.delete_after = Organization.Status.DELETING, timezone.now() + GRACE
+        _save(access, org)
+        after = {"status": str(org.status), "delete_after": org.delete_after.isoformat()}
+        record(access, kinds.ORG_DELETED, target=f"org:{org.pk}", before=before, after=after)
+    return org
+
+
+def restore_organization(access: Access) -> Organization:
+    """End the grace period without deleting: clients may connect again. For owners."""
+    access.require(Permission.ORG_DELETE)
+    with org_scope(access.org_id):
+        org = Organization.objects.select_for_update().get(pk=access.org_id)
+        if org.status != Organization.Status.DELETING:
+            raise Conflict("not_deleting", "This organization is not being deleted.")
+        org.status, org.delete_after = Organization.Status.ACTIVE, None
+        _save(access, org)
+        after = {"status": str(org.status)}
+        record(access, kinds.ORG_RESUMED, target=f"org:{org.pk}", before={"status": "deleting"}, after=after)
+    return org
+
+
+def export_organization(access: Access) -> dict[str, Any]:
+    """Everything of an organization that can be taken along, as plain data: no secret, no hash of one.
+
+    The audit is exported by itself. Raises ``Forbidden`` for those who may not update the organization.
+    """
+    access.require(Permission.ORG_UPDATE)
+    with org_scope(access.org_id):
+        org = Organization.objects.get(pk=access.org_id)
+        draft = PolicyDraft.objects.filter(org=org).first()
+        return {
+            "organization": {"id": org.pk, "name": org.name, "created_at": org.created_at},
+            "members": list(Membership.objects.filter(org=org).values("user__email", "role", "ends_at", "created_at")),
+            "api_keys": [
+                {"key": str(key), "name": key.name, "scopes": key.scopes} for key in ApiKey.objects.filter(org=org)
+            ],
+            "providers": list(
+                IdentityProvider.objects.filter(org=org).values("name", "kind", "issuer", "audience", "jwks_url")
+            ),
+            "users": list(
+                MqttIdentity.objects.filter(org=org)
+                .order_by("username")
+                .values("username", "static", "provider", "external_id", "email", "claims", "note", "revoked_at")
+            ),
+            "draft": draft.text if draft else "",
+            "versions": list(
+                PolicyVersion.objects.filter(org=org)
+                .order_by("number")
+                .values("number", "digest", "source", "note", "created_at", "created_by")
+            ),
+        }
+
+
+def purge_due(redis: Redis) -> int:
+    """Delete every organization whose grace period has ended; returns how many. Safe to run twice and to interrupt."""
+    with platform_scope():
+        due = list(
+            Organization.objects.filter(status=Organization.Status.DELETING, delete_after__lte=timezone.now())
+            .order_by("pk")
+            .values_list("pk", "name")
+        )
+    gone = 0
+    for org_id, name in due:
+        with platform_scope():
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT delete_organization(%s)", [org_id])
+                row = cursor.fetchone()
+            if row is None or not row[0]:
+                continue
+            after = {"id": org_id, "name": name}
+            record(PlatformActor(), kinds.ORG_DELETED, target=f"org:{org_id}", before=after, after={"deleted": True})
+        _forget(redis, org_id)
+        gone += 1
+    return gone
+
+
+def _forget(redis: Redis, org_id: str) -> None:
+    """An edge without a bundle denies; what is left of an organization that is gone admits nobody."""
+    names = [keys.bundle(org_id).encode()]
+    names += redis.scan_iter(match=keys.credential(org_id, "*"), count=1000)
+    for start in range(0, len(names), BATCH):
+        redis.delete(*names[start : start + BATCH])
+    announce(redis, Change(kind="bundle", org=org_id, committed_at=timezone.now().timestamp()))
+
+
+def _save(access: Access, org: Organization) -> None:
+    org.bump()
+    org.save(update_fields=["status", "delete_after", "revision", "revised_at"])
+    outbox.enqueue("acl.tasks.push_bundle", org=access.org_id, key=access.org_id, payload={"org": access.org_id})
