@@ -10,7 +10,7 @@ from audit.kinds import AuthReason
 from cloudsignal.edge.link import Client
 from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.session import Grant, Session
-from cloudsignal.edge.signin import Name, check, parse_name, session_end
+from cloudsignal.edge.signin import Checked, Name, check, parse_name, session_end
 from cloudsignal.edge.store import UnavailableError
 from cloudsignal.edge.upstream import BrokerUnreachableError
 from cloudsignal.wire import keys
@@ -83,19 +83,20 @@ class Gate:
         """The record when its secret was presented, else why not. No refusal rests on memory: Redis is asked."""
         node = self._node
         known = node.snapshot.known_credential(name.org, name.local)
-        for record in (known, None):
+        checked = self._check(known, session, name) if known is not None else None
+        if known is None or checked is None or checked.secret is None:
             try:
-                current = record or await node.snapshot.credential(name.org, name.local)
+                known = await node.snapshot.credential(name.org, name.local)
             except UnavailableError:
-                return None, AuthReason.UNAVAILABLE, ""
-            checked = check(
-                current, pepper=node.settings.pepper, name=name, password=session.connect.password, now=time.time()
-            )
-            if checked.secret is not None:
-                return current, AuthReason.UNKNOWN, checked.secret.token_id
-            if record is None:
-                return None, checked.reason or AuthReason.UNKNOWN, ""
-        return None, AuthReason.UNKNOWN, ""
+                return None, (checked.reason if checked else None) or AuthReason.UNAVAILABLE, ""
+            checked = self._check(known, session, name)
+        if known is None or checked.secret is None:
+            return None, checked.reason or AuthReason.UNKNOWN, ""
+        return known, AuthReason.UNKNOWN, checked.secret.token_id
+
+    def _check(self, record: Credential | None, session: Session, name: Name) -> Checked:
+        pepper, password = self._node.settings.pepper, session.connect.password
+        return check(record, pepper=pepper, name=name, password=password, now=time.time())
 
     async def _fail(self, session: Session, name: Name | None, reason: AuthReason, started: float) -> None:
         """Refuse after the time every refusal takes, so that nothing can be told from it."""

@@ -28,7 +28,7 @@ def view(count: int) -> bytes:
 ANSWER_BACKLOG = 1024 * 1024
 """Bytes waiting for a client that does not read, above which it is not read from either."""
 
-LINGER = 5.0
+LINGER = 3.0
 """Seconds a client may take to read the last words."""
 
 PING = bytes([Kind.PINGREQ, 0])
@@ -126,7 +126,7 @@ class Client(asyncio.BufferedProtocol):
         except OSError:
             # What cannot be recorded is not answered.
             self.node.journal_failed()
-            self._abort()
+            self.abort()
             return
         if session.to_broker and self.broker is not None and self.broker.transport is not None:
             data = b"".join(session.to_broker)
@@ -163,7 +163,7 @@ class Client(asyncio.BufferedProtocol):
         if not self.transport.is_closing():
             self.farewell()
             self.transport.close()
-            asyncio.get_running_loop().call_later(LINGER, self._abort)
+            asyncio.get_running_loop().call_later(LINGER, self.abort)
 
     def farewell(self) -> None:
         """What a transport says before it closes; plain TLS says nothing of its own."""
@@ -174,7 +174,8 @@ class Client(asyncio.BufferedProtocol):
             self.session.own_pings += 1
             self.broker.transport.write(PING)
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """Close both sides at once, whatever is still to be written."""
         self._closing = True
         self.transport.abort()
         if self.broker is not None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 
 from cloudsignal.config import Address
 from cloudsignal.edge import proxy
-from cloudsignal.edge.link import Client
+from cloudsignal.edge.link import LINGER, Client
 from cloudsignal.edge.node import Node
 from cloudsignal.edge.proxy import ProxyError
 from cloudsignal.edge.tls import Certificates
@@ -172,7 +172,7 @@ class Listener:
                 connection,
                 ssl=context,
                 ssl_handshake_timeout=HANDSHAKE if context else None,
-                ssl_shutdown_timeout=5.0 if context else None,
+                ssl_shutdown_timeout=LINGER if context else None,
             )
         except BaseException:
             connection.close()

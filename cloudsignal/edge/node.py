@@ -39,6 +39,9 @@ SIGN_IN_WITHIN = 20.0
 PING_EVERY = 30.0
 """Seconds between pings to a distant broker."""
 
+DRAIN = 2.0
+"""Seconds clients may take to read the last words of a stopping edge."""
+
 CHUNK = 50
 """Sessions judged anew in one turn of the event loop."""
 
@@ -96,18 +99,29 @@ class Node:
         for client in list(self.clients.values()):
             client.session.end(CloseCause.DRAINING)
             client.pump()
-        end = time.monotonic() + 5.0
+        end = time.monotonic() + DRAIN
         while self.clients and time.monotonic() < end:
             await asyncio.sleep(0.02)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in list(self.clients.values()):
+            client.abort()
+        await asyncio.sleep(0)
+        await self._cancel_tasks()
         if not await self.shipper.drain(seconds=5.0):
             logger.warning("redis is away: the audit journal is kept and sent at the next start")
         await self.beat.farewell()
         self.snapshot.floors.save()
         self.journal.close()
         await self.store.close()
+
+    async def _cancel_tasks(self) -> None:
+        """Cancel until it is heard: a library may turn the first cancellation into an error of its own."""
+        for _ in range(20):
+            if not self._tasks:
+                return
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(set(self._tasks), timeout=0.25)
+        logger.error("%d tasks did not end", len(self._tasks))
 
     def count(self, name: str, by: int = 1) -> None:
         """Raise a counter of the heartbeat and the metrics."""

@@ -1,0 +1,287 @@
+"""TLS floor, certificates, WebSocket, PROXY v2, the private listeners and the metrics."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from cloudsignal.edge.codec import Kind
+from cloudsignal.edge.proxy import SIGNATURE, ProxyError, parse, variable_length
+from tests.edge.conftest import Rig
+from tests.edge.parts import free_port, wait_for
+from tests.edge.wire import ClosedError, Wire, dial_tls, dial_websocket
+
+MakeRig = Callable[..., Rig]
+
+
+def handshake(rig: Rig, context: ssl.SSLContext, name: str = "localhost") -> ssl.SSLSocket:
+    raw = socket.create_connection(("127.0.0.1", rig.edge.port), timeout=5)
+    return context.wrap_socket(raw, server_hostname=name)
+
+
+def loose() -> ssl.SSLContext:
+    """A client that would take anything."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    return context
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+def test_tls_below_1_2_is_refused_and_audited(rig: Rig, version: ssl.TLSVersion) -> None:
+    context = loose()
+    context.maximum_version = version
+    with pytest.raises(ssl.SSLError):
+        handshake(rig, context)
+    wait_for(lambda: rig.plane.events(kind="tls_failed", reason="unsupported_protocol"), what="tls_failed")
+
+
+@pytest.mark.parametrize("suite", ["AES256-SHA", "AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-SHA384"])
+def test_suites_without_forward_secrecy_or_aead_are_refused(rig: Rig, suite: str) -> None:
+    context = loose()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(f"{suite}:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError):
+        handshake(rig, context)
+    wait_for(lambda: rig.plane.events(kind="tls_failed", reason="no_shared_cipher"), what="tls_failed")
+
+
+@pytest.mark.parametrize("data", [b"\x10\x0c\0\4MQTT\4\2\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", os.urandom(400)])
+def test_plaintext_on_the_tls_port_is_refused_and_audited(rig: Rig, data: bytes) -> None:
+    before = sum(event.count for event in rig.plane.events(kind="tls_failed"))
+    with socket.create_connection(("127.0.0.1", rig.edge.port), timeout=5) as raw:
+        raw.sendall(data)
+        answer = raw.recv(100)
+        assert answer == b"" or answer[0] == 0x15  # a TLS alert
+    wait_for(lambda: sum(e.count for e in rig.plane.events(kind="tls_failed")) > before, what="tls_failed")
+
+
+def test_tls_1_2_is_accepted_and_named_in_the_audit(rig: Rig) -> None:
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    context = rig.authority.client_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    wire = dial_tls(rig.edge.port, context)
+    assert wire.connect(version=5, username=issued.username, password=issued.password).code == 0
+    event = rig.plane.event(org=org, kind="connect")
+    assert event.tls_version == "TLSv1.2"
+    assert event.tls_cipher.startswith("ECDHE-")
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("path", ["/mqtt", "/"])
+def test_a_websocket_client_does_all_that_others_do(rig: Rig, version: int, path: str) -> None:
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    wire = dial_websocket(rig.edge.wss_port, rig.authority.client_context(), path=path)
+    assert wire.connect(version=version, username=issued.username, password=issued.password).code == 0
+    assert wire.subscribe("a/#", qos=2) == [2]
+    for qos in (0, 1, 2):
+        wire.publish("a/b", bytes([qos]) * 70_000, qos=qos)
+        message = wire.delivery()
+        assert message.topic == b"a/b"
+        assert message.payload == bytes([qos]) * 70_000
+    assert rig.plane.event(org=org, kind="connect").transport == "wss"
+    other = rig.client(issued, version=version, client_id="tls")
+    other.publish("a/c", b"across")
+    assert wire.delivery().payload == b"across"
+
+
+def test_mqtt_packets_may_be_cut_anywhere_by_websocket_frames(rig: Rig) -> None:
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    wire = dial_websocket(rig.edge.wss_port, rig.authority.client_context())
+    assert wire.connect(version=4, username=issued.username, password=issued.password).code == 0
+    assert wire.subscribe("a") == [0]
+    data = wire.message("a", b"first") + wire.message("a", b"second")
+    for position in range(len(data)):
+        wire.send(data[position : position + 1])
+    assert [wire.delivery().payload for _ in range(2)] == [b"first", b"second"]
+
+
+@pytest.mark.parametrize(("path", "protocol"), [("/elsewhere", "mqtt"), ("/mqtt", ""), ("/mqtt", "chat")])
+def test_a_websocket_of_another_path_or_protocol_is_refused(rig: Rig, path: str, protocol: str) -> None:
+    with pytest.raises(ClosedError):
+        dial_websocket(rig.edge.wss_port, rig.authority.client_context(), path=path, protocol=protocol)
+
+
+def test_a_text_frame_closes_the_websocket(rig: Rig) -> None:
+    wire = dial_websocket(rig.edge.wss_port, rig.authority.client_context())
+    wire.sock.sendall(b"\x81\x82\0\0\0\0hi")
+    assert wire.closed() == []
+
+
+@pytest.mark.parametrize("protocol", [MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5])
+@pytest.mark.parametrize("transport", ["tcp", "websockets"])
+def test_paho_works_over_both_transports(rig: Rig, protocol: MQTTProtocolVersion, transport: str) -> None:
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    got: list[bytes] = []
+    client = mqtt.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id="paho",
+        protocol=protocol,
+        transport=transport,  # type: ignore[arg-type]
+    )
+    client.tls_set(ca_certs=str(rig.authority.file))
+    client.username_pw_set(issued.username, issued.password)
+    client.on_message = lambda _client, _data, message: got.append(message.payload)
+    client.on_connect = lambda client, *_: client.subscribe("p/#", qos=2)
+    client.on_subscribe = lambda client, *_: client.publish("p/1", b"paho", qos=2)
+    client.connect("localhost", rig.edge.port if transport == "tcp" else rig.edge.wss_port)
+    client.loop_start()
+    wait_for(lambda: got == [b"paho"], what="the message")
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_certificates_reload_without_dropping_sessions_and_sni_chooses(make_rig: MakeRig, tmp_path: Path) -> None:
+    folder = tmp_path / "orgs"
+    folder.mkdir()
+    rig = make_rig(EDGE_TLS_ORGS=str(folder))
+    org = rig.org()
+    client = rig.client(rig.plane.issue(org))
+    context = rig.authority.client_context()
+
+    def subject(name: str) -> str:
+        with handshake(rig, context, name) as sock:
+            certificate = sock.getpeercert()
+        assert certificate
+        return str(dict(pair for rdn in certificate["subject"] for pair in rdn)["commonName"])  # type: ignore[misc]
+
+    assert subject(f"{org}.example.test") == "localhost"
+    rig.authority.issue(folder / org, "own.example.test")
+    rig.authority.issue(rig.edge.folder / rig.edge.node, "renewed.example.test")
+    os.kill(rig.edge.pid, signal.SIGHUP)
+    wait_for(lambda: subject("edge.example.test") == "renewed.example.test", what="the new certificate")
+    assert subject(f"{org}.example.test") == "own.example.test"
+    assert subject("org_zzzzzzzzzzzz.example.test") == "renewed.example.test"
+    (folder / f"{org}.crt").write_text("nonsense")
+    os.kill(rig.edge.pid, signal.SIGHUP)
+    time.sleep(0.3)
+    assert subject(f"{org}.example.test") == "own.example.test"
+    client.ping()
+
+
+def proxy_header(ip: str, port: int, *, version: bytes = b"TLSv1.3", tls: bool = True) -> bytes:
+    address = ipaddress.ip_address(ip).packed
+    family = 0x11 if len(address) == 4 else 0x21
+    body = address + bytes(len(address)) + port.to_bytes(2, "big") + b"\0\0"
+    if tls:
+        inner = b"\x21" + len(version).to_bytes(2, "big") + version + b"\x23\0\x16TLS_AES_256_GCM_SHA384"
+        value = b"\1\0\0\0\0" + inner
+        body += b"\x20" + len(value).to_bytes(2, "big") + value
+    return SIGNATURE + bytes([0x21, family]) + len(body).to_bytes(2, "big") + body
+
+
+def test_a_proxy_header_gives_address_and_tls_facts(make_rig: MakeRig) -> None:
+    port = free_port()
+    rig = make_rig(EDGE_PROXY=f"127.0.0.1:{port}")
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    wire = Wire(socket.create_connection(("127.0.0.1", port), timeout=5))
+    wire.sock.sendall(proxy_header("203.0.113.9", 4711))
+    assert wire.connect(version=5, username=issued.username, password=issued.password).code == 0
+    event = rig.plane.event(org=org, kind="connect")
+    assert (event.ip, event.port, event.tls_version) == ("203.0.113.9", 4711, "TLSv1.3")
+    assert event.tls_cipher == "TLS_AES_256_GCM_SHA384"
+    for header in (proxy_header("203.0.113.9", 1, tls=False), b"\x10\x0c\0\4MQTT\4\2\0\0\0\0" + bytes(20)):
+        bare = Wire(socket.create_connection(("127.0.0.1", port), timeout=5))
+        bare.sock.sendall(header)
+        assert bare.closed() == []
+    wait_for(lambda: rig.plane.events(kind="tls_failed"), what="tls_failed")
+
+
+def test_proxy_headers_are_read_strictly() -> None:
+    good = proxy_header("2001:db8::1", 99)
+    assert variable_length(good[:16]) == len(good) - 16
+    found = parse(good[:16], good[16:])
+    assert found is not None
+    assert (found.ip, found.port) == ("2001:db8::1", 99)
+    assert parse(SIGNATURE + b"\x20\x00\0\0", b"") is None
+    old = proxy_header("1.2.3.4", 1, version=b"TLSv1.1")
+    with pytest.raises(ProxyError, match="older"):
+        parse(old[:16], old[16:])
+    for cut in range(1, len(good) - 16):
+        with pytest.raises(ProxyError):
+            parse(good[:16], good[16:-cut])
+
+
+@pytest.mark.parametrize("name", ["EDGE_PLAINTEXT", "EDGE_PROXY", "EDGE_METRICS"])
+def test_a_listener_without_tls_never_gets_a_public_address(rig: Rig, name: str) -> None:
+    env = {**rig.edge.env, "EDGE_NODE": "other", name: "0.0.0.0:18830"}
+    answer = subprocess.run(
+        [sys.executable, "-m", "cloudsignal.edge"], check=False, env=env, capture_output=True, text=True, timeout=20
+    )
+    assert answer.returncode == 2
+    assert name in answer.stderr
+    assert "loopback or private" in answer.stderr
+
+
+def test_a_private_plaintext_listener_exists_when_asked_for(make_rig: MakeRig) -> None:
+    port = free_port()
+    rig = make_rig(EDGE_PLAINTEXT=f"127.0.0.1:{port}")
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    wire = Wire(socket.create_connection(("127.0.0.1", port), timeout=5))
+    assert wire.connect(version=4, username=issued.username, password=issued.password).code == 0
+    assert rig.plane.event(org=org, kind="connect").transport == "mqtt"
+
+
+def test_too_many_failed_sign_ins_slow_an_address_down_and_then_shut_it_out(make_rig: MakeRig) -> None:
+    rig = make_rig(EDGE_LOGIN_FAILURES="2")
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    times = []
+    for _ in range(8):
+        wire = rig.dial()
+        started = time.monotonic()
+        assert wire.connect(version=5, username=f"x@{org}", password="x").code == 0x86
+        times.append(time.monotonic() - started)
+    assert times[0] < 0.6
+    assert times[3] > 1.5
+    with pytest.raises((ClosedError, OSError, AssertionError)):
+        rig.client(issued)
+    wait_for(lambda: rig.plane.events(kind="limit_reached", reason="failed_sign_ins"), what="the event")
+
+
+def test_an_address_with_too_many_connections_is_turned_away(make_rig: MakeRig) -> None:
+    rig = make_rig(EDGE_ADDRESS_CONNECTIONS="3")
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    clients = [rig.client(issued, client_id=f"c{n}") for n in range(3)]
+    with pytest.raises((OSError, ClosedError)):
+        rig.dial().receive()
+    wait_for(lambda: rig.plane.events(kind="limit_reached", reason="address_connections"), what="the event")
+    clients[0].disconnect()
+    time.sleep(0.2)
+    rig.client(issued, client_id="c0")
+
+
+def test_metrics_tell_what_the_edge_does(rig: Rig) -> None:
+    org = rig.org("version: '3'\nrules: []")
+    client = rig.client(rig.plane.issue(org))
+    client.send(client.message("no", qos=1))
+    client.expect(Kind.PUBACK)
+    with urllib.request.urlopen(f"http://127.0.0.1:{rig.edge.metrics_port}/metrics") as answer:
+        text = answer.read().decode()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(values["cloudsignal_edge_sessions"]) >= 1
+    assert float(values['cloudsignal_edge_events_total{kind="acl_denied"}']) >= 1
+    assert f'cloudsignal_edge_bundle_age_seconds{{org="{org}"}}' in values
+    assert float(values["cloudsignal_edge_decisions_total"]) >= 1
