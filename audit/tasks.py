@@ -1,4 +1,4 @@
-"""Celery tasks of the audit table."""
+"""Celery tasks of the audit table. Each is safe to run twice or beside itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,5 @@ from audit.services import partitions
 
 @shared_task(name="audit.tasks.ensure_partitions", soft_time_limit=900, time_limit=960)
 def ensure_partitions() -> int:
-    """Make the partitions of the coming days and seal those of past ones."""
-    made = partitions.ensure_ahead()
-    partitions.seal_past()
-    return made
+    """Make the partitions of the coming days, then seal those of past ones; returns how many were made or sealed."""
+    return partitions.ensure_ahead() + partitions.seal_past()

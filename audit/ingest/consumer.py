@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 
-from django.db import DatabaseError, DataError, IntegrityError, connections
+from django.db import DatabaseError, DataError, connections
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -117,7 +117,7 @@ class Ingest:
         self._make_partitions(rows)
         try:
             fresh = store(rows)
-        except (DataError, IntegrityError):
+        except DataError:
             fresh = self._store_singly(read)
         aside = [Aside(one.entry, one.wrong) for one in read if one.wrong]
         self._streams.finish(keys.AUDIT, entries, aside)
@@ -126,12 +126,16 @@ class Ingest:
         self._note(keys.AUDIT, aside)
 
     def _store_singly(self, read: Sequence[_Read]) -> int:
-        """One entry holds something that PostgreSQL refuses: store the others, and put that one aside."""
+        """One entry holds something that PostgreSQL refuses: store the others, and put that one aside.
+
+        Only a ``DataError`` says so. An ``IntegrityError`` passes: a row on its way to the default partition is refused
+        when its day's partition is made at that moment.
+        """
         fresh = 0
         for one in read:
             try:
                 fresh += store(_with_note(one))
-            except (DataError, IntegrityError) as error:
+            except DataError as error:
                 one.rows, one.wrong = [], f"the database refused it: {_short(error)}"
                 fresh += store(_with_note(one))
         return fresh
@@ -167,7 +171,7 @@ class Ingest:
             reports.append(report)
         try:
             self._nodes.report(reports)
-        except (DataError, IntegrityError, ValueError, OverflowError):
+        except (DataError, ValueError, OverflowError):
             aside += self._report_singly(entries)
         store([_note(keys.REPORTS, one) for one in aside])
         self._streams.finish(keys.REPORTS, entries, aside)
@@ -181,7 +185,7 @@ class Ingest:
                 self._nodes.report([decode(entry.record, BundleReport)])
             except WireError:
                 continue
-            except (DataError, IntegrityError, ValueError, OverflowError) as error:
+            except (DataError, ValueError, OverflowError) as error:
                 aside.append(Aside(entry, f"it makes no sense: {_short(error)}"))
         return aside
 
