@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
-from django.db.models import Count, Max, Q, QuerySet
+from django.db.models import Count, Max, Model, Q, QuerySet
 from django.utils import timezone
 from redis.exceptions import RedisError
 
@@ -25,6 +26,8 @@ from orgs.tenancy import org_scope, platform_scope, user_scope
 
 PAGE = 50
 PAGE_MAX = 200
+
+Row = TypeVar("Row", bound=Model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ def list_identities(access: Access, *, search: str = "", cursor: str = "", limit
     access.require(Permission.ORG_READ)
     limit = _page(limit)
     with org_scope(access.org_id):
-        found = MqttIdentity.objects.filter(org=access.org, username__gt=cursor, username__startswith=search)
+        found = _named(MqttIdentity.objects.filter(org=access.org, username__gt=cursor), "username", search)
         rows = list(found.order_by("username")[: limit + 1])
         # Counted for this page alone: an organization may have a million names.
         secrets = Credential.objects.filter(org=access.org, identity__in=[row.pk for row in rows])
@@ -175,7 +178,7 @@ def list_credentials(
     with org_scope(access.org_id):
         found = _in_state(Credential.objects.filter(org=access.org), state)
         if username:
-            found = found.filter(identity__username__startswith=username)
+            found = _named(found, "identity__username", username)
         if cursor:
             found = _after(found, cursor)
         rows = list(found.select_related("identity").order_by("-issued_at", "-id")[: limit + 1])
@@ -199,7 +202,7 @@ def credential_counts(access: Access) -> CredentialCounts:
     now = timezone.now()
     with org_scope(access.org_id):
         # The expired ones, by far the most, are left out by an index.
-        active = Credential.objects.filter(_unexpired(), org=access.org, revoked_at=None, identity__revoked_at=None)
+        active = Credential.objects.filter(_unexpired(), org=access.org, revoked_at=None)
         found = active.aggregate(
             active=Count("id"),
             static=Count("id", filter=Q(expires_at=None)),
@@ -240,24 +243,30 @@ def _current() -> Q:
     return Q(ends_at=None) | Q(ends_at__gt=timezone.now())
 
 
+def _named(found: QuerySet[Row], column: str, prefix: str) -> QuerySet[Row]:
+    """Names beginning with ``prefix``, as a range: row-level security keeps ``LIKE`` from using an index.
+
+    Names are of a-z, 0-9, - and _, all of which come before ``~`` in the column's C collation.
+    """
+    return found.filter(**{f"{column}__gte": prefix, f"{column}__lt": f"{prefix}~"}) if prefix else found
+
+
 def _unexpired() -> Q:
     return Q(expires_at=None) | Q(expires_at__gt=timezone.now())
 
 
 def _in_state(found: QuerySet[Credential], state: str) -> QuerySet[Credential]:
-    now = timezone.now()
-    usable = Q(revoked_at=None, identity__revoked_at=None)
     match state:
         case "":
             return found
         case "active":
-            return found.filter(usable, _unexpired())
+            return found.filter(_unexpired(), revoked_at=None)
         case "static":
-            return found.filter(usable, expires_at=None)
+            return found.filter(revoked_at=None, expires_at=None)
         case "expired":
-            return found.filter(usable, expires_at__lte=now)
+            return found.filter(revoked_at=None, expires_at__lte=timezone.now())
         case "revoked":
-            return found.exclude(usable)
+            return found.exclude(revoked_at=None)
     raise Invalid("bad_state", "The state is one of active, static, expired, revoked.", field="state")
 
 
