@@ -71,7 +71,7 @@ class Walk:
             for text in self._texts(path, old, new):
                 longer = (*path, text)
                 after = _after(old, longer), _after(new, longer)
-                state = (min(len(longer), len(self.region)), *after)
+                state = (len(longer), *after)
                 if state not in seen and len(longer) <= min(self._depth(*after), MAX_LEVELS):
                     seen.add(state)
                     queue.append((longer, *after))

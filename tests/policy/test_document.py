@@ -115,9 +115,13 @@ MISTAKES = [
     ),
     (
         rule("id: a, topic: 'a/{usrname}'"),
-        "error: rules[0].topic - unknown variable {usrname}; there are {username}, {client_id}, {org} and {claims.NAME}",
+        "error: rules[0].topic - unknown variable {usrname}; "
+        "there are {username}, {client_id}, {org} and {claims.NAME}",
     ),
-    (rule("id: a, topic: 'a/{user'"), "error: rules[0].topic - braces stand around variables only, and inside one level"),
+    (
+        rule("id: a, topic: 'a/{user'"),
+        "error: rules[0].topic - braces stand around variables only, and inside one level",
+    ),
     (rule("id: a, topic: $share/g/a"), "error: rules[0].topic - rules name the filter itself: leave out $share/GROUP"),
     (rule("id: A, topic: a"), "error: rules[0].id - 'A' is not an id: 1 to 64 of a-z, 0-9 and -, and not none"),
     (rule("id: none, topic: a"), "error: rules[0].id - 'none' is not an id: 1 to 64 of a-z, 0-9 and -, and not none"),
@@ -126,12 +130,18 @@ MISTAKES = [
     (rule("id: a, topic: a, retain: yes"), "error: rules[0].retain - 'yes' is not true or false"),
     (rule("id: a, topic: a, effect: deny, qos: 1"), "error: rules[0].qos - qos limits allow rules only"),
     (rule("id: a, topic: a, who: 7"), "error: rules[0].who - a glob is a text; put 7 in quotes"),
-    (rule("id: a, topic: a, who: []"), "error: rules[0].who - an empty list matches nobody; leave it out or name somebody"),
+    (
+        rule("id: a, topic: a, who: []"),
+        "error: rules[0].who - an empty list matches nobody; leave it out or name somebody",
+    ),
     (
         rule("id: a, topic: a, expires: 2027-01-31"),
         "error: rules[0].expires - '2027-01-31' is not a time such as 2027-01-31T00:00:00Z",
     ),
-    ('version: "3"\nrules: [{id: a, topic: a}, {id: a, topic: b}]', "error: rules[1].id - id a is already used by rules[0]"),
+    (
+        'version: "3"\nrules: [{id: a, topic: a}, {id: a, topic: b}]',
+        "error: rules[1].id - id a is already used by rules[0]",
+    ),
     ('version: "4"\nrules: []', "error: version - unknown version '4'; this is version \"3\""),
     ("rules: []", 'error: version - say which version of the language this is: version: "3"'),
     ('version: "3"\ndefault: allow\n', "error: default - the default is deny and cannot be another"),
@@ -140,7 +150,10 @@ MISTAKES = [
     ("", 'error: document - a policy is a map with "version" and "rules"'),
     ('{"version": "3", "version": "3"}', 'error: document - "version" is given twice'),
     ("a: &x 1\nb: *x", "error: document - anchors and aliases are not accepted; write the value out"),
-    ('version: "3"\ntests: [{name: t, as: {username: a}, do: pub, topic: a}]', "error: tests[0].expect - a test needs expect"),
+    (
+        'version: "3"\ntests: [{name: t, as: {username: a}, do: pub, topic: a}]',
+        "error: tests[0].expect - a test needs expect",
+    ),
     (b"\xff\xfe", "error: document - the document is not UTF-8 text"),
 ]
 

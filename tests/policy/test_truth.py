@@ -1,0 +1,249 @@
+"""Truth by enumeration: small alphabets, every policy, every request; and brute force behind the diff."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from acl.policy import Effect, Identity, Policy, Request, Rule, compile_policy, diff, evaluate, permits
+from acl.policy import levels as levels_module
+from acl.policy.comparison import Relation
+from tests.policy.strategies import LATER, NOW, random_policy, random_rule
+
+SOMEBODY = Identity("org_abcdefghijkl", "u", "c")
+LEVELS = ("a", "+", "{username}")
+FILTERS = tuple(
+    "/".join(levels)
+    for levels in (
+        *itertools.product(LEVELS),
+        *itertools.product(LEVELS, LEVELS),
+        ("#",),
+        *(((level), "#") for level in LEVELS),
+        *((one, other, "#") for one in LEVELS[:2] for other in LEVELS[:2]),
+    )
+)
+TEXTS = ("a", "u", "x")
+TOPICS = (
+    *("/".join(levels) for length in (1, 2, 3, 4) for levels in itertools.product(TEXTS, repeat=length)),
+    *("$s", "$s/a"),
+)
+ASKED = tuple(filter_text.replace("{username}", "u") for filter_text in FILTERS)
+RULES = tuple(
+    Rule(f"{effect}-{topic}", (topic,), effect=effect) for effect in (Effect.ALLOW, Effect.DENY) for topic in FILTERS
+)
+
+
+def matching(asked: str) -> list[str]:
+    return [topic for topic in TOPICS if evaluate.matches(evaluate.split(asked), evaluate.split(topic))]
+
+
+INSIDE = {asked: matching(asked) for asked in ASKED}
+
+
+def check(policy: Policy) -> int:
+    """Hold evaluator, index and enumeration of topics against each other; returns the number of requests."""
+    compiled = compile_policy(policy)
+    received = {}
+    covered = {}
+    resolved = [(rule, rule.topics[0].replace("{username}", "u")) for rule in policy.rules]
+    for topic in TOPICS:
+        decided = [rule for rule, text in resolved if evaluate.matches(evaluate.split(text), evaluate.split(topic))]
+        decision = compiled.receive(SOMEBODY, topic, now=NOW)
+        assert decision.rule == (decided[0].id if decided else None)
+        received[topic] = decision.allowed
+        covered[topic] = any(rule.effect is Effect.ALLOW for rule in decided)
+    for asked in ASKED:
+        decision = compiled.subscribe(SOMEBODY, asked, now=NOW)
+        assert decision == evaluate.subscribe(policy, SOMEBODY, asked, now=NOW)
+        truth = all(covered[topic] for topic in INSIDE[asked]) and any(received[topic] for topic in INSIDE[asked])
+        assert decision.allowed == truth, (policy, asked, decision)
+        denied = [topic for topic in INSIDE[asked] if not received[topic]]
+        if decision.allowed:
+            assert bool(decision.holes) == bool(denied), (policy, asked, decision)
+            for topic in denied:
+                assert any(
+                    evaluate.matches(evaluate.split(hole), evaluate.split(topic)) for hole in decision.holes
+                )
+    return len(TOPICS) + len(ASKED)
+
+
+def small_policies() -> Iterator[Policy]:
+    for size in (0, 1, 2, 3):
+        for rules in itertools.permutations(RULES, size):
+            yield numbered(rules)
+
+
+def numbered(rules: Iterable[Rule]) -> Policy:
+    return Policy(tuple(replace(rule, id=f"r{number}") for number, rule in enumerate(rules)))
+
+
+def test_every_policy_of_two_rules_and_a_sample_of_three() -> None:
+    sample = random.Random(7)
+    requests = 0
+    for policy in itertools.takewhile(lambda each: len(each.rules) < 3, small_policies()):
+        if len(policy.rules) < 2 or sample.random() < 0.3:
+            requests += check(policy)
+    for _ in range(150):
+        rules = sample.sample(RULES, 3)
+        requests += check(numbered(rules))
+    assert requests > 50_000
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_every_policy_of_three_rules() -> None:
+    wanted = int(os.environ.get("POLICY_TRUTH_REQUESTS", "0"))
+    requests = 0
+    for policy in small_policies():
+        requests += check(policy)
+        if wanted and requests >= wanted:
+            break
+    assert requests >= min(wanted or 1_000_000, 1_000_000)
+
+
+USERNAMES = ("a", "b", "ab", "bb", "xa", "", "a/b", "$s", "q", "xq")
+WORLD = tuple(
+    Identity("org_abcdefghijkl", username, client, {} if claim is None else {"k": claim})  # type: ignore[dict-item]
+    for username in USERNAMES
+    for client in ("a", "b", "", "ab", "q", "a/a")
+    for claim in (None, "a", "b", "bq", "q", ["a", "b"])
+)
+WORLD_TOPICS = tuple(
+    "/".join(levels)
+    for length in (1, 2, 3)
+    for levels in itertools.product(("a", "b", "xa", "q", "$s", "xq"), repeat=length)
+)
+
+
+def mutated(rng: random.Random, policy: Policy) -> Policy:
+    """A policy near ``policy``: a rule more, less, moved or changed."""
+    rules = list(policy.rules)
+    for _ in range(rng.choice((1, 1, 2))):
+        kind = rng.random()
+        fresh = random_rule(rng, len(rules), id_prefix="n")
+        if kind < 0.3 or not rules:
+            rules.insert(rng.randint(0, len(rules)), fresh)
+        elif kind < 0.5:
+            rules.pop(rng.randrange(len(rules)))
+        elif kind < 0.8:
+            at = rng.randrange(len(rules))
+            field = rng.choice(("topics", "who", "action", "expires", "effect"))
+            changed = replace(rules[at], **{field: getattr(fresh, field)})
+            rules[at] = changed if changed.effect is Effect.ALLOW else replace(changed, qos=2, retain=True)
+        else:
+            rng.shuffle(rules)
+    return Policy(tuple(rules))
+
+
+def check_diff(rng: random.Random, old: Policy, new: Policy, probes: int) -> Relation:
+    """The diff of a pair: its witnesses flip, and no request found by chance contradicts it."""
+    found = diff(old, new, now=NOW)
+    one, other = compile_policy(old), compile_policy(new)
+    for wider, regions in ((True, found.widened), (False, found.narrowed)):
+        for region in regions:
+            flips = permits(one, region.witness, now=region.at), permits(other, region.witness, now=region.at)
+            assert flips == (not wider, wider), (region, old, new)
+    if not found.complete:
+        return found.relation
+    for _ in range(probes):
+        request = Request(
+            rng.choice(WORLD),
+            rng.choice(("pub", "sub")),
+            rng.choice(WORLD_TOPICS),
+            rng.randint(0, 2),
+            rng.random() < 0.5,
+        )
+        now = rng.choice((NOW, NOW, LATER))
+        before, after = permits(one, request, now=now), permits(other, request, now=now)
+        if after and not before:
+            assert found.widened, (request, old, new)
+        if before and not after:
+            assert found.narrowed, (request, old, new)
+    return found.relation
+
+
+def run_diffs(seed: int, pairs: int, probes: int) -> dict[Relation, int]:
+    rng = random.Random(seed)
+    seen = dict.fromkeys(Relation, 0)
+    for _ in range(pairs):
+        old = random_policy(rng, size=rng.randint(0, 4), levels=DIFF_LEVELS)
+        other = random_policy(rng, size=rng.randint(0, 3), levels=DIFF_LEVELS)
+        new = mutated(rng, old) if rng.random() < 0.8 else other
+        seen[check_diff(rng, old, new, probes)] += 1
+    return seen
+
+
+DIFF_LEVELS = ("a", "b", "$s", "+", "+", "{username}", "x{username}", "{client_id}")
+
+
+def test_diffs_of_random_pairs_agree_with_brute_force() -> None:
+    seen = run_diffs(seed=11, pairs=40, probes=200)
+    assert all(seen.values()), seen
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_diffs_of_ten_thousand_random_pairs_agree_with_brute_force() -> None:
+    pairs, seed = int(os.environ.get("POLICY_DIFF_PAIRS", "10000")), int(os.environ.get("POLICY_DIFF_SEED", "1"))
+    seen = run_diffs(seed=seed, pairs=pairs, probes=300)
+    assert all(seen.values()), seen
+
+
+def rewritten(rng: random.Random, policy: Policy) -> Policy:
+    """A policy that says the same in other words."""
+    rules: list[Rule] = []
+    for rule in policy.rules:
+        kind = rng.random()
+        if kind < 0.25 and len(rule.topics) > 1:
+            rules += [replace(rule, id=f"{rule.id}-{at}", topics=(topic,)) for at, topic in enumerate(rule.topics)]
+        elif kind < 0.5 and rule.action == "pub+sub":
+            rules += [replace(rule, id=rule.id + "-p", action="pub"), replace(rule, id=rule.id + "-s", action="sub")]
+        elif kind < 0.75 and len(rule.who.username) > 1:
+            rules += [
+                replace(rule, id=f"{rule.id}-{at}", who=replace(rule.who, username=(glob,)))
+                for at, glob in enumerate(rule.who.username)
+            ]
+        else:
+            rules += [rule, replace(rule, id=rule.id + "-again")]
+    return Policy(tuple(rules))
+
+
+def run_rewrites(seed: int, pairs: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(pairs):
+        policy = random_policy(rng, size=rng.randint(1, 3), levels=DIFF_LEVELS)
+        found = diff(policy, rewritten(rng, policy), now=NOW)
+        assert found.relation is Relation.EQUIVALENT, (policy, found)
+
+
+def test_rewrites_are_equivalent() -> None:
+    run_rewrites(seed=3, pairs=30)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_a_thousand_rewrites_are_equivalent() -> None:
+    run_rewrites(seed=4, pairs=1000)
+
+
+@pytest.mark.parametrize("buckets_from", [1, 10_000])
+def test_large_random_policies_answer_alike(buckets_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(levels_module, "BUCKETS_FROM", buckets_from)
+    rng = random.Random(5)
+    for size in (30, 60, 120):
+        policy = random_policy(rng, size=size, depth=4)
+        compiled = compile_policy(policy)
+        for _ in range(150):
+            identity, topic = rng.choice(WORLD), rng.choice(WORLD_TOPICS)
+            asked = "/".join(rng.choice((level, "+")) for level in topic.split("/")) + rng.choice(("", "/#"))
+            ask = {"qos": rng.randint(0, 2), "retain": rng.random() < 0.3, "now": NOW}
+            expected = evaluate.publish(policy, identity, topic, **ask)  # type: ignore[arg-type]
+            assert compiled.publish(identity, topic, **ask) == expected  # type: ignore[arg-type]
+            assert compiled.receive(identity, topic, now=NOW) == evaluate.receive(policy, identity, topic, now=NOW)
+            wide = evaluate.subscribe(policy, identity, asked, now=NOW)
+            assert compiled.subscribe(identity, asked, now=NOW) == wide
