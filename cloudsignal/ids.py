@@ -5,10 +5,12 @@ All are lowercase base32 without padding, from the system's random source.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+_EVEN = (ALPHABET * 8).encode()
+"""Eight bytes to every character: no character is likelier than another."""
 ORG = re.compile(r"org_[a-z2-7]{12}\Z")
 _INVITATION = re.compile(r"inv_([a-z2-7]{12})_[a-z2-7]{16}\Z")
 _TOKEN = re.compile(r"tok_([a-z2-7]{12})_[a-z2-7]{16}\Z")
@@ -16,7 +18,7 @@ _TOKEN = re.compile(r"tok_([a-z2-7]{12})_[a-z2-7]{16}\Z")
 
 def random_text(length: int) -> str:
     """``length`` characters of base32, 5 bits each."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+    return os.urandom(length).translate(_EVEN).decode()
 
 
 def org_id() -> str:

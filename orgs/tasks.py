@@ -5,27 +5,29 @@ from __future__ import annotations
 import time
 
 from celery import shared_task
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 from redis.exceptions import RedisError
 
 from audit.kinds import CloseCause
 from cloudsignal.redis import announce, client, fast_client
 from cloudsignal.wire.change import Change
-from orgs.services import deletion, invitations, push
+from orgs.services import deletion, invitations, minting, push
 from orgs.services.cleanup import delete_expired
+
+AWAY = (RedisError, OperationalError, InterfaceError)
+"""Redis or PostgreSQL is away: the task runs again in a moment."""
 
 
 @shared_task(
-    name="orgs.tasks.push_credential", autoretry_for=(RedisError,), max_retries=8, retry_backoff=1, retry_backoff_max=30
+    name="orgs.tasks.push_credential", autoretry_for=AWAY, max_retries=8, retry_backoff=1, retry_backoff_max=30
 )
 def push_credential(org: str, username: str) -> bool:
     """Write the present record of one username to Redis."""
     return push.push_credential(fast_client(), org, username) or push.catch_up(fast_client(), org, username)
 
 
-@shared_task(
-    name="orgs.tasks.close_session", autoretry_for=(RedisError,), max_retries=3, retry_backoff=1, retry_backoff_max=5
-)
+@shared_task(name="orgs.tasks.close_session", autoretry_for=AWAY, max_retries=3, retry_backoff=1, retry_backoff_max=5)
 def close_session(org: str, session: str) -> None:
     """Ask the edges to close one live session."""
     change = Change(kind="close", org=org, session=session, cause=CloseCause.KICKED, committed_at=time.time())
@@ -50,3 +52,12 @@ def send_invitation(org: str, invitation: str) -> bool:
 def purge_organizations() -> int:
     """Delete organizations whose grace period has ended."""
     return deletion.purge_due(client())
+
+
+@shared_task(
+    name="orgs.tasks.push_batch", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
+    time_limit=70,
+)  # fmt: skip
+def push_batch(org: str, usernames: str) -> None:
+    """Write the records of usernames that were minted together, separated by spaces, to Redis."""
+    minting.push_batch(org, usernames.split())

@@ -53,7 +53,7 @@ _addresses: dict[str, tuple[str, str, float]] = {}
 def find_key(url: str, *, kid: str | None, algorithm: str) -> PyJWK:
     """The key for a token's header; ``algorithm`` is one the provider is pinned to.
 
-    Raises :class:`KeyMissingError` when there is none, and :class:`KeysUnavailableError` when the keys cannot be fetched.
+    Raises :class:`KeyMissingError` when there is none, :class:`KeysUnavailableError` when they cannot be fetched.
     """
     source = _source(url)
     now = time.monotonic()
