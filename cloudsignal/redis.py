@@ -36,26 +36,6 @@ return 2
 """
 
 
-WRITES_TOGETHER = 100
-"""Records in one call of the script: it blocks the server for less than a millisecond."""
-
-_WRITE_MANY = """
-for i = 2, #KEYS do
-  local a = 4 * (i - 2) + 2
-  local rev = redis.call('HGET', KEYS[i], 'rev')
-  if not rev or tonumber(rev) < tonumber(ARGV[a]) then
-    redis.call('HSET', KEYS[i], 'rev', ARGV[a], 'b', ARGV[a + 1])
-    if ARGV[a + 3] ~= '' then
-      redis.call('EXPIREAT', KEYS[i], ARGV[a + 3])
-    else
-      redis.call('PERSIST', KEYS[i])
-    end
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'b', ARGV[a + 2])
-  end
-end
-"""
-
-
 @cache
 def client() -> Redis:
     """The connection pool of workers and ingest; safe to share between threads, and after a fork."""
@@ -113,18 +93,3 @@ def revision_of(value: bytes | None) -> int:
 def announce(redis: Redis, change: Change) -> None:
     """Add an entry to the change stream."""
     redis.xadd(keys.CHANGES, {keys.FIELD: encode(change)}, maxlen=keys.CHANGES_MAXLEN, approximate=True)
-
-
-def write_states(redis: Redis, states: Sequence[tuple[str, int, bytes, Change, int | None]]) -> None:
-    """:func:`write_state` for many, a hundred in one script call: ``(key, revision, record, change, expires_at)`` each.
-
-    Raises ``RedisError``; what was written until then stays, and writing all of it again does no harm.
-    """
-    with redis.pipeline(transaction=False) as pipeline:
-        for start in range(0, len(states), WRITES_TOGETHER):
-            part = states[start : start + WRITES_TOGETHER]
-            arguments: list[str | int | bytes] = [keys.CHANGES_MAXLEN]
-            for _, revision, record, change, expires_at in part:
-                arguments += [revision, record, encode(change), "" if expires_at is None else expires_at]
-            pipeline.eval(_WRITE_MANY, len(part) + 1, keys.CHANGES, *(key for key, *_ in part), *arguments)
-        pipeline.execute()

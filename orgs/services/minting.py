@@ -21,7 +21,7 @@ from audit import kinds
 from cloudsignal import ids, outbox
 from cloudsignal.keyring import pepper
 from cloudsignal.models import OutboxRow
-from cloudsignal.redis import client, write_states
+from cloudsignal.redis import State, client, write_states
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.change import Change
@@ -183,7 +183,7 @@ def _row(each: _Prepared) -> tuple[object, ...]:
 def _push(org: str, fresh: Sequence[_Prepared], now: datetime, row: OutboxRow) -> None:
     at = now.timestamp()
     states = [
-        (
+        State(
             keys.credential(org, each.issued.local),
             1,
             each.record,
