@@ -34,6 +34,9 @@ _RANDOM = 22
 _TAG = 6
 """Base62 characters of each of the two tags: 35 bits."""
 
+_TAGS: int = 62**_TAG
+"""How many tags there are."""
+
 _PAIRS: tuple[str, ...] = tuple(low + high for high in _BASE62 for low in _BASE62)
 """The two base62 digits of every number below 62 squared, lowest first."""
 
@@ -154,7 +157,7 @@ def _equal(expected: str, given: str) -> bool:
 
 def _tag(pepper: bytes, scope: bytes, random: str) -> str:
     message = b"secret tag v1\0" + scope + b"\0" + random.encode("utf-8", "replace")
-    value = int.from_bytes(hmac.digest(pepper, message, hashlib.sha256)[:16], "big") % 62**_TAG
+    value = int.from_bytes(hmac.digest(pepper, message, hashlib.sha256)[:16], "big") % _TAGS
     return _PAIRS[value % 3844] + _PAIRS[value // 3844 % 3844] + _PAIRS[value // 3844**2]
 
 
