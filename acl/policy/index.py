@@ -75,6 +75,7 @@ class CompiledPolicy:
         self._sure = (1 << self._columns.sure_size) - 1
         self._deny = self._all & ~self._allow
         self._no_retain = self._allow & self._where(lambda rule: not rule.retain)
+        self._limited = any(rule.qos < 2 or not rule.retain for rule in self._rules)
         self._below_qos = [self._allow & self._where(partial(_below, qos)) for qos in range(4)]
         self._after = {rule.id: rank + 1 for rank, rule in enumerate(self._rules)}
         self._tables: list[Table] = [
@@ -84,7 +85,8 @@ class CompiledPolicy:
         places = sum(len(column.templates) for column in self._columns.columns)
         self._max_views = _VIEW_BYTES // (512 + len(entries) // 4 + 128 * places) + 1
         self._views: dict[tuple[object, ...], View] = {}
-        self._decided: list[Decision | None] = [None] * len(entries)
+        self._none = len(entries)
+        self._decided: list[Decision | None] = [*([None] * len(entries)), verdicts.undecided()]
         self._granted: dict[tuple[int, int], Decision] = {}
         self._undecided = verdicts.undecided()
 
@@ -96,18 +98,15 @@ class CompiledPolicy:
             if problem:
                 return verdicts.refused(problem)
         view = self._views.get(identity.key) or self._view(identity)
-        matching = self._matching(view, levels, view.pub)
-        if self._expiring:
-            matching &= self._expiries.live(now)
-        if qos > 0 or retain:
+        live = view.pub & self._expiries.live(now) if self._expiring else view.pub
+        if self._limited and (qos > 0 or retain):
+            matching = self._matching(view, levels, live)
             blocked = matching & self._below_qos[qos if 0 <= qos < 3 else 3 * (qos > 0)]
             if retain:
                 blocked |= matching & self._no_retain
             if blocked:
                 return self._with_near_misses(matching ^ blocked, blocked, qos, retain)
-        if not matching:
-            return self._undecided
-        first = self._columns.first(matching)
+        first = self._first(view, levels, live)
         return self._decided[first] or self._decision(first)
 
     def receive(self, identity: Identity, topic: str, *, now: datetime) -> Decision:
@@ -117,12 +116,8 @@ class CompiledPolicy:
         if problem:
             return verdicts.refused(problem)
         view = self._views.get(identity.key) or self._view(identity)
-        matching = self._matching(view, topic.split("/"), view.sub)
-        if self._expiring:
-            matching &= self._expiries.live(now)
-        if not matching:
-            return self._undecided
-        first = self._columns.first(matching)
+        live = view.sub & self._expiries.live(now) if self._expiring else view.sub
+        first = self._first(view, topic.split("/"), live)
         return self._decided[first] or self._decision(first)
 
     def subscribe(self, identity: Identity, topic_filter: str, *, now: datetime) -> Decision:
@@ -134,8 +129,8 @@ class CompiledPolicy:
         view = self._views.get(identity.key) or self._view(identity)
         live = view.sub & self._expiries.live(now) if self._expiring else view.sub
         asked = split(topic_filter)
-        met, covering = self._meeting(view, asked, live)
-        return self._gap(asked, covering) or self._grant(view, asked, met, covering)
+        covering = self._covering(view, asked, live)
+        return self._gap(asked, covering) or self._grant(view, asked, live, covering)
 
     def covering(
         self, identity: Identity, topic_filter: str, action: Literal["pub", "sub"], *, before: int
@@ -146,13 +141,13 @@ class CompiledPolicy:
         """
         view = self._views.get(identity.key) or self._view(identity)
         alive = (view.pub if action == "pub" else view.sub) & self._columns.before(before)
-        return self._meeting(view, split(topic_filter), alive)[1]
+        return self._covering(view, split(topic_filter), alive)
 
     def meeting(self, identity: Identity, topic_filter: str, action: Literal["pub", "sub"], *, before: int) -> int:
         """The filters with a rank below ``before`` that share a topic with ``topic_filter``."""
         view = self._views.get(identity.key) or self._view(identity)
         alive = (view.pub if action == "pub" else view.sub) & self._columns.before(before)
-        return self._meeting(view, split(topic_filter), alive)[0]
+        return self._meeting(view, split(topic_filter), alive)
 
     def ranks(self, mask: int, limit: int) -> Iterator[int]:
         """The first ``limit`` ranks of ``mask``, lowest first: the filters of the rules, counted through in order."""
@@ -203,11 +198,10 @@ class CompiledPolicy:
             tables.append((column.hits.get, column.default, variable, anything, column.buckets or None))
         return tables, hidden, nothing
 
-    def _matching(self, view: View, levels: Sequence[str], alive: int) -> int:
-        """The filters of ``alive`` that match the topic ``levels``."""
-        columns = self._columns
-        everything, alive = alive, alive & self._sure
+    def _alive(self, view: View, levels: Sequence[str], alive: int) -> tuple[int, tuple[int, ...]]:
+        """The sure filters of ``alive`` that match the topic ``levels``, and the ranks of unsure ones that may."""
         named: tuple[int, ...] = ()
+        alive &= self._sure
         for level, (literal, default, variable, anything, bucket) in zip(levels, view.tables):  # noqa: B905  # hot
             if variable is None:
                 alive &= literal(level, default)
@@ -216,64 +210,89 @@ class CompiledPolicy:
                 alive &= literal(level, default) | value if value else literal(level, default)
             if bucket is not None and level in bucket:
                 named += bucket[level]
-        alive &= columns.ends[len(levels)]
-        if named:
-            alive |= columns.matched(named, levels, everything)
-        return alive & columns.leading_exact if levels[0][:1] == "$" else alive
+        alive &= self._columns.ends[len(levels)]
+        return alive & self._columns.leading_exact if levels[0][:1] == "$" else alive, named
 
-    def _meeting(self, view: View, asked: Levels, alive: int) -> tuple[int, list[int]]:
-        """The filters of ``alive`` that share a topic with ``asked``, and those that cover it, length by length.
+    def _first(self, view: View, levels: Sequence[str], among: int) -> int:
+        """The lowest rank of the filters of ``among`` that match ``levels``; one past the last rank for none."""
+        alive, named = self._alive(view, levels, among)
+        first = self._columns.first(alive) if alive else self._none
+        for rank in named:
+            if rank < first and self._columns.matches(rank, levels) and among & self._columns.bit(rank):
+                first = rank
+        return first
 
-        The second value has one mask per length that a topic of ``asked`` can have, up to one level below the deepest
-        filter (see ``acl.policy.topics.representatives``); the last one stands for all longer topics.
+    def _matching(self, view: View, levels: Sequence[str], among: int) -> int:
+        """The filters of ``among`` that match the topic ``levels``."""
+        alive, named = self._alive(view, levels, among)
+        for rank in named:
+            if self._columns.matches(rank, levels):
+                alive |= among & self._columns.bit(rank)
+        return alive
+
+    def _covering(self, view: View, asked: Levels, among: int) -> list[int]:
+        """The filters of ``among`` that cover ``asked``, length by length.
+
+        There is one mask per length that a topic of ``asked`` can have, up to one level below the deepest filter (see
+        ``acl.policy.topics.representatives``); the last one stands for all longer topics.
         """
         columns = self._columns
         prefix = asked[:-1] if asked[-1] == HASH else asked
-        met = covering = alive
-        unsure = 0
+        covering = among & self._sure
+        named: tuple[int, ...] = ()
+        at = 0
+        for level, (literal, default, variable, anything, bucket) in zip(prefix, view.tables):  # noqa: B905  # hot
+            if level == PLUS:
+                covering &= columns.wild[at] | anything
+            else:
+                taking = literal(level, default)
+                covering &= taking | variable(level, anything) if variable is not None else taking
+                if bucket is not None and level in bucket:
+                    named += bucket[level]
+            at += 1  # noqa: SIM113  # hot
+        for rank in named:
+            if columns.covers(rank, prefix):
+                covering |= among & columns.bit(rank)
+        if asked[0][:1] == "$":
+            covering &= columns.leading_exact
+        if asked[-1] != HASH:
+            return [covering & columns.ends[len(prefix)]]
+        return self._by_length(view, len(prefix), covering)
+
+    def _meeting(self, view: View, asked: Levels, among: int) -> int:
+        """The filters of ``among`` that share a topic with ``asked``."""
+        columns = self._columns
+        prefix = asked[:-1] if asked[-1] == HASH else asked
+        met, unsure = among, 0
         for level, column, (literal, default, variable, anything, _) in zip(
             prefix, columns.columns, view.tables, strict=False
         ):
             if level == PLUS:
                 met &= column.deep
-                covering &= column.wild | anything
                 continue
             taking = literal(level, default)
-            if variable is not None:
-                taking |= variable(level, anything)
-            met &= taking
-            covering &= taking
+            met &= taking | variable(level, anything) if variable is not None else taking
             unsure |= column.unsure
         if asked[0] in (PLUS, HASH):
             met &= view.seen
         elif is_hidden(asked[0]):
             met &= columns.leading_exact
-            covering &= columns.leading_exact
-        length = len(prefix)
-        met &= columns.reaching[length] if asked[-1] == HASH else columns.ends[length]
-        if unsure:
-            sure = ~unsure | columns.confirmed(prefix, met)
-            met &= sure
-            covering &= sure
-        return met, self._by_length(view, asked, length, covering)
+        met &= columns.reaching[len(prefix)] if asked[-1] == HASH else columns.ends[len(prefix)]
+        if met & unsure:
+            met = (met & ~unsure) | columns.confirmed(prefix, met)
+        return met
 
-    def _by_length(self, view: View, asked: Levels, length: int, covering: int) -> list[int]:
+    def _by_length(self, view: View, length: int, covering: int) -> list[int]:
+        """``covering`` for topics of ``length`` levels and every longer kind; below, only wildcards take any text."""
         columns = self._columns
-        if asked[-1] != HASH:
-            return [covering & columns.ends[length]]
-        if length == 0:
-            covering, length = self._below(view, 0, covering), 1
-        masks = [covering & columns.ends[length]]
-        while length <= columns.depth:
-            covering, length = self._below(view, length, covering), length + 1
-            masks.append(covering & columns.ends[length])
-        return masks
-
-    def _below(self, view: View, level: int, covering: int) -> int:
-        """The filters of ``covering`` that take any text at ``level``."""
-        if level >= self._columns.depth:
-            return covering
-        return covering & (self._columns.columns[level].wild | view.tables[level][3])
+        masks: list[int] = []
+        while length <= columns.depth + 1:
+            if length:
+                masks.append(covering & columns.ends[length])
+            if covering and length < columns.depth:
+                covering &= columns.wild[length] | view.tables[length][3]
+            length += 1
+        return masks or [covering & columns.ends[length]]
 
     def _gap(self, asked: Levels, covering: Sequence[int]) -> Decision | None:
         """See ``acl.policy.evaluate._gap``: each mask of ``covering`` holds the deciders of one length."""
@@ -286,9 +305,10 @@ class CompiledPolicy:
             return self._undecided
         return verdicts.uncovered(_part(asked, list(covering).index(0)))
 
-    def _grant(self, view: View, asked: Levels, met: int, covering: Sequence[int]) -> Decision:
+    def _grant(self, view: View, asked: Levels, live: int, covering: Sequence[int]) -> Decision:
         """See ``acl.policy.evaluate._grant``."""
         ranks, allow, deny = self._columns, self._allow, self._deny
+        met = self._meeting(view, asked, live)
         last = max(ranks.first(deciders & allow) for deciders in covering)
         if all(deciders & deny for deciders in covering):
             last = min(last, max(ranks.first(deciders & deny) for deciders in covering))
@@ -319,7 +339,7 @@ class CompiledPolicy:
             levels = resolve(self._patterns[rank], view.identity, self._rules[rank].effect)
             region = intersect(asked, levels) if levels else None
             earlier = others & self._columns.before(rank)
-            if region and not (earlier and all(self._meeting(view, region, earlier)[1])):
+            if region and not (earlier and all(self._covering(view, region, earlier))):
                 yield rank, region
 
     def _plain_grant(self, rank: int, qos: int, valid_until: datetime | None) -> Decision:

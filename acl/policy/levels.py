@@ -72,6 +72,7 @@ class Columns:
         self._shapes = {rank: _shape(patterns[rank]) for rank in unsure}
         self._ends(patterns, prefixes)
         self.columns = self._columns(prefixes, rare, unsure)
+        self.wild = [column.wild for column in self.columns]
         self._buckets = [column.buckets for column in self.columns]
         self.leading_exact = self.mask(rank for rank, pattern in enumerate(patterns) if pattern[0] not in (PLUS, HASH))
         self.hidden = self.mask(
@@ -171,22 +172,20 @@ class Columns:
             templates=tuple((template, self.mask(ranks)) for template, ranks in templates.items()),
         )
 
-    def matched(self, named: Iterable[int], topic: Sequence[str], among: int) -> int:
-        """The unsure filters ``named`` by a bucket, and in ``among``, that match ``topic`` (the ``$`` rule apart)."""
-        found = 0
-        for rank in named:
-            if self._agrees(rank, topic):
-                found |= 1 << self._bit_of_rank[rank]
-        return found and found & among
-
-    def _agrees(self, rank: int, topic: Sequence[str]) -> bool:
+    def matches(self, rank: int, topic: Sequence[str]) -> bool:
+        """Whether the unsure filter ``rank`` matches ``topic``."""
         length, open_ended, literals = self._shapes[rank]
         if len(topic) != length and not (open_ended and len(topic) > length):
             return False
-        for level, literal in literals:  # noqa: SIM110  # a generator would cost more than the comparison
+        for level, literal in literals:
             if topic[level] != literal:
                 return False
-        return True
+        return literals[0][0] == 0 or topic[0][:1] != "$"
+
+    def covers(self, rank: int, prefix: Sequence[str]) -> bool:
+        """Whether the unsure filter ``rank`` takes all of the filter ``prefix``, lengths apart."""
+        literals = self._shapes[rank][2]
+        return all(level < len(prefix) and prefix[level] == literal for level, literal in literals)
 
     def confirmed(self, prefix: Sequence[str], among: int) -> int:
         """The unsure filters of ``among`` that have what the filter ``prefix`` has, wherever both are literal."""
