@@ -263,7 +263,9 @@ def count(requirements: Path) -> int:
 
 def pip(interpreter: Path, what: list[str], total: int) -> None:
     """pip install with a line of progress; its whole output is shown when it fails."""
-    command = [str(interpreter), "-m", "pip", "install", "--no-deps", "--no-input", "--disable-pip-version-check"]
+    # Compiling all modules takes as long as fetching them; Python compiles those that are used when they are used.
+    command = [str(interpreter), "-m", "pip", "install", "--no-deps", "--no-compile"]
+    command += ["--no-input", "--disable-pip-version-check"]
     environment: dict[str, str] = {**os.environ, "PYTHONUNBUFFERED": "1"}
     output: list[str] = []
     seen = 0
