@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from tests.stack.databases import Databases
 from tests.stack.system import Stack
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 TESTS = Path(__file__).parent
+
+# A busy machine must not fail a test: Hypothesis would otherwise hold every example to 200 ms.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
+
 WITHOUT_DJANGO = {"policy", "wire", "edge", "supervisor", "cli", "stack", "e2e", "browser", "benchmarks"}
 """Folders whose tests never import Django in the test process."""
 
