@@ -13,6 +13,7 @@ import re
 import uuid
 from collections.abc import Iterable
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any
 
 from audit.bounds import LATEST_US, cut, moment
@@ -122,7 +123,8 @@ def _row(event: AuditEvent, event_id: uuid.UUID, *, node: str, incarnation: str)
             more["org"] = _cut(event.org, 64)
     if len(event.reason) > 64:
         more["reason"] = event.reason
-    if event.ip and _ip(event.ip) is None:
+    ip = _ip(event.ip)
+    if ip is None and event.ip:
         more["ip"] = event.ip
     return (
         moment(microseconds),
@@ -133,7 +135,7 @@ def _row(event: AuditEvent, event_id: uuid.UUID, *, node: str, incarnation: str)
         _cut(event.session, 64),
         _bounded("username", event.username, more),
         _bounded("client_id", event.client_id, more),
-        _ip(event.ip),
+        ip,
         event.port if 0 <= event.port <= 65_535 else 0,
         _cut(event.transport, 16),
         _cut(event.mqtt_version, 16),
@@ -168,6 +170,7 @@ def _bounded(name: str, value: str, more: dict[str, Any]) -> str:
     return kept
 
 
+@lru_cache(maxsize=8_192)
 def _ip(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(value.partition("%")[0])
