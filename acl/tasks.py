@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from celery import shared_task
+from django.db import InterfaceError, OperationalError
 from redis.exceptions import RedisError
 
 from acl.services import nodes, push
 from cloudsignal.redis import client
 
+AWAY = (RedisError, OperationalError, InterfaceError)
+"""Redis or PostgreSQL is away: the task runs again in a moment."""
 
-@shared_task(
-    name="acl.tasks.push_bundle", autoretry_for=(RedisError,), max_retries=8, retry_backoff=1, retry_backoff_max=30
-)
+
+@shared_task(name="acl.tasks.push_bundle", autoretry_for=AWAY, max_retries=8, retry_backoff=1, retry_backoff_max=30)
 def push_bundle(org: str) -> int:
     """Write the organization's present bundle to Redis; returns its revision, 0 when the organization is gone."""
     pushed = push.push_bundle(client(), org)

@@ -1,7 +1,8 @@
 """Bringing back what Redis lost: compare revisions with the database and push what is missing or old.
 
-Bundles are compared every time. Credentials are compared when Redis has been restarted or emptied (its run id is not
-the one noted at the last full comparison), and every ten minutes besides. So a wiped Redis fills itself within seconds.
+Bundles are compared every time, and so are the credentials that changed lately. All credentials are compared when Redis
+has been restarted or emptied (its run id is not the one noted at the last full comparison), and every ten minutes
+besides. So a wiped Redis fills itself within seconds, and no push that failed stays missing for longer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import cast
 
 from django.db.models import Q
 from django.utils import timezone
@@ -19,28 +22,34 @@ from acl.services.push import push_bundle
 from cloudsignal.redis import client, revision_of
 from cloudsignal.wire import keys
 from orgs.models import Credential, MqttIdentity, Organization
-from orgs.services.push import KEPT_AFTER_EXPIRY, push_credential
+from orgs.services.push import KEPT_AFTER_EXPIRY, push_many
 from orgs.services.push import catch_up as credentials_catch_up
 from orgs.tenancy import platform_scope
 
 logger = logging.getLogger(__name__)
 
 MARK = f"{keys.PREFIX}reconciled"
-"""Hash ``{run_id, at}``: which Redis process was last compared in full, and when."""
-FULL_SECONDS = 600.0
+"""Hash ``{run_id, at}``: which Redis process was last compared in full, and when (seconds since the epoch)."""
+LOCK = f"{keys.PREFIX}reconciling"
+"""Held while credentials are compared, so that one worker does it and the others stay free for pushes."""
+LOCK_SECONDS = 150
+FULL_SECONDS = 600
+RECENT = timedelta(seconds=2 * FULL_SECONDS)
 CHUNK = 1_000
+
+Name = tuple[int, str, str, int]
+"""Primary key, organization, username and revision of an identity."""
 
 
 def reconcile() -> int:
     """Compare and push; returns how many records were pushed. Raises ``RedisError`` when Redis is away."""
     redis = client()
     pushed = _bundles(redis)
-    run_id = str(redis.info("server")["run_id"])
-    mark = redis.hgetall(MARK)
-    at = float(mark.get(b"at", b"0"))
-    if mark.get(b"run_id") != run_id.encode() or not 0 <= time.time() - at < FULL_SECONDS:
-        pushed += _credentials(redis)
-        redis.hset(MARK, mapping={"run_id": run_id, "at": time.time()})
+    if redis.set(LOCK, "1", nx=True, ex=LOCK_SECONDS):
+        try:
+            pushed += _credentials(redis)
+        finally:
+            redis.delete(LOCK)
     if pushed:
         logger.info("reconcile: records were missing or old on Redis", extra={"count": pushed})
     return pushed
@@ -62,18 +71,34 @@ def _bundles(redis: Redis) -> int:
 
 
 def _credentials(redis: Redis) -> int:
-    pushed = 0
-    for chunk in _identities():
-        found = _revisions(redis, [keys.credential(org, username) for _, org, username, _ in chunk])
-        for (_, org, username, revision), there in zip(chunk, found, strict=True):
-            if there < revision:
-                pushed += push_credential(redis, org, username)
-            elif there > revision:
-                pushed += credentials_catch_up(redis, org, username)
+    run_id = str(redis.info("server")["run_id"])
+    marked, at = cast("list[bytes | None]", redis.hmget(MARK, ["run_id", "at"]))
+    if marked == run_id.encode() and 0 <= time.time() - revision_of(at) < FULL_SECONDS:
+        return sum(_compare(redis, chunk) for chunk in _recent())
+    pushed = sum(_compare(redis, chunk) for chunk in _identities())
+    redis.hset(MARK, mapping={"run_id": run_id, "at": int(time.time())})
     return pushed
 
 
-def _identities() -> Iterator[list[tuple[int, str, str, int]]]:
+def _compare(redis: Redis, chunk: list[Name]) -> int:
+    found = _revisions(redis, [keys.credential(org, username) for _, org, username, _ in chunk])
+    rows = list(zip(chunk, found, strict=True))
+    behind = [pk for (pk, _, _, revision), there in rows if there < revision]
+    pushed = push_many(redis, behind) if behind else 0
+    ahead = [(org, username) for (_, org, username, revision), there in rows if there > revision]
+    return pushed + sum(credentials_catch_up(redis, org, username) for org, username in ahead)
+
+
+def _recent() -> Iterator[list[Name]]:
+    """Identities that changed since a while before the last full comparison: what an unlucky push may have missed."""
+    with platform_scope():
+        changed = MqttIdentity.objects.filter(revised_at__gt=timezone.now() - RECENT).order_by("pk")
+        names = list(changed.values_list("pk", "org_id", "username", "revision"))
+    for start in range(0, len(names), CHUNK):
+        yield names[start : start + CHUNK]
+
+
+def _identities() -> Iterator[list[Name]]:
     """Identities that somebody may still try to sign in as, in chunks: ``(pk, org, username, revision)``."""
     kept = Q(expires_at=None) | Q(expires_at__gt=timezone.now() - KEPT_AFTER_EXPIRY)
     last = 0

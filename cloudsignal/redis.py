@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
 
 from django.conf import settings
 from redis import Redis
@@ -19,20 +18,32 @@ from cloudsignal.wire.codec import encode
 FAST_SECONDS = 0.5
 """How long a request waits for Redis before it leaves the work to a worker."""
 
+WRITES_TOGETHER = 100
+"""Records in one call of the script: it blocks the server for less than a millisecond."""
+
 _WRITE = """
-local rev, old = redis.call('HGET', KEYS[1], 'rev'), redis.call('HGET', KEYS[1], 'b')
-if rev and (#rev > 15 or not string.match(rev, '^%d+$')) then rev = false end
-if rev and tonumber(rev) > tonumber(ARGV[1]) then return 0 end
-if ARGV[5] ~= '' then
-  redis.call('HSET', KEYS[1], 'rev', ARGV[1], 'b', ARGV[2])
-  redis.call('EXPIREAT', KEYS[1], ARGV[5])
-else
-  redis.call('HSET', KEYS[1], 'rev', ARGV[1], 'b', ARGV[2])
-  redis.call('PERSIST', KEYS[1])
+local done = {}
+for i = 2, #KEYS do
+  local a = 4 * (i - 2) + 2
+  local found = redis.call('HMGET', KEYS[i], 'rev', 'b')
+  local rev, old = found[1], found[2]
+  if rev and (#rev > 15 or not string.match(rev, '^%d+$')) then rev = false end
+  if rev and tonumber(rev) > tonumber(ARGV[a]) then
+    done[i - 1] = 0
+  else
+    redis.call('HSET', KEYS[i], 'rev', ARGV[a], 'b', ARGV[a + 1])
+    if ARGV[a + 3] ~= '' then
+      redis.call('EXPIREAT', KEYS[i], ARGV[a + 3])
+    else
+      redis.call('PERSIST', KEYS[i])
+    end
+    if rev ~= ARGV[a] or old ~= ARGV[a + 1] then
+      redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'b', ARGV[a + 2])
+    end
+    done[i - 1] = 1
+  end
 end
-if rev == ARGV[1] and old == ARGV[2] then return 1 end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'b', ARGV[4])
-return 2
+return done
 """
 
 
@@ -76,13 +87,19 @@ def write_state(redis: Redis, state: State) -> bool:
 
 
 def write_states(redis: Redis, states: Sequence[State]) -> list[bool]:
-    """:func:`write_state` for many, in one round trip; each stands for itself."""
-    pipeline = redis.pipeline(transaction=False)
-    for state in states:
-        until = "" if state.expires_at is None else state.expires_at
-        arguments = (state.revision, state.record, keys.CHANGES_MAXLEN, encode(state.change), until)
-        pipeline.eval(_WRITE, 2, state.key, keys.CHANGES, *arguments)
-    return [cast(int, done) > 0 for done in pipeline.execute()]
+    """:func:`write_state` for many, a hundred in one script call; each record stands for itself.
+
+    Raises ``RedisError``; what was written until then stays, and writing all of it again does no harm.
+    """
+    with redis.pipeline(transaction=False) as pipeline:
+        for start in range(0, len(states), WRITES_TOGETHER):
+            part = states[start : start + WRITES_TOGETHER]
+            arguments: list[str | int | bytes] = [keys.CHANGES_MAXLEN]
+            for state in part:
+                until = "" if state.expires_at is None else state.expires_at
+                arguments += [state.revision, state.record, encode(state.change), until]
+            pipeline.eval(_WRITE, len(part) + 1, keys.CHANGES, *(state.key for state in part), *arguments)
+        return [bool(done) for answer in pipeline.execute() for done in answer]
 
 
 def revision_of(value: bytes | None) -> int:

@@ -9,7 +9,7 @@ from redis import Redis
 
 from acl.services.deployments import in_force
 from cloudsignal.keyring import signing_key
-from cloudsignal.redis import revision_of, write_state
+from cloudsignal.redis import State, revision_of, write_state
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Bundle, Quotas, open_bundle, sign_bundle
 from cloudsignal.wire.change import Change
@@ -58,13 +58,13 @@ def push_bundle(redis: Redis, org_id: str) -> Pushed | None:
     bundle = build_bundle(org_id)
     if bundle is None:
         return None
-    written = write_state(
-        redis,
-        keys.bundle(org_id),
+    state = State(
+        key=keys.bundle(org_id),
         revision=bundle.revision,
         record=sign_bundle(bundle, signing_key()),
         change=Change(kind="bundle", org=org_id, committed_at=bundle.issued_at),
     )
+    written = write_state(redis, state)
     return Pushed(bundle.revision, written)
 
 

@@ -43,6 +43,7 @@ class MqttIdentity(models.Model):
                 name="orgs_mqttidentity_external",
             ),
         ]
+        indexes: ClassVar = [models.Index(fields=["revised_at"], name="orgs_mqttidentity_revised")]
 
     def __str__(self) -> str:
         return f"{self.username}@{self.org_id}"

@@ -3,53 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
 
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 from redis import Redis
 
 from cloudsignal.keyring import pepper
-from cloudsignal.redis import revision_of, write_state
+from cloudsignal.redis import State, revision_of, write_state, write_states
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError
 from cloudsignal.wire.credential import Credential as Record
 from cloudsignal.wire.credential import Secret, open_credential, seal_credential
 from orgs.models import Credential, MqttIdentity
-from orgs.tenancy import org_scope
+from orgs.tenancy import org_scope, platform_scope
 
 KEPT_AFTER_EXPIRY = timedelta(days=7)
 """How long Redis keeps an expired record, so that its use is reported as ``expired`` and not as ``unknown``."""
 SECRETS_MAX = 50
-"""Secrets in one record, newest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A record ready for Redis. ``expires_at`` None means that it stays."""
-
-    revision: int
-    record: bytes
-    committed_at: float
-    expires_at: int | None
+"""Secrets in one record: those that sign in, then those whose use is to be named expired or revoked."""
 
 
 def push_credential(redis: Redis, org: str, username: str) -> bool:
     """Write the present state of one username to Redis; False when there is none or a newer one stands there."""
-    sealed = seal(org, username)
-    if sealed is None:
-        return False
-    return write_state(
-        redis,
-        keys.credential(org, username),
-        revision=sealed.revision,
-        record=sealed.record,
-        change=Change(kind="credential", org=org, username=username, committed_at=sealed.committed_at),
-        expires_at=sealed.expires_at,
-    )
+    with org_scope(org):
+        identity = MqttIdentity.objects.filter(org_id=org, username=username).first()
+        states = _states([identity]) if identity is not None else []
+    return bool(states) and write_state(redis, states[0])
+
+
+def push_many(redis: Redis, identities: Sequence[int]) -> int:
+    """The same for many, by primary key, in one round trip; returns how many were written."""
+    with platform_scope():
+        states = _states(list(MqttIdentity.objects.filter(pk__in=identities)))
+    return sum(write_states(redis, states)) if states else 0
 
 
 def catch_up(redis: Redis, org: str, username: str) -> bool:
@@ -76,25 +65,42 @@ def catch_up(redis: Redis, org: str, username: str) -> bool:
     return push_credential(redis, org, username)
 
 
-def seal(org: str, username: str) -> Sealed | None:
-    """The record of one username as it stands in the database; None when there is no such username."""
-    with org_scope(org):
-        identity = MqttIdentity.objects.filter(org_id=org, username=username).first()
-        if identity is None:
-            return None
-        kept = Q(expires_at=None) | Q(expires_at__gt=timezone.now() - KEPT_AFTER_EXPIRY)
-        found = Credential.objects.filter(kept, org_id=org, identity_id=identity.pk)
-        rows = list(found.order_by("-issued_at", "-id")[:SECRETS_MAX])
+def _states(identities: Sequence[MqttIdentity]) -> list[State]:
+    """Sealed records of ``identities`` as they stand in the database.
+
+    The identities were read first: a change in between can only make the content newer than the revision it is written
+    under, and the next push says so.
+    """
+    kept = Q(expires_at=None) | Q(expires_at__gt=timezone.now() - KEPT_AFTER_EXPIRY)
+    found = Credential.objects.filter(kept, identity_id__in=[identity.pk for identity in identities])
+    secrets: dict[int, list[Credential]] = {}
+    # Usable ones come first, so that the bound cuts away nothing that still signs in.
+    for row in found.order_by(F("revoked_at").desc(nulls_first=True), F("expires_at").desc(nulls_first=True)):
+        secrets.setdefault(row.identity_id, []).append(row)
+    return [_state(identity, secrets.get(identity.pk, [])[:SECRETS_MAX]) for identity in identities]
+
+
+def _state(identity: MqttIdentity, rows: Sequence[Credential]) -> State:
     record = Record(
-        org=org,
-        username=username,
+        org=identity.org_id,
+        username=identity.username,
         revision=identity.revision,
         secrets=tuple(_secret(row) for row in rows),
         claims=identity.claims,
         revoked=identity.revoked_at is not None,
     )
-    return Sealed(
-        identity.revision, seal_credential(record, pepper()), identity.revised_at.timestamp(), _forget_at(rows)
+    change = Change(
+        kind="credential",
+        org=identity.org_id,
+        username=identity.username,
+        committed_at=identity.revised_at.timestamp(),
+    )
+    return State(
+        key=keys.credential(identity.org_id, identity.username),
+        revision=identity.revision,
+        record=seal_credential(record, pepper()),
+        change=change,
+        expires_at=_forget_at(rows),
     )
 
 

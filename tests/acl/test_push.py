@@ -13,7 +13,7 @@ from acl.services.drafts import save_draft
 from acl.services.push import build_bundle
 from acl.tasks import push_bundle
 from cloudsignal.keyring import signing_key
-from cloudsignal.redis import client, write_state
+from cloudsignal.redis import State, client, write_state
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Bundle, Quotas, open_bundle
 from cloudsignal.wire.change import Change
@@ -77,13 +77,13 @@ def test_an_older_state_never_replaces_a_newer_one(access: Access, redis: Redis)
     push_bundle(access.org_id)
     newest = redis.hgetall(keys.bundle(access.org_id))
     late = Change(kind="bundle", org=access.org_id)
-    assert not write_state(redis, keys.bundle(access.org_id), revision=1, record=b"old", change=late)
+    assert not write_state(redis, State(keys.bundle(access.org_id), 1, b"old", late))
     assert redis.hgetall(keys.bundle(access.org_id)) == newest
     assert len(changes(redis)) == 1
     # revisions are numbers, not texts: 10 is newer than 9
-    assert write_state(redis, keys.bundle("org_x"), revision=9, record=b"9", change=late)
-    assert write_state(redis, keys.bundle("org_x"), revision=10, record=b"10", change=late)
-    assert not write_state(redis, keys.bundle("org_x"), revision=9, record=b"9", change=late)
+    assert write_state(redis, State("x", 9, b"9", late))
+    assert write_state(redis, State("x", 10, b"10", late))
+    assert not write_state(redis, State("x", 9, b"9", late))
 
 
 def test_a_spoilt_record_of_the_same_revision_is_written_over_and_announced(access: Access, redis: Redis) -> None:

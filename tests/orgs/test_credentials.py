@@ -276,6 +276,25 @@ def test_revoking_a_name_ends_all_of_it_and_a_new_credential_brings_back_only_it
     assert {get_credential(access, issued.token_id).state for issued in old} == {"revoked"}
 
 
+def test_the_bound_of_a_record_cuts_away_nothing_that_still_signs_in(
+    access: Access, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orgs.services.push.SECRETS_MAX", 4)
+    static = issue_credential(access, username="pump", static=True)
+    live = issue_credential(access, username="pump")
+    for _ in range(6):
+        revoke_credential(access, issue_credential(access, username="pump").token_id)
+    with django_capture_on_commit_callbacks(execute=True):
+        newest = issue_credential(access, username="pump")
+    secrets = stored(access, "pump").secrets
+    assert len(secrets) == 4
+    assert {secret.token_id for secret in secrets if not secret.revoked} == {
+        static.token_id,
+        live.token_id,
+        newest.token_id,
+    }
+
+
 # --- roles and tenants -----------------------------------------------------------------------------------------------
 
 

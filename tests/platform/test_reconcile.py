@@ -9,7 +9,7 @@ from acl.services.deployments import deploy
 from acl.services.drafts import save_draft
 from acl.tasks import push_bundle
 from cloudsignal.keyring import pepper, signing_key
-from cloudsignal.reconcile import MARK, reconcile
+from cloudsignal.reconcile import LOCK, MARK, reconcile
 from cloudsignal.redis import client
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle
@@ -69,12 +69,45 @@ def test_credentials_are_compared_when_redis_was_restarted_and_now_and_then(redi
     issue_credential(access, username="pump")
     reconcile()
     name = keys.credential(access.org_id, "pump")
+    with platform_scope():
+        MqttIdentity.objects.update(revised_at="2020-01-01T00:00:00Z")
     redis.delete(name)
-    assert reconcile() == 0  # compared a moment ago
+    assert reconcile() == 0  # nothing has changed since all were compared a moment ago
     redis.hset(MARK, "run_id", "another process")
     assert reconcile() == 1
     redis.delete(name)
     redis.hset(MARK, "at", 0)
+    assert reconcile() == 1
+
+
+def test_a_revocation_whose_push_failed_arrives_with_the_next_comparison(redis: Redis) -> None:
+    access = organization()
+    issue_credential(access, username="pump")
+    reconcile()
+    revoke_identity(access, "pump")  # and both the push and its task are lost
+    assert reconcile() == 1
+    blob = redis.hget(keys.credential(access.org_id, "pump"), "b")
+    assert isinstance(blob, bytes)
+    assert open_credential(blob, pepper(), org=access.org_id, username="pump").revoked
+
+
+def test_one_worker_compares_credentials_at_a_time(redis: Redis) -> None:
+    access = organization()
+    issue_credential(access, username="pump")
+    redis.set(LOCK, "1", ex=60)
+    assert reconcile() == 1  # the bundle alone
+    redis.delete(LOCK)
+    assert reconcile() == 1
+    assert not redis.exists(LOCK)
+
+
+@pytest.mark.parametrize("value", ["x", "nan", "-1", "9" * 40])
+def test_a_spoilt_mark_stops_nothing(redis: Redis, value: str) -> None:
+    access = organization()
+    issue_credential(access, username="pump")
+    reconcile()
+    redis.hset(MARK, "at", value)
+    redis.delete(keys.credential(access.org_id, "pump"))
     assert reconcile() == 1
 
 
