@@ -11,7 +11,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from cloudsignal.edge.snapshot import Snapshot
-from cloudsignal.edge.store import Store, UnavailableError
+from cloudsignal.edge.store import Store, UnavailableError, close_client
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError, decode
@@ -64,7 +64,7 @@ class Follower:
                     logger.warning("redis is away: %s", type(error).__name__)
                 self.in_step.clear()
             finally:
-                await redis.aclose()
+                await close_client(redis)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
 

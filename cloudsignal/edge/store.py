@@ -1,24 +1,40 @@
-"""Redis as the edge uses it: commands issued in one turn of the event loop share one round trip."""
+"""Redis as the edge uses it: one connection, everything pipelined, commands of one turn of the loop sent together.
+
+A sign-in waits for two replies and announces four things; with a pool and a task per command that alone cost as much
+as the TLS handshake. ``hiredis`` packs and parses, the rest is a queue of futures.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+import time
+from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
+import hiredis
 from redis.asyncio import Redis
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 TIMEOUT = 2.0
-"""Seconds a round trip may take before Redis counts as away."""
+"""Seconds a reply may take before Redis counts as away."""
+
+BACKOFF = 0.25
+"""Seconds after a failed connect during which commands fail at once."""
+
+WAITING_MAX = 100_000
+"""Commands without a reply; beyond it Redis counts as away."""
 
 Command = Sequence[str | bytes | int]
 
 
 class UnavailableError(Exception):
-    """Redis did not answer, or not in time."""
+    """Redis did not answer, not in time, or with an error."""
 
 
 class Store:
@@ -26,16 +42,11 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=TIMEOUT,
-            socket_connect_timeout=TIMEOUT,
-            retry=Retry(NoBackoff(), 1),
-            max_connections=64,
-        )
-        self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
-        self._scheduled = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._options: dict[str, Any] = dict(parse_url(url))
+        self._connection: _Connection | None = None
+        self._queue: list[tuple[bytes, asyncio.Future[Any] | None]] = []
+        self._connecting: asyncio.Task[None] | None = None
+        self._failed_at = -BACKOFF
 
     def follower(self, *, block: float) -> Redis:
         """A client of its own for reads that block up to ``block`` seconds."""
@@ -47,55 +58,174 @@ class Store:
         """Run commands in order; returns their replies. Raises :class:`UnavailableError` when any of them fails."""
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
-        self._waiting.extend(zip(commands, futures, strict=True))
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._start)
-        return await asyncio.gather(*futures) if len(futures) > 1 else [await futures[0]]
+        for command, future in zip(commands, futures, strict=True):
+            self._push(command, future)
+        if len(futures) > 1:
+            await asyncio.wait(futures)
+        failed = [error for future in futures[1:] if future.done() and (error := future.exception())]
+        first = await futures[0]
+        if failed:
+            raise failed[0]
+        return [first, *(future.result() for future in futures[1:])]
 
     def send(self, *commands: Command) -> None:
         """Run commands whose replies nobody needs; failures are ignored."""
-        loop = asyncio.get_running_loop()
         for command in commands:
-            future: asyncio.Future[Any] = loop.create_future()
-            future.add_done_callback(_ignore)
-            self._waiting.append((command, future))
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._start)
+            self._push(command, None)
 
     async def close(self) -> None:
-        """Finish what is under way and close the connections."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=TIMEOUT)
-        await self.redis.aclose()
+        """Give what is under way a moment and close the connection."""
+        if self._connection is not None:
+            end = time.monotonic() + TIMEOUT
+            while self._connection is not None and self._connection.waiting and time.monotonic() < end:
+                await asyncio.sleep(0.01)
+        if self._connection is not None:
+            self._connection.close()
 
-    def _start(self) -> None:
-        self._scheduled = False
-        batch, self._waiting = self._waiting, []
-        task = asyncio.get_running_loop().create_task(self._run(batch))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _push(self, command: Command, future: asyncio.Future[Any] | None) -> None:
+        packed = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
+        connection = self._connection
+        if connection is not None:
+            connection.push(packed, future)
+            return
+        if time.monotonic() - self._failed_at < BACKOFF or len(self._queue) >= WAITING_MAX:
+            _fail(future, "redis is away")
+            return
+        self._queue.append((packed, future))
+        if self._connecting is None:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
-    async def _run(self, batch: list[tuple[Command, asyncio.Future[Any]]]) -> None:
-        replies: list[Any]
+    async def _connect(self) -> None:
         try:
-            async with asyncio.timeout(TIMEOUT * 2):
-                pipeline = self.redis.pipeline(transaction=False)
-                for command, _ in batch:
-                    pipeline.execute_command(*command)
-                replies = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError, TimeoutError) as error:
-            replies = [error] * len(batch)
-        for (_, future), reply in zip(batch, replies, strict=True):
-            if future.done():
+            async with asyncio.timeout(TIMEOUT):
+                connection = await self._open()
+        except (OSError, TimeoutError, UnavailableError) as error:
+            self._failed_at = time.monotonic()
+            queue, self._queue = self._queue, []
+            for _, future in queue:
+                _fail(future, f"redis is away: {type(error).__name__}")
+        else:
+            self._connection = connection
+            queue, self._queue = self._queue, []
+            for packed, future in queue:
+                connection.push(packed, future)
+        finally:
+            self._connecting = None
+
+    async def _open(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        options = self._options
+        kind = options.get("connection_class")
+        if kind is UnixDomainSocketConnection:
+            _, protocol = await loop.create_unix_connection(lambda: _Connection(self._lost), options["path"])
+        else:
+            host, port = options.get("host", "localhost"), options.get("port", 6379)
+            context = _tls(options) if kind is SSLConnection else None
+            _, protocol = await loop.create_connection(lambda: _Connection(self._lost), host, port, ssl=context)
+        hello: list[Command] = []
+        if options.get("password"):
+            name = [options["username"]] if options.get("username") else []
+            hello.append(("AUTH", *name, options["password"]))
+        if options.get("db"):
+            hello.append(("SELECT", options["db"]))
+        for command in hello:
+            future: asyncio.Future[Any] = loop.create_future()
+            protocol.push(hiredis.pack_command(tuple(command))  # type: ignore[arg-type], future)
+            await future
+        return protocol
+
+    def _lost(self, connection: _Connection) -> None:
+        if self._connection is connection:
+            self._connection = None
+
+
+class _Connection(asyncio.Protocol):
+    """The connection: replies come in the order of the commands."""
+
+    def __init__(self, lost: Any) -> None:
+        self._lost = lost
+        self._reader = hiredis.Reader()
+        self._outgoing: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._progress = 0.0
+        self.waiting: deque[asyncio.Future[Any] | None] = deque()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def push(self, packed: bytes, future: asyncio.Future[Any] | None) -> None:
+        """Queue a command; it leaves at the end of this turn of the loop."""
+        if self._transport is None or self._transport.is_closing() or len(self.waiting) >= WAITING_MAX:
+            _fail(future, "redis is away")
+            return
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        if not self.waiting:
+            self._progress = time.monotonic()
+            if self._watch is None:
+                self._watch = asyncio.get_running_loop().call_later(TIMEOUT, self._check)
+        self._outgoing.append(packed)
+        self.waiting.append(future)
+
+    def data_received(self, data: bytes) -> None:
+        self._progress = time.monotonic()
+        self._reader.feed(data)
+        while self.waiting:
+            reply = self._reader.gets()
+            if reply is False:
+                return
+            future = self.waiting.popleft()
+            if future is None or future.done():
                 continue
-            if isinstance(reply, Exception):
-                future.set_exception(UnavailableError(str(reply)))
+            if isinstance(reply, hiredis.ReplyError):
+                _fail(future, str(reply))
             else:
                 future.set_result(reply)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost(self)
+        if self._watch is not None:
+            self._watch.cancel()
+        while self.waiting:
+            _fail(self.waiting.popleft(), "the connection to redis was lost")
 
-def _ignore(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
+    def close(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _flush(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(self._outgoing))
+        self._outgoing.clear()
+
+    def _check(self) -> None:
+        self._watch = None
+        if not self.waiting:
+            return
+        left = self._progress + TIMEOUT - time.monotonic()
+        if left <= 0:
+            self.close()
+        else:
+            self._watch = asyncio.get_running_loop().call_later(left + 0.01, self._check)
+
+
+async def close_client(redis: Redis) -> None:
+    """Close a client. A connection whose peer has died may never say that it is closed: that is not waited for."""
+    with suppress(RedisError, OSError, TimeoutError):
+        async with asyncio.timeout(1.0):
+            await redis.aclose()
+
+
+def _tls(options: dict[str, Any]) -> ssl.SSLContext:
+    """TLS as the options of a ``rediss://`` URL ask for it."""
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+    if options.get("ssl_certfile"):
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
+    return context
+
+
+def _fail(future: asyncio.Future[Any] | None, why: str) -> None:
+    if future is not None and not future.done():
+        future.set_exception(UnavailableError(why))
