@@ -83,7 +83,7 @@ class Store:
             self._connection.close()
 
     def _push(self, command: Command, future: asyncio.Future[Any] | None) -> None:
-        packed = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
+        packed = _packed(command)
         connection = self._connection
         if connection is not None:
             connection.push(packed, future)
@@ -130,7 +130,7 @@ class Store:
             hello.append(("SELECT", options["db"]))
         for command in hello:
             future: asyncio.Future[Any] = loop.create_future()
-            protocol.push(hiredis.pack_command(tuple(command))  # type: ignore[arg-type], future)
+            protocol.push(_packed(command), future)
             await future
         return protocol
 
@@ -216,6 +216,10 @@ async def close_client(redis: Redis) -> None:
     with suppress(RedisError, OSError, TimeoutError):
         async with asyncio.timeout(1.0):
             await redis.aclose()
+
+
+def _packed(command: Command) -> bytes:
+    return hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
 
 
 def _tls(options: dict[str, Any]) -> ssl.SSLContext:
