@@ -219,7 +219,7 @@ async def close_client(redis: Redis) -> None:
 
 
 def _packed(command: Command) -> bytes:
-    return hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
+    return bytes(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]
 
 
 def _tls(options: dict[str, Any]) -> ssl.SSLContext:
