@@ -79,7 +79,7 @@ class CompiledPolicy:
         self._below_qos = [self._allow & self._where(partial(_below, qos)) for qos in range(4)]
         self._after = {rule.id: rank + 1 for rank, rule in enumerate(self._rules)}
         self._tables: list[Table] = [
-            (column.hits.get, column.default, None, 0, column.buckets or None) for column in self._columns.columns
+            (column.hits.get, column.default, None, 0, column.topic_buckets or None) for column in self._columns.columns
         ]
         self._has_templates = any(column.templates for column in self._columns.columns)
         places = sum(len(column.templates) for column in self._columns.columns)
@@ -100,13 +100,13 @@ class CompiledPolicy:
         view = self._views.get(identity.key) or self._view(identity)
         live = view.pub & self._expiries.live(now) if self._expiring else view.pub
         if self._limited and (qos > 0 or retain):
-            matching = self._matching(view, levels, live)
+            matching = self._matching(view, topic, levels, live)
             blocked = matching & self._below_qos[qos if 0 <= qos < 3 else 3 * (qos > 0)]
             if retain:
                 blocked |= matching & self._no_retain
             if blocked:
                 return self._with_near_misses(matching ^ blocked, blocked, qos, retain)
-        first = self._first(view, levels, live)
+        first = self._first(view, topic, levels, live)
         return self._decided[first] or self._decision(first)
 
     def receive(self, identity: Identity, topic: str, *, now: datetime) -> Decision:
@@ -117,7 +117,7 @@ class CompiledPolicy:
             return verdicts.refused(problem)
         view = self._views.get(identity.key) or self._view(identity)
         live = view.sub & self._expiries.live(now) if self._expiring else view.sub
-        first = self._first(view, topic.split("/"), live)
+        first = self._first(view, topic, topic.split("/"), live)
         return self._decided[first] or self._decision(first)
 
     def subscribe(self, identity: Identity, topic_filter: str, *, now: datetime) -> Decision:
@@ -129,7 +129,10 @@ class CompiledPolicy:
         view = self._views.get(identity.key) or self._view(identity)
         live = view.sub & self._expiries.live(now) if self._expiring else view.sub
         asked = split(topic_filter)
-        covering = self._covering(view, asked, live)
+        if PLUS in topic_filter or HASH in topic_filter:
+            covering = self._covering(view, asked, live)
+        else:
+            covering = [self._matching(view, topic_filter, asked, live)]
         return self._gap(asked, covering) or self._grant(view, asked, live, covering)
 
     def covering(
@@ -195,7 +198,7 @@ class CompiledPolicy:
                     hidden |= bits
             overlay = {value: bits | anything for value, bits in overlay.items()} if anything else overlay
             variable = overlay.get if column.templates else None
-            tables.append((column.hits.get, column.default, variable, anything, column.buckets or None))
+            tables.append((column.hits.get, column.default, variable, anything, column.topic_buckets or None))
         return tables, hidden, nothing
 
     def _alive(self, view: View, levels: Sequence[str], alive: int) -> tuple[int, tuple[int, ...]]:
@@ -213,21 +216,26 @@ class CompiledPolicy:
         alive &= self._columns.ends[len(levels)]
         return alive & self._columns.leading_exact if levels[0][:1] == "$" else alive, named
 
-    def _first(self, view: View, levels: Sequence[str], among: int) -> int:
-        """The lowest rank of the filters of ``among`` that match ``levels``; one past the last rank for none."""
+    def _first(self, view: View, topic: str, levels: Sequence[str], among: int) -> int:
+        """The lowest rank of the filters of ``among`` that match ``topic``; one past the last rank for none."""
+        columns = self._columns
         alive, named = self._alive(view, levels, among)
-        first = self._columns.first(alive) if alive else self._none
+        first = columns.sure_ranks[(alive & -alive).bit_length() - 1] if alive else self._none
+        for rank in columns.exact.get(topic, ()):
+            if rank < first and among >> columns.bit_of_rank[rank] & 1:
+                first = rank
         for rank in named:
-            if rank < first and self._columns.matches(rank, levels) and among & self._columns.bit(rank):
+            if rank < first and columns.matches(rank, levels) and among >> columns.bit_of_rank[rank] & 1:
                 first = rank
         return first
 
-    def _matching(self, view: View, levels: Sequence[str], among: int) -> int:
-        """The filters of ``among`` that match the topic ``levels``."""
+    def _matching(self, view: View, topic: str, levels: Sequence[str], among: int) -> int:
+        """The filters of ``among`` that match ``topic``."""
+        columns = self._columns
         alive, named = self._alive(view, levels, among)
-        for rank in named:
-            if self._columns.matches(rank, levels):
-                alive |= among & self._columns.bit(rank)
+        for rank in (*columns.exact.get(topic, ()), *named):
+            if columns.matches(rank, levels):
+                alive |= among & columns.bit(rank)
         return alive
 
     def _covering(self, view: View, asked: Levels, among: int) -> list[int]:
@@ -241,14 +249,14 @@ class CompiledPolicy:
         covering = among & self._sure
         named: tuple[int, ...] = ()
         at = 0
-        for level, (literal, default, variable, anything, bucket) in zip(prefix, view.tables):  # noqa: B905  # hot
+        for level, (literal, default, variable, anything, _) in zip(prefix, view.tables):  # noqa: B905  # hot
             if level == PLUS:
                 covering &= columns.wild[at] | anything
             else:
                 taking = literal(level, default)
                 covering &= taking | variable(level, anything) if variable is not None else taking
-                if bucket is not None and level in bucket:
-                    named += bucket[level]
+                if level in columns.buckets[at]:
+                    named += columns.buckets[at][level]
             at += 1  # noqa: SIM113  # hot
         for rank in named:
             if columns.covers(rank, prefix):
@@ -296,6 +304,8 @@ class CompiledPolicy:
 
     def _gap(self, asked: Levels, covering: Sequence[int]) -> Decision | None:
         """See ``acl.policy.evaluate._gap``: each mask of ``covering`` holds the deciders of one length."""
+        if len(covering) == 1 and not covering[0]:
+            return self._undecided
         if all(covering):
             for deciders in covering:
                 if not deciders & self._allow:
@@ -308,7 +318,7 @@ class CompiledPolicy:
     def _grant(self, view: View, asked: Levels, live: int, covering: Sequence[int]) -> Decision:
         """See ``acl.policy.evaluate._grant``."""
         ranks, allow, deny = self._columns, self._allow, self._deny
-        met = self._meeting(view, asked, live)
+        met = self._meeting(view, asked, live) if PLUS in asked or asked[-1] == HASH else covering[0]
         last = max(ranks.first(deciders & allow) for deciders in covering)
         if all(deciders & deny for deciders in covering):
             last = min(last, max(ranks.first(deciders & deny) for deciders in covering))
@@ -321,8 +331,9 @@ class CompiledPolicy:
         alone = self._rules[last].effect is Effect.ALLOW and all(deciders & ranks.bit(last) for deciders in covering)
         if not denies:
             return self._plain_grant(last if alone else ranks.first(allows), qos, valid_until)
-        first = next((rank for rank, _ in self._left(view, asked, allows, denies)), -1)
-        if denies.bit_count() > MAX_REGIONS or (first < 0 and allows.bit_count() > MAX_REGIONS):
+        too_many = denies.bit_count() > MAX_REGIONS
+        first = -1 if too_many else next((rank for rank, _ in self._left(view, asked, allows, denies)), -1)
+        if too_many or (first < 0 and allows.bit_count() > MAX_REGIONS):
             return verdicts.granted(self._rules[ranks.last(allows)], (join(asked),), qos, valid_until)
         if first < 0:
             return verdicts.nothing_left(self._rules[ranks.first(deciding)], valid_until)

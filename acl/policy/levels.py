@@ -38,6 +38,8 @@ class Column:
     """By literal: the filters that take it here."""
     buckets: dict[str, tuple[int, ...]]
     """By literal that few filters name: those filters. They are unsure until they are confirmed."""
+    topic_buckets: dict[str, tuple[int, ...]]
+    """The buckets that topics are looked up in: without the filters that a topic finds by its whole text."""
     default: int
     """Filters that take a level nobody names: ``+``, a ``#`` at or above, and the unsure ones."""
     wild: int
@@ -61,19 +63,25 @@ class Columns:
             for rank, pattern in enumerate(patterns)
             if rare and _can_be_unsure(pattern) and not rare.isdisjoint(enumerate(pattern))
         }
-        self._sure_ranks = [rank for rank in range(self.size) if rank not in unsure]
+        self.sure_ranks = [rank for rank in range(self.size) if rank not in unsure]
         self._unsure_ranks = sorted(unsure)
-        self.sure_size = len(self._sure_ranks)
-        self._bit_of_rank = [0] * self.size
-        for bit, rank in enumerate(self._sure_ranks + self._unsure_ranks):
-            self._bit_of_rank[rank] = bit
+        self.sure_size = len(self.sure_ranks)
+        self.bit_of_rank = [0] * self.size
+        for bit, rank in enumerate(self.sure_ranks + self._unsure_ranks):
+            self.bit_of_rank[rank] = bit
         prefixes = [pattern[:-1] if pattern[-1] == HASH else pattern for pattern in patterns]
         self.depth = max(map(len, prefixes), default=0)
         self._shapes = {rank: _shape(patterns[rank]) for rank in unsure}
+        self._exact = {rank: len(shape[2]) == shape[0] and not shape[1] for rank, shape in self._shapes.items()}
+        self.exact: dict[str, list[int]] = defaultdict(list)
+        """Unsure filters without wildcards, by their whole text."""
+        for rank, exact in self._exact.items():
+            if exact:
+                self.exact["/".join(map(str, patterns[rank]))].append(rank)
         self._ends(patterns, prefixes)
         self.columns = self._columns(prefixes, rare, unsure)
         self.wild = [column.wild for column in self.columns]
-        self._buckets = [column.buckets for column in self.columns]
+        self.buckets = [column.buckets for column in self.columns]
         self.leading_exact = self.mask(rank for rank, pattern in enumerate(patterns) if pattern[0] not in (PLUS, HASH))
         self.hidden = self.mask(
             rank for rank, pattern in enumerate(patterns) if isinstance(pattern[0], str) and is_hidden(pattern[0])
@@ -81,11 +89,11 @@ class Columns:
 
     def mask(self, ranks: Iterable[int]) -> int:
         """The bits of the filters with these ranks."""
-        return mask(map(self._bit_of_rank.__getitem__, ranks))
+        return mask(map(self.bit_of_rank.__getitem__, ranks))
 
     def bit(self, rank: int) -> int:
         """The mask of one filter."""
-        return 1 << self._bit_of_rank[rank]
+        return 1 << self.bit_of_rank[rank]
 
     def first(self, bits: int) -> int:
         """The lowest rank among ``bits``, which are not empty."""
@@ -94,18 +102,18 @@ class Columns:
             return low
         if low >= self.sure_size:
             return self._unsure_ranks[low - self.sure_size]
-        rank, high = self._sure_ranks[low], bits >> self.sure_size
+        rank, high = self.sure_ranks[low], bits >> self.sure_size
         return min(rank, self._unsure_ranks[(high & -high).bit_length() - 1]) if high else rank
 
     def last(self, bits: int) -> int:
         """The highest rank among ``bits``, which are not empty."""
         high, low = bits >> self.sure_size, bits & ((1 << self.sure_size) - 1)
         ranks = [self._unsure_ranks[high.bit_length() - 1]] if high else []
-        return max(ranks + ([self._sure_ranks[low.bit_length() - 1]] if low else []))
+        return max(ranks + ([self.sure_ranks[low.bit_length() - 1]] if low else []))
 
     def before(self, rank: int) -> int:
         """The bits of all filters with a lower rank."""
-        sure = bisect_left(self._sure_ranks, rank)
+        sure = bisect_left(self.sure_ranks, rank)
         return ((1 << (rank - sure)) - 1 << self.sure_size) | ((1 << sure) - 1)
 
     def _rare_literals(self, patterns: Sequence[Pattern]) -> set[tuple[int, str | Template]]:
@@ -165,6 +173,11 @@ class Columns:
         return Column(
             hits={literal: self.mask(ranks) | default for literal, ranks in literals.items() if literal != PLUS},
             buckets={literal: tuple(ranks) for literal, ranks in buckets.items()},
+            topic_buckets={
+                literal: inexact
+                for literal, ranks in buckets.items()
+                if (inexact := tuple(rank for rank in ranks if not self._exact[rank]))
+            },
             default=default,
             wild=wild,
             deep=self.reaching[level + 1],
@@ -190,7 +203,7 @@ class Columns:
     def confirmed(self, prefix: Sequence[str], among: int) -> int:
         """The unsure filters of ``among`` that have what the filter ``prefix`` has, wherever both are literal."""
         found = 0
-        for text, bucket in zip(prefix, self._buckets, strict=False):
+        for text, bucket in zip(prefix, self.buckets, strict=False):
             if text in bucket:
                 for rank in bucket[text]:
                     if all(

@@ -151,8 +151,19 @@ def _meet_tails(one: Levels, other: Levels, met: list[str]) -> Levels | None:
 
 
 def covers(outer: Levels, inner: Levels) -> bool:
-    """Whether the one filter ``outer`` matches every topic that ``inner`` matches."""
-    return covered(inner, (outer,))
+    """Whether the one filter ``outer`` matches every topic that ``inner`` matches; ``covered`` for just one."""
+    if outer[0] in (PLUS, HASH) and (is_hidden(inner[0]) or inner[0] == ANY):
+        return False
+    if inner == (HASH,):
+        inner = (PLUS, HASH)  # the same topics: there is none without a level
+    if outer[-1] == HASH:
+        outer = outer[:-1]
+        inner = inner[:-1] if inner[-1] == HASH else inner
+        if len(inner) < len(outer):
+            return False
+    elif inner[-1] == HASH or len(inner) != len(outer):
+        return False
+    return all(wide in (PLUS, ANY, narrow) for wide, narrow in zip(outer, inner, strict=False))
 
 
 def covered(inner: Levels, outers: Iterable[Levels]) -> bool:

@@ -26,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from acl.policy import CompiledPolicy, Effect, Identity, Policy, Rule, Who, compile_policy
+from acl.policy.verdicts import MAX_REGIONS
 
 QUICK = os.environ.get("QUICK") == "1"
 ROUNDS = 5 if QUICK else 9
@@ -288,6 +289,16 @@ def hostile_policies(rng: random.Random) -> dict[str, tuple[Policy, list[tuple[I
     ]
     corpus["pairs of deny and allow"] = (
         Policy((*pairs, Rule("one", ("a/+/+",)), Rule("all", ("#",)))),
+        [(somebody, "a/1/b"), (somebody, "a/x/b")],
+        ["#", "a/#", "a/+/+", "+/5/+"],
+    )
+    dead = [
+        rule
+        for at in range(MAX_REGIONS)
+        for rule in (Rule(f"d{at}", (f"+/{at}/+/#",), effect=Effect.DENY), Rule(f"a{at}", (f"+/{at}/+/x/#",)))
+    ]
+    corpus["as many denies as are examined"] = (
+        Policy((*dead, *(Rule(f"r{at}", (f"+/x{at}/+/#",)) for at in range(9_975)), Rule("all", ("#",)))),
         [(somebody, "a/1/b"), (somebody, "a/x/b")],
         ["#", "a/#", "a/+/+", "+/5/+"],
     )
