@@ -8,7 +8,7 @@ from datetime import datetime
 
 from django.db.models import Prefetch
 
-from acl.models import Deployment, Node, PolicyDraft, PolicyVersion, Target
+from acl.models import Cluster, Deployment, Node, PolicyDraft, PolicyVersion, Target
 from acl.services.deployments import in_force
 from cloudsignal.errors import NotFound
 from orgs.access import Access
@@ -120,6 +120,13 @@ def deployment_progress(access: Access, deployment_id: str) -> Progress:
         )
         nodes = tuple(_node(deployment, row) for row in rows)
     return Progress(deployment, nodes)
+
+
+def list_clusters(user: User) -> tuple[Cluster, ...]:
+    """Every broker cluster, by name. For operators; others get :class:`NotFound`."""
+    if not user.is_operator:
+        raise NotFound()
+    return tuple(Cluster.objects.order_by("name"))
 
 
 def list_nodes(user: User) -> Sequence[Node]:

@@ -125,7 +125,7 @@ def newer_than(access: Access, query: AuditQuery, cursor: str, *, limit: int = P
     newer one; the caller replaces by id.
     """
     access.require(Permission.AUDIT_READ)
-    at, _ = _parse_cursor(cursor)
+    at, _ = parse_cursor(cursor)
     since = max(at, EPOCH + OVERLAP) - OVERLAP
     until = max(at, datetime.now(UTC)) + AHEAD
     with org_scope(access.org_id), _patience():
@@ -277,7 +277,7 @@ def _clean(name: str, value: str) -> str:
 
 
 def _bounds(query: AuditQuery) -> _Bounds:
-    cursor = _parse_cursor(query.cursor) if query.cursor else None
+    cursor = parse_cursor(query.cursor) if query.cursor else None
     now = datetime.now(UTC)
     for name, at in (("since", query.since), ("until", query.until)):
         if at is not None and at.tzinfo is None:
@@ -308,7 +308,8 @@ def _windows(bounds: _Bounds) -> Iterator[tuple[datetime, datetime]]:
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,17})\.([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})", re.ASCII)
 
 
-def _parse_cursor(cursor: str) -> tuple[datetime, uuid.UUID]:
+def parse_cursor(cursor: str) -> tuple[datetime, uuid.UUID]:
+    """The key of the event a cursor names; raises :class:`Invalid` for one that no search gave out."""
     match = _CURSOR.fullmatch(cursor)
     if match is None or int(match[1]) > LATEST_US:
         raise Invalid(

@@ -222,6 +222,7 @@ RATE_LIMITS = {
     "wrong_keys": "20/60",
     "tokens_of_key": "3000/60",
     "tokens_of_address": "120/60",
+    "organizations": "20/3600",
     "invitations": "100/3600",
     "sign_in": "20/60",
 }

@@ -95,6 +95,7 @@ class ApiKeys(OrgEndpoint):
     )  # fmt: skip
     def post(self, request: Request) -> Response:
         """Make a key. Its secret is in this answer and nowhere else."""
+        self.step_up(request)
         wanted = valid(CreateApiKeySerializer, request)
         made = api_keys.create_api_key(self.access, **wanted)
         return Response(NewApiKeySerializer(made.key, context={"secret": made.secret}).data, status=201)
@@ -131,6 +132,7 @@ class RotateApiKey(OrgEndpoint):
     )  # fmt: skip
     def post(self, request: Request, key_id: int) -> Response:
         """Make a successor with the same rights; the old key goes on working for the overlap."""
+        self.step_up(request)
         wanted = valid(RotateSerializer, request)
         made = api_keys.rotate_api_key(self.access, key_id, overlap=wanted["overlap"])
         return Response(NewApiKeySerializer(made.key, context={"secret": made.secret}).data, status=201)

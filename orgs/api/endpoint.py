@@ -30,6 +30,7 @@ from orgs.api.authentication import ApiKeyAuthentication, PersonAuthentication, 
 from orgs.models import User
 from orgs.permissions import Permission
 from orgs.services.api_keys import KeyUse
+from orgs.stepup import require_recent
 
 Scope = Literal["org", "person", "operator", "public", "token"]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -58,7 +59,7 @@ class Endpoint(APIView):
     authentication_classes: Sequence[type[BaseAuthentication]] = (ApiKeyAuthentication, PersonAuthentication)
     permission_classes = ()
     throttle_classes = ()
-    parser_classes = (JsonParser,)
+    parser_classes: Sequence[type[BaseParser]] = (JsonParser,)
     renderer_classes = (JSONRenderer,)
     content_negotiation_class = AlwaysJson
     http_method_names = ("get", "head", "post", "put", "patch", "delete")
@@ -131,6 +132,11 @@ class OrgEndpoint(Endpoint):
         take("api", self.principal)
         if permission := self.needs[method]:
             self.access.require(permission)
+
+    def step_up(self, request: Request) -> None:
+        """For dangerous acts: a person must have shown their password or second factor a moment ago. Keys pass."""
+        if not isinstance(request.auth, KeyUse):
+            require_recent(request._request)
 
     def _resolve(self, request: Request) -> Access:
         named = self.kwargs.get("organization_id") or request.query_params.get("organization_id", "")

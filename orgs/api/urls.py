@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from django.urls import path
 
-from orgs.api import api_keys, tokens
+from orgs.api import api_keys, credentials, members, organizations, providers, tokens
 from orgs.api import schema as _schema  # noqa: F401 - tells drf-spectacular of our authentication
 
+ORG = "organizations/<str:organization_id>"
+
 urlpatterns = [
+    # The token service
     path("tokens/create", tokens.CreateToken.as_view(), name="api-token-create"),
     path("tokens/exchange", tokens.ExchangeToken.as_view(), name="api-token-exchange"),
     path("tokens/refresh", tokens.RefreshToken.as_view(), name="api-token-refresh"),
@@ -15,7 +18,36 @@ urlpatterns = [
     path("providers", tokens.PublicProviders.as_view(), name="api-public-providers"),
     path("users/<str:username>/claims", tokens.Claims.as_view(), name="api-claims"),
     path("users/<str:username>/claims/<path:name>", tokens.OneClaim.as_view(), name="api-claim"),
+    # Management
+    path("me", organizations.Me.as_view(), name="api-me"),
+    path("organizations", organizations.Organizations.as_view(), name="api-organizations"),
+    path(ORG, organizations.OneOrganization.as_view(), name="api-organization"),
+    path(f"{ORG}/restore", organizations.RestoreOrganization.as_view(), name="api-organization-restore"),
+    path(f"{ORG}/export", organizations.ExportOrganization.as_view(), name="api-organization-export"),
+    path(f"{ORG}/transfer", organizations.TransferOrganization.as_view(), name="api-organization-transfer"),
+    path(f"{ORG}/suspend", organizations.SuspendOrganization.as_view(), name="api-organization-suspend"),
+    path(f"{ORG}/resume", organizations.ResumeOrganization.as_view(), name="api-organization-resume"),
+    path(f"{ORG}/quotas", organizations.SetQuotas.as_view(), name="api-organization-quotas"),
+    path("quotas", organizations.Quotas.as_view(), name="api-quotas"),
+    path("usage", organizations.Usage.as_view(), name="api-usage"),
+    path("members", members.Members.as_view(), name="api-members"),
+    path("members/<int:member_id>", members.OneMember.as_view(), name="api-member"),
+    path("invitations", members.Invitations.as_view(), name="api-invitations"),
+    path("invitations/accept", members.AcceptInvitation.as_view(), name="api-invitation-accept"),
+    path("invitations/<str:invitation_id>", members.OneInvitation.as_view(), name="api-invitation"),
+    path("invitations/<str:invitation_id>/resend", members.ResendInvitation.as_view(), name="api-invitation-resend"),
     path("api-keys", api_keys.ApiKeys.as_view(), name="api-api-keys"),
     path("api-keys/<int:key_id>", api_keys.OneApiKey.as_view(), name="api-api-key"),
     path("api-keys/<int:key_id>/rotate", api_keys.RotateApiKey.as_view(), name="api-api-key-rotate"),
+    path("identity-providers", providers.Providers.as_view(), name="api-identity-providers"),
+    path("identity-providers/<str:provider_id>", providers.OneProvider.as_view(), name="api-identity-provider"),
+    path("identity-providers/<str:provider_id>/try", providers.TryToken.as_view(), name="api-try-token"),
+    path("users", credentials.Users.as_view(), name="api-users"),
+    path("users/<str:username>", credentials.OneUser.as_view(), name="api-user"),
+    path("credentials", credentials.Credentials.as_view(), name="api-credentials"),
+    path("credentials/bulk", credentials.BulkCredentials.as_view(), name="api-credentials-bulk"),
+    path("credentials/revoke", credentials.RevokeCredentials.as_view(), name="api-credentials-revoke"),
+    path("credentials/<str:token_id>", credentials.OneCredential.as_view(), name="api-credential"),
+    path("sessions", credentials.Sessions.as_view(), name="api-sessions"),
+    path("sessions/<str:session>", credentials.OneSession.as_view(), name="api-session"),
 ]

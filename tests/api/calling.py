@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,13 @@ class Caller:
     def __post_init__(self) -> None:
         if self.user is not None:
             self.client.force_login(self.user)
+            self.confirm()
+
+    def confirm(self, *, at: float | None = None) -> None:
+        """Show the password again, as step-up asks for; ``at`` is when (seconds since the epoch), now by default."""
+        session = self.client.session
+        session["account_authentication_methods"] = [{"method": "password", "at": at or time.time()}]
+        session.save()
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Send a request; keyword arguments are headers, with ``_`` for ``-``."""

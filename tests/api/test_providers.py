@@ -19,8 +19,8 @@ from orgs.models import IdentityProvider
 from orgs.permissions import Role
 from orgs.services import jwks
 from orgs.services.assertions import judge
-from orgs.services.identities import get_identity
 from orgs.services.credentials import revoke_identity
+from orgs.services.identities import get_identity
 from orgs.services.providers import Wanted, add_provider, change_provider, remove_provider, try_token
 from orgs.tenancy import org_scope
 from tests.api.calling import Caller, World

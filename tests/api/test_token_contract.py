@@ -329,7 +329,8 @@ def test_create_for_a_provider_finds_the_user_it_knows(
     assert made["provider"] == provider
 
 
-def test_public_providers_tell_only_what_is_public(http: httpx.Client, acme: World, issuer: Issuer, provider: str) -> None:
+@pytest.mark.usefixtures("provider")
+def test_public_providers_tell_only_what_is_public(http: httpx.Client, acme: World) -> None:
     answer = http.get("/v2/providers", params={"organization_id": acme.id})
     (found,) = answer.json()["providers"]
     assert found.keys() == {"id", "name", "type", "issuer"}

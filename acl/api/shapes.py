@@ -1,0 +1,219 @@
+"""The policy API's answers and questions, as serializers."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rest_framework import serializers
+
+from acl.models import Cluster, Deployment, Node, PolicyDraft, PolicyVersion
+
+TEXT_MAX = 1024 * 1024
+
+
+class DraftSerializer(serializers.ModelSerializer[PolicyDraft]):
+    """The draft, with its validator."""
+
+    etag = serializers.CharField(read_only=True, help_text="Also the ETag header; send it as If-Match.")
+
+    class Meta:
+        model = PolicyDraft
+        fields: ClassVar = ["text", "etag", "updated_at", "updated_by"]
+        read_only_fields = fields
+
+
+class TextSerializer(serializers.Serializer[Any]):
+    """A policy document, YAML or JSON."""
+
+    text = serializers.CharField(max_length=TEXT_MAX, allow_blank=True, trim_whitespace=False)
+
+
+class OptionalTextSerializer(serializers.Serializer[Any]):
+    """A policy document; left out, the draft."""
+
+    text = serializers.CharField(
+        max_length=TEXT_MAX, allow_blank=True, trim_whitespace=False, default=None, allow_null=True
+    )
+
+
+class FindingSerializer(serializers.Serializer[Any]):
+    """Something to say about a document, with its place; lines and columns count from 1."""
+
+    level = serializers.ChoiceField(["error", "warning"])
+    path = serializers.CharField(allow_blank=True)
+    message = serializers.CharField()
+    code = serializers.CharField()
+    line = serializers.IntegerField()
+    column = serializers.IntegerField()
+    end_line = serializers.IntegerField()
+    end_column = serializers.IntegerField()
+
+
+class TestOutcomeSerializer(serializers.Serializer[Any]):
+    """One of the document's own tests."""
+
+    name = serializers.CharField()
+    passed = serializers.BooleanField()
+    expected = serializers.CharField()
+    message = serializers.CharField(allow_blank=True)
+
+
+class ValidationSerializer(serializers.Serializer[Any]):
+    """Whether a document may be deployed, and what there is to say about it."""
+
+    deployable = serializers.BooleanField(help_text="No errors, and every test passes.")
+    digest = serializers.CharField(allow_null=True, help_text="Of the canonical form; null when it has errors.")
+    rules = serializers.IntegerField()
+    findings = FindingSerializer(many=True)
+    tests = TestOutcomeSerializer(many=True)
+
+
+class SimulateSerializer(OptionalTextSerializer):
+    """One request, judged by the code the edge runs."""
+
+    username = serializers.CharField(max_length=100)
+    action = serializers.ChoiceField(["pub", "sub", "receive"])
+    topic = serializers.CharField(max_length=65_535, trim_whitespace=False)
+    client_id = serializers.CharField(max_length=65_535, default="", allow_blank=True)
+    claims = serializers.DictField(default=dict)
+    qos = serializers.IntegerField(default=0, min_value=0, max_value=2)
+    retain = serializers.BooleanField(default=False)
+
+
+class RulePartSerializer(serializers.Serializer[Any]):
+    """What one rule did."""
+
+    index = serializers.IntegerField()
+    rule = serializers.CharField()
+    effect = serializers.CharField()
+    outcome = serializers.CharField()
+    why = serializers.CharField()
+
+
+class VerdictSerializer(serializers.Serializer[Any]):
+    """The verdict, the deciding rule (null: none), and every rule's part in it."""
+
+    allowed = serializers.BooleanField(allow_null=True, help_text="null: the document has errors.")
+    rule = serializers.CharField(allow_null=True)
+    reason = serializers.CharField()
+    qos = serializers.IntegerField(help_text="Highest QoS granted.")
+    holes = serializers.ListField(child=serializers.CharField(), help_text="Denied parts of a granted subscription.")
+    rules = RulePartSerializer(many=True)
+    findings = FindingSerializer(many=True)
+
+
+class DiffSerializer(serializers.Serializer[Any]):
+    """Two documents to compare; ``version`` numbers or texts. Left out: what is in force, and the draft."""
+
+    old_text = serializers.CharField(max_length=TEXT_MAX, required=False, allow_blank=True, trim_whitespace=False)
+    new_text = serializers.CharField(max_length=TEXT_MAX, required=False, allow_blank=True, trim_whitespace=False)
+    old_version = serializers.IntegerField(min_value=1, max_value=2**31 - 1, required=False)
+    new_version = serializers.IntegerField(min_value=1, max_value=2**31 - 1, required=False)
+
+
+class RegionSerializer(serializers.Serializer[Any]):
+    """A part on which the two differ, with a request that really flips."""
+
+    who = serializers.CharField()
+    action = serializers.CharField()
+    filter = serializers.CharField()
+    rule = serializers.CharField()
+    limit = serializers.CharField(allow_blank=True)
+    witness_username = serializers.CharField(source="witness.identity.username")
+    witness_client_id = serializers.CharField(source="witness.identity.client_id", allow_blank=True)
+    witness_topic = serializers.CharField(source="witness.topic")
+    at = serializers.DateTimeField()
+
+
+class ComparisonSerializer(serializers.Serializer[Any]):
+    """How the new document stands to the old one."""
+
+    relation = serializers.ChoiceField(["equivalent", "narrower", "wider", "incomparable"])
+    widened = RegionSerializer(many=True)
+    narrowed = RegionSerializer(many=True)
+    complete = serializers.BooleanField(help_text="False when the search had to be cut short.")
+
+
+class VersionSerializer(serializers.ModelSerializer[PolicyVersion]):
+    """A version, without its text."""
+
+    class Meta:
+        model = PolicyVersion
+        fields: ClassVar = ["number", "digest", "note", "created_at", "created_by"]
+        read_only_fields = fields
+
+
+class FullVersionSerializer(VersionSerializer):
+    """A version with its text, as it was written."""
+
+    class Meta(VersionSerializer.Meta):
+        fields: ClassVar = [*VersionSerializer.Meta.fields, "source"]
+
+
+class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
+    """A version on its way to the nodes."""
+
+    version = serializers.IntegerField(source="version.number", read_only=True)
+    digest = serializers.CharField(source="version.digest", read_only=True)
+
+    class Meta:
+        model = Deployment
+        fields: ClassVar = [
+            "id", "version", "digest", "kind", "status", "revision", "note", "created_at", "created_by",
+            "first_ack_at", "last_ack_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class TargetSerializer(serializers.Serializer[Any]):
+    """One node of a deployment."""
+
+    node = serializers.CharField()
+    online = serializers.BooleanField()
+    status = serializers.CharField()
+    reported_at = serializers.DateTimeField(allow_null=True)
+    seconds = serializers.FloatField(allow_null=True, help_text="From the deployment to the acknowledgement.")
+    reason = serializers.CharField(allow_blank=True)
+
+
+class ProgressSerializer(serializers.Serializer[Any]):
+    """A deployment node by node."""
+
+    deployment = DeploymentSerializer()
+    finished = serializers.BooleanField()
+    nodes = TargetSerializer(many=True)
+
+
+class DeploySerializer(serializers.Serializer[Any]):
+    """Why."""
+
+    note = serializers.CharField(max_length=200, default="", allow_blank=True)
+
+
+class RollbackSerializer(DeploySerializer):
+    """To which version, and why."""
+
+    version = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
+
+
+class ClusterSerializer(serializers.ModelSerializer[Cluster]):
+    """A broker cluster."""
+
+    class Meta:
+        model = Cluster
+        fields: ClassVar = ["name", "created_at"]
+        read_only_fields = fields
+
+
+class NodeSerializer(serializers.ModelSerializer[Node]):
+    """An edge node."""
+
+    cluster = serializers.CharField(source="cluster.name", read_only=True)
+
+    class Meta:
+        model = Node
+        fields: ClassVar = [
+            "name", "cluster", "address", "online", "sessions", "registered_at", "started_at", "last_seen",
+            "retired_at",
+        ]  # fmt: skip
+        read_only_fields = fields

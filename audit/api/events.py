@@ -1,0 +1,115 @@
+"""``/v2/audit/events``: searching the audit of an organization."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import ClassVar
+
+from django.utils.dateparse import parse_datetime
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from audit import access
+from audit.access import AuditQuery
+from audit.models import Event
+from cloudsignal.api.pages import PARAMETERS, limit_of, page, page_serializer
+from cloudsignal.errors import Invalid, NotFound
+from orgs.api.endpoint import OrgEndpoint
+from orgs.api.schema import ORGANIZATION
+from orgs.permissions import Permission
+
+TEXTS = {
+    "kind": "One kind, or several separated by commas.",
+    "client_id": "The MQTT client id.",
+    "username": "The MQTT username.",
+    "topic_prefix": "Beginning of the topic.",
+    "reason": "A reason code.",
+    "ip": "Where it came from.",
+}
+FILTERS = [
+    *(OpenApiParameter(name, str, description=text) for name, text in TEXTS.items()),
+    OpenApiParameter("since", datetime, description="From this time on; 30 days ago by default."),
+    OpenApiParameter("until", datetime, description="Before this time."),
+]
+
+
+class EventSerializer(serializers.ModelSerializer[Event]):
+    """One thing that happened. There is no payload in it, and no column it could be put in."""
+
+    before = serializers.DictField(allow_null=True, read_only=True)
+    after = serializers.DictField(allow_null=True, read_only=True)
+    details = serializers.DictField(allow_null=True, read_only=True)
+    cursor = serializers.SerializerMethodField(help_text="Names this event: GET /v2/audit/events/{cursor}.")
+
+    class Meta:
+        model = Event
+        fields: ClassVar = [
+            "cursor", "ts", "id", "kind", "node", "session", "username", "client_id", "ip", "port", "transport",
+            "mqtt_version", "tls_version", "tls_cipher", "reason", "action", "topic", "qos", "retain", "size", "rule",
+            "policy_digest", "count", "actor", "target", "before", "after", "details",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+    def get_cursor(self, event: Event) -> str:
+        """The event's place in the list."""
+        return access.cursor_of(event)
+
+
+class Events(OrgEndpoint):
+    """The events."""
+
+    needs: ClassVar = {"GET": Permission.AUDIT_READ}
+
+    @extend_schema(
+        operation_id="search_audit", tags=["audit"], parameters=[ORGANIZATION, *PARAMETERS, *FILTERS],
+        responses={200: page_serializer(EventSerializer)},
+    )  # fmt: skip
+    def get(self, request: Request) -> Response:
+        """Search the audit, newest first."""
+        asked = request.query_params
+        query = AuditQuery(
+            **{name: asked.get(name, "") for name in TEXTS},
+            since=_time(request, "since"),
+            until=_time(request, "until"),
+            cursor=asked.get("cursor", ""),
+            limit=limit_of(request),
+        )
+        found = access.search(self.access, query)
+        return page(found.events, EventSerializer, next_cursor=found.next_cursor)
+
+
+class OneEvent(OrgEndpoint):
+    """One of them."""
+
+    needs: ClassVar = {"GET": Permission.AUDIT_READ}
+
+    @extend_schema(
+        operation_id="get_audit_event", tags=["audit"], parameters=[ORGANIZATION], responses={200: EventSerializer}
+    )
+    def get(self, request: Request, cursor: str) -> Response:
+        """Show one event."""
+        ts, event_id = _key(cursor)
+        return Response(EventSerializer(access.get_event(self.access, ts, event_id)).data)
+
+
+def _time(request: Request, name: str) -> datetime | None:
+    text = request.query_params.get(name, "")
+    if not text:
+        return None
+    try:
+        found = parse_datetime(text.replace(" ", "+"))
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise Invalid("bad_time", f"{name} is an ISO 8601 time with its zone: 2026-01-31T12:00:00Z.", field=name)
+    return found
+
+
+def _key(cursor: str) -> tuple[datetime, uuid.UUID]:
+    try:
+        return access.parse_cursor(cursor)
+    except Invalid:
+        raise NotFound("The event") from None

@@ -1,0 +1,28 @@
+"""Step-up: dangerous acts want a password or second factor that was shown a moment ago, not only a session.
+
+A stolen cookie or an unlocked laptop can then read, but neither delete an organization nor make a key.
+"""
+
+from __future__ import annotations
+
+import time
+
+from allauth.account.authentication import get_authentication_records
+from django.http import HttpRequest
+
+from cloudsignal.errors import Forbidden
+
+RECENT_SECONDS = 300
+CODE = "reauthentication_required"
+
+
+def is_recent(request: HttpRequest) -> bool:
+    """Whether the person behind the session has signed in, or confirmed it is them, within :data:`RECENT_SECONDS`."""
+    now = time.time()
+    return any(0 <= now - float(record.get("at", 0)) < RECENT_SECONDS for record in get_authentication_records(request))
+
+
+def require_recent(request: HttpRequest) -> None:
+    """Raise :class:`Forbidden` (``reauthentication_required``) unless :func:`is_recent`."""
+    if not is_recent(request):
+        raise Forbidden(CODE, "Confirm that it is you first: enter your password or second factor again.")
