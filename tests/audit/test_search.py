@@ -254,7 +254,7 @@ def test_a_live_view_needs_a_good_cursor(access: Access, cursor: str) -> None:
 )
 def test_any_cursor_is_either_good_or_invalid(cursor: str) -> None:
     try:
-        at, _ = audit._parse_cursor(cursor)
+        at, _ = audit.parse_cursor(cursor)
     except Invalid:
         return
     assert audit._bounds(AuditQuery(cursor=cursor)).until <= at + timedelta(microseconds=1)
