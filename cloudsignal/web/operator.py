@@ -10,7 +10,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from acl.access import list_nodes
-from cloudsignal.errors import DomainError, NotFound
+from cloudsignal.errors import NotFound
 from cloudsignal.web.confirm import Question, Touched, confirm
 from orgs.access import all_organizations
 from orgs.forms import SuspendForm
@@ -49,13 +49,9 @@ def suspend(request: HttpRequest, user: User, org_id: str) -> HttpResponseBase:
     org = _organization(user, org_id)
     form = SuspendForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
-        try:
-            suspend_organization(user, org_id, reason=form.value("reason"), ip=address_of(request))
-        except DomainError as error:
-            form.refuse(error)
-        else:
-            messages.success(request, f"{org.name} is suspended. Its sessions are being closed.")
-            return redirect("platform:operator-organizations")
+        suspend_organization(user, org_id, reason=form.value("reason"), ip=address_of(request))
+        messages.success(request, f"{org.name} is suspended. Its sessions are being closed.")
+        return redirect("platform:operator-organizations")
     question = Question(
         title=f"Suspend {org.name}?",
         text="Every client of it is cut off within a second and none can connect. Its data and rules stay.",

@@ -61,7 +61,7 @@ customElements.define("policy-editor", class extends HTMLElement {
       CM.lineNumbers(), CM.lintGutter(), CM.highlightActiveLine(), CM.highlightActiveLineGutter(), CM.drawSelection(), CM.history(),
       CM.indentOnInput(), CM.bracketMatching(), CM.indentUnit.of("  "), EditorState.tabSize.of(2), EditorState.readOnly.of(readOnly),
       CM.highlightSelectionMatches(), CM.yaml(), CM.syntaxHighlighting(highlight), theme,
-      EditorView.contentAttributes.of({ "aria-label": this.getAttribute("label") || "Policy", spellcheck: "false" }),
+      EditorView.contentAttributes.of({ "aria-label": this.getAttribute("label") || "Policy", spellcheck: "false", tabindex: "0" }),
       keymap.of([
         { key: "Mod-s", preventDefault: true, run: () => this.press("save") },
         { key: "Mod-Enter", run: () => this.press("simulate") },

@@ -1,0 +1,106 @@
+"""A lived-in system for the browser: two organizations, a policy in force, a client that is refused things."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import paho.mqtt.client as mqtt
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+    from tests.stack.system import Stack
+
+EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
+
+SEED = """
+import json
+from acl.services.deployments import deploy
+from acl.services.drafts import load_preset, save_draft
+from acl.policy.presets import preset
+from orgs.access import access_org
+from orgs.models import User
+from orgs.services.credentials import issue_credential, revoke_credential
+from orgs.services.organizations import create_organization
+
+ada = User.objects.create_user("ada@example.com", "correct horse battery", is_operator=True)
+lived = access_org(ada, create_organization(ada, name="Harbour Logistics").pk)
+empty = access_org(ada, create_organization(ada, name="Greenhouse Robotics").pk)
+agent = issue_credential(lived, username="agent-7", claims={"email": "ops@example.com"})
+issue_credential(lived, username="press-line-4", static=True, note="Hall B")
+revoke_credential(lived, issue_credential(lived, username="old").token_id)
+load_preset(lived, "agent-pipelines")
+deployment = deploy(lived, note="first rules")
+save_draft(lived, text=preset("agent-pipelines").text + "# a further line\\n")
+print(json.dumps({
+    "lived": lived.org_id, "empty": empty.org_id, "username": agent.username, "password": agent.password,
+    "token": agent.token_id, "deployment": deployment.pk,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The system with what was put into it."""
+
+    stack: Stack
+    lived: str
+    empty: str
+    username: str
+    password: str
+    token: str
+    deployment: str
+    cookies: list[Any]
+
+    @property
+    def url(self) -> str:
+        """The dashboard."""
+        return self.stack.url
+
+    def at(self, path: str, org: str = "") -> str:
+        """An address within an organization."""
+        return f"{self.url}/o/{org or self.lived}/{path}"
+
+
+def client(place: Place, name: str = "agent-7-main") -> mqtt.Client:
+    """A real MQTT 5 client, connected."""
+    found = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
+    found.username_pw_set(place.username, place.password)
+    found.tls_set(str(place.stack.ca))
+    found.connect("localhost", place.stack.mqtts_port, keepalive=60)
+    found.loop_start()
+    return found
+
+
+@pytest.fixture(scope="session")
+def place(stack: Stack, browser: Browser) -> Iterator[Place]:
+    """Seeded once; one client stays connected and has been refused something."""
+    seeded = json.loads(stack.django(SEED).strip().splitlines()[-1])
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{stack.url}/accounts/login/")
+    page.fill("#id_login", EMAIL)
+    page.fill("#id_password", PASSWORD)
+    page.click("main button")
+    page.wait_for_url(f"{stack.url}/orgs/")
+    found = Place(stack, cookies=context.cookies(), **seeded)
+    context.close()
+    device = client(found)
+    time.sleep(1)
+    device.publish("factory/line-4/stop", "now", qos=1)
+    device.subscribe("#")
+    yield found
+    device.disconnect()
+    device.loop_stop()
+
+
+@pytest.fixture
+def signed_in(context: BrowserContext, place: Place) -> Page:
+    """A page of a person who is signed in."""
+    context.add_cookies(place.cookies)
+    return context.new_page()

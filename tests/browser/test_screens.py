@@ -1,0 +1,111 @@
+"""Every screen in both themes, wide and narrow: accessible (WCAG 2.2 AA, by axe), nothing sticks out, nothing fails."""
+
+from __future__ import annotations
+
+import gzip
+from typing import TYPE_CHECKING
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tests.browser.conftest import Place
+
+pytestmark = [pytest.mark.browser, pytest.mark.stack, pytest.mark.timeout(300)]
+
+ALL = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
+SCREENS = {
+    "organizations": "/orgs/",
+    "new organization": "/orgs/new/",
+    "home": "/o/{lived}/",
+    "home, new": "/o/{empty}/",
+    "clients": "/o/{lived}/clients/",
+    "clients, none": "/o/{empty}/clients/",
+    "credentials": "/o/{lived}/credentials/",
+    "credentials, filtered": "/o/{lived}/credentials/?state=active&username=agent",
+    "credentials, none": "/o/{empty}/credentials/",
+    "issue": "/o/{lived}/credentials/new/",
+    "revoke": "/o/{lived}/credentials/{token}/revoke/",
+    "policy": "/o/{lived}/access/",
+    "policy, denied": "/o/{lived}/access/?username=agent-7&action=pub&topic=factory/line-4/stop",
+    "policy, allowed": "/o/{lived}/access/?username=agent-7&action=pub&topic=agents/agent-7/card&qos=1",
+    "presets": "/o/{lived}/access/presets/",
+    "review": "/o/{lived}/access/review/",
+    "review, nothing": "/o/{empty}/access/review/",
+    "deployment": "/o/{lived}/access/deployments/{deployment}/",
+    "versions": "/o/{lived}/access/versions/",
+    "version": "/o/{lived}/access/versions/1/",
+    "rollback": "/o/{lived}/access/versions/1/rollback/",
+    "audit": "/o/{lived}/audit/",
+    "audit, filtered": "/o/{lived}/audit/?kind=acl_denied&topic_prefix=factory/&within=1d",
+    "audit, wrong filter": "/o/{lived}/audit/?ip=nonsense",
+    "settings": "/o/{lived}/settings/",
+    "help": "/help/",
+    "operator: organizations": "/operator/organizations/",
+    "operator: nodes": "/operator/nodes/",
+    "two-step sign-in": "/accounts/2fa/",
+    "password": "/accounts/password/change/",
+    "sessions": "/accounts/sessions/",
+    "e-mail": "/accounts/email/",
+    "not found": "/o/org_aaaaaaaaaaaa/",
+}
+PUBLIC = {"sign in": "/accounts/login/", "sign up": "/accounts/signup/", "reset": "/accounts/password/reset/"}
+
+
+def look(page: Page, url: str) -> None:
+    """Open a page and hold it against the rules: wide, in both themes (they differ in colours only), and narrow."""
+    page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(url)
+    page.wait_for_function("document.fonts.status === 'loaded'")
+    accessible(page, ALL)
+    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    accessible(page, COLOURS)
+    page.set_viewport_size({"width": 390, "height": 844})
+    beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert beyond == 0, f"{beyond} px stick out at 390"
+
+
+def accessible(page: Page, rules: dict[str, list[str]]) -> None:
+    """No violation of ``rules`` on the page as it stands."""
+    found = Axe().run(page, options=rules).response["violations"]
+    told = [f"{one['id']}: {node['target']} {node['html'][:200]}" for one in found for node in one["nodes"]]
+    assert not told, "\n".join(told)
+
+
+@pytest.mark.parametrize("screen", sorted(SCREENS))
+def test_a_screen_is_accessible_and_fits(screen: str, signed_in: Page, place: Place) -> None:
+    ids = {"lived": place.lived, "empty": place.empty, "token": place.token, "deployment": place.deployment}
+    look(signed_in, place.url + SCREENS[screen].format(**ids))
+
+
+@pytest.mark.parametrize("screen", sorted(PUBLIC))
+def test_a_page_before_sign_in_is_accessible_and_fits(screen: str, page: Page, place: Place) -> None:
+    look(page, place.url + PUBLIC[screen])
+
+
+def test_dialogs_are_accessible(signed_in: Page, place: Place) -> None:
+    for theme, rules in (("light", ALL), ("dark", COLOURS)):
+        signed_in.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]
+        signed_in.goto(place.at("credentials/"))
+        signed_in.get_by_role("link", name="Revoke").first.click()
+        signed_in.wait_for_selector("#confirm[open] h2")
+        accessible(signed_in, rules)
+        signed_in.keyboard.press("Escape")
+        signed_in.keyboard.press("Control+k")
+        signed_in.wait_for_selector("#palette[open]")
+        accessible(signed_in, rules)
+        signed_in.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("path", ["", "credentials/", "audit/", "access/presets/", "settings/"])
+def test_an_ordinary_page_stays_within_its_budget(path: str, signed_in: Page, place: Place) -> None:
+    signed_in.goto(place.at(path), wait_until="load")
+    loaded = signed_in.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
+    for ending, budget in ((".js", 35), (".css", 16)):
+        files = [url for url in loaded if url.split("?")[0].endswith(ending)]
+        assert files
+        assert sum(len(gzip.compress(signed_in.request.get(url).body())) for url in files) <= budget * 1024
