@@ -4,11 +4,14 @@
 specification of what the index answers.
 """
 
-from acl.policy.comparison import PolicyDiff, Region, Relation, diff, is_wider, permits
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from acl.policy.document import Parsed, parse
 from acl.policy.explanation import Explanation, Outcome, RuleExplanation, explain
 from acl.policy.index import CompiledPolicy, compile_policy
-from acl.policy.linter import lint
 from acl.policy.model import (
     EMPTY_POLICY,
     MAX_DOCUMENT_BYTES,
@@ -26,7 +29,18 @@ from acl.policy.model import (
 from acl.policy.printer import canonical, digest, to_json, to_yaml
 from acl.policy.reader import Finding, Fix, Span
 from acl.policy.running import TestOutcome, decide, run_tests
-from acl.policy.suggestion import Suggestion, suggest
+
+if TYPE_CHECKING:
+    from acl.policy.comparison import PolicyDiff, Region, Relation, diff, is_wider, permits
+    from acl.policy.linter import lint
+    from acl.policy.suggestion import Suggestion, suggest
+
+# What people use, not the edge: imported when it is first asked for, so that a start stays fast.
+_ON_DEMAND = {
+    **dict.fromkeys(("PolicyDiff", "Region", "Relation", "diff", "is_wider", "permits"), "comparison"),
+    "lint": "linter",
+    **dict.fromkeys(("Suggestion", "suggest"), "suggestion"),
+}
 
 __all__ = [
     "EMPTY_POLICY",
@@ -69,3 +83,9 @@ __all__ = [
     "to_json",
     "to_yaml",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"acl.policy.{_ON_DEMAND[name]}"), name)

@@ -216,15 +216,17 @@ class _Tally:
 
     def __init__(self, rule: Rule, action: Literal["pub", "sub"], topic: str) -> None:
         self._rule, self._action, self._topic = rule, action, topic
-        self._asked = self._differing = 0
+        self._asked: set[Identity] = set()
+        self._differing: set[Identity] = set()
         self._whole = True
         self._found: dict[tuple[str, str], tuple[Request, datetime]] = {}
         self._first: Identity | None = None
 
     def add(self, identity: Identity, at: datetime, differences: Sequence[Difference], *, whole: bool) -> None:
         """Count what one identity showed at one time; ``whole`` says that every topic of the filter differed."""
-        self._asked += 1
-        self._differing += bool(differences)
+        self._asked.add(identity)
+        if differences:
+            self._differing.add(identity)
         self._whole = self._whole and (whole or not differences)
         for difference in differences:
             self._first = self._first or identity
@@ -237,7 +239,7 @@ class _Tally:
         if self._first is None:
             return
         who = who_text(self._rule.who)
-        if self._differing < self._asked:
+        if len(self._differing) < len(self._asked):
             who = f"{who}, such as {identity_text(self._first)}"
         for limit in dict.fromkeys(limit for _, limit in self._found):
             found = {shown: witness for (shown, each), witness in self._found.items() if each == limit}

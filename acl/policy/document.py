@@ -6,7 +6,6 @@ Version "3" is read here. Version "2", "2.1" and the short editor form are first
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -165,6 +164,8 @@ class _DocumentReader:
             self.error(path, "a rule needs a topic", "missing", whole)
             return ("#",)
         topics = self._texts(node, path, "a topic filter")
+        if node.kind == "list" and not node.value:
+            self.error(path, "an empty list names no topic; give at least one", "empty", node.span)
         for at, topic in enumerate(topics):
             inner = node.value[at] if node.kind == "list" else node
             problem = pattern_problem(topic)
@@ -293,7 +294,7 @@ class _DocumentReader:
         for key, _ in node.pairs():
             if key.value in known:
                 continue
-            close = difflib.get_close_matches(key.value[:64], known, 1, 0.6)
+            close = _close_to(key.value[:64], known)
             hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
             fix = Fix(f"Write {close[0]}", key.span.start, key.span.end, close[0]) if close else None
             name = key.value[:64]
@@ -390,6 +391,13 @@ def _with_id(rule: Rule, rule_id: str) -> Rule:
     return Rule(
         rule_id, rule.topics, rule.action, rule.effect, rule.who, rule.qos, rule.retain, rule.expires, rule.note
     )
+
+
+def _close_to(name: str, known: tuple[str, ...]) -> list[str]:
+    """The one of ``known`` that ``name`` may be a misspelling of."""
+    import difflib  # only a mistake is worth its import
+
+    return difflib.get_close_matches(name, known, 1, 0.6)
 
 
 def _surrogates(text: str) -> bool:

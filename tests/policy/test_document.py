@@ -104,6 +104,7 @@ MISTAKES = [
     (rule("id: a"), "error: rules[0].topic - a rule needs a topic"),
     (rule("id: a, topic: a/#/b"), "error: rules[0].topic - # must be a whole level and the last one"),
     (rule("id: a, topic: [a, 'b+']"), "error: rules[0].topic[1] - + must be a whole level"),
+    (rule("id: a, topic: []"), "error: rules[0].topic - an empty list names no topic; give at least one"),
     (rule("id: a, topic: ''"), "error: rules[0].topic - the topic filter is empty"),
     (
         rule("id: a, topic: a, action: publish"),

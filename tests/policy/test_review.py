@@ -1,0 +1,380 @@
+"""What helps people: lint, explain, diff, suggest, the schema, and the tests inside a policy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+
+import jsonschema
+import pytest
+
+from acl.policy import (
+    EMPTY_POLICY,
+    Effect,
+    Identity,
+    Policy,
+    Relation,
+    Request,
+    Rule,
+    compile_policy,
+    diff,
+    explain,
+    is_wider,
+    lint,
+    parse,
+    permits,
+    run_tests,
+    suggest,
+    to_json,
+)
+from acl.policy.presets import PRESETS
+from acl.policy.schema import schema_text
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+ADA = Identity("org_abcdefghijkl", "ada", "c1", {"team": "ops"})
+
+
+def policy_of(rules: str) -> Policy:
+    parsed = parse(f'version: "3"\nrules:\n{rules}')
+    assert parsed.policy is not None, [str(finding) for finding in parsed.findings]
+    return parsed.policy
+
+
+LINT = {
+    "shadowed": (
+        "  - {id: a, topic: x/#, who: u}\n  - {id: b, topic: x/y, who: u}\n",
+        "never reached: rule a decides first",
+    ),
+    "duplicate": ("  - {id: a, topic: x}\n  - {id: b, topic: x}\n", "duplicate: it says what rule a says already"),
+    "contradiction": (
+        "  - {id: a, topic: x}\n  - {id: b, topic: x, effect: deny}\n",
+        "contradiction: rule a says the opposite of the same, and comes first",
+    ),
+    "unreachable": (
+        "  - {id: a, topic: x}\n  - {id: b, topic: x/+/#}\n  - {id: c, topic: x/#, who: u}\n",
+        "never reached: rules a, b together decide first",
+    ),
+    "partly-reached": (
+        "  - {id: a, topic: x/y}\n  - {id: b, topic: [x/y, z]}\n",
+        "useless in part: pub+sub x/y is decided by rule a first",
+    ),
+    "permit-all": ("  - {id: a, topic: '#'}\n", "permits everybody everything, and never expires"),
+    "wildcard-publish": ("  - {id: a, topic: x/#, action: pub}\n", "everybody may publish to everything under x/#"),
+    "unknown-claim": (
+        "  - {id: a, topic: 'x/{claims.dept}'}\n",
+        "claim dept is not one that identities are known to carry, and no test gives it a value",
+    ),
+    "expired": (
+        "  - {id: a, topic: x, expires: 2026-01-01T00:00:00Z}\n",
+        "expired at 2026-01-01T00:00:00Z; it does not apply any more",
+    ),
+}
+
+
+@pytest.mark.parametrize("code", LINT)
+def test_lint_says_what_is_worth_a_word(code: str) -> None:
+    rules, message = LINT[code]
+    found = [(finding.code, finding.message) for finding in lint(policy_of(rules), now=NOW)]
+    assert (code, message) in found
+    assert all(finding.level == "warning" for finding in lint(policy_of(rules), now=NOW))
+
+
+QUIET = [
+    "  - {id: a, topic: x/y}\n  - {id: b, topic: x/#, who: u}\n",
+    "  - {id: a, topic: x, who: u}\n  - {id: b, topic: x}\n",
+    "  - {id: a, topic: x, qos: 0, action: pub}\n  - {id: b, topic: x, action: pub}\n",
+    "  - {id: a, topic: x, retain: false, action: pub}\n  - {id: b, topic: x, action: pub}\n",
+    "  - {id: a, topic: x, expires: 2027-01-01T00:00:00Z}\n  - {id: b, topic: x}\n",
+    "  - {id: a, topic: x, action: pub}\n  - {id: b, topic: x, action: sub}\n",
+    "  - {id: a, topic: 'x/{username}'}\n  - {id: b, topic: 'x/{username}', effect: deny, who: u}\n",
+    "  - {id: a, topic: 'x/{username}'}\n  - {id: b, topic: x/bob}\n",
+    "  - {id: a, topic: x/mine}\n  - {id: b, topic: x/+, effect: deny}\n",
+    "  - {id: a, topic: x/+, action: sub, qos: 2}\n  - {id: b, topic: x/y, action: sub, qos: 0}\n",
+]
+
+
+@pytest.mark.parametrize("rules", QUIET)
+def test_lint_is_quiet_about_what_has_a_use(rules: str) -> None:
+    assert [str(finding) for finding in lint(policy_of(rules), now=NOW)] == []
+
+
+@pytest.mark.parametrize("form", ["block", "flow", "json"])
+def test_the_fix_of_a_useless_rule_takes_just_that_rule_away(form: str) -> None:
+    text = 'version: "3"\nrules:\n  # first\n  - id: a\n    topic: x\n  - id: b\n    topic: x\n'
+    text += "  # last\n  - id: c\n    topic: y\n"
+    if form == "flow":
+        text = 'version: "3"\nrules: [{id: a, topic: x}, {id: b, topic: x}, {id: c, topic: y}]\n'
+    if form == "json":
+        text = to_json(parse(text).policy or EMPTY_POLICY)
+    parsed = parse(text)
+    (finding,) = lint(parsed, now=NOW)
+    assert finding.path == "rules[1]"
+    assert finding.line == {"block": 6, "flow": 2, "json": 8}[form]
+    assert finding.fix is not None
+    fixed = finding.fix.apply(text)
+    assert [rule.id for rule in (parse(fixed).policy or EMPTY_POLICY).rules] == ["a", "c"]
+    assert ("# first" in fixed) == (form == "block")
+
+
+def test_explain_says_why_of_every_rule() -> None:
+    policy = policy_of(
+        "  - {id: topic, topic: agents/+/card}\n"
+        "  - {id: user, who: agent-*, topic: '#'}\n"
+        "  - {id: action, action: sub, topic: '#'}\n"
+        "  - {id: claim, who: {claims: {agent_id: '*'}}, topic: '#'}\n"
+        "  - {id: value, who: {claims: {team: dev}}, topic: '#'}\n"
+        "  - {id: variable, topic: 'agents/{agent_id}/state'}\n"
+        "  - {id: old, topic: '#', expires: 2026-01-01T00:00:00Z}\n"
+        "  - {id: low, topic: agents/#, qos: 1}\n"
+        "  - {id: client, who: {client_id: x*}, topic: '#'}\n"
+        "  - {id: short, topic: agents}\n"
+        "  - {id: long, topic: agents/7/state/x}\n"
+        "  - {id: yes, topic: agents/#}\n"
+        "  - {id: late, topic: agents/#, effect: deny}\n"
+    )
+    explained = explain(policy, Request(ADA, "pub", "agents/7/state", 2), now=NOW)
+    assert explained.decision.rule == "yes"
+    assert {each.rule: (each.outcome.value, each.why) for each in explained.rules} == {
+        "topic": ("no match", "topic differs at level 3: state is not card"),
+        "user": ("no match", "username ada does not match agent-*"),
+        "action": ("no match", "action is sub only"),
+        "claim": ("no match", "claim agent_id missing"),
+        "value": ("no match", "claim team is ops, not dev"),
+        "variable": ("no match", "claim agent_id missing"),
+        "old": ("no match", "expired at 2026-01-01T00:00:00Z"),
+        "low": ("near miss", "qos 2 is above 1"),
+        "client": ("no match", "client id c1 does not match x*"),
+        "short": ("no match", "topic has more levels than the rule's 1"),
+        "long": ("no match", "topic ends before level 4: x"),
+        "yes": ("decides", "allows it"),
+        "late": ("too late", "rule yes decides first"),
+    }
+
+
+def test_explain_a_subscription() -> None:
+    policy = policy_of(
+        "  - {id: part, effect: deny, topic: a/x}\n  - {id: all, topic: a/#}\n  - {id: sys, topic: $SYS/#}\n"
+    )
+    explained = explain(policy, Request(ADA, "sub", "$share/g/a/+"), now=NOW)
+    assert [(each.outcome.value, each.why) for each in explained.rules] == [
+        ("takes part", "denies a part of the filter"),
+        ("decides", "allows it"),
+        ("no match", "topic differs at level 1: a is not $SYS"),
+    ]
+    hidden = explain(policy, Request(ADA, "sub", "#"), now=NOW)
+    assert hidden.rules[2].why == "a leading wildcard does not reach topics that start with $"
+
+
+DIFFS = {
+    "a rule more": ("", "  - {id: a, topic: x/#}\n", "wider", ["*: publish to x/#", "*: receive x/#"], []),
+    "a rule less": ("  - {id: a, topic: x, action: pub}\n", "", "narrower", [], ["*: publish to x"]),
+    "a deny in front": (
+        "  - {id: a, topic: x/+, action: sub}\n",
+        "  - {id: d, topic: x/y, effect: deny}\n  - {id: a, topic: x/+, action: sub}\n",
+        "narrower",
+        [],
+        ["*: receive x/y"],
+    ),
+    "a topic moved": (
+        "  - {id: a, topic: x, action: pub}\n",
+        "  - {id: a, topic: y, action: pub}\n",
+        "incomparable",
+        ["*: publish to y"],
+        ["*: publish to x"],
+    ),
+    "QoS raised": (
+        "  - {id: a, topic: x, action: pub, qos: 1}\n",
+        "  - {id: a, topic: x, action: pub}\n",
+        "wider",
+        ["*: publish to x (qos 2)"],
+        [],
+    ),
+    "retain taken": (
+        "  - {id: a, topic: x, action: pub}\n",
+        "  - {id: a, topic: x, action: pub, retain: false}\n",
+        "narrower",
+        [],
+        ["*: publish to x (retained)"],
+    ),
+    "a glob widened": (
+        "  - {id: a, who: ab*, topic: x, action: pub}\n",
+        "  - {id: a, who: a*, topic: x, action: pub}\n",
+        "wider",
+        ["a*, such as a: publish to x"],
+        [],
+    ),
+    "a variable for a wildcard": (
+        "  - {id: a, topic: 'u/{username}', action: pub}\n",
+        "  - {id: a, topic: u/+, action: pub}\n",
+        "wider",
+        None,
+        [],
+    ),
+    "split and joined": (
+        "  - {id: a, topic: x/#}\n",
+        "  - {id: a, topic: x}\n  - {id: b, topic: x/+/#}\n",
+        "equivalent",
+        [],
+        [],
+    ),
+    "a dead rule gone": (
+        "  - {id: a, topic: x/#}\n  - {id: b, topic: x/y, effect: deny}\n",
+        "  - {id: a, topic: x/#}\n",
+        "equivalent",
+        [],
+        [],
+    ),
+    "claims as lists": (
+        "  - {id: a, who: {claims: {r: [a, b]}}, topic: x}\n",
+        "  - {id: a, who: {claims: {r: a}}, topic: x}\n  - {id: b, who: {claims: {r: b}}, topic: x}\n",
+        "equivalent",
+        [],
+        [],
+    ),
+    "an expiry put off": (
+        "  - {id: a, topic: x, action: pub, expires: 2026-07-01T00:00:00Z}\n",
+        "  - {id: a, topic: x, action: pub, expires: 2026-08-01T00:00:00Z}\n",
+        "wider",
+        ["*: publish to x"],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIFFS)
+def test_diff_tells_what_changes(name: str) -> None:
+    before, after, relation, widened, narrowed = DIFFS[name]
+    old, new = (policy_of(rules) if rules else EMPTY_POLICY for rules in (before, after))
+    found = diff(old, new, now=NOW)
+    assert found.relation is Relation(relation)
+    assert found.complete
+    assert is_wider(old, new, now=NOW) == bool(found.widened)
+    if widened is not None:
+        assert [str(region) for region in found.widened] == widened
+    assert [str(region) for region in found.narrowed] == narrowed
+    for region, gained in [*((each, True) for each in found.widened), *((each, False) for each in found.narrowed)]:
+        assert permits(compile_policy(new), region.witness, now=region.at) is gained
+        assert permits(compile_policy(old), region.witness, now=region.at) is not gained
+
+
+def test_diff_of_a_large_policy_looks_at_what_changed() -> None:
+    rules = tuple(Rule(f"r{at}", (f"devices/d{at}/state",)) for at in range(10_000))
+    changed = (*rules[:5_000], Rule("new", ("devices/+/cmd",)), *rules[5_001:])
+    start = time.process_time()
+    found = diff(Policy(rules), Policy(changed), now=NOW)
+    assert time.process_time() - start < 5
+    assert found.relation is Relation.INCOMPARABLE
+    assert {region.filter for region in found.widened} == {"devices/+/cmd"}
+    assert {region.filter for region in found.narrowed} == {"devices/d5000/state"}
+
+
+SUGGESTIONS = {
+    "a typo": ("  - {id: a, topic: agents/+/state}\n", Request(ADA, "pub", "agents/7/stat"), "topic"),
+    "a missing hash": ("  - {id: a, topic: agents/7}\n", Request(ADA, "sub", "agents/7/#"), "topic"),
+    "the wrong action": ("  - {id: a, topic: x, action: sub}\n", Request(ADA, "pub", "x"), "action"),
+    "the wrong claim": ("  - {id: a, who: {claims: {team: dev}}, topic: x}\n", Request(ADA, "pub", "x"), "claim"),
+    "a missing claim": ("  - {id: a, who: {claims: {role: dev}}, topic: x}\n", Request(ADA, "pub", "x"), "claim"),
+    "the wrong name": ("  - {id: a, who: bob, topic: x}\n", Request(ADA, "pub", "x"), "who"),
+    "the wrong client": ("  - {id: a, who: {client_id: z}, topic: x}\n", Request(ADA, "pub", "x"), "who"),
+    "too high a QoS": ("  - {id: a, topic: x, qos: 0}\n", Request(ADA, "pub", "x", 2), "limit"),
+    "retained": ("  - {id: a, topic: x, retain: false}\n", Request(ADA, "pub", "x", 0, True), "limit"),
+    "expired": ("  - {id: a, topic: x, expires: 2026-01-01T00:00:00Z}\n", Request(ADA, "pub", "x"), "expiry"),
+    "nothing near": ("  - {id: a, topic: x, who: bob}\n", Request(ADA, "pub", "ada/y"), "new-rule"),
+    "denied": ("  - {id: d, topic: x, effect: deny}\n", Request(ADA, "pub", "x"), "new-rule"),
+}
+
+
+@pytest.mark.parametrize("name", SUGGESTIONS)
+def test_suggest_the_smallest_change(name: str) -> None:
+    rules, request, kind = SUGGESTIONS[name]
+    policy = policy_of(rules)
+    suggestions = suggest(policy, request, now=NOW)
+    assert suggestions[0].kind == kind
+    for suggestion in suggestions:
+        assert permits(compile_policy(suggestion.policy), request, now=NOW)
+        assert suggestion.widened, "allowing what was denied is wider"
+        assert suggestion.title
+
+
+def test_nothing_is_suggested_for_what_is_allowed_or_malformed() -> None:
+    policy = policy_of("  - {id: a, topic: x}\n")
+    assert suggest(policy, Request(ADA, "pub", "x"), now=NOW) == ()
+    assert suggest(policy, Request(ADA, "pub", ""), now=NOW) == ()
+    assert suggest(policy, Request(ADA, "sub", "a#"), now=NOW) == ()
+
+
+def test_the_schema_accepts_what_parses_and_refuses_what_does_not() -> None:
+    schema = json.loads(schema_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for preset in PRESETS:
+        policy = parse(preset.text).policy
+        assert policy is not None
+        validator.validate(json.loads(to_json(policy)))
+    for broken in ({}, {"version": "2"}, {"version": "3", "rules": [{}]}, {"version": "3", "rules": [{"topic": []}]}):
+        assert not validator.is_valid(broken)
+        assert parse(json.dumps(broken)).policy is None or broken == {"version": "2"}
+    assert not validator.is_valid({"version": "3", "rules": [{"topic": "a", "effect": "deny", "qos": 1}]})
+
+
+def test_a_failing_test_says_what_was_wanted() -> None:
+    parsed = parse(
+        'version: "3"\nrules: [{id: a, topic: x}]\ntests:\n'
+        "  - {name: one, as: ada, do: pub, topic: x, expect: allow, rule: a}\n"
+        "  - {name: two, as: {username: ada}, do: pub, topic: y, expect: allow}\n"
+        "  - {name: three, as: ada, do: sub, topic: x, expect: allow, rule: b}\n"
+        "  - {name: four, as: ada, do: pub, topic: y, expect: deny, rule: none}\n"
+    )
+    assert parsed.policy is not None
+    outcomes = run_tests(compile_policy(parsed.policy), org="org_abcdefghijkl", now=NOW)
+    assert [(outcome.name, outcome.passed) for outcome in outcomes] == [
+        ("one", True),
+        ("two", False),
+        ("three", False),
+        ("four", True),
+    ]
+    assert outcomes[1].message == "expected allow, got deny: no rule allows it"
+    assert outcomes[2].message == "expected allow by b, got allow by a: allowed by rule a"
+    assert outcomes[0].expected is Effect.ALLOW
+
+
+def test_the_core_imports_fast_and_without_django() -> None:
+    script = (
+        "import sys, time; t = time.process_time(); import acl.policy; print(time.process_time() - t);"
+        "print([name for name in sys.modules if name.split('.')[0] in ('django', 'yaml', 'rest_framework')])"
+    )
+    runs = []
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        seconds, modules = done.stdout.splitlines()
+        assert modules == "[]"
+        runs.append(float(seconds))
+    assert min(runs) < 0.05
+
+
+HUGE = {
+    "a megabyte and a byte": b"x" * (1024 * 1024 + 1),
+    "brackets": b"[" * 1_000_000,
+    "dashes": b"- " * 500_000,
+    "aliases": b"a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n",
+    "tabs in JSON": b'{\t"version":\t"3"\n}',
+    "quotes": b'"' * 1_000_000,
+    "colons": b": " * 500_000,
+    "nulls": b"\0" * 1000,
+    "surrogates": '{"version": "3", "rules": [{"id": "a", "topic": "\\ud800"}]}',
+    "large numbers": b'{"version": ' + b"9" * 500_000 + b"}",
+    "many keys": b"".join(b"k%d: 1\n" % at for at in range(60_000)),
+    "too many rules": b'version: "3"\nrules:\n' + b"- {topic: a}\n" * 10_001,
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_no_document_hangs_or_raises(name: str) -> None:
+    start = time.process_time()
+    parsed = parse(HUGE[name])
+    assert time.process_time() - start < 20
+    assert all(finding.line >= 1 and finding.column >= 1 for finding in parsed.findings)
+    assert (parsed.policy is None) == (name != "tabs in JSON")
