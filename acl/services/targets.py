@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from django.db import connection
+
 from acl.models import Deployment, Target
 from orgs.models import Organization
 from orgs.tenancy import platform_scope
+
+LOCK_SECONDS = 3
+"""How long a report waits for a deploy that is under way before it is tried again."""
 
 
 def settle(org_id: str, deployment_id: str) -> None:
@@ -19,7 +24,9 @@ def settle(org_id: str, deployment_id: str) -> None:
 
 
 def lock(org_id: str) -> Organization | None:
-    """The organization, locked: deploying locks it too before it touches targets, so neither can wait for the other."""
+    """The organization, locked: deploying locks it too before it touches targets. Waits a few seconds at most."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
     return Organization.objects.select_for_update(no_key=True).filter(pk=org_id).first()
 
 

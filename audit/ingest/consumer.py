@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 
-from django.db import DatabaseError, DataError, connections
+from django.db import DatabaseError, DataError, connection, connections
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -31,6 +32,8 @@ BLOCK_SECONDS = 0.5
 BACKOFF_FIRST = 0.1
 BACKOFF_MAX = 3.0
 """Seconds between attempts while PostgreSQL or Redis is away."""
+REPORTS_AGAIN_SECONDS = 1.0
+"""How long reports of nodes wait after they could not be applied."""
 PAST = timedelta(days=31)
 FUTURE = timedelta(days=2)
 """Days further away get no partition of their own because of an event: a wrong clock must not make hundreds."""
@@ -76,6 +79,8 @@ class Ingest:
         self._nodes = nodes
         self._streams = Streams(redis, name or socket.gethostname(), claim_idle=claim_idle)
         self._gaps = Gaps()
+        self._waiting: dict[str, Entry] = {}
+        self._reports_at = 0.0
         self._days: set[date] = set()
 
     def run(self, stop: threading.Event, alive: Callable[[], None]) -> None:
@@ -100,10 +105,10 @@ class Ingest:
 
     def round(self, *, block: float = BLOCK_SECONDS) -> int:
         """Read once, store, finish; returns how many entries were dealt with."""
-        beats = self._nodes.look(self._redis)
         work = self._streams.next(block=block)
         self._audit(work.audit)
         self._reports(work.reports)
+        beats = self._nodes.look(self._redis)
         self._gaps.judge(beats, drained=lambda: self._streams.idle(keys.AUDIT))
         return len(work.audit) + len(work.reports)
 
@@ -157,36 +162,44 @@ class Ingest:
     # --- reports ----------------------------------------------------------------------------------------------------
 
     def _reports(self, entries: Sequence[Entry]) -> None:
-        if not entries:
+        """Apply reports. While one waits for a lock or for PostgreSQL, audit events go on being stored."""
+        self._waiting.update({entry.id: entry for entry in entries})
+        if not self._waiting or time.monotonic() < self._reports_at:
             return
-        reports: list[BundleReport] = []
+        waiting = list(self._waiting.values())
+        try:
+            aside = self._apply(waiting)
+            store([_note(keys.REPORTS, one) for one in aside])
+        except DatabaseError as error:
+            logger.warning("ingest: reports of nodes wait: %s", _short(error))
+            self._reports_at = time.monotonic() + REPORTS_AGAIN_SECONDS
+            connection.close_if_unusable_or_obsolete()
+            return
+        self._streams.finish(keys.REPORTS, waiting, aside)
+        self._waiting.clear()
+        self.counters.reports += len(waiting) - len(aside)
+        self._note(keys.REPORTS, aside)
+
+    def _apply(self, entries: Sequence[Entry]) -> list[Aside]:
+        """Apply all at once, or one by one when one of them makes no sense; returns those that were put aside."""
+        reports: list[tuple[Entry, BundleReport]] = []
         aside: list[Aside] = []
         for entry in entries:
             try:
-                report = decode(entry.record, BundleReport)
+                reports.append((entry, decode(entry.record, BundleReport)))
             except WireError as error:
                 if entry.there:
                     aside.append(Aside(entry, str(error)))
-                continue
-            reports.append(report)
         try:
-            self._nodes.report(reports)
-        except (DataError, ValueError, OverflowError):
-            aside += self._report_singly(entries)
-        store([_note(keys.REPORTS, one) for one in aside])
-        self._streams.finish(keys.REPORTS, entries, aside)
-        self.counters.reports += len(reports)
-        self._note(keys.REPORTS, aside)
-
-    def _report_singly(self, entries: Sequence[Entry]) -> list[Aside]:
-        aside: list[Aside] = []
-        for entry in entries:
-            try:
-                self._nodes.report([decode(entry.record, BundleReport)])
-            except WireError:
-                continue
-            except (DataError, ValueError, OverflowError) as error:
-                aside.append(Aside(entry, f"it makes no sense: {_short(error)}"))
+            self._nodes.report([report for _, report in reports])
+        except Exception as error:
+            if isinstance(error, DatabaseError) and not isinstance(error, DataError):
+                raise
+            for entry, report in reports:
+                try:
+                    self._nodes.report([report])
+                except (DataError, ValueError, ArithmeticError) as wrong:
+                    aside.append(Aside(entry, f"it makes no sense: {_short(wrong)}"))
         return aside
 
     def _note(self, stream: str, aside: Sequence[Aside]) -> None:
@@ -207,8 +220,8 @@ def _read(entry: Entry) -> _Read:
     for event in batch.events:
         try:
             read.rows.append(row_of(event, node=batch.node, incarnation=batch.incarnation))
-        except WireError as error:
-            read.wrong = str(error)
+        except (WireError, ValueError, TypeError, ArithmeticError) as error:
+            read.wrong = _short(error)
     return read
 
 

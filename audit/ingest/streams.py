@@ -78,7 +78,8 @@ class Streams:
         self._name = name
         self._claim_idle = int(claim_idle * 1_000)
         self._joined = False
-        self._leftovers = True
+        self._leftovers: dict[str, str] = {}
+        """Where to read on in what is in hand; empty when that was done."""
         self._claimed_at = 0.0
 
     def again(self) -> None:
@@ -90,11 +91,14 @@ class Streams:
         if not self._joined:
             self._join()
         if self._leftovers:
-            work = self._read("0", None)
-            self._leftovers = bool(work)
+            work = self._read(self._leftovers, None)
             if work:
+                # Onwards, not from the beginning again: one that has to wait must not keep new ones out.
+                for stream, found in ((keys.AUDIT, work.audit), (keys.REPORTS, work.reports)):
+                    self._leftovers[stream] = found[-1].id if found else self._leftovers[stream]
                 return work
-        return self._claim() or self._read(">", int(block * 1_000) or None)
+            self._leftovers = {}
+        return self._claim() or self._read(dict.fromkeys(STREAMS, ">"), int(block * 1_000) or None)
 
     def finish(self, stream: str, entries: Sequence[Entry], aside: Sequence[Aside] = ()) -> None:
         """Acknowledge and delete what was committed, and keep copies of what was put aside: in one transaction."""
@@ -120,11 +124,12 @@ class Streams:
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
-        self._joined = self._leftovers = True
+        self._joined = True
+        self._leftovers = dict.fromkeys(STREAMS, "0")
 
-    def _read(self, after: str, block: int | None) -> Work:
-        positions: dict[Any, Any] = dict.fromkeys(STREAMS, after)
-        answer = self._redis.xreadgroup(GROUP, self._name, positions, count=READ_MAX, block=block)
+    def _read(self, positions: dict[str, str], block: int | None) -> Work:
+        after: dict[Any, Any] = dict(positions)
+        answer = self._redis.xreadgroup(GROUP, self._name, after, count=READ_MAX, block=block)
         work = Work()
         for stream, found in cast("list[tuple[bytes, list[Any]]]", answer or []):
             (work.audit if stream.decode() == keys.AUDIT else work.reports).extend(_entry(one) for one in found)

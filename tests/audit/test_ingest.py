@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
-from django.db import ProgrammingError, connection, transaction
+from django.db import OperationalError, ProgrammingError, connection, transaction
 from redis import Redis
 
 from audit.ingest.consumer import Ingest
 from audit.ingest.streams import GROUP, dead
+from audit.management.commands.ingest import Nodes
 from audit.models import Event, Journal
 from audit.services import partitions
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import AuditBatch, AuditEvent, encode_batch
 from cloudsignal.wire.codec import encode
+from cloudsignal.wire.report import BundleReport
 from orgs.models import Organization
 from orgs.tenancy import org_scope, platform_scope
 from tests.audit.making import INCARNATION, NODE, event, make_org, now, put
@@ -259,6 +263,88 @@ def test_what_is_put_aside_is_bounded(redis: Redis, ingest: Ingest, org: Organiz
         pass
     assert redis.xlen(dead(keys.AUDIT)) <= 1_200  # type: ignore[operator]
     assert redis.memory_usage(dead(keys.AUDIT), samples=0) < 2_500_000  # type: ignore[operator]
+
+
+# --- what goes wrong beside it ----------------------------------------------------------------------------------------
+
+
+class Broken(Nodes):
+    """Nobody can be told anything."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error: Exception | None = error
+        self.told = 0
+
+    def report(self, reports: Sequence[BundleReport]) -> None:
+        if self.error:
+            raise self.error
+        self.told += len(reports)
+
+
+REPORT = BundleReport("edge-1", "org_aaaaaaaaaaaa", 1, "", "dep_1", "enforcing", "", 1_700_000_000.0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_reports_that_must_wait_do_not_hold_up_events(redis: Redis, org: Organization) -> None:
+    """Somebody holds a lock: the report stays in hand until it can be applied, events are stored meanwhile."""
+    nodes = Broken(OperationalError("canceling statement due to lock timeout"))
+    ingest = Ingest(redis, nodes, name="test")
+    redis.xadd(keys.REPORTS, {keys.FIELD: encode(REPORT)})
+    for number in range(3):
+        put(redis, event(org))
+        ingest.round(block=0)
+        assert len(stored()) == number + 1
+    assert redis.xlen(keys.REPORTS) == 1
+    nodes.error = None
+    ingest._reports_at = 0.0
+    ingest.round(block=0)
+    assert nodes.told == 1
+    assert (redis.xlen(keys.REPORTS), redis.xlen(dead(keys.REPORTS))) == (0, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_report_in_hand_survives_its_consumer(redis: Redis, org: Organization) -> None:
+    redis.xadd(keys.REPORTS, {keys.FIELD: encode(REPORT)})
+    Ingest(redis, Broken(OperationalError("away")), name="test").round(block=0)
+    nodes = Broken(OperationalError("away"))
+    nodes.error = None
+    Ingest(redis, nodes, name="test").round(block=0)
+    assert nodes.told == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_report_in_hand_does_not_keep_new_events_out_after_a_restart(redis: Redis, org: Organization) -> None:
+    away = Broken(OperationalError("away"))
+    redis.xadd(keys.REPORTS, {keys.FIELD: encode(REPORT)})
+    Ingest(redis, away, name="test").round(block=0)
+    put(redis, event(org))
+    again = Ingest(redis, away, name="test", claim_idle=3600)
+    for _ in range(3):
+        again.round(block=0)
+    assert len(stored()) == 1
+
+
+def test_a_mistake_in_our_own_code_is_waited_out(redis: Redis, org: Organization) -> None:
+    """What nobody foresaw stops neither the process nor the events."""
+    ingest = Ingest(redis, Broken(RuntimeError("a bug")), name="test")
+    redis.xadd(keys.REPORTS, {keys.FIELD: encode(REPORT)})
+    put(redis, event(org))
+    rounds = 0
+    stop = threading.Event()
+
+    def alive() -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 3:
+            stop.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audit.ingest.consumer.connections.close_all", lambda: None)  # the test's transaction must live
+        ingest.run(stop, alive)
+    assert rounds == 3
+    assert len(stored()) == 1
+    assert redis.xlen(keys.REPORTS) == 1
 
 
 # --- huge and strange values ----------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from orgs.tenancy import platform_scope
 from tests.audit.making import event, make_org, now, put
 from tests.stack.databases import Databases
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
