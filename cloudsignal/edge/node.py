@@ -82,7 +82,7 @@ class Node:
             close=self.close_asked,
         )
         self.beat = Beat(self)
-        self._wheel: Wheel[tuple[Client, int]] = Wheel(self._look)
+        self._wheel: Wheel[tuple[str, int]] = Wheel(self._look)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- life of the process -------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class Node:
     def opened(self, client: Client) -> None:
         """A TLS handshake is done."""
         self.clients[client.session.id] = client
-        self._wheel.add((client, client.generation), time.time() + CONNECT_WITHIN)
+        self._wheel.add((client.session.id, client.generation), time.time() + CONNECT_WITHIN)
 
     async def sign_in(self, client: Client) -> None:
         """A CONNECT has arrived."""
@@ -148,9 +148,10 @@ class Node:
         """The client has its CONNACK."""
         self.count("connects")
         client.generation += 1
-        again = self._look((client, client.generation))
+        entry = (client.session.id, client.generation)
+        again = self._look(entry)
         if again is not None:
-            self._wheel.add((client, client.generation), again)
+            self._wheel.add(entry, again)
         self.beat.add(client.session)
 
     def broker_lost(self, client: Client) -> None:
@@ -279,11 +280,13 @@ class Node:
                         self.gate.renew(session)
             self._flush()
 
-    def _look(self, item: tuple[Client, int]) -> float | None:
-        client, generation = item
-        session = client.session
-        if session.phase is Phase.CLOSED or generation != client.generation:
+    def _look(self, item: tuple[str, int]) -> float | None:
+        """``item`` names a session; holding the client itself would keep a closed one in memory until its turn."""
+        session_id, generation = item
+        client = self.clients.get(session_id)
+        if client is None or generation != client.generation or client.session.phase is Phase.CLOSED:
             return None
+        session = client.session
         now = time.time()
         if session.phase is not Phase.LIVE:
             return self._look_early(client, now)
