@@ -128,9 +128,8 @@ class Downlink:
             return
         mounted_length = len(message.topic)
         message.topic = topic
-        self._unmount_response(message)
-        simple = not message.properties.items
-        if not simple or mounted_length > 65_535:
+        if message.properties.items:
+            self._unmount_response(message)
             packet = encode_publish(message, session.version)
         else:
             tail = body + 2 + mounted_length

@@ -37,7 +37,18 @@ PING = bytes([Kind.PINGREQ, 0])
 class Client(asyncio.BufferedProtocol):
     """The client's side."""
 
-    __slots__ = ("_blocked", "_closing", "_ip", "_task", "broker", "generation", "node", "session", "transport")
+    __slots__ = (
+        "_blocked",
+        "_closing",
+        "_ip",
+        "_linger",
+        "_task",
+        "broker",
+        "generation",
+        "node",
+        "session",
+        "transport",
+    )
 
     transport: asyncio.Transport
     session: Session
@@ -48,6 +59,7 @@ class Client(asyncio.BufferedProtocol):
         self._closing = False
         self._blocked = False
         self._task: asyncio.Task[None] | None = None
+        self._linger: asyncio.TimerHandle | None = None
         self._ip = origin.ip
         self.generation = 0
         self.session = Session(origin, node.journal, node=node.name, upstream_password=node.upstream.password)
@@ -101,6 +113,8 @@ class Client(asyncio.BufferedProtocol):
             self._task.cancel()
         if self.broker is not None:
             self.broker.close()
+        if self._linger is not None:
+            self._linger.cancel()
         self.node.closed(self, self._ip)
 
     # --- our side ------------------------------------------------------------------------------------------------
@@ -163,7 +177,7 @@ class Client(asyncio.BufferedProtocol):
         if not self.transport.is_closing():
             self.farewell()
             self.transport.close()
-            asyncio.get_running_loop().call_later(LINGER, self.abort)
+            self._linger = asyncio.get_running_loop().call_later(LINGER, self.abort)
 
     def farewell(self) -> None:
         """What a transport says before it closes; plain TLS says nothing of its own."""

@@ -7,6 +7,7 @@ import logging
 import resource
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
@@ -157,6 +158,8 @@ class Listener:
             counted = False
         except ProxyError as error:
             self._node.tls_failed(origin, str(error))
+        except _NothingSaidError:
+            pass
         except (OSError, ssl.SSLError, TimeoutError) as error:
             self._node.tls_failed(origin, handshake_reason(error))
         finally:
@@ -166,6 +169,8 @@ class Listener:
     async def _hand_over(self, connection: socket.socket, origin: Origin) -> None:
         """Shake hands; from then on the client is on its own."""
         context = self._certificates.default if self._certificates is not None else None
+        # The loop closes the socket of a handshake that failed before it can be asked what came in on it.
+        twin = connection.dup()
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self._make(self._node, origin),
@@ -174,9 +179,13 @@ class Listener:
                 ssl_handshake_timeout=HANDSHAKE if context else None,
                 ssl_shutdown_timeout=LINGER if context else None,
             )
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, ConnectionError) and _received(twin) == 0:
+                raise _NothingSaidError from error
             raise
+        finally:
+            twin.close()
 
     async def _read_proxy(self, connection: socket.socket) -> proxy.Proxied | None:
         """The PROXY header, to the byte: what follows belongs to MQTT."""
@@ -191,6 +200,20 @@ class Listener:
         if found is None:
             connection.close()
         return found
+
+
+class _NothingSaidError(Exception):
+    """A connection that was opened and closed: a health check or a port scan, no handshake that failed."""
+
+
+def _received(connection: socket.socket) -> int:
+    """Bytes that came in on a connection, by ``TCP_INFO``; -1 where the kernel does not tell."""
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+    except OSError:
+        return -1
+    count = int.from_bytes(info[128:136], sys.byteorder) if len(info) >= 136 else -1
+    return 0 if count == 1 else count  # the end of the stream itself counts as one
 
 
 async def _exactly(loop: asyncio.AbstractEventLoop, connection: socket.socket, count: int) -> bytes:

@@ -27,6 +27,9 @@ TIMEOUT = 2.0
 BACKOFF = 0.25
 """Seconds after a failed connect during which commands fail at once."""
 
+LAZY = 0.02
+"""Seconds a command whose reply nobody needs may wait for company."""
+
 WAITING_MAX = 100_000
 """Commands without a reply; beyond it Redis counts as away."""
 
@@ -149,18 +152,22 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._progress = 0.0
+        self._urgent = False
         self.waiting: deque[asyncio.Future[Any] | None] = deque()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def push(self, packed: bytes, future: asyncio.Future[Any] | None) -> None:
-        """Queue a command; it leaves at the end of this turn of the loop."""
+        """Queue a command; one that is waited for leaves at the end of this turn of the loop, with all before it."""
         if self._transport is None or self._transport.is_closing() or len(self.waiting) >= WAITING_MAX:
             _fail(future, "redis is away")
             return
-        if not self._outgoing:
+        if future is not None and not self._urgent:
+            self._urgent = True
             asyncio.get_running_loop().call_soon(self._flush)
+        elif not self._outgoing:
+            asyncio.get_running_loop().call_later(LAZY, self._flush)
         if not self.waiting:
             self._progress = time.monotonic()
             if self._watch is None:
@@ -196,7 +203,8 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _flush(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        self._urgent = False
+        if self._outgoing and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(self._outgoing))
         self._outgoing.clear()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
+import time
 
 from cloudsignal.config import Upstream
 from cloudsignal.edge.link import Broker, Client
@@ -29,7 +30,7 @@ class Dialer:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._under_way = 0
         self._tls: ssl.SSLContext | None = None if upstream.path else upstream_context(upstream)
         self.waited = 0
         """How often a full backlog was met."""
@@ -42,19 +43,36 @@ class Dialer:
     async def dial(self, client: Client) -> None:
         """Connect ``client.broker``. Raises :class:`BrokerUnreachableError`."""
         try:
-            async with asyncio.timeout(PATIENCE), self._gate:
-                while not client.session.ended:
-                    try:
-                        await self._connect(client)
-                    except OSError as error:
-                        if error.errno != errno.EAGAIN:
-                            raise
-                        self.waited += 1
-                        await asyncio.sleep(RETRY)
-                    else:
-                        return
+            if self._under_way >= AT_ONCE:
+                await self._turn()
+            self._under_way += 1
+            try:
+                await self._try(client)
+            finally:
+                self._under_way -= 1
         except (OSError, TimeoutError) as error:
             raise BrokerUnreachableError(type(error).__name__) from error
+
+    async def _turn(self) -> None:
+        """Wait until fewer connects are under way."""
+        end = time.monotonic() + PATIENCE
+        while self._under_way >= AT_ONCE:
+            if time.monotonic() > end:
+                raise TimeoutError
+            await asyncio.sleep(RETRY)
+
+    async def _try(self, client: Client) -> None:
+        end = time.monotonic() + PATIENCE
+        while not client.session.ended:
+            try:
+                await self._connect(client)
+            except OSError as error:
+                if error.errno != errno.EAGAIN or time.monotonic() > end:
+                    raise
+                self.waited += 1
+                await asyncio.sleep(RETRY)
+            else:
+                return
 
     async def _connect(self, client: Client) -> None:
         loop = asyncio.get_running_loop()
@@ -62,11 +80,12 @@ class Dialer:
         if self._tls is None:
             await loop.create_unix_connection(lambda: broker, self._upstream.path)
         else:
-            await loop.create_connection(
-                lambda: broker,
-                self._upstream.host,
-                self._upstream.port,
-                ssl=self._tls,
-                server_hostname=self._upstream.host,
-            )
+            async with asyncio.timeout(PATIENCE):
+                await loop.create_connection(
+                    lambda: broker,
+                    self._upstream.host,
+                    self._upstream.port,
+                    ssl=self._tls,
+                    server_hostname=self._upstream.host,
+                )
         client.broker = broker

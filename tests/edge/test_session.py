@@ -1,0 +1,300 @@
+"""The session machine without sockets: bytes in, bytes out, events."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from acl.policy import compile_policy, parse
+from audit.kinds import AuthReason, CloseCause
+from cloudsignal.edge import codec
+from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Publish, Subscribe, Subscription, Will
+from cloudsignal.edge.mount import MAX_TOPIC_BYTES, Mount, MountError, upstream_client_id
+from cloudsignal.edge.organization import Force, Organization
+from cloudsignal.edge.session import Grant, Phase, Session
+from cloudsignal.edge.trail import ListTrail, Origin
+from cloudsignal.wire.bundle import Quotas
+
+ORG = "org_aaaaaaaaaaaa"
+ALL = "version: '3'\nrules: [{id: all, topic: '#'}, {id: app, topic: '$app/#'}]"
+BOTH = pytest.mark.parametrize("version", [4, 5])
+
+
+def force(policy: str, **options: object) -> Force:
+    parsed = parse(policy)
+    assert parsed.policy is not None
+    values: dict[str, object] = {"quotas": Quotas(), "suspended": False, "issued_at": 0.0, **options}
+    return Force(1, "sha256:0", compile_policy(parsed.policy), **values)  # type: ignore[arg-type]
+
+
+@dataclass
+class Bench:
+    """A session with its two ends in the test's hands."""
+
+    version: int = 5
+    policy: str = ALL
+    connect: dict[str, object] = field(default_factory=dict)
+    quotas: Quotas = field(default_factory=Quotas)
+
+    def __post_init__(self) -> None:
+        self.trail = ListTrail()
+        self.org = Organization(ORG, Mount.of(ORG), force(self.policy, quotas=self.quotas))
+        self.session = Session(Origin("127.0.0.1", 1, "mqtts"), self.trail)
+        self.session.client_received(codec.encode_connect(Connect(self.version, "c1", **self.connect)))  # type: ignore[arg-type]
+        assert self.session.phase is Phase.SIGNING_IN
+        self.session.welcome(Grant(self.org, "dev", "c1", "tok", 0, {}))
+        self.sent_upstream = self.broker()
+        if self.session.phase is Phase.CONNECTING:
+            self.session.broker_received(codec.connack(self.version, 0))
+            self.answer = self.client()
+
+    def client(self) -> bytes:
+        """What the client would receive now."""
+        data = b"".join(self.session.to_client)
+        self.session.to_client.clear()
+        return data
+
+    def broker(self) -> bytes:
+        """What the broker would receive now."""
+        data = b"".join(self.session.to_broker)
+        self.session.to_broker.clear()
+        return data
+
+    def publish(self, topic: str, **options: object) -> tuple[bytes, bytes]:
+        """Send a PUBLISH; returns what goes to the client and to the broker."""
+        message = Publish(topic.encode(), b"payload", **options)  # type: ignore[arg-type]
+        self.session.client_received(codec.encode_publish(message, self.version))
+        return self.client(), self.broker()
+
+    def deliver(self, topic: bytes, **options: object) -> tuple[bytes, bytes]:
+        """The broker sends a PUBLISH."""
+        message = Publish(topic, b"payload", **options)  # type: ignore[arg-type]
+        self.session.broker_received(codec.encode_publish(message, self.version))
+        return self.client(), self.broker()
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.trail.events]
+
+
+def unpack(data: bytes, version: int = 5) -> Publish:
+    """Decode one PUBLISH."""
+    start = 2 if data[1] < 128 else 3
+    return codec.decode_publish(data[0], data[start:], version, where="DELIVERY")
+
+
+@BOTH
+def test_connect_goes_upstream_as_the_organization_with_everything_mounted(version: int) -> None:
+    will = Will(b"w/t", b"bye", 1, True, Properties([(Property.RESPONSE_TOPIC, b"r")] if version == 5 else []))
+    bench = Bench(version, connect={"will": will, "username": "dev@x", "password": b"s", "keep_alive": 30})
+    sent = codec.decode_connect(0x10, bench.sent_upstream[2 if bench.sent_upstream[1] < 128 else 3 :])
+    assert (sent.username, sent.password, sent.client_id) == (ORG, None, f"{ORG}:c1")
+    assert sent.will is not None
+    assert (sent.will.topic, sent.will.qos, sent.will.retain) == (f"{ORG}/t/w/t".encode(), 1, True)
+    if version == 5:
+        assert sent.will.properties.string(Property.RESPONSE_TOPIC) == f"{ORG}/t/r".encode()
+    assert bench.kinds() == ["connect"]
+
+
+@BOTH
+def test_publish_and_delivery_are_mounted_both_ways_for_every_size_and_topic(version: int) -> None:
+    bench = Bench(version)
+    for topic, mounted in (("a/b", f"{ORG}/t/a/b"), ("$app/x", f"{ORG}/s/app/x"), ("ü", f"{ORG}/t/ü")):
+        for size in (0, 1, 90, 100, 127, 128, 200, 16_300, 16_400):
+            for qos in (0, 1, 2):
+                message = Publish(topic.encode(), b"p" * size, qos, packet_id=7 if qos else 0)
+                raw = codec.encode_publish(message, version)
+                expected = codec.encode_publish(
+                    Publish(mounted.encode(), b"p" * size, qos, packet_id=message.packet_id), version
+                )
+                for _ in range(2):  # the second one takes the hot path
+                    bench.session.client_received(raw)
+                    assert bench.broker() == expected
+                    bench.session.broker_received(expected)
+                    assert bench.client() == raw
+
+
+@BOTH
+@pytest.mark.parametrize("step", [1, 3, 10])
+def test_a_stream_cut_anywhere_gives_the_same_packets(version: int, step: int) -> None:
+    whole, pieces = Bench(version), Bench(version)
+    stream = (
+        b"".join(
+            codec.encode_publish(Publish(b"t/%d" % (n % 3), b"x" * n, n % 3, packet_id=n + 1 if n % 3 else 0), version)
+            for n in range(150)
+        )
+        + b"\xc0\0"
+    )
+    whole.session.client_received(stream)
+    for position in range(0, len(stream), step):
+        pieces.session.client_received(stream[position : position + step])
+    assert pieces.broker() == whole.broker()
+    assert pieces.session.messages_in == whole.session.messages_in == 150
+
+
+def test_aliases_end_at_the_edge() -> None:
+    bench = Bench()
+    alias = Properties([(Property.TOPIC_ALIAS, 3), (Property.USER_PROPERTY, (b"k", b"v"))])
+    _, first = bench.publish("a/b", properties=alias)
+    _, second = bench.publish("", properties=alias)
+    assert first == second
+    sent = unpack(first)
+    assert sent.topic == f"{ORG}/t/a/b".encode()
+    assert sent.properties.items == [(Property.USER_PROPERTY, (b"k", b"v"))]
+    bench.publish("", properties=Properties([(Property.TOPIC_ALIAS, 4)]))
+    assert bench.session.phase is Phase.CLOSED
+
+
+def test_an_alias_is_judged_by_the_topic_it_stands_for() -> None:
+    bench = Bench(policy="version: '3'\nrules: [{id: ok, topic: 'ok'}]")
+    alias = Properties([(Property.TOPIC_ALIAS, 1)])
+    assert bench.publish("no", qos=1, packet_id=1, properties=alias) == (b"\x40\x03\0\1\x87", b"")
+    assert bench.publish("", qos=1, packet_id=2, properties=alias) == (b"\x40\x03\0\2\x87", b"")
+    assert bench.publish("ok", qos=1, packet_id=3, properties=alias)[1]
+
+
+def test_response_topics_are_mounted_both_ways_and_foreign_ones_dropped() -> None:
+    bench = Bench()
+    _, up = bench.publish("a", properties=Properties([(Property.RESPONSE_TOPIC, b"$re/x")]))
+    assert unpack(up).properties.string(Property.RESPONSE_TOPIC) == f"{ORG}/s/re/x".encode()
+    own = Properties([(Property.RESPONSE_TOPIC, f"{ORG}/t/re".encode()), (Property.SUBSCRIPTION_ID, 9)])
+    down, _ = bench.deliver(f"{ORG}/t/a".encode(), properties=own)
+    assert unpack(down).properties.items == [(Property.RESPONSE_TOPIC, b"re"), (Property.SUBSCRIPTION_ID, 9)]
+    foreign = Properties([(Property.RESPONSE_TOPIC, b"org_bbbbbbbbbbbb/t/re")])
+    down, _ = bench.deliver(f"{ORG}/t/a".encode(), properties=foreign)
+    assert unpack(down).properties.items == []
+
+
+@BOTH
+def test_a_delivery_outside_the_mount_closes_and_is_critical(version: int) -> None:
+    bench = Bench(version)
+    down, _ = bench.deliver(b"org_bbbbbbbbbbbb/t/x")
+    assert b"org_b" not in down
+    assert bench.session.ended
+    assert "critical" in bench.kinds()
+
+
+def test_a_denied_publish_of_3_1_1_goes_through_its_whole_handshake_with_the_edge() -> None:
+    bench = Bench(4, policy="version: '3'\nrules: []")
+    assert bench.publish("x") == (b"", b"")
+    assert bench.publish("x", qos=1, packet_id=1) == (b"\x40\2\0\1", b"")
+    assert bench.publish("x", qos=2, packet_id=2) == (b"\x50\2\0\2", b"")
+    bench.session.client_received(b"\x62\2\0\2")
+    assert (bench.client(), bench.broker()) == (b"\x70\2\0\2", b"")
+    bench.session.client_received(b"\x62\2\0\2")
+    assert (bench.client(), bench.broker()) == (b"", b"\x62\2\0\2")
+    (event,) = [event for event in bench.trail.events if event.kind == "acl_denied"]
+    assert event.count == 3
+
+
+def test_a_denied_delivery_is_acknowledged_for_the_client() -> None:
+    bench = Bench(policy="version: '3'\nrules: [{id: ok, topic: 'ok'}]")
+    topic = f"{ORG}/t/no".encode()
+    assert bench.deliver(topic) == (b"", b"")
+    assert bench.deliver(topic, qos=1, packet_id=5) == (b"", b"\x40\2\0\5")
+    assert bench.deliver(topic, qos=2, packet_id=6) == (b"", b"\x50\2\0\6")
+    bench.session.broker_received(b"\x62\2\0\6")
+    assert (bench.client(), bench.broker()) == (b"", b"\x70\2\0\6")
+
+
+def test_a_message_above_the_clients_maximum_is_discarded_as_if_sent() -> None:
+    bench = Bench(connect={"properties": Properties([(Property.MAXIMUM_PACKET_SIZE, 30)])})
+    for packet_id, size in ((1, 22), (2, 23)):
+        # 2 fixed header, 3 topic, 2 packet id, 1 properties: 22 bytes of payload make 30.
+        message = Publish(f"{ORG}/t/a".encode(), b"x" * size, 1, packet_id=packet_id)
+        bench.session.broker_received(codec.encode_publish(message, 5))
+    assert len(bench.client()) == 30
+    assert bench.broker() == b"\x40\2\0\2"
+
+
+@BOTH
+def test_subscribe_answers_stand_in_the_order_of_the_filters(version: int) -> None:
+    bench = Bench(version, policy="version: '3'\nrules: [{id: a, topic: 'a/#', qos: 1}, {id: b, topic: 'b'}]")
+    message = Subscribe(9, [Subscription(f, 2) for f in (b"a/#", b"no", b"b", b"$share/g/a/x")])
+    bench.session.client_received(codec.encode_subscribe(message, version))
+    upstream = codec.decode_subscribe(0x82, bench.broker()[2:], version)
+    assert [(e.topic_filter.decode(), e.qos) for e in upstream.entries] == [
+        (f"{ORG}/t/a/#", 1),
+        (f"{ORG}/t/b", 2),
+        (f"$share/g/{ORG}/t/a/x", 1),
+    ]
+    bench.session.broker_received(codec.suback(9, [1, 2, 1], version))
+    refusal = 0x87 if version == 5 else 0x80
+    assert bench.client() == codec.suback(9, [1, refusal, 2, 1], version)
+    assert bench.kinds() == ["connect", "acl_denied", "subscribe", "subscribe", "subscribe"]
+
+
+def test_a_new_policy_is_believed_from_the_next_byte_on() -> None:
+    bench = Bench()
+    assert bench.publish("a", qos=1, packet_id=1)[1]
+    bench.org.force = force("version: '3'\nrules: []")
+    assert bench.publish("a", qos=1, packet_id=1) == (b"\x40\x03\0\1\x87", b"")
+    assert bench.deliver(f"{ORG}/t/a".encode()) == (b"", b"")
+
+
+def test_what_was_learned_is_forgotten_when_a_rule_expires() -> None:
+    at = time.time() + 50
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+    bench = Bench(policy=f"version: '3'\nrules: [{{id: brief, topic: '#', effect: deny, expires: {stamp}}}]")
+    bench.publish("a", qos=1, packet_id=1)
+    assert bench.session.judge.until == int(at)
+
+
+@BOTH
+def test_the_messages_of_a_minute_are_counted_per_organization(version: int) -> None:
+    bench = Bench(version, quotas=Quotas(messages_per_minute=3))
+    results = [bench.publish("a", qos=1, packet_id=n + 1)[1] != b"" for n in range(5)]
+    assert results == [True, True, True, False, False]
+    (event,) = [event for event in bench.trail.events if event.kind == "limit_reached"]
+    assert (event.reason, event.count) == ("messages_per_minute", 2)
+
+
+@BOTH
+@pytest.mark.parametrize("cause", list(CloseCause))
+def test_every_cause_of_an_end_has_an_answer_and_one_event(version: int, cause: CloseCause) -> None:
+    bench = Bench(version)
+    bench.session.end(cause)
+    bench.session.client_lost()
+    assert bench.session.ended
+    assert bench.kinds() == ["connect", "session_closed"]
+    answer = bench.client()
+    assert (answer[0] == Kind.DISCONNECT and answer[2] >= 0x80) if version == 5 else answer == b""
+    says_goodbye = cause in {CloseCause.REVOKED, CloseCause.ORG_SUSPENDED, CloseCause.WILL_DENIED}
+    assert (bench.broker() != b"") == says_goodbye
+
+
+@BOTH
+@pytest.mark.parametrize("reason", list(AuthReason))
+def test_every_refusal_has_an_answer_and_one_event(version: int, reason: AuthReason) -> None:
+    trail = ListTrail()
+    session = Session(Origin("::1", 1, "wss"), trail)
+    session.client_received(codec.encode_connect(Connect(version, "c")))
+    session.refuse(reason)
+    assert [event.reason for event in trail.events] == [reason.value]
+    data = b"".join(session.to_client)
+    assert data[0] == Kind.CONNACK
+    assert data[3] >= 0x80 if version == 5 else 1 <= data[3] <= 5
+
+
+def test_topics_that_get_too_long_by_mounting_are_refused() -> None:
+    mount = Mount.of(ORG)
+    room = MAX_TOPIC_BYTES - len(mount.plain)
+    assert len(mount.topic(b"a" * room)) == MAX_TOPIC_BYTES
+    with pytest.raises(MountError):
+        mount.topic(b"a" * (room + 1))
+    with pytest.raises(MountError):
+        mount.filter(b"$share/g/" + b"a" * room)
+
+
+@pytest.mark.parametrize("topic", [b"a", b"a/b", b"/", b"/a", b"$x", b"$SYS/a", b"a/$b", b"$", "ü/日".encode()])
+def test_the_mount_is_reversible(topic: bytes) -> None:
+    mount = Mount.of(ORG)
+    assert mount.client_topic(mount.topic(topic)) == topic
+
+
+def test_no_two_client_ids_meet_at_the_broker() -> None:
+    ids = ["a", "a+b", "a%2Bb", "a%b", "a#", "a%23", '"', "%22", "\\", "a:b", "org_bbbbbbbbbbbb:a"]
+    mapped = {upstream_client_id(ORG, client_id) for client_id in ids}
+    assert len(mapped) == len(ids)
+    assert all(name.startswith(f"{ORG}:") and "+" not in name and "#" not in name for name in mapped)
