@@ -111,13 +111,16 @@ class Player:
         )
         self.client.tls_set_context(context)
         self.client.on_connect = self._on_connect
+        self.client.on_disconnect = self._on_disconnect
+        self.online = False
+        """Of our own: paho takes a client that the server has sent a DISCONNECT for connected (MQTT 5 s3.14)."""
         self.running = False
 
     def act(self, action: Publish | Subscribe | None) -> float:
         """Do one thing; returns after how many seconds to do it again."""
         if action is None:
             return self._look_after()
-        if self.client.is_connected():
+        if self.online:
             self.count += 1
             if isinstance(action, Publish):
                 text = f"{self.device.username} {self.count}"
@@ -135,7 +138,7 @@ class Player:
     def _look_after(self) -> float:
         """Connect when there is no connection, refresh the credential when it is time."""
         try:
-            if self.client.is_connected():
+            if self.online:
                 self.office.refresh_if_due(self.device)
                 self.retry = RETRY_FIRST
                 return 5.0
@@ -167,12 +170,18 @@ class Player:
     ) -> None:
         """Subscribe anew: no session is kept between connections."""
         self.refused = reason.is_failure
+        self.online = not reason.is_failure
         if reason.is_failure:
             logger.warning("%s was refused: %s", self.device.username, reason)
             return
         for action in self.device.actions:
             if isinstance(action, Subscribe) and action.every is None:
                 client.subscribe(action.topic, action.qos)
+
+    def _on_disconnect(
+        self, client: mqtt.Client, userdata: object, flags: object, reason: ReasonCode, properties: object
+    ) -> None:
+        self.online = False
 
 
 if __name__ == "__main__":
