@@ -19,7 +19,8 @@ CODE = "reauthentication_required"
 def is_recent(request: HttpRequest) -> bool:
     """Whether the person behind the session has signed in, or confirmed it is them, within :data:`RECENT_SECONDS`."""
     now = time.time()
-    return any(0 <= now - float(record.get("at", 0)) < RECENT_SECONDS for record in get_authentication_records(request))
+    records = get_authentication_records(request, request.user)
+    return any(0 <= now - float(record.get("at", 0)) < RECENT_SECONDS for record in records)
 
 
 def require_recent(request: HttpRequest) -> None:

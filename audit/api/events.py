@@ -28,6 +28,9 @@ TEXTS = {
     "topic_prefix": "Beginning of the topic.",
     "reason": "A reason code.",
     "ip": "Where it came from.",
+    "session": "Id of an MQTT session.",
+    "action": "publish, subscribe, receive or will.",
+    "rule": "Id of the deciding rule, or none.",
 }
 FILTERS = [
     *(OpenApiParameter(name, str, description=text) for name, text in TEXTS.items()),
@@ -71,7 +74,15 @@ class Events(OrgEndpoint):
         """Search the audit, newest first."""
         asked = request.query_params
         query = AuditQuery(
-            **{name: asked.get(name, "") for name in TEXTS},
+            kind=asked.get("kind", ""),
+            client_id=asked.get("client_id", ""),
+            username=asked.get("username", ""),
+            topic_prefix=asked.get("topic_prefix", ""),
+            reason=asked.get("reason", ""),
+            ip=asked.get("ip", ""),
+            session=asked.get("session", ""),
+            action=asked.get("action", ""),
+            rule=asked.get("rule", ""),
             since=_time(request, "since"),
             until=_time(request, "until"),
             cursor=asked.get("cursor", ""),

@@ -238,7 +238,7 @@ class BulkCredentials(OrgEndpoint):
             raise Invalid("empty_csv", "Send a CSV file as the body.", field="file")
         entries = read_roster(text)
         issued = [each.issued for each in minting.mint(self.access, entries)]
-        return Response({"count": len(issued), "issued": IssuedSerializer(issued, many=True).data}, status=201)
+        return Response({"count": len(issued), "issued": [IssuedSerializer(each).data for each in issued]}, status=201)
 
 
 class RevokeCredentials(OrgEndpoint):

@@ -66,7 +66,7 @@ class CheckSerializer(serializers.Serializer[Any]):
     detail = serializers.CharField()
 
 
-class VerdictSerializer(serializers.Serializer[Any]):
+class TrialSerializer(serializers.Serializer[Any]):
     """Whether the token would be exchanged, and why not."""
 
     accepted = serializers.BooleanField()
@@ -91,7 +91,7 @@ class Providers(OrgEndpoint):
         responses={201: ProviderSerializer},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Add a provider. Algorithms are pinned; without a JWKS URL the kind's own or the issuer's discovery is used."""
+        """Add a provider. Algorithms are pinned; without a JWKS URL the kind's own or discovery is used."""
         made = providers.add_provider(self.access, providers.Wanted(**valid(WantedSerializer, request)))
         return Response(ProviderSerializer(made).data, status=201)
 
@@ -135,9 +135,9 @@ class TryToken(OrgEndpoint):
 
     @extend_schema(
         operation_id="try_token", tags=TAGS, parameters=[ORGANIZATION], request=TrySerializer,
-        responses={200: VerdictSerializer},
+        responses={200: TrialSerializer},
     )  # fmt: skip
     def post(self, request: Request, provider_id: str) -> Response:
         """Examine a token check by check, and issue nothing."""
         verdict = providers.try_token(self.access, provider_id, valid(TrySerializer, request)["token"])
-        return Response(VerdictSerializer({"accepted": verdict.failed is None, "checks": verdict.checks}).data)
+        return Response(TrialSerializer({"accepted": verdict.failed is None, "checks": verdict.checks}).data)

@@ -52,9 +52,12 @@ def change_member(
 def remove_member(access: Access, member_id: int) -> None:
     """Take a person out of the organization; anybody may leave by themselves. The last owner stays."""
     with org_scope(access.org_id):
-        membership = _locked(access, member_id)
-        if access.user is None or membership.user_id != access.user.pk:
+        own = Membership.objects.filter(org=access.org, pk=member_id, user=access.user) if access.user else None
+        leaving = own is not None and own.exists()
+        if not leaving:
             access.require(Permission.MEMBERS_MANAGE)
+        membership = _locked(access, member_id)
+        if not leaving:
             _may_touch(access, membership, None)
         _another_owner(membership)
         record(access, kinds.MEMBER_REMOVED, target=_target(membership), before=_facts(membership))

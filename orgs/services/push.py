@@ -72,7 +72,11 @@ def _states(identities: Sequence[MqttIdentity]) -> list[State]:
     under, and the next push says so.
     """
     kept = Q(expires_at=None) | Q(expires_at__gt=timezone.now() - KEPT_AFTER_EXPIRY)
-    found = Credential.objects.filter(kept, identity_id__in=[identity.pk for identity in identities])
+    found = Credential.objects.filter(
+        kept,
+        org__in={identity.org_id for identity in identities},
+        identity__in=[identity.pk for identity in identities],
+    )
     secrets: dict[int, list[Credential]] = {}
     # Usable ones come first, so that the bound cuts away nothing that still signs in.
     for row in found.order_by(F("revoked_at").desc(nulls_first=True), F("expires_at").desc(nulls_first=True)):

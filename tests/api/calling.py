@@ -7,6 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from allauth.account.authentication import AUTHENTICATION_METHODS_SESSION_KEY
+from allauth.account.internal.flows.login import record_authentication
+from django.http import HttpRequest
 from django.test import Client
 
 from orgs.access import Access
@@ -46,9 +49,12 @@ class Caller:
 
     def confirm(self, *, at: float | None = None) -> None:
         """Show the password again, as step-up asks for; ``at`` is when (seconds since the epoch), now by default."""
-        session = self.client.session
-        session["account_authentication_methods"] = [{"method": "password", "at": at or time.time()}]
-        session.save()
+        request = HttpRequest()
+        request.session = self.client.session
+        record_authentication(request, self.user, "password")
+        for record in request.session[AUTHENTICATION_METHODS_SESSION_KEY]:
+            record["at"] = at or time.time()
+        request.session.save()
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Send a request; keyword arguments are headers, with ``_`` for ``-``."""

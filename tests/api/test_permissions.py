@@ -1,0 +1,199 @@
+"""Who may what: every operation, for every role of every organization, for keys, operators, strangers and nobody.
+
+The crawler asks with the victim's ids and with mixed ones. Nothing of the victim may appear, nothing of it may change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import pytest
+from django.urls import URLPattern, get_resolver
+
+from acl.models import Deployment
+from audit.access import AuditQuery, cursor_of, search
+from cloudsignal.redis import client as redis_client
+from cloudsignal.wire import keys
+from cloudsignal.wire.codec import encode
+from cloudsignal.wire.report import LiveSession
+from orgs.models import ApiKey, Membership
+from orgs.permissions import PERMISSIONS, Permission, Role
+from orgs.services.api_keys import SECRET
+from orgs.services.credentials import issue_credential
+from orgs.services.invitations import invite
+from orgs.services.providers import Wanted, add_provider
+from orgs.tenancy import org_scope
+from tests.api.calling import Answer, Caller, World
+from tests.api.operations import OPERATIONS, Operation
+from tests.stack.databases import Databases
+from tests.world import member
+
+MARKER = "zebra-crossing"
+"""Stands in everything of the victim's that could be read."""
+
+
+def routes() -> set[tuple[str, str]]:
+    """Every (method, path) under /v2/ that the application serves."""
+    found = set()
+    for pattern, prefix in _walk(get_resolver().url_patterns, ""):
+        path = "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", prefix + str(pattern.pattern))
+        view = getattr(pattern.callback, "view_class", None)
+        if path.startswith("/v2/") and view is not None:
+            found |= {(method, path) for method in view.needs}
+    return found
+
+
+def _walk(patterns: Any, prefix: str) -> Any:
+    for pattern in patterns:
+        if isinstance(pattern, URLPattern):
+            yield pattern, prefix
+        else:
+            yield from _walk(pattern.url_patterns, prefix + str(pattern.pattern))
+
+
+def test_every_operation_is_in_the_table_with_its_gate() -> None:
+    assert {(operation.method, operation.path) for operation in OPERATIONS} == routes()
+
+
+def test_views_ask_for_what_the_table_says() -> None:
+    table = {(operation.method, operation.path): operation.gate for operation in OPERATIONS}
+    for pattern, prefix in _walk(get_resolver().url_patterns, ""):
+        path = "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", prefix + str(pattern.pattern))
+        view = getattr(pattern.callback, "view_class", None)
+        if path.startswith("/v2/") and view is not None and view.scope == "org":
+            for method, permission in view.needs.items():
+                # Anybody may leave, so the service decides who else may remove a member.
+                leaving = (method, path) == ("DELETE", "/v2/members/{member_id}")
+                assert leaving or table[method, path] is permission, (method, path)
+
+
+def fill(world: World, marker: str = MARKER) -> dict[str, str]:
+    """Give an organization one of everything; returns the ids by the names that paths use."""
+    owner = world.owner
+    with_marker = member(owner.org, Role.VIEWER)
+    issued = issue_credential(owner, username=f"{marker}-device", claims={"name": marker})
+    invitation = invite(owner, email=f"{marker}@example.com", role="viewer")
+    provider = add_provider(owner, Wanted(marker, "oidc", "https://id.example.com", marker))
+    world.key()
+    session = LiveSession(
+        session=f"s-{world.id}", org=world.id, username=marker, client_id=marker, node="n1", ip="", port=0,
+        transport="mqtts", mqtt_version="5", tls_version="", tls_cipher="", token_id="", connected_at=0.0, expires_at=0,
+    )  # fmt: skip
+    redis_client().hset(keys.sessions("n1"), session.session, encode(session))
+    with org_scope(world.id):
+        key = ApiKey.objects.filter(org=owner.org).first()
+        deployment = Deployment.objects.get(org=owner.org)
+        membership = Membership.objects.get(org=owner.org, user=with_marker.user)
+    assert key is not None
+    event = search(owner, AuditQuery()).events[0]
+    return {
+        "organization_id": world.id, "token_id": issued.token_id, "username": issued.local, "name": "name",
+        "member_id": str(membership.pk), "invitation_id": invitation.pk, "key_id": str(key.pk),
+        "provider_id": provider.pk, "session": session.session, "number": "1", "deployment_id": deployment.pk,
+        "cursor": cursor_of(event),
+    }  # fmt: skip
+
+
+def call(caller: Caller, operation: Operation, ids: dict[str, str], org_id: str) -> Answer:
+    """Ask, with the ids filled in."""
+    path = operation.path.format(**ids)
+    body: Any = operation.body
+    if isinstance(body, str):
+        headers, body = {"content_type": "text/csv"}, body.encode()
+    else:
+        headers = {}
+        if operation.method != "GET":
+            body = json.loads(re.sub(r'"\{(\w+)\}"', lambda found: json.dumps(ids[found[1]]), json.dumps(body or {})))
+        if operation.gate == "token" and operation.method == "POST":
+            body = {**body, "organization_id": org_id}
+    separator = "&" if "?" in path else "?"
+    if not operation.path.startswith("/v2/tokens"):
+        path += f"{separator}organization_id={org_id}"
+    return caller(operation.method, path, body, **{name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def fingerprint(databases: Databases, org_id: str) -> str:
+    """A hash over every row of an organization, in every table: seen as the superuser, past row-level security."""
+    digest = hashlib.sha256()
+    with databases.admin() as admin:
+        tables = admin.execute(
+            "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE a.attname = 'org_id' "
+            "AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace "
+            "AND c.relname <> 'cloudsignal_outboxrow' ORDER BY 1"
+        ).fetchall()
+        for (table,) in [*tables, ("orgs_organization",)]:
+            column = "id" if table == "orgs_organization" else "org_id"
+            statement = f"SELECT md5(t::text) FROM {table} t WHERE {column} = %s ORDER BY 1"  # noqa: S608
+            rows = admin.execute(statement, [org_id])
+            digest.update(repr((table, rows.fetchall())).encode())
+    return digest.hexdigest()
+
+
+def test_the_crawler_finds_no_way_into_another_organization(
+    acme: World, rival: World, databases: Databases, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim, own = fill(acme), fill(rival, "otter")
+    before = fingerprint(databases, acme.id)
+    thieves = {role.value: rival.person(role) for role in Role}
+    thieves |= {"sk": rival.caller("sk"), "rk": rival.caller("rk", *sorted(SECRET)), "pk": rival.caller("pk")}
+    thieves["nobody"] = Caller()
+    asked = 0
+    for who, thief in thieves.items():
+        for operation in OPERATIONS:
+            for org_id, ids in ((acme.id, victim), (rival.id, victim), (acme.id, {**own, "organization_id": acme.id})):
+                public = operation.path in {"/v2/me", "/v2/organizations"} or operation.gate == "person"
+                if public or (org_id == rival.id and "{" not in operation.path and operation.gate != "token"):
+                    continue
+                answer = call(thief, operation, ids, org_id)
+                asked += 1
+                where = f"{who}: {operation.name} as {org_id}: {answer.status} {answer.text[:200]}"
+                if operation.path == "/v2/providers" and operation.gate == "token":
+                    continue  # public fields of any organization
+                if org_id == rival.id and ("{number}" in operation.path or operation.path == "/v2/tokens/create"):
+                    continue  # both have a version 1; and a key may issue for its own
+                mine = ids is not victim and operation.gate == "token"  # its own token, by its own key
+                assert mine or answer.status in {400, 401, 403, 404, 422}, where
+                assert MARKER not in answer.text, where
+    assert fingerprint(databases, acme.id) == before
+    with capsys.disabled():
+        print(f"\ncrawler: {len(thieves)} callers x {len(OPERATIONS)} operations, {asked} requests, no leak")
+
+
+def test_roles_and_keys_may_do_what_the_registry_says_and_no_more(
+    acme: World, operator: Caller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = fill(acme)
+    people = {role.value: (acme.person(role), PERMISSIONS[role]) for role in Role}
+    programs = {
+        "sk": (acme.caller("sk"), SECRET),
+        "rk": (acme.caller("rk", "org.read", "policy.simulate"), {Permission.ORG_READ, Permission.POLICY_SIMULATE}),
+        "pk": (acme.caller("pk"), frozenset[Permission]()),
+    }
+    asked = 0
+    for who, (caller, held) in (people | programs).items():
+        for operation in sorted(OPERATIONS, key=lambda each: each.method == "DELETE"):
+            if not isinstance(operation.gate, Permission):
+                continue
+            ids = fill(acme) if operation.method == "DELETE" and not ids else ids
+            answer = call(caller, operation, ids, acme.id)
+            asked += 1
+            where = f"{who}: {operation.name}: {answer.status} {answer.text[:200]}"
+            if operation.gate in held:
+                assert answer.status not in {401, 403}, where
+            else:
+                assert (answer.status, answer.code) == (403, "forbidden"), where
+    for operation in OPERATIONS:
+        if operation.gate == "operator":
+            assert call(acme.person(), operation, ids, acme.id).status == 404
+            assert call(acme.caller(), operation, ids, acme.id).status in {403, 404}
+            assert call(Caller(), operation, ids, acme.id).status == 401
+            assert call(operator, operation, ids, acme.id).status in {200, 409}, operation.name
+            asked += 4
+        if operation.gate == "person":
+            assert call(acme.caller(), operation, ids, acme.id).code == "needs_person", operation.name
+            assert call(Caller(), operation, ids, acme.id).status == 401
+    with capsys.disabled():
+        print(f"\nroles: {len(people) + len(programs)} callers, {asked} requests as the registry says")
