@@ -124,6 +124,7 @@ class _Search:
         identities, complete = population([replace(changed, topics=(topic,)), *near[0], *near[1]])
         self.complete = self.complete and complete
         instants = self._instants(changed, *near)
+        walks: dict[object, Walk] = {}
         actions: tuple[Literal["pub"], Literal["sub"]] = ("pub", "sub")
         for action in actions:
             if not changed.acts_on(action):
@@ -134,13 +135,20 @@ class _Search:
                 if levels is None or not admits(changed.who, identity):
                     continue
                 for at in instants:
-                    old, new = (_entries(rules, identity, action, at) for rules in near)
-                    walk = Walk(levels, old, new, action)
-                    self.complete = walk.run() and self.complete
+                    old, new = (tuple(_entries(rules, identity, action, at)) for rules in near)
+                    walk = self._walk(walks, Walk(levels, old, new, action))
                     tallies[0].add(identity, at, walk.widened, whole=walk.same == 0)
                     tallies[1].add(identity, at, walk.narrowed, whole=walk.same == 0)
             for wider, tally in zip((True, False), tallies, strict=True):
                 yield from ((wider, region) for region in tally.regions())
+
+    def _walk(self, done: dict[object, Walk], walk: Walk) -> Walk:
+        """``walk``, walked; or the one of ``done`` that is the same, for many identities meet the same filters."""
+        key = (walk.region, walk.old, walk.new, walk.action)
+        if key not in done:
+            self.complete = walk.run() and self.complete
+            done[key] = walk
+        return done[key]
 
     def _near(self, rules: Sequence[Rule], pattern: Pattern) -> list[Rule]:
         """The rules that can have a say about topics of ``pattern``, with only the filters that can."""

@@ -44,8 +44,8 @@ class Walk:
     """Compares ``old`` and ``new`` on the topics of ``region``. After ``run``: ``widened``, ``narrowed``, ``same``."""
 
     region: Levels
-    old: Sequence[Entry]
-    new: Sequence[Entry]
+    old: tuple[Entry, ...]
+    new: tuple[Entry, ...]
     action: Literal["pub", "sub"]
     widened: list[Difference] = field(default_factory=list)
     narrowed: list[Difference] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Walk:
         named = {level for entry in (*self.old, *self.new) for level in entry.levels} | set(self.region)
         self._fresh = next((text for text in _FRESH_TEXTS if not {text, "$" + text} & named), "") or _unnamed(named)
         queue: list[tuple[tuple[str, ...], tuple[Entry, ...], tuple[Entry, ...]]] = [
-            ((), tuple(self.old), tuple(self.new))
+            ((), self.old, self.new)
         ]
         seen: set[tuple[int, tuple[Entry, ...], tuple[Entry, ...]]] = set()
         while queue:
