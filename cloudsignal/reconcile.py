@@ -104,14 +104,17 @@ def _identities() -> Iterator[list[Name]]:
     last = 0
     while True:
         with platform_scope():
-            owners = Credential.objects.filter(kept, identity_id__gt=last).order_by("identity_id")
-            ids = list(owners.values_list("identity_id", flat=True).distinct()[:CHUNK])
-            found = MqttIdentity.objects.filter(pk__in=ids).order_by("pk")
-            chunk = list(found.values_list("pk", "org_id", "username", "revision"))
+            found = MqttIdentity.objects.filter(pk__gt=last).order_by("pk")
+            chunk = list(found.values_list("pk", "org_id", "username", "revision")[:CHUNK])
+            # Asked for by (org, identity): a join would be planned as a scan of all credentials, once a chunk.
+            secrets = Credential.objects.filter(
+                kept, org__in={org for _, org, _, _ in chunk}, identity__in=[pk for pk, _, _, _ in chunk]
+            )
+            usable = set(secrets.values_list("identity", flat=True))
         if not chunk:
             return
-        yield chunk
-        last = ids[-1]
+        yield [name for name in chunk if name[0] in usable]
+        last = chunk[-1][0]
 
 
 def _revisions(redis: Redis, names: list[str]) -> list[int]:
