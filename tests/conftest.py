@@ -26,7 +26,7 @@ TESTS = Path(__file__).parent
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
-WITHOUT_DJANGO = {"policy", "wire", "edge", "supervisor", "cli", "stack", "e2e", "browser", "benchmarks"}
+WITHOUT_DJANGO = {"policy", "wire", "edge", "supervisor", "cli", "demo", "stack", "e2e", "browser", "benchmarks"}
 """Folders whose tests never import Django in the test process."""
 
 

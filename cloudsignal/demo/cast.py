@@ -101,7 +101,7 @@ PIPELINES = ("billing", "payroll", "support")
 
 
 def _agents() -> tuple[Device, ...]:
-    """Agents of three pipelines that ask each other for work; one writes another's card, one looks into payroll."""
+    """Agents of three pipelines that ask each other for work; some write another's card or look into payroll."""
     devices = []
     versions = islice(cycle(("5", "5", "3.1.1")), 21)
     for number, version in enumerate(versions, start=1):
@@ -119,8 +119,10 @@ def _agents() -> tuple[Device, ...]:
         ]
         if number % 7 == 0:
             actions.append(Publish(f"agents/{other}/card", every=25, qos=1, retain=True))
-        if number % 6 == 1 and pipeline != "payroll":
+        if number % 6 == 2:  # agents of the pipeline "support"
             actions.append(Publish("pipelines/payroll/tasks/{n}", every=40))
+        if number % 10 == 5:
+            actions.append(Subscribe(f"agents/{other}/requests/#", every=50))
         devices.append(Device(name, version, tuple(actions), {"pipeline": pipeline}))  # type: ignore[arg-type]
     orchestrator = (Subscribe("agents/#"), Publish("agents/agent-3/requests/orchestrator", every=10, qos=1))
     devices.append(Device("orchestrator", "5", orchestrator))
