@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from django.urls import URLPattern, URLResolver, include, path
-
-WEB = ("cloudsignal.web.urls", "orgs.web.urls", "acl.web.urls", "audit.web.urls")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("cloudsignal.health.urls")),
     path("v2/", include("cloudsignal.api.urls")),
     path("accounts/", include("allauth.urls")),
-    *[path("", include(name)) for name in WEB if find_spec(name.removesuffix(".urls")) and find_spec(name)],
+    path("", include("cloudsignal.web.urls")),
+    path("", include("orgs.web.urls")),
+    path("", include("acl.web.urls")),
+    path("", include("audit.web.urls")),
 ]
 
 handler400 = "cloudsignal.web.pages.bad_request"

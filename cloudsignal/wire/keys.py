@@ -31,9 +31,10 @@ BUNDLE_PATTERN = f"{PREFIX}bundle:*"
 
 
 def credential(org: str, username: str) -> str:
-    """Hash ``{rev, b}``: the revision in decimal and the sealed credential record of one (organization, local username).
+    """Hash ``{rev, b}``: the revision in decimal and the sealed record of one (organization, local username).
 
-    Written by a script that refuses an older revision, so that late and doubled pushes change nothing."""
+    Written by a script that refuses an older revision, so that late and doubled pushes change nothing.
+    """
     return f"{PREFIX}cred:{org}:{username}"
 
 
