@@ -9,6 +9,7 @@ rounds, so that a machine that gets slower half-way does not decide. Rounds in w
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import os
 import shutil
@@ -80,8 +81,12 @@ def build_load(folder: Path) -> Path:
     source, program = Path(__file__).with_name("mqtt_load.c"), folder / "mqtt_load"
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        sys.exit("a C compiler is needed for the load generator (apt install gcc libssl-dev)")
-    subprocess.run([compiler, "-O2", "-o", program, source, "-lssl", "-lcrypto"], check=True)
+        sys.exit("a C compiler is needed for the load generator (apt install gcc libc6-dev)")
+    libraries = [found for name in ("ssl", "crypto") if (found := ctypes.util.find_library(name))]
+    if len(libraries) != 2:
+        sys.exit("the load generator needs OpenSSL's libraries (apt install libssl3)")
+    command = [compiler, "-O2", "-Wall", "-o", program, source, *(f"-l:{name}" for name in libraries)]
+    subprocess.run(command, check=True)
     return program
 
 
@@ -198,6 +203,9 @@ def compare(program: Path, bare: Target, edge: Target, cases: list[str]) -> dict
                 file=sys.stderr,
             )
     figures: dict[str, object] = {}
+    every = [one for rounds in pairs.values() for pair in rounds for one in pair]
+    figures["steal"] = round(statistics.median(one.steal for one in every), 3)
+    figures["generator_cpu"] = round(statistics.median(one.load for one in every), 2)
     for case, rounds in pairs.items():
         if case == "latency":
             figures["p50_added_us"] = round(statistics.median(e.p50 - b.p50 for b, e in rounds), 1)
@@ -254,12 +262,12 @@ class Prober(threading.Thread):
     def __init__(self, client: Wire) -> None:
         super().__init__(daemon=True)
         self._client = client
-        self._stop = False
+        self._done = False
         self.trips: list[float] = []
 
     def run(self) -> None:
         self._client.subscribe("bench/probe")
-        while not self._stop:
+        while not self._done:
             started = time.perf_counter()
             self._client.publish("bench/probe")
             self._client.delivery()
@@ -267,7 +275,7 @@ class Prober(threading.Thread):
             time.sleep(0.0005)
 
     def finish(self) -> None:
-        self._stop = True
+        self._done = True
         self.join(10)
 
 

@@ -13,8 +13,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +22,41 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+/* The part of OpenSSL's interface that is used, so that only its library is needed and not its development package.
+ * The numbers of the controls have been the same since OpenSSL 1.1. */
+typedef struct ssl_st SSL;
+typedef struct ssl_ctx_st SSL_CTX;
+typedef struct ssl_method_st SSL_METHOD;
+typedef struct bio_st BIO;
+typedef struct bio_method_st BIO_METHOD;
+extern const SSL_METHOD *TLS_client_method(void);
+extern SSL_CTX *SSL_CTX_new(const SSL_METHOD *);
+extern long SSL_CTX_ctrl(SSL_CTX *, int, long, void *);
+extern SSL *SSL_new(SSL_CTX *);
+extern void SSL_free(SSL *);
+extern long SSL_ctrl(SSL *, int, long, void *);
+extern void SSL_set_bio(SSL *, BIO *, BIO *);
+extern void SSL_set_connect_state(SSL *);
+extern int SSL_do_handshake(SSL *);
+extern int SSL_read(SSL *, void *, int);
+extern int SSL_write(SSL *, const void *, int);
+extern int SSL_get_error(const SSL *, int);
+extern BIO *BIO_new(const BIO_METHOD *);
+extern BIO *BIO_new_socket(int, int);
+extern const BIO_METHOD *BIO_s_mem(void);
+extern int BIO_read(BIO *, void *, int);
+extern long BIO_ctrl(BIO *, int, long, void *);
+#define SSL_ERROR_WANT_READ 2
+#define SSL_ERROR_WANT_WRITE 3
+#define SSL_CTX_require_tls12(ctx) SSL_CTX_ctrl(ctx, 123, 0x0303, NULL)
+#define SSL_CTX_release_buffers(ctx) SSL_CTX_ctrl(ctx, 33, 0x10, NULL)
+#define SSL_CTX_no_session_cache(ctx) SSL_CTX_ctrl(ctx, 44, 0, NULL)
+#define SSL_set_tlsext_host_name(ssl, name) SSL_ctrl(ssl, 55, 0, (void *)(name))
+#define BIO_NOCLOSE 0
+#define BIO_reset(bio) BIO_ctrl(bio, 1, 0, NULL)
+#define BIO_get_mem_data(bio, data) BIO_ctrl(bio, 3, 0, data)
+#define BIO_pending(bio) BIO_ctrl(bio, 10, 0, NULL)
 
 #define PAYLOAD 64
 #define RBUF 65536
@@ -418,9 +451,9 @@ int main(int argc, char **argv) {
     addr.sin_port = htons(port);
     inet_pton(AF_INET, "127.0.0.1", &addr.sin_addr);
     ctx = SSL_CTX_new(TLS_client_method());
-    SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
-    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
-    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_require_tls12(ctx);
+    SSL_CTX_release_buffers(ctx);
+    SSL_CTX_no_session_cache(ctx);
     ep = epoll_create1(0);
     int idle = !strcmp(mode, "idle"), connecting = !strcmp(mode, "connect"), fan = !strcmp(mode, "fanout");
     nconns = idle || connecting ? count : fan ? count + 1 : 2 * count;
