@@ -50,6 +50,8 @@ async def _run(settings: Settings, certificates: Certificates) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     loop.add_signal_handler(signal.SIGHUP, certificates.reload)
+    # Policies are compiled in a thread: the loop asks for the interpreter back sooner than by default (5 ms).
+    sys.setswitchinterval(0.0005)
     node = Node(settings)
     await node.start()
     with suppress(TimeoutError):

@@ -42,8 +42,8 @@ PING_EVERY = 30.0
 DRAIN = 2.0
 """Seconds clients may take to read the last words of a stopping edge."""
 
-CHUNK = 50
-"""Sessions judged anew in one turn of the event loop."""
+SLICE = 0.002
+"""Seconds spent on judging sessions anew before everything else gets its turn."""
 
 
 class Node:
@@ -238,7 +238,8 @@ class Node:
 
     async def _rejudge(self, org: Organization) -> None:
         force = org.force
-        for index, session in enumerate(list(org.sessions.values())):
+        pause = time.perf_counter() + SLICE
+        for session in list(org.sessions.values()):
             if org.force is not force:
                 return
             if session.ended:
@@ -249,8 +250,9 @@ class Node:
                 session.adopt()
                 session.rejudge()
             self._pump(session.id)
-            if index % CHUNK == CHUNK - 1:
+            if time.perf_counter() > pause:
                 await asyncio.sleep(0)
+                pause = time.perf_counter() + SLICE
         self._flush()
 
     async def _broker_lost(self, client: Client) -> None:
