@@ -12,7 +12,7 @@ from django.utils import timezone
 from acl.access import current_deployment, deployment_progress, get_draft
 from acl.forms import DeployForm
 from acl.services.deployments import deploy
-from acl.web.examine import examine
+from acl.web.examine import compared, examine
 from acl.web.textdiff import diff
 from cloudsignal.errors import DomainError
 from cloudsignal.web.confirm import Touched
@@ -61,13 +61,15 @@ def _review(request: HttpRequest, access: Access, form: DeployForm, *, status: i
     before = current.version.source if current else ""
     now = timezone.now()
     examined = examine(draft.text, org=access.org_id, now=now)
+    in_force = examine(before, org=access.org_id, now=now)
     context: dict[str, Any] = {
         "form": form,
         "draft": draft,
         "current": current,
         "examined": examined,
         "diff": diff(before, draft.text),
-        "blast": touched(access, examine(before, org=access.org_id, now=now).rules, examined.rules),
+        "meaning": compared(in_force, examined, now=now),
+        "blast": touched(access, in_force.rules, examined.rules),
         "may_deploy": access.may(Permission.POLICY_DEPLOY),
         "may_edit": access.may(Permission.POLICY_EDIT),
     }

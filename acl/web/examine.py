@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
-from acl.policy import Explanation, Finding, Outcome, Parsed, TestOutcome, parse, run_tests
+from acl.policy import (
+    EMPTY_POLICY,
+    Explanation,
+    Finding,
+    Outcome,
+    Parsed,
+    PolicyDiff,
+    Suggestion,
+    TestOutcome,
+    diff,
+    lint,
+    parse,
+    run_tests,
+    suggest,
+)
 
 ACTION_WORDS = {"pub": "publish", "sub": "subscribe", "receive": "receive"}
+RULES_LINTED = 2_000
+"""Warnings and suggestions need time that grows with the rules; beyond this many the pages do without."""
+NAGGED_BYTES = 256 * 1024
 RULES_SHOWN = 200
 """Rules listed under a verdict; of a longer policy those that have a part in it come first."""
 
@@ -18,16 +36,23 @@ class Examined:
 
     parsed: Parsed
     tests: tuple[TestOutcome, ...]
+    findings: tuple[Finding, ...]
+    """Errors and warnings, in the order of the text."""
+
+    @property
+    def unlinted(self) -> bool:
+        """Whether there are too many rules to look for warnings here."""
+        return self.rules > RULES_LINTED
 
     @property
     def errors(self) -> list[Finding]:
         """What keeps the text from being a policy."""
-        return [finding for finding in self.parsed.findings if finding.level == "error"]
+        return [finding for finding in self.findings if finding.level == "error"]
 
     @property
     def warnings(self) -> list[Finding]:
         """What deserves a look and stops nothing."""
-        return [finding for finding in self.parsed.findings if finding.level == "warning"]
+        return [finding for finding in self.findings if finding.level == "warning"]
 
     @property
     def failing(self) -> list[TestOutcome]:
@@ -70,6 +95,7 @@ class Verdict:
     rules: list[RuleLine]
     hidden: int
     """Rules without a part in it that are not listed."""
+    suggestions: tuple[Suggestion, ...]
 
     @property
     def action(self) -> str:
@@ -84,13 +110,40 @@ class Verdict:
 
 
 def examine(text: str, *, org: str, now: datetime) -> Examined:
-    """Parse ``text`` and, when it is a policy, run its tests as identities of ``org``."""
+    """Parse ``text`` and, when it is a policy, look for warnings and run its tests as identities of ``org``."""
     parsed = parse(text)
     tests = run_tests(parsed.policy, org=org, now=now) if parsed.policy else ()
-    return Examined(parsed, tests)
+    warnings = lint(parsed, now=now) if parsed.policy and len(parsed.policy.rules) <= RULES_LINTED else ()
+    findings = sorted((*parsed.findings, *warnings), key=lambda finding: (finding.line, finding.column))
+    return Examined(parsed, tests, tuple(findings))
 
 
-def verdict(parsed: Parsed, explanation: Explanation) -> Verdict:
+def compared(before: Examined, after: Examined, *, now: datetime) -> PolicyDiff | None:
+    """What ``after`` allows that ``before`` does not, and the reverse; None when ``after`` is not a policy."""
+    if after.parsed.policy is None:
+        return None
+    return diff(before.parsed.policy or EMPTY_POLICY, after.parsed.policy, now=now)
+
+
+def suggestions(parsed: Parsed, explanation: Explanation, *, now: datetime) -> tuple[Suggestion, ...]:
+    """The smallest changes that would allow what was denied; none for what is allowed."""
+    policy = parsed.policy
+    if policy is None or explanation.decision.allowed or len(policy.rules) > RULES_LINTED:
+        return ()
+    return suggest(policy, explanation.request, now=now, limit=3)
+
+
+def permits_all(text: str, *, now: datetime) -> Finding | None:
+    """The warning about a rule that lets everybody do everything, when the policy has one in force."""
+    return _permits_all(text, now.replace(minute=0, second=0, microsecond=0)) if len(text) <= NAGGED_BYTES else None
+
+
+@lru_cache(maxsize=64)
+def _permits_all(text: str, now: datetime) -> Finding | None:
+    return next((finding for finding in lint(parse(text), now=now) if finding.code == "permit-all"), None)
+
+
+def verdict(parsed: Parsed, explanation: Explanation, *, now: datetime) -> Verdict:
     """The verdict with every rule's part, the deciding rule's line, and a word and shape of its own for "no rule"."""
     decision = explanation.decision
     lines = [
@@ -118,7 +171,9 @@ def verdict(parsed: Parsed, explanation: Explanation) -> Verdict:
         tone, word, shape = "bad", "Denied: no rule allows it", "none"
     if decision.allowed and decision.holes:
         word = "Allowed, with holes"
-    return Verdict(explanation, tone, word, shape, deciding, shown, len(lines) - len(shown))
+    hidden = len(lines) - len(shown)
+    proposed = suggestions(parsed, explanation, now=now)
+    return Verdict(explanation, tone, word, shape, deciding, shown, hidden, proposed)
 
 
 def _line(parsed: Parsed, index: int) -> int:

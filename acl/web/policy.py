@@ -120,7 +120,7 @@ def _simulated(access: Access, text: str, form: SimulateForm) -> Simulated:
         form.refuse(error)
         return simulated
     if explanation is not None:
-        simulated.verdict = verdict(parsed, explanation)
+        simulated.verdict = verdict(parsed, explanation, now=timezone.now())
     return simulated
 
 

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from acl.access import current_deployment, deployment_progress, get_draft
 from acl.policy.presets import PRESETS
+from acl.web.examine import permits_all
 from audit.access import AuditQuery, count_up_to, search
 from audit.kinds import ACL_DENIED, AUTH_FAILED, CONNECT
 from audit.web.lines import line
@@ -64,6 +65,7 @@ def _context(request: HttpRequest, access: Access) -> dict[str, Any]:
     taken = steps(progress)
     return {
         "org": access.org,
+        "nag": permits_all(current.version.source, now=timezone.now()) if current else None,
         "current": current,
         "progress": deployment_progress(access, current.pk) if current else None,
         "sessions": sessions,

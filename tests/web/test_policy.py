@@ -212,6 +212,40 @@ def test_the_review_shows_the_difference_the_tests_and_what_it_touches(acme: Acc
     assert "Deploy to every node" in page.content.decode()
 
 
+def test_the_review_says_what_the_change_means_with_an_example(acme: Access, owner: Client) -> None:
+    deployed(acme, POLICY)
+    save_draft(acme, text=POLICY.replace("  - id: own-card\n    topic: agents/{username}/card\n    qos: 1\n", ""))
+    meaning = owner.get(url("review", acme)).context["meaning"]
+    assert (meaning.relation, bool(meaning.widened), bool(meaning.narrowed)) == ("narrower", False, True)
+    save_draft(acme, text=POLICY + "# a comment\n")
+    page = owner.get(url("review", acme))
+    assert page.context["meaning"].relation == "equivalent"
+    assert "Nobody may do more or less than now" in page.content.decode()
+
+
+def test_a_denial_comes_with_the_smallest_change_that_would_allow_it(acme: Access, owner: Client) -> None:
+    page = owner.post(url("simulate", acme), ask(topic="agents/agent-8/card"), headers=HTMX)
+    assert page.context["simulated"].verdict.suggestions
+    assert "To allow it" in page.content.decode()
+    assert "To allow it" not in owner.post(url("simulate", acme), ask(), headers=HTMX).content.decode()
+
+
+def test_a_policy_for_prototyping_nags_on_the_home_page(acme: Access, owner: Client) -> None:
+    home = reverse("orgs:home", args=[acme.org_id])
+    assert "is for prototyping" not in owner.get(home).content.decode()
+    permit_all = preset("permit-all")
+    assert permit_all
+    deployed(acme, permit_all.text)
+    assert "is for prototyping" in owner.get(home).content.decode()
+
+
+def test_warnings_are_findings_that_do_not_stop_a_deployment(acme: Access, owner: Client) -> None:
+    text = POLICY + "  - id: again\n    topic: agents/{username}/card\n    qos: 1\n"
+    assert 'data-level="warning"' in owner.post(url("check", acme), {"text": text}, headers=HTMX).content.decode()
+    save_draft(acme, text=text)
+    assert "Deploy to every node" in owner.get(url("review", acme)).content.decode()
+
+
 def test_a_deployment_is_followed_node_by_node(acme: Access, owner: Client) -> None:
     cluster = Cluster.objects.get(name=DEFAULT_CLUSTER)
     Node.objects.create(cluster=cluster, name="edge-1")
