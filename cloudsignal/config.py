@@ -40,6 +40,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CLOUDSIGNAL_SIGNING_KEY", "worker", "Ed25519 seed, 32 bytes in hex; signs bundles", secret=True),
     Variable("CLOUDSIGNAL_VERIFY_KEY", "edge", "Ed25519 public key, 32 bytes in hex; verifies bundles"),
     Variable("CLOUDSIGNAL_DEBUG", "web", "1 shows error pages with details; never in production"),
+    Variable("CLOUDSIGNAL_EMAIL_URL", "web, worker", "mail: smtps://user:password@host", secret=True),
     Variable("CLOUDSIGNAL_TRUSTED_PROXIES", "web", "networks (CIDR, with commas) whose X-Forwarded-For is believed"),
     Variable("CLOUDSIGNAL_PROVIDER_NETWORKS", "web", "private networks (CIDR) that identity providers may stand in"),
     Variable("CLOUDSIGNAL_DEMO", "web", "1 marks the running system as a demo on every page"),

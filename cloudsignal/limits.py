@@ -28,7 +28,9 @@ local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 local count, seconds = tonumber(ARGV[1]), tonumber(ARGV[2])
 local full = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now) + seconds / count
 if full - seconds > now then return tostring(full - seconds - now) end
-redis.call('SET', KEYS[1], string.format('%.6f', full), 'PX', math.ceil((full - now) * 1000) + 1)
+if ARGV[3] == '1' then
+  redis.call('SET', KEYS[1], string.format('%.6f', full), 'PX', math.ceil((full - now) * 1000) + 1)
+end
 return '0'
 """
 
@@ -52,10 +54,20 @@ def take(limit: str, who: str) -> None:
 
     Raises :class:`Limit` with the seconds to wait when the bucket is empty; a refused call is not counted.
     """
+    _ask(limit, who, count=True)
+
+
+def check(limit: str, who: str) -> None:
+    """Raise what :func:`take` would raise, and count nothing: for limits on failures, before it is known to be one."""
+    _ask(limit, who, count=False)
+
+
+def _ask(limit: str, who: str, *, count: bool) -> None:
     rate = Rate.parse(settings.RATE_LIMITS[limit])
     key = f"{PREFIX}limit:{limit}:{hashlib.sha256(who.encode('utf-8', 'replace')).hexdigest()[:32]}"
     try:
-        wait = float(cast("bytes", fast_client().eval(_TAKE, 1, key, str(rate.count), str(rate.seconds))))
+        found = fast_client().eval(_TAKE, 1, key, str(rate.count), str(rate.seconds), "1" if count else "0")
+        wait = float(cast("bytes", found))
     except RedisError as error:
         logger.warning("rate limits are not counted: %s", type(error).__name__)
         return

@@ -13,7 +13,7 @@ from typing import Any
 from csp.constants import NONE, SELF
 
 from cloudsignal.config import Environment
-from cloudsignal.startup import database, role_of
+from cloudsignal.startup import database, mail_server, role_of
 
 ENV = Environment()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -28,6 +28,7 @@ DEMO = ENV.flag("CLOUDSIGNAL_DEMO")
 DEBUG = ENV.flag("CLOUDSIGNAL_DEBUG")
 SECRET_KEY = ENV.text("CLOUDSIGNAL_SECRET_KEY", "")
 REDIS_URL = ENV.text("REDIS_URL", "")
+EMAIL_URL = ENV.text("CLOUDSIGNAL_EMAIL_URL", "")
 TRUSTED_PROXIES = ENV.text("CLOUDSIGNAL_TRUSTED_PROXIES", "")
 
 _public_scheme, _, _public_host = PUBLIC_URL.partition("://")
@@ -46,6 +47,15 @@ if _owner_url := ENV.text("DATABASE_OWNER_URL", ""):
 DATABASE_APP_ROLE = role_of(_url) if _url else "cloudsignal_app"
 DATABASE_ROUTERS: list[str] = []
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CACHES = {
+    "default": {
+        "BACKEND": "cloudsignal.cache.TolerantRedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "cs1:cache",
+        "OPTIONS": {"socket_connect_timeout": 0.5, "socket_timeout": 0.5},
+    },
+}
 
 # --- applications -------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -122,16 +132,32 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_UNIQUE_EMAIL = True
-ACCOUNT_EMAIL_VERIFICATION = "none"
+# Without a mail server the confirmation lands in a file: then it is asked for, but nobody is kept out by it.
+ACCOUNT_EMAIL_VERIFICATION = "mandatory" if EMAIL_URL else "optional"
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+ACCOUNT_ADAPTER = "orgs.accounts.AccountAdapter"
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
+ACCOUNT_RATE_LIMITS = {"login_failed": None}
+"""Failed sign-ins are counted by ``orgs.accounts``; allauth would count them by account, which locks others out."""
 ACCOUNT_PREVENT_ENUMERATION = True
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = _public_scheme
+MFA_ADAPTER = "orgs.accounts.MfaAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes", "webauthn"]
-MFA_PASSKEY_LOGIN_ENABLED = False
-MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = DEBUG
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_TOTP_ISSUER = "CloudSignal"
+# Browsers offer passkeys on https and on localhost; fido2 must be told of the second.
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not HTTPS
 EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
 EMAIL_FILE_PATH = DATA_DIR / "mail"
+if EMAIL_URL:
+    EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    _mail = mail_server(EMAIL_URL)
+    EMAIL_HOST, EMAIL_PORT, EMAIL_TIMEOUT = _mail.host, _mail.port, 10
+    EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail.user, _mail.password
+    EMAIL_USE_SSL, EMAIL_USE_TLS = _mail.tls, not _mail.tls and not _mail.plain
 DEFAULT_FROM_EMAIL = f"CloudSignal <cloudsignal@{ALLOWED_HOSTS[0] if HTTPS else 'localhost'}>"
 
 # --- what browsers are told ---------------------------------------------------------------------------------------
@@ -228,7 +254,8 @@ RATE_LIMITS = {
     "tokens_of_address": "120/60",
     "organizations": "20/3600",
     "invitations": "100/3600",
-    "sign_in": "20/60",
+    "failed_sign_ins": "30/300",
+    "failed_sign_ins_to_account": "5/300",
 }
 
 # --- logs: one JSON object a line, on standard error ----------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -42,6 +44,35 @@ def database(url: str, *, pool_size: int = 0) -> dict[str, Any]:
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": options,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class MailServer:
+    """Where mail is handed over. ``tls`` from the first byte; else STARTTLS, unless ``plain``."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    tls: bool
+    plain: bool
+
+
+def mail_server(url: str) -> MailServer:
+    """From ``smtps://user:password@host:465``, ``smtp://...:587`` (STARTTLS), or ``smtp+plain://localhost:25``.
+
+    Raises :class:`ConfigError`. The text is not repeated: it holds a password.
+    """
+    parts = urlsplit(url)
+    ports = {"smtps": 465, "smtp": 587, "smtp+plain": 25}
+    try:
+        port = parts.port or ports.get(parts.scheme, 0)
+    except ValueError:
+        port = 0
+    if parts.scheme not in ports or not parts.hostname or not port:
+        raise ConfigError("CLOUDSIGNAL_EMAIL_URL is not an address of a mail server; write smtps://user:password@host")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return MailServer(parts.hostname, port, user, password, parts.scheme == "smtps", parts.scheme == "smtp+plain")
 
 
 def role_of(url: str) -> str:

@@ -20,6 +20,7 @@ from cloudsignal.redis import fast_client
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import LiveSession
+from orgs.accounts import has_second_factor
 from orgs.models import Credential, Membership, MqttIdentity, Organization, User
 from orgs.permissions import OPERATOR, PERMISSIONS, Permission, Role, roles_with
 from orgs.tenancy import org_scope, platform_scope, user_scope
@@ -116,6 +117,8 @@ def access_org(user: User, org_id: str, ip: str = "") -> Access:
             raise NotFound("The organization")
         membership = Membership.objects.filter(_current(), org=org, user=user).first()
     if membership is not None:
+        if org.mfa_required and not has_second_factor(user):
+            raise Forbidden("mfa_required", f"{org.name} requires a second factor: set one up in your account first.")
         role = Role(membership.role)
         return Access(org, user, role, PERMISSIONS[role], f"user:{user.email}", ip)
     if user.is_operator:

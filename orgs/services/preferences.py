@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
-from cloudsignal.errors import Invalid, NotFound
+from cloudsignal.errors import Conflict, Invalid, NotFound
 from orgs.access import Access
+from orgs.accounts import has_second_factor
 from orgs.models import Organization
 from orgs.permissions import Permission
 from orgs.tenancy import org_scope
@@ -29,6 +30,8 @@ def change_settings(
 ) -> Organization:
     """Change what is given; None leaves a setting as it is. Raises :class:`Invalid`."""
     access.require(Permission.ORG_UPDATE)
+    if mfa_required and access.user is not None and not has_second_factor(access.user):
+        raise Conflict("mfa_first", "Set up a second factor yourself first, or you would lock yourself out.")
     origins = None if allowed_origins is None else clean_origins(allowed_origins)
     with org_scope(access.org_id):
         org = Organization.objects.select_for_update().get(pk=access.org_id)

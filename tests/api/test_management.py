@@ -101,7 +101,8 @@ def test_a_user_is_revoked_with_every_secret(acme: World) -> None:
 def test_a_session_is_listed_and_closed_by_its_own_organization(acme: World, rival: World) -> None:
     session = LiveSession(
         session="s1", org=acme.id, username="device", client_id="c", node="n1", ip="192.0.2.1", port=1,
-        transport="mqtts", mqtt_version="5", tls_version="TLSv1.3", tls_cipher="X", token_id="t", connected_at=1.0, expires_at=0,
+        transport="mqtts", mqtt_version="5", tls_version="TLSv1.3", tls_cipher="X", token_id="t",
+        connected_at=1.0, expires_at=0,
     )  # fmt: skip
     redis_client().hset(keys.sessions("n1"), "s1", encode(session))
     assert rival.caller().get("/v2/sessions").body["data"] == []

@@ -1,0 +1,86 @@
+"""Accounts of people, as django-allauth sees them: a lock-out that locks nobody else out, and sealed second factors."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from allauth.account.adapter import DefaultAccountAdapter
+from allauth.core.exceptions import ImmediateHttpResponse
+from allauth.mfa.adapter import DefaultMFAAdapter
+from django.http import HttpRequest
+from django.shortcuts import render
+
+from cloudsignal.errors import Limit
+from cloudsignal.limits import check, take
+from cloudsignal.sealing import seal, unseal
+from orgs.models import User
+
+
+class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
+    """Counts sign-ins by where they come from, and by the pair of where and whose account; never by account alone.
+
+    Whoever hammers somebody's account from one network is stopped there, while the person signs in from their own.
+    """
+
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        """After too many failures the answer is 429 with Retry-After, before any password is looked at."""
+        try:
+            for limit, who in _counted(request, credentials):
+                check(limit, who)
+        except Limit as error:
+            raise ImmediateHttpResponse(_too_many(request, error)) from None
+
+    def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
+        """Count a failure."""
+        for limit, who in _counted(request, credentials):
+            with suppress(Limit):
+                take(limit, who)
+
+
+class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
+    """Second factors at rest: secrets of TOTP and recovery codes are encrypted under a key that no database holds."""
+
+    def encrypt(self, text: str) -> str:
+        """Seal a secret."""
+        return base64.b64encode(seal("second factor", "", text.encode())).decode()
+
+    def decrypt(self, encrypted_text: str) -> str:
+        """Open a sealed secret."""
+        return unseal("second factor", "", base64.b64decode(encrypted_text)).decode()
+
+
+def has_second_factor(user: User) -> bool:
+    """Whether the person has set up TOTP or a passkey. Recovery codes alone are none."""
+    from allauth.mfa.models import Authenticator
+
+    kinds = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
+    return bool(Authenticator.objects.filter(user=user, type__in=kinds).exists())
+
+
+def network_of(ip: str) -> str:
+    """The network that an address stands for: an IPv4 address itself, the /64 of an IPv6 one."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return ip
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(address.ipv4_mapped or ipaddress.ip_network(f"{address}/64", strict=False))
+
+
+def _counted(request: HttpRequest, credentials: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    network = network_of(str(request.META.get("REMOTE_ADDR") or ""))
+    account = str(credentials.get("email") or credentials.get("username") or "").casefold()
+    return ("failed_sign_ins", network), ("failed_sign_ins_to_account", f"{network} {account}")
+
+
+def _too_many(request: HttpRequest, error: Limit) -> Any:
+    context = {"error": error, "title": "Too many failed sign-ins", "signed_in": False}
+    response = render(request, "error.html", context, status=HTTPStatus.TOO_MANY_REQUESTS)
+    response.headers["Retry-After"] = str(error.retry_after)
+    return response
