@@ -27,6 +27,15 @@ WEB_PORT, MQTTS_PORT, WSS_PORT = 8000, 8883, 8443
 
 STAGE_DATA, STAGE_MIGRATE, STAGE_CONTROL, STAGE_EDGE, STAGE_DEMO = range(5)
 
+NEEDED = {
+    "migrations": ("DATABASE_URL", "DATABASE_OWNER_URL"),
+    "web": ("DATABASE_URL", "REDIS_URL"),
+    "worker": ("DATABASE_URL", "REDIS_URL"),
+    "ingest": ("DATABASE_URL", "REDIS_URL"),
+    "edge": ("REDIS_URL", "MQTT_UPSTREAM_URL"),
+}
+"""Addresses without which a role cannot work."""
+
 
 @dataclass
 class System:
@@ -93,7 +102,8 @@ class Assembly:
         self.made["CLOUDSIGNAL_SECRET_KEY"] = self.own.get("CLOUDSIGNAL_SECRET_KEY") or secrets.django_key
         self.made["CLOUDSIGNAL_PEPPER"] = self.own.get("CLOUDSIGNAL_PEPPER") or secrets.pepper
         signing, verify = self.own.get("CLOUDSIGNAL_SIGNING_KEY"), self.own.get("CLOUDSIGNAL_VERIFY_KEY")
-        if bool(signing) != bool(verify):
+        # A machine that runs edges only has the public half alone.
+        if (signing and not verify) or (verify and not signing and "worker" in self.options.parts):
             raise ConfigError("CLOUDSIGNAL_SIGNING_KEY and CLOUDSIGNAL_VERIFY_KEY belong together; set both or neither")
         self.made["CLOUDSIGNAL_SIGNING_KEY"] = signing or secrets.signing_key
         self.made["CLOUDSIGNAL_VERIFY_KEY"] = verify or secrets.verify_key
@@ -330,8 +340,9 @@ class Assembly:
     # --- helpers -------------------------------------------------------------------------------------------------
 
     def _role(self, role: str) -> dict[str, str]:
-        for name in ("REDIS_URL", "DATABASE_URL", "MQTT_UPSTREAM_URL"):
-            if name not in self.made and self._taken_over(name) is False:
+        """The environment of a role; raises :class:`StartError` when an address it needs is known from nowhere."""
+        for name in NEEDED[role]:
+            if name not in self.made and not self._taken_over(name):
                 raise StartError(f"{name} is not set and its embedded part is not among --parts")
         return environment.for_role(role, data=self.layout.root, made=self.made, own=self.own)
 

@@ -105,9 +105,26 @@ def test_every_variable_that_needs_one_has_a_check() -> None:
     assert {variable.name for variable in VARIABLES} - set(CHECKS) <= free_text
 
 
-def test_half_a_pair_is_a_problem(folder: Path) -> None:
-    _, checks = doctor(folder, DATABASE_URL="postgresql://app@127.0.0.1:1/x")
-    assert "DATABASE_URL is" in checks["DATABASE_OWNER_URL"]["text"]
+@pytest.mark.parametrize(
+    ("environment", "lacking", "level"),
+    [
+        ({"DATABASE_OWNER_URL": "postgresql://owner@127.0.0.1:1/x"}, "DATABASE_URL", "problem"),
+        ({"CLOUDSIGNAL_SIGNING_KEY": "00" * 32}, "CLOUDSIGNAL_VERIFY_KEY", "problem"),
+        ({"EDGE_TLS_KEY": "/dev/null"}, "EDGE_TLS_CERT", "problem"),
+        ({"DATABASE_URL": "postgresql://app@127.0.0.1:1/x"}, "DATABASE_OWNER_URL", "warning"),
+    ],
+)
+def test_half_of_what_belongs_together_is_noticed(
+    folder: Path, environment: dict[str, str], lacking: str, level: str
+) -> None:
+    _, checks = doctor(folder, **environment)
+    assert checks[lacking]["level"] == level
+    assert f"is not set, but {next(iter(environment))} is" in checks[lacking]["text"]
+
+
+def test_a_machine_with_edges_only_needs_the_public_key_alone(folder: Path) -> None:
+    _, checks = doctor(folder, CLOUDSIGNAL_VERIFY_KEY="00" * 32)
+    assert "CLOUDSIGNAL_SIGNING_KEY" not in checks
 
 
 def test_a_database_that_does_not_answer_is_a_problem(folder: Path) -> None:

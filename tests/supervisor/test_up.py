@@ -209,6 +209,20 @@ def test_a_part_that_runs_elsewhere_is_not_started(data_parts: Stack, own_parts:
     assert set(own_parts.wait_ready()["parts"]) == {"postgres"}
 
 
+def test_a_machine_with_edges_only_needs_no_database(data_parts: Stack, own_parts: Stack) -> None:
+    ports = ("--web-port", "0", "--mqtts-port", "0", "--wss-port", "0", "--listen", "127.0.0.1")
+    own_parts.options = ("--parts", "mosquitto,edge", *ports)
+    own_parts.start()
+    assert own_parts.process is not None
+    assert own_parts.process.wait(30) == 1
+    assert "REDIS_URL is not set and its embedded part is not among --parts" in own_parts.output.read_text()
+    own_parts.environment |= {"REDIS_URL": data_parts.redis_url, "EDGE_NODE": "far-edge"}
+    own_parts.environment["CLOUDSIGNAL_VERIFY_KEY"] = data_parts.secrets.verify_key
+    own_parts.start()
+    assert set(own_parts.wait_ready()["parts"]) == {"mosquitto", "edge"}
+    assert own_parts.nodes == ["far-edge"]
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
@@ -240,7 +254,7 @@ def test_a_taken_port_that_was_asked_for_stops_the_start(own_parts: Stack) -> No
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        own_parts.options = ("--parts", DATA_PARTS, "--web-port", str(port))
+        own_parts.options = ("--parts", "postgres,valkey,migrate,web", "--web-port", str(port))
         own_parts.start()
         assert own_parts.process is not None
         assert own_parts.process.wait(30) == 1

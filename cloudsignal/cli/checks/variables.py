@@ -14,11 +14,13 @@ from cloudsignal.config import VARIABLES, ConfigError, Environment
 OTHERS = {"CLOUDSIGNAL_API_KEY", "CLOUDSIGNAL_URL", "CLOUDSIGNAL_SUPERVISED", "CLOUDSIGNAL_DB_POOL"}
 """Read by programs of ours, but not part of the configuration of a server."""
 
-PAIRS = (
+TOGETHER = (
     ("EDGE_TLS_CERT", "EDGE_TLS_KEY"),
+    ("EDGE_TLS_KEY", "EDGE_TLS_CERT"),
     ("CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_VERIFY_KEY"),
-    ("DATABASE_URL", "DATABASE_OWNER_URL"),
+    ("DATABASE_OWNER_URL", "DATABASE_URL"),
 )
+"""The first is of no use without the second."""
 
 
 def check(own: Mapping[str, str]) -> Iterator[Result]:
@@ -33,11 +35,13 @@ def check(own: Mapping[str, str]) -> Iterator[Result]:
             yield problem(variable.name, "wrong value", str(error))
         else:
             yield fine(variable.name, f"{shown} ({variable.purpose})")
-    for one, other in PAIRS:
-        present = {name for name in (one, other) if own.get(name, "").strip()}
-        if len(present) == 1:
-            lacking = ({one, other} - present).pop()
-            yield problem(lacking, f"is not set, but {present.pop()} is", "they belong together: set both or neither")
+    present = {variable.name for variable in settled}
+    for one, other in TOGETHER:
+        if one in present and other not in present:
+            yield problem(other, f"is not set, but {one} is", "they belong together: set both or neither")
+    if "DATABASE_URL" in present and "DATABASE_OWNER_URL" not in present:
+        fix = "set it where migrations run, to the same database as the role that owns the tables"
+        yield warning("DATABASE_OWNER_URL", "is not set, but DATABASE_URL is", fix)
     for name in sorted(own):
         if name.startswith(("CLOUDSIGNAL_", "EDGE_")) and name not in known | OTHERS:
             close = difflib.get_close_matches(name, known, 1)
@@ -116,6 +120,7 @@ def _url(*schemes: str) -> Callable[[Environment, str], None]:
 CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "CLOUDSIGNAL_DATA": _folder,
     "CLOUDSIGNAL_PUBLIC_URL": _url("https", "http"),
+    "CLOUDSIGNAL_EMAIL_URL": _url("smtps", "smtp"),
     "CLOUDSIGNAL_MQTT_PORT": _port,
     "CLOUDSIGNAL_WSS_PORT": _port,
     "CLOUDSIGNAL_PEPPER": _key,
