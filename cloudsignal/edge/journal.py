@@ -61,6 +61,7 @@ class Journal:
         self._header = _frame(b"H", (node, incarnation))
         self._buffer: list[bytes] = []
         self._folds: dict[Hashable, _Fold] = {}
+        self._raised: dict[str, _Fold] = {}
         numbers = [number for number, _ in segments(folder)]
         self.size = sum(path.stat().st_size for _, path in segments(folder))
         """Bytes in all segments."""
@@ -91,27 +92,41 @@ class Journal:
         self.kinds[event.kind] += 1
         self._buffer.append(_frame(b"E", event))
 
+    def again(self, key: Hashable) -> bool:
+        """Raise the count of the event of the last minute with this key; ``False`` when there is none."""
+        fold = self._folds.get(key)
+        if fold is None or time.monotonic() >= fold.until:
+            return False
+        fold.event.count += 1
+        self.kinds[fold.event.kind] += 1
+        self._raised[fold.event.id] = fold
+        return True
+
     def fold(self, key: Hashable, event: AuditEvent) -> None:
         """Take an event, or raise the count of an equal one of the last minute."""
-        now = time.monotonic()
-        fold = self._folds.get(key)
-        if fold is None or now >= fold.until:
-            if len(self._folds) >= FOLD_MAX:
-                self._drop_folds(now)
-            self.record(event)
-            self._folds[key] = _Fold(event, now + FOLD_SECONDS, self.current)
+        if self.again(key):
             return
-        fold.event.count += 1
-        self.kinds[event.kind] += 1
-        if fold.segment == self.current:
-            self._buffer.append(_frame(b"C", (fold.event.id, fold.event.count)))
-        else:
-            # The segment that holds the event may be shipped and gone: this one must be able to stand alone.
-            fold.segment = self.current
-            self._buffer.append(_frame(b"E", fold.event))
+        now = time.monotonic()
+        if len(self._folds) >= FOLD_MAX:
+            self._drop_folds(now)
+        self.record(event)
+        self._folds[key] = _Fold(event, now + FOLD_SECONDS, self.current)
+
+    def _raise_counts(self) -> None:
+        """Write the counts that rose, each once however often it did."""
+        for fold in self._raised.values():
+            if fold.segment == self.current:
+                self._buffer.append(_frame(b"C", (fold.event.id, fold.event.count)))
+            else:
+                # The segment that holds the event may be shipped and gone: this one must be able to stand alone.
+                fold.segment = self.current
+                self._buffer.append(_frame(b"E", fold.event))
+        self._raised.clear()
 
     def flush(self) -> None:
         """Write what was taken. Raises :class:`OSError` when the disk refuses; nothing taken is forgotten then."""
+        if self._raised:
+            self._raise_counts()
         if not self._buffer:
             return
         data = b"".join(self._buffer)

@@ -101,8 +101,7 @@ class Client(asyncio.BufferedProtocol):
         self._blocked = False
         if self.broker is not None and self.broker.transport is not None:
             _resume(self.broker.transport)
-        if self.session.phase is Phase.LIVE and not (self.broker and self.broker.blocked):
-            _resume(self.transport)
+        self.read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client's socket is gone."""
@@ -125,8 +124,24 @@ class Client(asyncio.BufferedProtocol):
             return
         self.session.client_received(data)
         self.pump()
+        if self.session.unread and not self._closing:
+            _pause(self.transport)
+            asyncio.get_running_loop().call_soon(self._go_on)
         if self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG:
             _pause(self.transport)
+
+    def _go_on(self) -> None:
+        """Work off the next part of what was received; read on when nothing is left of it."""
+        self.received(b"")
+        if not self.session.unread:
+            self.read_on()
+
+    def read_on(self) -> None:
+        """Read from the client again unless something still stands against it."""
+        waiting = self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG
+        blocked = self.broker is not None and self.broker.blocked
+        if self.session.phase is Phase.LIVE and not (self.session.unread or waiting or blocked):
+            _resume(self.transport)
 
     def send(self, data: bytes) -> None:
         """Write MQTT bytes to the client."""
@@ -159,8 +174,10 @@ class Client(asyncio.BufferedProtocol):
             self._task = asyncio.get_running_loop().create_task(self._sign_in())
         elif session.phase is Phase.LIVE and self._task is not None:
             self._task = None
-            _resume(self.transport)
+            self.read_on()
             self.node.signed_in(self)
+            if session.unread:
+                asyncio.get_running_loop().call_soon(self._go_on)
 
     async def _sign_in(self) -> None:
         await self.node.sign_in(self)
@@ -230,8 +247,7 @@ class Broker(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The broker has caught up."""
         self.blocked = False
-        if self._client.session.phase is Phase.LIVE:
-            _resume(self._client.transport)
+        self._client.read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The broker's socket is gone."""

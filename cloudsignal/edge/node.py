@@ -60,7 +60,9 @@ class Node:
         """Every connection past its TLS handshake, by session id."""
         self.counters: dict[str, int] = {}
         self.store = Store(settings.redis_url)
-        self.journal = Journal(settings.data / "journal", node=self.name, incarnation=self.incarnation)
+        self.journal = Journal(
+            settings.data / "journal", node=self.name, incarnation=self.incarnation, limit=settings.journal_bytes
+        )
         self.shipper = Shipper(self.journal, self.store)
         self.limits = Limits(connections=settings.address_connections, failures=settings.login_failures)
         self.dialer = Dialer(settings.upstream)

@@ -110,6 +110,7 @@ class Session:
         "to_client",
         "token_id",
         "trail",
+        "unread",
         "uplink",
         "upstream_password",
         "username",
@@ -130,6 +131,8 @@ class Session:
         self.phase = Phase.NEW
         self.ended = False
         """Both sides are to be closed once what is queued has been written."""
+        self.unread = False
+        """More was received than one turn may work off: call :meth:`client_received` again, with nothing."""
         self.to_client: list[bytes] = []
         self.to_broker: list[bytes] = []
         self.connect = Connect(version=4, client_id="")
@@ -391,6 +394,9 @@ class Session:
     ) -> None:
         """The policy refused something."""
         rule = decision.rule or NO_RULE
+        key = (self.id, action, topic, rule)
+        if self.trail.again(key):
+            return
         event = self.event(
             ACL_DENIED,
             action=action,
@@ -402,11 +408,12 @@ class Session:
             reason=decision.reason,
             policy_digest=self.judge.force.digest,
         )
-        self.trail.fold((self.id, action, topic, rule), event)
+        self.trail.fold(key, event)
 
     def limit_reached(self, limit: str) -> None:
         """A quota turned something away."""
-        self.trail.fold((self.id, limit), self.event(LIMIT_REACHED, reason=limit))
+        if not self.trail.again((self.id, limit)):
+            self.trail.fold((self.id, limit), self.event(LIMIT_REACHED, reason=limit))
 
     def subscribed(self, one: Asked, granted: int) -> None:
         """The broker granted a subscription."""

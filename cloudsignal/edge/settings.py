@@ -34,6 +34,7 @@ class Settings:
     metrics: Address | None
     login_failures: int = 120
     address_connections: int = 20_000
+    journal_bytes: int = 256 * 1024 * 1024
     failure_floor: float = 0.25
     """Seconds every answer to a failed sign-in takes, at least."""
 
@@ -75,4 +76,5 @@ def read_settings(env: Environment) -> Settings:
         metrics=env.address("EDGE_METRICS", "off", private=True),
         login_failures=env.number("EDGE_LOGIN_FAILURES", 120, low=1, high=1_000_000),
         address_connections=env.number("EDGE_ADDRESS_CONNECTIONS", 20_000, low=1, high=10_000_000),
+        journal_bytes=env.number("EDGE_JOURNAL_MB", 256, low=1, high=1_000_000) * 1024 * 1024,
     )

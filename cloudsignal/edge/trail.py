@@ -16,6 +16,9 @@ class Trail(Protocol):
     def record(self, event: AuditEvent) -> None:
         """Keep an event."""
 
+    def again(self, key: Hashable) -> bool:
+        """Raise the count of the event of the last minute with this ``key``; ``False`` when there is none."""
+
     def fold(self, key: Hashable, event: AuditEvent) -> None:
         """Keep an event, or raise the count of an equal one (same ``key``) of the last minute."""
 
@@ -49,10 +52,15 @@ class ListTrail:
         """Keep an event."""
         self.events.append(event)
 
-    def fold(self, key: Hashable, event: AuditEvent) -> None:
-        """Keep the first of equal events and count the others."""
+    def again(self, key: Hashable) -> bool:
+        """Count a repetition."""
         if key in self.folded:
             self.folded[key].count += 1
+        return key in self.folded
+
+    def fold(self, key: Hashable, event: AuditEvent) -> None:
+        """Keep the first of equal events and count the others."""
+        if self.again(key):
             return
         self.folded[key] = event
         self.events.append(event)

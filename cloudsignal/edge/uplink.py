@@ -49,6 +49,9 @@ TOPICS_MAX = 512
 ALIAS_MAX = 10
 """Topic Alias Maximum offered to clients (MQTT 5 s3.2.2.3.8)."""
 
+TURN_MAX = 256
+"""Packets off the hot loop that one turn works off: nobody waits long for a client that sends the costly kind."""
+
 HELD_MAX = 4_096
 """Denied QoS 2 messages of MQTT 3.1.1 whose handshake the edge is completing."""
 
@@ -107,7 +110,8 @@ class Uplink:
         out = session.to_broker
         five = session.version == 5
         limit = session.packet_limit
-        position = keep = count = need = 0
+        position = keep = count = need = slow = 0
+        session.unread = False
         end = len(data)
         try:
             while end - position >= 2:
@@ -141,6 +145,10 @@ class Uplink:
                     continue
                 if stop - position > limit:
                     raise too_large()
+                if slow == TURN_MAX:
+                    session.unread = True
+                    break
+                slow += 1
                 if position > keep:
                     out.append(data[keep:position])
                 keep = stop

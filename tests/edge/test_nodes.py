@@ -1,0 +1,179 @@
+"""Several edge processes before one broker, and the bounds of one."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cloudsignal.edge.codec import Kind
+from tests.benchmarks.edge import UNLIMITED, Idle, Target, build_load, resident
+from tests.edge.conftest import Rig, build_rig, stop_rig
+from tests.edge.parts import ALLOW_ALL, Edge, wait_for
+from tests.edge.wire import ClosedError, dial_tls
+
+
+@pytest.fixture(scope="module")
+def pair(workdir: Path) -> Iterator[tuple[Rig, Edge]]:
+    """Two edges on one port (SO_REUSEPORT), the second one reachable on a port of its own through the plaintext one."""
+    rig = build_rig(Path(tempfile.mkdtemp(dir=workdir)))
+    second = Edge(
+        rig.edge.folder,
+        redis_url=rig.valkey.url,
+        upstream=f"unix://{rig.broker.socket}",
+        verify_key=rig.plane.verify_key,
+        authority=rig.authority,
+        node="edge-2",
+    )
+    second.start()
+    yield rig, second
+    second.stop()
+    stop_rig(rig)
+
+
+def test_every_node_reports_a_deploy(pair: tuple[Rig, Edge]) -> None:
+    rig, _ = pair
+    org = rig.plane.new_org()
+    rig.plane.enforced(org, rig.plane.deploy(org, ALLOW_ALL), nodes=2)
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_a_client_id_is_taken_over_across_nodes_and_belongs_to_its_username_on_both(
+    pair: tuple[Rig, Edge], version: int
+) -> None:
+    rig, second = pair
+    org = rig.plane.new_org()
+    rig.plane.enforced(org, rig.plane.deploy(org, ALLOW_ALL), nodes=2)
+    alice, bob = rig.plane.issue(org, "alice"), rig.plane.issue(org, "bob")
+    first = rig.client(alice, version=version, client_id="one")
+    context = second.authority.client_context()
+    thief = dial_tls(second.port, context)
+    answer = thief.connect(version=version, username=bob.username, password=bob.password, client_id="one")
+    assert answer.code == (0x85 if version == 5 else 2)
+    again = dial_tls(second.port, context)
+    answer = again.connect(version=version, username=alice.username, password=alice.password, client_id="one")
+    assert answer.code == 0
+    first.closed()
+    event = rig.plane.event(org=org, kind="session_closed")
+    assert (event.reason, event.node) == ("taken_over", "edge-1")
+    again.ping()
+
+
+def test_messages_pass_between_clients_of_two_nodes(pair: tuple[Rig, Edge]) -> None:
+    rig, second = pair
+    org = rig.plane.new_org()
+    rig.plane.enforced(org, rig.plane.deploy(org, ALLOW_ALL), nodes=2)
+    issued = rig.plane.issue(org)
+    reader = rig.client(issued, client_id="reader")
+    reader.subscribe("a/#", qos=1)
+    writer = dial_tls(second.port, second.authority.client_context())
+    writer.connect(version=4, username=issued.username, password=issued.password, client_id="writer")
+    writer.publish("a/b", b"across", qos=1)
+    assert reader.delivery().payload == b"across"
+
+
+def test_two_processes_share_one_port(pair: tuple[Rig, Edge]) -> None:
+    rig, _ = pair
+    org = rig.plane.new_org()
+    rig.plane.enforced(org, rig.plane.deploy(org, ALLOW_ALL), nodes=2)
+    issued = rig.plane.issue(org)
+    third = Edge(
+        rig.edge.folder,
+        redis_url=rig.valkey.url,
+        upstream=f"unix://{rig.broker.socket}",
+        verify_key=rig.plane.verify_key,
+        authority=rig.authority,
+        node="edge-3",
+        EDGE_MQTTS=rig.edge.env["EDGE_MQTTS"],
+    )
+    third.port = rig.edge.port
+    third.start()
+    try:
+        rig.plane.enforced(org, rig.plane.revisions[org], nodes=3)
+        clients = [rig.client(issued, client_id=f"c{number}") for number in range(24)]
+        wait_for(lambda: len(rig.plane.events(org=org, kind="connect")) == 24, what="24 connects")
+        nodes = {event.node for event in rig.plane.events(org=org, kind="connect")}
+        assert nodes == {"edge-1", "edge-3"}
+        for client in clients:
+            client.disconnect()
+    finally:
+        third.stop()
+
+
+def test_a_slow_reader_is_waited_for_and_memory_stays_flat(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig()
+    org = rig.org(quotas=UNLIMITED)
+    issued = rig.plane.issue(org)
+    reader, writer = rig.client(issued, client_id="r", version=4), rig.client(issued, client_id="w", version=4)
+    reader.subscribe("big")
+    before = resident(rig.edge.pid)
+    payload = b"x" * 50_000
+    for _ in range(2_000):  # 100 MB that nobody reads
+        writer.send(writer.message("big", payload))
+    writer.ping()
+    assert resident(rig.edge.pid) - before < 24 * 1024 * 1024
+    assert reader.delivery().payload == payload
+
+
+def test_a_client_that_sends_and_never_reads_cannot_fill_the_memory(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig()
+    org = rig.org("version: '3'\nrules: []", quotas=UNLIMITED)
+    client = rig.client(rig.plane.issue(org), version=4)
+    before = resident(rig.edge.pid)
+    flood = b"".join(client.message("no", b"", qos=1, packet_id=n % 60_000 + 1) for n in range(20_000))
+    client.sock.settimeout(3)
+    with pytest.raises(TimeoutError):
+        client.sock.sendall(flood * 300)
+    started = time.monotonic()
+    assert resident(rig.edge.pid) - before < 24 * 1024 * 1024
+    other = rig.client(rig.plane.issue(rig.org()))
+    other.ping()
+    assert time.monotonic() - started < 3, "one client kept the others waiting"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_ten_thousand_idle_sessions_are_steady(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """As many as the file descriptors of one process allow, for ten minutes: memory steady, pings answered."""
+    rig = make_rig(EDGE_ADDRESS_CONNECTIONS="1000000")
+    limit = int(subprocess.run(["sh", "-c", "ulimit -Hn"], capture_output=True, text=True, check=True).stdout)
+    count = min(10_000, (limit - 200) // 2)
+    org = rig.org(quotas=UNLIMITED)
+    issued = rig.plane.issue(org, "idle", ttl=0)
+    target = Target("edge", rig.edge.port, issued.username, issued.password, {})
+    idle = Idle(build_load(tmp_path), target, count)
+    time.sleep(10)
+    settled = resident(rig.edge.pid)
+    end = time.monotonic() + 600
+    probe = rig.client(issued, client_id="probe", keep_alive=0)
+    while time.monotonic() < end:
+        started = time.monotonic()
+        probe.ping()
+        assert time.monotonic() - started < 1
+        time.sleep(1)
+    assert resident(rig.edge.pid) - settled < 16 * 1024 * 1024
+    assert not [event for event in rig.plane.events(org=org) if event.kind not in {"connect", "subscribe"}]
+    idle.close()
+
+
+def test_a_full_journal_lets_nobody_new_in_and_keeps_everything(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(EDGE_JOURNAL_MB="1")
+    org = rig.org("version: '3'\nrules: []")
+    issued = rig.plane.issue(org)
+    client = rig.client(issued, client_id="first")
+    rig.valkey.stop(kill=True)
+    for number in range(4_000):
+        client.send(client.message(f"no/{number}" + "/x" * 60, qos=1, packet_id=number + 1))
+    for _ in range(4_000):
+        client.expect(Kind.PUBACK)
+    with pytest.raises((ClosedError, OSError)):
+        rig.client(issued, client_id="second")
+    client.ping()
+    rig.valkey.start()
+    wait_for(lambda: len(rig.plane.events(org=org, kind="acl_denied")) == 4_000, what="all denials", seconds=20)
+    wait_for(lambda: rig.plane.events(kind="limit_reached", reason="audit_journal"), what="the event")
+    rig.client(issued, client_id="second").ping()
