@@ -120,7 +120,7 @@ def _url(*schemes: str) -> Callable[[Environment, str], None]:
 CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "CLOUDSIGNAL_DATA": _folder,
     "CLOUDSIGNAL_PUBLIC_URL": _url("https", "http"),
-    "CLOUDSIGNAL_EMAIL_URL": _url("smtps", "smtp"),
+    "CLOUDSIGNAL_EMAIL_URL": _url("smtps", "smtp", "smtp+plain"),
     "CLOUDSIGNAL_MQTT_PORT": _port,
     "CLOUDSIGNAL_WSS_PORT": _port,
     "CLOUDSIGNAL_PEPPER": _key,
@@ -141,6 +141,7 @@ CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "EDGE_TLS_ORGS": _folder,
     "EDGE_PROXY": _private_address,
     "EDGE_LOGIN_FAILURES": _count,
+    "EDGE_JOURNAL_MB": _count,
     "EDGE_ADDRESS_CONNECTIONS": _count,
     "CLOUDSIGNAL_TRUSTED_PROXIES": _networks,
     "CLOUDSIGNAL_PROVIDER_NETWORKS": _networks,
