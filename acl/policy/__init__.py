@@ -26,7 +26,7 @@ from acl.policy.model import (
     Rule,
     Who,
 )
-from acl.policy.printer import canonical, digest, to_json, to_yaml
+from acl.policy.printer import canonical, digest, from_canonical, to_json, to_yaml
 from acl.policy.reader import Finding, Fix, Span
 from acl.policy.running import TestOutcome, decide, run_tests
 
@@ -74,6 +74,7 @@ __all__ = [
     "diff",
     "digest",
     "explain",
+    "from_canonical",
     "is_wider",
     "lint",
     "parse",

@@ -40,7 +40,8 @@ _TEST_FIELDS = ("name", "as", "do", "topic", "expect", "rule", "qos", "retain")
 class Parsed:
     """What ``parse`` found: the policy (``None`` when there is an error), the findings, and where each part stands.
 
-    ``spans`` maps paths such as ``rules[2]`` and ``rules[2].topic`` to places in ``source``.
+    ``spans`` maps paths such as ``rules[2]`` and ``rules[2].topic`` to places in ``source``. ``converted`` says that
+    the document is written in an older form.
     """
 
     policy: Policy | None
@@ -48,6 +49,7 @@ class Parsed:
     source: str = ""
     filename: str = "policy"
     spans: Mapping[str, Span] = field(default_factory=dict, repr=False)
+    converted: bool = False
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -64,7 +66,7 @@ def parse(text: str | bytes, *, filename: str = "policy") -> Parsed:
     policy = reader.policy(node)
     findings = tuple(sorted(reader.findings[:MAX_FINDINGS], key=lambda found: (found.line, found.column)))
     broken = any(finding.level == "error" for finding in findings)
-    return Parsed(None if broken else policy, findings, source, filename, reader.spans)
+    return Parsed(None if broken else policy, findings, source, filename, reader.spans, reader.converted)
 
 
 class _DocumentReader:
@@ -73,6 +75,7 @@ class _DocumentReader:
     def __init__(self) -> None:
         self.findings: list[Finding] = []
         self.spans: dict[str, Span] = {}
+        self.converted = False
 
     def error(self, path: str, message: str, code: str, span: Span, fix: Fix | None = None) -> None:
         if len(self.findings) < MAX_FINDINGS:
@@ -80,7 +83,8 @@ class _DocumentReader:
 
     def policy(self, root: Node) -> Policy:
         try:
-            root = legacy.modernised(root)
+            written, root = root, legacy.modernised(root)
+            self.converted = root is not written
         except legacy.CannotConvert as problem:
             self.error(problem.path, problem.message, problem.code, problem.span)
             return Policy()

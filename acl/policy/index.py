@@ -101,7 +101,7 @@ class CompiledPolicy:
         live = view.pub & self._expiries.live(now) if self._expiring else view.pub
         if self._limited and (qos > 0 or retain):
             matching = self._matching(view, topic, levels, live)
-            blocked = matching & self._below_qos[qos if 0 <= qos < 3 else 3 * (qos > 0)]
+            blocked = matching & self._below_qos[min(max(qos, 0), 3)]
             if retain:
                 blocked |= matching & self._no_retain
             if blocked:

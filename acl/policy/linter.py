@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from acl.policy.document import Parsed, parse
+from acl.policy.document import Parsed
 from acl.policy.globs import who_covers
 from acl.policy.index import CompiledPolicy
 from acl.policy.model import EVERYONE, Effect, Identity, Policy, Rule, as_utc
@@ -21,7 +21,6 @@ from acl.policy.reader import Finding, Fix, Span, located
 from acl.policy.templates import SHORT_FORMS, Template, compile_pattern, variables
 from acl.policy.topics import HASH, PLUS, intersect, join, split
 
-MAX_FIXES = 20
 _MAX_CANDIDATES = 64
 _MAX_TAKEN = 3
 _NOBODY = Identity("", "")
@@ -45,7 +44,6 @@ class _Linter:
         tested = (name for test in policy.tests for name, _ in test.claims)
         self._claims = {*SHORT_FORMS, *known_claims, *tested}
         self._earlier = {effect: _Earlier(policy, effect, now) for effect in Effect}
-        self._fixes_left = MAX_FIXES
 
     def findings(self) -> Iterator[Finding]:
         for at, rule in enumerate(self._policy.rules):
@@ -123,37 +121,29 @@ class _Linter:
 
     def _finding(self, at: int, message: str, code: str, *, removable: bool = False) -> Finding:
         span = self._parsed.spans.get(f"rules[{at}]", Span())
-        fix = self._removal(at, span) if removable and self._fixes_left > 0 else None
-        self._fixes_left -= fix is not None
+        fix = self._removal(span) if removable else None
         return located("warning", f"rules[{at}]", message, code=code, span=span, fix=fix)
 
-    def _removal(self, at: int, span: Span) -> Fix | None:
-        """The change of the source that takes rule ``at`` away, if one can be found that does just that."""
-        source = self._parsed.source
-        rest = self._policy.rules[:at] + self._policy.rules[at + 1 :]
-        for start, end in _ranges(source, span):
-            fix = Fix("Remove the rule", start, end, "")
-            policy = parse(fix.apply(source)).policy
-            if policy is not None and policy == replace(self._policy, rules=rest):
-                return fix
-        return None
+    def _removal(self, span: Span) -> Fix | None:
+        """The change of the source that takes a rule away; a converted document is left to its author."""
+        if not self._parsed.source or self._parsed.converted:
+            return None
+        return Fix("Remove the rule", *_entry(self._parsed.source, span), "")
 
 
-def _ranges(source: str, span: Span) -> Iterator[tuple[int, int]]:
-    """Stretches of ``source`` whose removal may take away the list entry at ``span``: block style, then flow style."""
-    if not source:
-        return
+def _entry(source: str, span: Span) -> tuple[int, int]:
+    """The stretch of ``source`` to remove with the list entry at ``span``: its lines, or it and one comma."""
     line = source.rfind("\n", 0, span.start) + 1
-    if source[line : span.start].strip() in ("-", ""):
-        end = source.find("\n", span.end)
-        yield line, len(source) if end < 0 else end + 1
-    after = re.compile(r"\s*,\s*").match(source, span.end)
+    if source[line : span.start].strip() == "-":
+        ends_line = source[span.end - 1] == "\n"  # a block scalar ends with its line
+        end = span.end if ends_line else source.find("\n", span.end) + 1
+        return line, end or len(source)
+    after = re.compile(r"\s*,[ \t]*\n?").match(source, span.end)
     if after:
-        yield span.start, after.end()
-    before = re.compile(r"\s*,\s*$").search(source, 0, span.start)
-    if before:
-        yield before.start(), span.end
-    yield span.start, span.end
+        own_lines = not source[line : span.start].strip() and after.group().endswith("\n")
+        return (line if own_lines else span.start), after.end()
+    before = len(source[: span.start].rstrip())
+    return (before - 1 if source[before - 1] == "," else span.start), span.end
 
 
 def _parts(rule: Rule) -> list[Part]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from acl.policy import Effect, canonical, digest, parse, to_json, to_yaml
+from acl.policy import Effect, canonical, digest, from_canonical, parse, to_json, to_yaml
 from acl.policy.model import Policy
 
 FULL = """
@@ -92,6 +92,15 @@ def test_a_rule_without_an_id_gets_one_from_its_content() -> None:
     assert made == policy_of(rule("topic: 'Agents/{username}/#'")).rules[0].id
     twice = policy_of('version: "3"\nrules: [{topic: a}, {topic: a}]').rules
     assert twice[1].id == twice[0].id + "-2"
+
+
+def test_canonical_bytes_are_read_back_and_nothing_else_is() -> None:
+    policy = policy_of(FULL)
+    assert from_canonical(canonical(policy)) == policy
+    broken = (b"", b"[]", b"{}", b'{"rules":7}', b'{"rules":[{}]}', to_json(policy).encode(), canonical(policy) + b" ")
+    for data in (*broken, b"[" * 100_000, b"\xff"):
+        with pytest.raises(ValueError, match=r"."):
+            from_canonical(data)
 
 
 def test_canonical_json_is_sorted_and_without_spaces() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from acl.policy import (
     digest,
     evaluate,
     explain,
+    from_canonical,
     lint,
     parse,
     suggest,
@@ -42,6 +44,7 @@ def test_printing_and_parsing_are_inverse(policy: Policy) -> None:
         assert parsed.findings == ()
         assert parsed.policy == policy
         assert digest(policy) == digest(parsed.policy or Policy())
+    assert from_canonical(canonical(policy)) == policy
 
 
 @pytest.mark.parametrize("buckets_from", [1, 10_000])
@@ -159,6 +162,17 @@ def test_a_rule_that_is_called_unreached_can_go(policy: Policy, identity: Identi
             assert (kept.effect, kept.rule) == (gone.effect, gone.rule)
             received = evaluate.receive(policy, identity, topic, now=now)
             assert received.rule == evaluate.receive(without, identity, topic, now=now).rule
+
+
+@settings(deadline=None)
+@given(world.policies(6), st.sampled_from((to_yaml, to_json, canonical)))
+def test_every_fix_takes_just_its_rule_away(policy: Policy, printed: Callable[[Policy], str | bytes]) -> None:
+    text = printed(policy)
+    source = text.decode() if isinstance(text, bytes) else text
+    for finding in lint(parse(source), now=NOW):
+        if finding.fix:
+            at = int(finding.path.removeprefix("rules[").removesuffix("]"))
+            assert parse(finding.fix.apply(source)).policy == Policy(policy.rules[:at] + policy.rules[at + 1 :])
 
 
 ODD_TEXTS = ("", "a/b", "#", "+", "$share/g/#", "\ud800", "a\0")

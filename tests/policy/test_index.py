@@ -1,0 +1,141 @@
+"""The index by itself: what it remembers, and the edges that random policies seldom touch."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from acl.policy import Effect, Identity, Policy, Rule, Who, compile_policy, evaluate
+from acl.policy import index as index_module
+from acl.policy import levels as levels_module
+from acl.policy.expiries import Expiries
+from acl.policy.verdicts import MAX_NEAR_MISSES, MAX_REGIONS
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+ADA = Identity("org_abcdefghijkl", "ada", "c1", {"team": "ops"})
+BOB = Identity("org_abcdefghijkl", "bob")
+
+
+def policy(*rules: Rule) -> Policy:
+    return Policy(rules)
+
+
+@pytest.mark.parametrize("retain", [False, True])
+@pytest.mark.parametrize("qos", [-1, 0, 1, 2, 3, 4, 100])
+@pytest.mark.parametrize("limit", [0, 1, 2])
+@pytest.mark.parametrize("buckets_from", [1, 10_000])
+def test_every_qos_against_every_limit(
+    limit: int, qos: int, retain: bool, buckets_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(levels_module, "BUCKETS_FROM", buckets_from)
+    rules = policy(
+        Rule("exact", ("a/b",), qos=limit),
+        Rule("plain", ("a/+",), qos=limit, retain=False),
+        Rule("no", ("a/#",), effect=Effect.DENY),
+        Rule("late", ("a/b",)),
+    )
+    for topic in ("a/b", "a/c", "b"):
+        expected = evaluate.publish(rules, ADA, topic, qos=qos, retain=retain, now=NOW)
+        assert compile_policy(rules).publish(ADA, topic, qos=qos, retain=retain, now=NOW) == expected
+
+
+def test_topics_at_the_limits_are_decided_alike() -> None:
+    rules = policy(Rule("all", ("#",)))
+    compiled = compile_policy(rules)
+    for topic in ("x", "é" * 32_767, "é" * 32_768, "x" * 65_535, "x" * 65_536, "/" * 127, "/" * 128, "a#", "+"):
+        expected = evaluate.publish(rules, ADA, topic, qos=0, retain=False, now=NOW)
+        assert compiled.publish(ADA, topic, qos=0, retain=False, now=NOW) == expected
+        assert compiled.receive(ADA, topic, now=NOW) == evaluate.receive(rules, ADA, topic, now=NOW)
+        assert compiled.subscribe(ADA, topic, now=NOW) == evaluate.subscribe(rules, ADA, topic, now=NOW)
+
+
+def test_an_identity_is_worked_out_once_until_its_claims_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = compile_policy(policy(Rule("own", ("{claims.team}/x",))))
+    asked: list[Identity] = []
+    work_out = compiled._audience.admitting
+    monkeypatch.setattr(compiled._audience, "admitting", lambda who: (asked.append(who), work_out(who))[1])
+    same = Identity("org_abcdefghijkl", "ada", "c1", {"team": "ops"})
+    for identity in (ADA, ADA, same):
+        assert compiled.publish(identity, "ops/x", qos=0, retain=False, now=NOW).allowed
+        assert compiled.receive(identity, "ops/x", now=NOW).allowed
+        assert compiled.subscribe(identity, "ops/x", now=NOW).allowed
+    assert asked == [ADA]
+    moved = Identity("org_abcdefghijkl", "ada", "c1", {"team": "dev"})
+    assert not compiled.publish(moved, "ops/x", qos=0, retain=False, now=NOW).allowed
+    assert asked == [ADA, moved]
+
+
+def test_views_are_dropped_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "_VIEW_BYTES", 3_000)
+    compiled = compile_policy(policy(Rule("own", ("{username}/x",))))
+    for number in range(50):
+        identity = Identity("o", f"u{number}")
+        assert compiled.publish(identity, f"u{number}/x", qos=0, retain=False, now=NOW).allowed
+        assert not compiled.publish(identity, "u/x", qos=0, retain=False, now=NOW).allowed
+        assert 1 <= len(compiled._views) <= 8
+
+
+def test_the_same_decision_is_the_same_value() -> None:
+    compiled = compile_policy(policy(Rule("a", ("a/#",)), Rule("d", ("d",), effect=Effect.DENY)))
+    first = compiled.publish(ADA, "a/b", qos=0, retain=False, now=NOW)
+    assert compiled.publish(BOB, "a/c", qos=1, retain=True, now=NOW) is first
+    assert compiled.receive(BOB, "a", now=NOW) is first
+    assert compiled.publish(ADA, "x", qos=0, retain=False, now=NOW) is compiled.receive(BOB, "y", now=NOW)
+    grant = compiled.subscribe(ADA, "a/+", now=NOW)
+    assert compiled.subscribe(BOB, "a/#", now=NOW) is grant
+    assert compiled.subscribe(ADA, "x/#", now=NOW) is compiled.subscribe(ADA, "y", now=NOW)
+
+
+def test_near_misses_and_regions_are_bounded_alike() -> None:
+    many = MAX_NEAR_MISSES + 3
+    low = policy(*(Rule(f"r{at}", ("a/#", "a/b"), qos=0) for at in range(many)))
+    decision = compile_policy(low).publish(ADA, "a/b", qos=1, retain=False, now=NOW)
+    assert len(decision.near_misses) == MAX_NEAR_MISSES
+    assert decision == evaluate.publish(low, ADA, "a/b", qos=1, retain=False, now=NOW)
+    for count in (MAX_REGIONS - 1, MAX_REGIONS, MAX_REGIONS + 1):
+        denies = tuple(Rule(f"d{at}", (f"a/{at}",), effect=Effect.DENY) for at in range(count))
+        holed = policy(*denies, Rule("all", ("a/#",)))
+        grant = compile_policy(holed).subscribe(ADA, "a/#", now=NOW)
+        assert grant == evaluate.subscribe(holed, ADA, "a/#", now=NOW)
+        assert len(grant.holes) == (count if count <= MAX_REGIONS else 1)
+        dead = tuple(Rule(f"x{at}", (f"a/z/{at}",)) for at in range(count))
+        taken = policy(Rule("z", ("a/z/+",), effect=Effect.DENY), *dead, Rule("all", ("a/#",)))
+        for asked in ("a/#", "a/z/+", "a/+/+"):
+            assert compile_policy(taken).subscribe(ADA, asked, now=NOW) == evaluate.subscribe(taken, ADA, asked, now=NOW)
+
+
+def test_expiries_move_with_the_time() -> None:
+    times = [NOW + timedelta(days=day) for day in range(100)]
+    rules = policy(*(Rule(f"r{day}", ("a/#",), expires=at) for day, at in enumerate(times)), Rule("s", ("b",)))
+    compiled = compile_policy(rules)
+    for day in (0, 50, 98, 99, 10, 200):
+        now = NOW + timedelta(days=day, hours=1)
+        assert compiled.receive(ADA, "a", now=now) == evaluate.receive(rules, ADA, "a", now=now)
+        assert compiled.subscribe(ADA, "a/#", now=now) == evaluate.subscribe(rules, ADA, "a/#", now=now)
+    assert compiled.subscribe(ADA, "b", now=NOW).valid_until is None
+    none = Expiries([None, None], lambda ranks: sum(1 << rank for rank in ranks))
+    assert (bool(none), none.live(NOW), none.soonest(3)) == (False, 3, None)
+
+
+def test_covering_meeting_and_ranks_speak_of_filters_in_order() -> None:
+    rules = policy(
+        Rule("a", ("a/#", "b"), "pub"), Rule("b", ("a/+",), "sub", Effect.DENY), Rule("c", ("a/b",), who=Who(("ada",)))
+    )
+    compiled = compile_policy(rules)
+
+    def met(identity: Identity, action: str, before: int) -> list[int]:
+        return list(compiled.ranks(compiled.meeting(identity, "a/+", action, before=before), 9))  # type: ignore[arg-type]
+
+    def covered(identity: Identity, action: str, before: int) -> list[int]:
+        (mask,) = compiled.covering(identity, "a/b", action, before=before)  # type: ignore[arg-type]
+        return list(compiled.ranks(mask, 9))
+
+    assert met(ADA, "pub", 4) == [0, 3]
+    assert met(ADA, "sub", 4) == [2, 3]
+    assert met(ADA, "sub", 3) == [2]
+    assert met(BOB, "sub", 4) == [2]
+    assert covered(ADA, "pub", 4) == [0, 3]
+    assert covered(ADA, "sub", 4) == [2, 3]
+    assert covered(ADA, "sub", 2) == []
+    assert list(compiled.ranks(0b1111, 2)) == [0, 1]
