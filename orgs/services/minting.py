@@ -1,19 +1,20 @@
 """Minting many credentials at once, at the speed of the database.
 
 In batches: each is one transaction (identities, secrets, audit, outbox) and, after its commit, one pipeline to Redis.
-The next batch is made by a second thread while the database works on this one. New usernames go this way; one that
+While the database works on one batch, the next is made and the one before is brought to Redis aside. New usernames go this way; one that
 exists already goes through :func:`~orgs.services.credentials.issue_credential`, which keeps what it has.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import msgspec
 from django.db import connection, transaction
 from redis.exceptions import RedisError
 
@@ -32,6 +33,8 @@ from orgs.services.credentials import Issued, issue_credential
 from orgs.services.push import KEPT_AFTER_EXPIRY
 from orgs.services.roster import Entry
 from orgs.tenancy import org_scope, platform_scope
+
+logger = logging.getLogger(__name__)
 
 BATCH = 1_000
 
@@ -83,6 +86,16 @@ class _Prepared:
     event: UUID
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A batch that is committed and on its way to Redis."""
+
+    prepared: Sequence[_Prepared]
+    made: set[str]
+    row: OutboxRow
+    pushed: Future[None]
+
+
 def mint(
     access: Access, entries: Sequence[Entry], *, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[Minted]:
@@ -92,17 +105,21 @@ def mint(
     whoever iterates no further stops the work. Raises what ``issue_credential`` does for usernames that exist.
     """
     access.require(Permission.CREDENTIALS_MANAGE)
+    batches = [entries[start : start + BATCH] for start in range(0, len(entries), BATCH)]
     done = 0
-    with ThreadPoolExecutor(1, thread_name_prefix="mint") as ahead:
-        batches = [entries[start : start + BATCH] for start in range(0, len(entries), BATCH)]
-        waiting = ahead.submit(_prepare, access.org_id, batches[0]) if batches else None
-        for following in [*batches[1:], None]:
-            prepared = waiting.result() if waiting else []
-            waiting = ahead.submit(_prepare, access.org_id, following) if following else None
-            yield from _deliver(access, prepared)
-            done += len(prepared)
-            if progress:
-                progress(done, len(entries))
+    with ThreadPoolExecutor(2, thread_name_prefix="mint") as aside:
+        coming = aside.submit(_prepare, access.org_id, batches[0]) if batches else None
+        leaving: _Stored | None = None
+        for following in [*batches[1:], None, None]:
+            arrived = coming.result() if coming else None
+            coming = aside.submit(_prepare, access.org_id, following) if following else None
+            stored = _store(access, arrived, aside) if arrived else None
+            if leaving:
+                yield from _settle(access, leaving)
+                done += len(leaving.prepared)
+                if progress:
+                    progress(done, len(entries))
+            leaving = stored
 
 
 def push_batch(org_id: str, usernames: Iterable[str]) -> None:
@@ -130,27 +147,35 @@ def _one(org: str, key: bytes, now: datetime, entry: Entry) -> _Prepared:
     return _Prepared(entry, issued, mac, seal_credential(record, key), UUID(uuid7()))
 
 
-def _deliver(access: Access, prepared: Sequence[_Prepared]) -> Iterator[Minted]:
+def _store(access: Access, prepared: Sequence[_Prepared], aside: ThreadPoolExecutor) -> _Stored:
+    """One transaction: the rows, and an outbox row that a worker acts on if this process dies before Redis has them."""
     now = datetime.now(UTC)
     with org_scope(access.org_id):
-        made = _store(access, prepared, now)
+        made = _insert(access, prepared, now)
         fresh = [each for each in prepared if each.issued.local in made]
-        # A row of its own, deleted once Redis has the records: a worker pushes them if this process dies before that.
-        names = " ".join(each.issued.local for each in fresh)
-        payload = {"org": access.org_id, "usernames": names}
+        payload = {"org": access.org_id, "usernames": " ".join(each.issued.local for each in fresh)}
         row = OutboxRow.objects.create(
             org_id=access.org_id, task="orgs.tasks.push_batch", key=prepared[0].issued.token_id, payload=payload,
             available_at=now + outbox.LEASE,
         )  # fmt: skip
-    _push(access.org_id, fresh, now, row)
-    for each in prepared:
-        if each.issued.local in made:
-            yield Minted(each.entry.line, each.issued)
-        else:
-            yield Minted(each.entry.line, _again(access, each.entry))
+    return _Stored(prepared, made, row, aside.submit(_push, access.org_id, fresh, now))
 
 
-def _store(access: Access, prepared: Sequence[_Prepared], now: datetime) -> set[str]:
+def _settle(access: Access, stored: _Stored) -> Iterator[Minted]:
+    """Wait until Redis has a batch, then hand it out."""
+    try:
+        stored.pushed.result()
+    except RedisError as error:
+        logger.warning("minting: Redis is away, a worker pushes: %s", type(error).__name__)
+    else:
+        with platform_scope():
+            OutboxRow.objects.filter(pk=stored.row.pk).delete()
+    for each in stored.prepared:
+        fresh = each.issued.local in stored.made
+        yield Minted(each.entry.line, each.issued if fresh else _again(access, each.entry))
+
+
+def _insert(access: Access, prepared: Sequence[_Prepared], now: datetime) -> set[str]:
     """Write the rows; returns the usernames that were new. Row-level security forbids COPY into its tables."""
     values = {"org": access.org_id, "actor": access.actor, "ip": access.ip or None, "now": now}
     with connection.cursor() as cursor:
@@ -174,13 +199,14 @@ def _row(each: _Prepared) -> tuple[object, ...]:
         "hint": issued.password[-4:],
         "claims": sorted(entry.claims),
     }
+    claims, kept = Jsonb(dict(entry.claims), msgspec.json.encode), Jsonb(after, msgspec.json.encode)
     return (
-        issued.local, entry.static, Jsonb(dict(entry.claims), json.dumps), entry.note, issued.token_id, each.mac,
-        issued.password[-4:], issued.expires_at, each.event, Jsonb(after, json.dumps),
+        issued.local, entry.static, claims, entry.note, issued.token_id, each.mac, issued.password[-4:],
+        issued.expires_at, each.event, kept,
     )  # fmt: skip
 
 
-def _push(org: str, fresh: Sequence[_Prepared], now: datetime, row: OutboxRow) -> None:
+def _push(org: str, fresh: Sequence[_Prepared], now: datetime) -> None:
     at = now.timestamp()
     states = [
         State(
@@ -192,12 +218,7 @@ def _push(org: str, fresh: Sequence[_Prepared], now: datetime, row: OutboxRow) -
         )
         for each in fresh
     ]
-    try:
-        write_states(client(), states)
-    except RedisError:
-        return  # the outbox row stays, and a worker pushes
-    with platform_scope():
-        OutboxRow.objects.filter(pk=row.pk).delete()
+    write_states(client(), states)
 
 
 def _forget_at(issued: Issued) -> int | None:
