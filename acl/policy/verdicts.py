@@ -9,7 +9,7 @@ from acl.policy.model import Decision, Effect, NearMiss, Rule
 
 MAX_NEAR_MISSES = 8
 """Near misses reported with one decision, the first ones in rule order."""
-MAX_REGIONS = 8
+MAX_REGIONS = 6
 """Filters of each effect examined one by one when a subscription is judged; past it the whole filter is the hole."""
 
 

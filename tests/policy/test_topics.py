@@ -105,6 +105,7 @@ def test_the_messages_name_what_is_wrong() -> None:
     assert text_problem("\ud800", "topic filter") == "the topic filter is not well-formed Unicode"
     assert text_problem("a" * 65_536, "topic") == "the topic is longer than 65535 bytes"
     assert text_problem("é" * 32_768, "topic") == "the topic is longer than 65535 bytes"
+    assert text_problem("aé" * 21_845, "topic") is None  # just 65,535 bytes
     assert text_problem("/" * 128, "topic") == "the topic has more than 128 levels"
     assert text_problem("/" * 127, "topic") is None
     assert topic_problem("a/+") == "a topic name cannot contain the wildcards + and #"
