@@ -63,7 +63,9 @@ class Node:
         self.journal = Journal(
             settings.data / "journal", node=self.name, incarnation=self.incarnation, limit=settings.journal_bytes
         )
-        self.shipper = Shipper(self.journal, self.store)
+        self._confirming = Store(settings.redis_url)
+        """A connection of its own for the shipper's question, which blocks."""
+        self.shipper = Shipper(self.journal, self.store, self._confirming, self.name)
         self.limits = Limits(connections=settings.address_connections, failures=settings.login_failures)
         self.dialer = Dialer(settings.upstream)
         self.gate = Gate(self)
@@ -92,7 +94,7 @@ class Node:
     async def start(self) -> None:
         """Enforce what is on disk, then follow Redis."""
         await self.snapshot.load_disk()
-        for work in (self.follower.run(), self.shipper.run(), self.beat.run(), self._turn()):
+        for work in (self.follower.run(), self.shipper.run(), self.shipper.trim(), self.beat.run(), self._turn()):
             self._spawn(work)
 
     async def stop(self) -> None:
@@ -114,6 +116,7 @@ class Node:
         self.snapshot.floors.save()
         self.journal.close()
         await self.store.close()
+        await self._confirming.close()
 
     async def _cancel_tasks(self) -> None:
         """Cancel until it is heard: a library may turn the first cancellation into an error of its own."""

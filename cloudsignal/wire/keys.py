@@ -57,3 +57,8 @@ SESSIONS_PATTERN = f"{PREFIX}sessions:*"
 def client(org: str, client_id: str) -> str:
     """String with expiry: ``username\\nsession id`` of who holds the live or stored session of a client id."""
     return f"{PREFIX}client:{org}:{client_id}"
+
+
+def shipped(node_name: str) -> str:
+    """String with expiry: a counter an edge writes to learn that Redis has everything before it on its disk."""
+    return f"{PREFIX}shipped:{node_name}"

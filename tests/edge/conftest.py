@@ -80,8 +80,8 @@ def build_rig(folder: Path, *, broker: Broker | None = None, **env: str) -> Rig:
 
 
 def stop_rig(rig: Rig) -> None:
-    """Stop what :func:`build_rig` started."""
-    rig.edge.stop()
+    """Stop what :func:`build_rig` started; how an edge drains is a test of its own."""
+    rig.edge.stop(kill=True)
     rig.broker.stop()
     rig.valkey.stop(kill=True)
 

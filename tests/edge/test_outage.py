@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def test_with_redis_away_known_clients_go_on_and_unknown_ones_are_refused(make_r
     org = rig.org(DENY)
     known, other = rig.plane.issue(org), rig.plane.issue(org, "other")
     client = rig.client(known, client_id="one")
+    rig.plane.redis.execute_command("WAITAOF", 1, 0, 3000)
     rig.valkey.stop(kill=True)
     assert client.publish("ok/1", qos=1) in {0, 0x10}
     assert client.publish("no/1", qos=1) == 0x87
@@ -141,6 +143,19 @@ def test_a_drained_edge_says_so_and_loses_no_event(make_rig: MakeRig) -> None:
     assert [e.reason for e in rig.plane.events(org=org, kind="session_closed")] == ["draining"] * 6
     assert not rig.plane.redis.exists(keys.node("edge-1"))
     rig.edge.start()
+
+
+def test_what_redis_lost_when_it_was_killed_is_sent_again(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    org = rig.org(DENY)
+    client = rig.client(rig.plane.issue(org))
+    client.send(client.message("no/1", qos=1))
+    client.expect(Kind.PUBACK)
+    before = rig.plane.event(org=org, kind="acl_denied")
+    rig.valkey.stop(kill=True)
+    shutil.rmtree(rig.valkey.folder / "appendonlydir")  # as if nothing of the last seconds had reached the disk
+    rig.valkey.start()
+    assert rig.plane.event(org=org, kind="acl_denied", seconds=10).id == before.id
 
 
 def test_a_second_process_of_the_same_name_is_refused(rig: Rig) -> None:
