@@ -6,7 +6,6 @@ import uuid
 from datetime import datetime
 from typing import ClassVar
 
-from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -16,6 +15,7 @@ from audit import access
 from audit.access import AuditQuery
 from audit.models import Event
 from cloudsignal.api.pages import PARAMETERS, limit_of, page, page_serializer
+from cloudsignal.api.times import query_time
 from cloudsignal.errors import Invalid, NotFound
 from orgs.api.endpoint import OrgEndpoint
 from orgs.api.schema import ORGANIZATION
@@ -83,8 +83,8 @@ class Events(OrgEndpoint):
             session=asked.get("session", ""),
             action=asked.get("action", ""),
             rule=asked.get("rule", ""),
-            since=_time(request, "since"),
-            until=_time(request, "until"),
+            since=query_time("since", asked.get("since", "")),
+            until=query_time("until", asked.get("until", "")),
             cursor=asked.get("cursor", ""),
             limit=limit_of(request),
         )
@@ -104,19 +104,6 @@ class OneEvent(OrgEndpoint):
         """Show one event."""
         ts, event_id = _key(cursor)
         return Response(EventSerializer(access.get_event(self.access, ts, event_id)).data)
-
-
-def _time(request: Request, name: str) -> datetime | None:
-    text = request.query_params.get(name, "")
-    if not text:
-        return None
-    try:
-        found = parse_datetime(text.replace(" ", "+"))
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise Invalid("bad_time", f"{name} is an ISO 8601 time with its zone: 2026-01-31T12:00:00Z.", field=name)
-    return found
 
 
 def _key(cursor: str) -> tuple[datetime, uuid.UUID]:

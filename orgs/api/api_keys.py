@@ -12,6 +12,7 @@ from rest_framework.response import Response
 
 from cloudsignal.api.bodies import valid
 from cloudsignal.api.pages import page, page_serializer
+from cloudsignal.api.times import TimeField
 from orgs.api.endpoint import OrgEndpoint
 from orgs.api.schema import ORGANIZATION
 from orgs.models import ApiKey
@@ -65,7 +66,7 @@ class CreateApiKeySerializer(serializers.Serializer[Any]):
     ip_allow = serializers.ListField(
         child=serializers.CharField(max_length=64), default=list, help_text="Networks in CIDR form; empty allows all."
     )
-    expires_at = serializers.DateTimeField(default=None, allow_null=True)
+    expires_at = TimeField(default=None, allow_null=True)
 
 
 class RotateSerializer(serializers.Serializer[Any]):

@@ -11,6 +11,7 @@ from rest_framework.response import Response
 
 from cloudsignal.api.bodies import valid
 from cloudsignal.api.pages import page, page_serializer
+from cloudsignal.api.times import TimeField
 from orgs.access import list_members
 from orgs.api.authentication import address_of
 from orgs.api.endpoint import OrgEndpoint, PersonEndpoint
@@ -38,7 +39,7 @@ class ChangeMemberSerializer(serializers.Serializer[Any]):
     """What to change; what is left out stays."""
 
     role = serializers.ChoiceField(ROLES, required=False)
-    ends_at = serializers.DateTimeField(required=False, allow_null=True, help_text="null: no end.")
+    ends_at = TimeField(required=False, allow_null=True, help_text="null: no end.")
 
 
 class InvitationSerializer(serializers.ModelSerializer[Invitation]):
@@ -57,7 +58,7 @@ class InviteSerializer(serializers.Serializer[Any]):
 
     email = serializers.CharField(max_length=254)
     role = serializers.ChoiceField(ROLES)
-    ends_at = serializers.DateTimeField(default=None, allow_null=True, help_text="When the membership ends.")
+    ends_at = TimeField(default=None, allow_null=True, help_text="When the membership ends.")
 
 
 class AcceptSerializer(serializers.Serializer[Any]):

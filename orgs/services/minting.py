@@ -1,8 +1,9 @@
 """Minting many credentials at once, at the speed of the database.
 
 In batches: each is one transaction (identities, secrets, audit, outbox) and, after its commit, one pipeline to Redis.
-While the database works on one batch, the next is made and the one before is brought to Redis aside. New usernames go this way; one that
-exists already goes through :func:`~orgs.services.credentials.issue_credential`, which keeps what it has.
+While the database works on one batch, the next is made and the one before is brought to Redis aside. New usernames go
+this way; one that exists already goes through :func:`~orgs.services.credentials.issue_credential`, which keeps what it
+has.
 """
 
 from __future__ import annotations
