@@ -122,13 +122,17 @@ class CompiledPolicy:
 
     def subscribe(self, identity: Identity, topic_filter: str, *, now: datetime) -> Decision:
         """See ``acl.policy.evaluate.subscribe``."""
-        topic_filter, problem = unshared(topic_filter)
-        problem = problem or filter_problem(topic_filter)
+        asked = split(topic_filter)
+        if "#" in topic_filter[:-1] or "$" in topic_filter or not plain_text(topic_filter, asked):
+            topic_filter, problem = unshared(topic_filter)
+            problem = problem or filter_problem(topic_filter)
+            asked = split(topic_filter)
+        else:
+            problem = filter_problem(topic_filter) if PLUS in topic_filter or HASH in topic_filter else None
         if problem:
             return verdicts.refused(problem)
         view = self._views.get(identity.key) or self._view(identity)
         live = view.sub & self._expiries.live(now) if self._expiring else view.sub
-        asked = split(topic_filter)
         if PLUS in topic_filter or HASH in topic_filter:
             covering = self._covering(view, asked, live)
         else:
