@@ -58,6 +58,14 @@ ORG_ACTIONS: tuple[tuple[str, str, str, Permission], ...] = (
     ("Start from a preset", "acl:presets", "shield", Permission.POLICY_EDIT),
     ("Simulate a publish or subscribe", "acl:policy", "flask", Permission.POLICY_SIMULATE),
     ("Review and deploy the draft", "acl:review", "check", Permission.POLICY_DEPLOY),
+    ("Issue credentials from a CSV file", "orgs:bulk", "plus", Permission.CREDENTIALS_MANAGE),
+    ("Credentials that end soon", "orgs:expiry", "history", Permission.ORG_READ),
+    ("Members and invitations", "orgs:people", "orgs", Permission.ORG_READ),
+    ("Invite a person", "orgs:invite", "plus", Permission.MEMBERS_MANAGE),
+    ("API keys", "orgs:keys", "key", Permission.ORG_READ),
+    ("Create an API key", "orgs:key-new", "plus", Permission.API_KEYS_MANAGE),
+    ("Identity providers", "orgs:providers", "server", Permission.ORG_READ),
+    ("Danger zone", "orgs:danger", "warning", Permission.ORG_UPDATE),
     ("Versions and rollback", "acl:versions", "history", Permission.ORG_READ),
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Concatenate, ParamSpec, Protocol, cast
@@ -53,9 +54,17 @@ class Gated(Protocol):
 
 
 def org_page(
-    permission: Permission, *, write: Permission | None = None, methods: tuple[str, ...] = ("GET",)
+    permission: Permission,
+    *,
+    write: Permission | None = None,
+    methods: tuple[str, ...] = ("GET",),
+    one_transaction: bool = True,
 ) -> Callable[[OrgView[P]], View]:
-    """A page of one organization. Strangers get 404, members without ``permission`` 403; POST may ask for ``write``."""
+    """A page of one organization. Strangers get 404, members without ``permission`` 403; POST may ask for ``write``.
+
+    Without ``one_transaction`` every service the view calls has its own: for what goes on the network meanwhile, or
+    commits step by step.
+    """
 
     def decorate(view: OrgView[P]) -> View:
         def inner(request: HttpRequest, org_id: str, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
@@ -65,7 +74,7 @@ def org_page(
             access.require(permission)
             if write is not None and request.method == "POST":
                 access.require(write)
-            with org_scope(access.org_id):
+            with org_scope(access.org_id) if one_transaction else nullcontext():
                 return view(request, access, *args, **kwargs)
 
         return _finish(view, inner, Gate("org", permission, write), methods)

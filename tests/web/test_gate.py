@@ -35,6 +35,7 @@ class Row:
 
 READ, EDIT, DEPLOY = Permission.ORG_READ, Permission.POLICY_EDIT, Permission.POLICY_DEPLOY
 CREDS, AUDIT, SIMULATE = Permission.CREDENTIALS_MANAGE, Permission.AUDIT_READ, Permission.POLICY_SIMULATE
+PEOPLE, KEYS, PROVIDERS = Permission.MEMBERS_MANAGE, Permission.API_KEYS_MANAGE, Permission.PROVIDERS_MANAGE
 TABLE: dict[str, Row] = {
     "platform:start": Row("person"),
     "platform:help": Row("person"),
@@ -54,6 +55,33 @@ TABLE: dict[str, Row] = {
     "orgs:credential-new": Row("org", CREDS, post=True),
     "orgs:credential-revoke": Row("org", CREDS, post=True),
     "orgs:username-revoke": Row("org", CREDS, post=True),
+    "orgs:expiry": Row("org", READ),
+    "orgs:bulk": Row("org", CREDS, post=True),
+    "orgs:username": Row("org", READ, post=True, write=CREDS),
+    "orgs:people": Row("org", READ),
+    "orgs:invite": Row("org", PEOPLE, post=True),
+    "orgs:leave": Row("org", READ, post=True),
+    "orgs:member": Row("org", PEOPLE, post=True),
+    "orgs:member-remove": Row("org", PEOPLE, post=True),
+    "orgs:member-transfer": Row("org", Permission.ORG_TRANSFER, post=True),
+    "orgs:invitation-resend": Row("org", PEOPLE, get=False, post=True),
+    "orgs:invitation-revoke": Row("org", PEOPLE, post=True),
+    "orgs:invitation": Row("public", post=True),
+    "orgs:keys": Row("org", READ),
+    "orgs:key-new": Row("org", KEYS, post=True),
+    "orgs:key-rotate": Row("org", KEYS, post=True),
+    "orgs:key-revoke": Row("org", KEYS, post=True),
+    "orgs:providers": Row("org", READ, post=True, write=Permission.ORG_UPDATE),
+    "orgs:provider-choose": Row("org", PROVIDERS),
+    "orgs:provider-new": Row("org", PROVIDERS, post=True),
+    "orgs:provider": Row("org", PROVIDERS, post=True),
+    "orgs:provider-remove": Row("org", PROVIDERS, post=True),
+    "orgs:provider-try": Row("org", PROVIDERS, post=True),
+    "orgs:danger": Row("org", Permission.ORG_UPDATE),
+    "orgs:export": Row("org", Permission.ORG_UPDATE),
+    "orgs:revoke-all": Row("org", Permission.ORG_UPDATE, post=True, write=CREDS),
+    "orgs:delete": Row("org", Permission.ORG_DELETE, post=True),
+    "orgs:restore": Row("org", Permission.ORG_DELETE, get=False, post=True),
     "orgs:settings": Row("org", READ, post=True, write=Permission.ORG_UPDATE),
     "acl:policy": Row("org", READ),
     "acl:save": Row("org", EDIT, get=False, post=True),
@@ -116,6 +144,8 @@ def address(name: str, access: Access) -> str:
     samples = {
         "org_id": access.org_id, "token_id": "tok_none", "username": "nobody", "session_id": "none", "name": "nothing",
         "deployment_id": "dep_none", "number": 999, "key": "1.00000000-0000-0000-0000-000000000000",
+        "member_id": 999_999_999, "key_id": 999_999_999, "invitation_id": "inv_none", "provider_id": "idp_none",
+        "kind": "nothing", "token": "inv_none.0",
     }  # fmt: skip
     wanted = PAGES[name].pattern.converters
     return reverse(name, kwargs={key: samples[key] for key in wanted})

@@ -1,0 +1,18 @@
+"""Form that asks for the organization's name, so that it is not the wrong one."""
+
+from __future__ import annotations
+
+from django import forms
+
+from cloudsignal.web.forms import Form
+
+
+class DeleteForm(Form):
+    """The name, typed."""
+
+    confirm = forms.CharField(
+        label="The organization's name",
+        required=False,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        help_text="Type it as it stands above.",
+    )
