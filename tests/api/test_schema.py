@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import schemathesis
 from django.core.wsgi import get_wsgi_application
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
 from pytest_django.fixtures import Settings
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -63,7 +66,9 @@ def test_no_answer_is_an_error_of_ours_or_a_surprise(
             response = case.call(headers=headers)
             case.validate_response(response, checks=CHECKS)
 
-        conforms()
+        with suppress(Unsatisfiable):  # an operation without parameters cannot be asked wrongly
+            conforms()
+    assert asked > len(cases) * 2
     with capsys.disabled():
         print(f"\nschemathesis: {asked} requests, every answer as documented")
 
