@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
+from types import FrameType
 
 import jsonschema
 import pytest
@@ -263,9 +263,18 @@ def test_diff_tells_what_changes(name: str) -> None:
 def test_diff_of_a_large_policy_looks_at_what_changed() -> None:
     rules = tuple(Rule(f"r{at}", (f"devices/d{at}/state",)) for at in range(10_000))
     changed = (*rules[:5_000], Rule("new", ("devices/+/cmd",)), *rules[5_001:])
-    start = time.process_time()
-    found = diff(Policy(rules), Policy(changed), now=NOW)
-    assert time.process_time() - start < 5
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        found = diff(Policy(rules), Policy(changed), now=NOW)
+    finally:
+        sys.setprofile(None)
+    assert calls < 100 * len(rules), "the work is linear in the rules"
     assert found.relation is Relation.INCOMPARABLE
     assert {region.filter for region in found.widened} == {"devices/+/cmd"}
     assert {region.filter for region in found.narrowed} == {"devices/d5000/state"}
@@ -341,18 +350,27 @@ def test_a_failing_test_says_what_was_wanted() -> None:
     assert outcomes[0].expected is Effect.ALLOW
 
 
-def test_the_core_imports_fast_and_without_django() -> None:
-    script = (
-        "import sys, time; t = time.process_time(); import acl.policy; print(time.process_time() - t);"
-        "print([name for name in sys.modules if name.split('.')[0] in ('django', 'yaml', 'rest_framework')])"
-    )
-    runs = []
-    for _ in range(5):
+OWN = "import acl.policy"
+BASELINE = "import dataclasses, datetime, enum, functools, hashlib, json, re, typing"
+"""What the core needs of the standard library, and nearly all that importing it costs."""
+
+
+def test_the_core_imports_light_parts_of_the_standard_library_only() -> None:
+    script = "import sys; before = set(sys.modules); import acl.policy; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    roots = {name.split(".")[0] for name in done.stdout.split()}
+    assert roots <= sys.stdlib_module_names | {"acl"}
+    assert not roots & {"asyncio", "email", "http", "logging", "multiprocessing", "socket", "ssl", "unittest"}
+
+
+def test_importing_the_core_costs_little_more_than_what_it_imports() -> None:
+    def cost(imports: str) -> float:
+        script = f"import time; start = time.process_time(); {imports}; print(time.process_time() - start)"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        seconds, modules = done.stdout.splitlines()
-        assert modules == "[]"
-        runs.append(float(seconds))
-    assert min(runs) < 0.05
+        return float(done.stdout)
+
+    ratios = [cost(OWN) / cost(BASELINE) for _ in range(7)]
+    assert sorted(ratios)[3] < 8, ratios  # about 2
 
 
 HUGE = {
@@ -372,9 +390,8 @@ HUGE = {
 
 
 @pytest.mark.parametrize("name", HUGE)
+@pytest.mark.timeout(600)
 def test_no_document_hangs_or_raises(name: str) -> None:
-    start = time.process_time()
     parsed = parse(HUGE[name])
-    assert time.process_time() - start < 20
     assert all(finding.line >= 1 and finding.column >= 1 for finding in parsed.findings)
     assert (parsed.policy is None) == (name != "tabs in JSON")
