@@ -21,6 +21,9 @@ from tests.edge.conformance.harness.stage import CASES, Outcome, Run, play_all
 for _module in pkgutil.iter_modules(cases.__path__):
     importlib.import_module(f"{cases.__name__}.{_module.name}")
 
+pytestmark = pytest.mark.timeout(400)
+"""The first test plays all runs: half a minute on an idle machine of two cores, several on one that is not."""
+
 MALFORMED = 0x81
 
 TRANSPORTS = ("tls", "wss")

@@ -128,7 +128,9 @@ class Inhabitant:
                 if self.client is None or self.client.closed:
                     await self.connect()
                 await self.random.choice(actions)()
-            except (Closed, AssertionError) as error:
+                if self.client is not None:
+                    self.client.forget()
+            except (Closed, AssertionError, OSError) as error:
                 self.world.violations.append(f"{self.tenant.id} {self.client_id}: {type(error).__name__} {error}")
                 self.client = None
             self.world.trials += 1

@@ -29,8 +29,9 @@ def isolated(trials: int) -> None:
     with Edge() as edge:
         world: World = run(lambda: roam(edge, trials=trials, seed=SEED))
         edge.process.alive()
+        output = edge.process.output()[-2000:]
         criticals = [event for event in edge.events() if event.kind == "critical"]
-    assert not world.violations, f"FUZZ_SEED={SEED}: {len(world.violations)}, first: {world.violations[:3]}"
+    assert not world.violations, f"FUZZ_SEED={SEED}: {len(world.violations)}, first: {world.violations[:3]} {output}"
     assert not criticals, f"FUZZ_SEED={SEED}: {criticals[:3]}"
     assert world.trials >= trials
     assert world.delivered > trials / 4, f"FUZZ_SEED={SEED}: too few deliveries to prove anything: {world.delivered}"

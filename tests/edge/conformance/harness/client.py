@@ -178,8 +178,10 @@ class Client:
     _paused: bool = False
     _buffer: bytearray = field(default_factory=bytearray)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _mids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
-    _taken: dict[tuple[int, int], int] = field(default_factory=dict)
+    _mids: itertools.count[int] = field(default_factory=itertools.count)
+    _arrivals: dict[tuple[int, int], deque[Packet]] = field(default_factory=dict)
+    """What no test has waited for yet, by kind and packet id, and by kind alone (packet id 0)."""
+    _pongs: int = 0
 
     async def open(self) -> Client:
         """Open the connection; nothing of MQTT is sent."""
@@ -239,9 +241,9 @@ class Client:
 
     async def ping(self) -> None:
         """PINGREQ and its answer: everything the server sent before has then arrived."""
-        before = self._count(mqtt.PINGRESP)
+        before = self._pongs
         await self.send(mqtt.PING)
-        await self._until(lambda: self._count(mqtt.PINGRESP) > before, "PINGRESP")
+        await self._until(lambda: self._pongs > before, "PINGRESP")
 
     async def message(self, *, seconds: float = PATIENCE) -> Packet:
         """The next delivery."""
@@ -260,19 +262,9 @@ class Client:
 
     async def wait(self, kind: int, mid: int = 0, *, seconds: float = PATIENCE) -> Packet:
         """The next packet of this kind (and packet id) that was not returned before."""
-        found: Packet | None = None
-
-        def arrived() -> bool:
-            nonlocal found
-            matching = [packet for packet in self.log if packet.kind == kind and mid in (0, packet.mid)]
-            taken = self._taken.get((kind, mid), 0)
-            found = matching[taken] if len(matching) > taken else None
-            return found is not None
-
-        await self._until(arrived, f"{mqtt.NAMES[kind]} {mid or ''}", seconds)
-        self._taken[kind, mid] = self._taken.get((kind, mid), 0) + 1
-        assert found is not None
-        return found
+        arrived = self._arrivals.setdefault((kind, mid), deque())
+        await self._until(lambda: bool(arrived), f"{mqtt.NAMES[kind]} {mid or ''}", seconds)
+        return arrived.popleft()
 
     async def ended(self, *, seconds: float = PATIENCE) -> int | None:
         """Wait for the server to close; returns the reason code of its DISCONNECT, or ``None`` without one."""
@@ -309,12 +301,15 @@ class Client:
         self._paused = False
         self._pipe.resume()
 
-    def next_mid(self) -> int:
-        """A packet id not used on this connection before."""
-        return next(self._mids)
+    def forget(self) -> None:
+        """Drop what was received so far: a client of a long run would otherwise grow without end."""
+        self.log.clear()
+        self.messages.clear()
+        self._arrivals.clear()
 
-    def _count(self, kind: int) -> int:
-        return sum(packet.kind == kind for packet in self.log)
+    def next_mid(self) -> int:
+        """The next packet id."""
+        return next(self._mids) % 65_535 + 1
 
     async def _until(
         self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE, *, even_closed: bool = False
@@ -351,6 +346,10 @@ class Client:
 
     def _take(self, packet: Packet) -> None:
         self.log.append(packet)
+        self._pongs += packet.kind == mqtt.PINGRESP
+        if packet.kind != mqtt.PUBLISH:
+            for key in {(packet.kind, packet.mid), (packet.kind, 0)}:
+                self._arrivals.setdefault(key, deque()).append(packet)
         if self.on_packet is not None:
             self.on_packet(packet)
         if packet.kind == mqtt.PUBLISH:
