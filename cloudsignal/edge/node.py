@@ -36,6 +36,9 @@ CONNECT_WITHIN = 10.0
 SIGN_IN_WITHIN = 20.0
 """Seconds from the TLS handshake to CONNACK."""
 
+LOOK_EVERY = 60.0
+"""Seconds between two looks at a session that asks for none: what has left the wheel with it is forgotten by then."""
+
 PING_EVERY = 30.0
 """Seconds between pings to a distant broker."""
 
@@ -304,7 +307,7 @@ class Node:
         if session.ended:
             client.pump()
             return None
-        again = now + 3600.0
+        again = now + LOOK_EVERY
         if session.expires_at:
             again = min(again, session.expires_at)
         if session.connect.keep_alive:
