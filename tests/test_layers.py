@@ -30,9 +30,7 @@ def test_there_is_something_to_look_at() -> None:
 @pytest.mark.parametrize("path", THIN, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_no_query_outside_services_and_access(path: Path) -> None:
     lines = queries(path.read_text())
-    assert not lines, (
-        f"{path.relative_to(PROJECT)} queries on line {lines[0]}; call access or services"
-    )
+    assert not lines, f"{path.relative_to(PROJECT)} queries on line {lines[0]}; call access or services"
 
 
 def test_a_query_would_be_seen() -> None:
