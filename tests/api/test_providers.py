@@ -182,6 +182,7 @@ def test_known_keys_go_on_working_while_the_provider_is_away(
     assert failed(provider, issuer.token()) == ""
 
 
+@pytest.mark.filterwarnings("ignore:The RSA key is 1024 bits")
 def test_a_short_key_is_refused(provider: IdentityProvider, issuer: Issuer) -> None:
     issuer.keys.clear()
     issuer.add_rsa("one", bits=1024)

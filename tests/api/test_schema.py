@@ -24,7 +24,7 @@ from orgs.permissions import Role
 from tests.api.calling import World
 from tests.api.test_permissions import fill
 
-EXAMPLES = {GenerationMode.POSITIVE: 5, GenerationMode.NEGATIVE: 3}
+EXAMPLES = {GenerationMode.POSITIVE: 4, GenerationMode.NEGATIVE: 2}
 """Requests for each operation: as the document wants them, and as it does not."""
 CHECKS = [
     not_a_server_error,
