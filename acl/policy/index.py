@@ -30,6 +30,7 @@ from acl.policy.topics import (
     is_hidden,
     join,
     plain_text,
+    shortest,
     split,
     topic_problem,
     unshared,
@@ -122,21 +123,23 @@ class CompiledPolicy:
 
     def subscribe(self, identity: Identity, topic_filter: str, *, now: datetime) -> Decision:
         """See ``acl.policy.evaluate.subscribe``."""
-        asked = split(topic_filter)
-        if "#" in topic_filter[:-1] or "$" in topic_filter or not plain_text(topic_filter, asked):
+        asked = tuple(topic_filter.split("/"))
+        if not _plain_filter(topic_filter, asked):
             topic_filter, problem = unshared(topic_filter)
             problem = problem or filter_problem(topic_filter)
+            if problem:
+                return verdicts.refused(problem)
             asked = split(topic_filter)
-        else:
-            problem = filter_problem(topic_filter) if PLUS in topic_filter or HASH in topic_filter else None
-        if problem:
-            return verdicts.refused(problem)
         view = self._views.get(identity.key) or self._view(identity)
         live = view.sub & self._expiries.live(now) if self._expiring else view.sub
-        if PLUS in topic_filter or HASH in topic_filter:
+        if "+" in topic_filter or "#" in topic_filter:
             covering = self._covering(view, asked, live)
-        else:
+            if not any(covering):
+                return self._undecided
+        elif self._limited or self._expiring:
             covering = [self._matching(view, topic_filter, asked, live)]
+        else:
+            return self._one_topic(self._first(view, topic_filter, asked, live))
         return self._gap(asked, covering) or self._grant(view, asked, live, covering)
 
     def covering(
@@ -269,7 +272,7 @@ class CompiledPolicy:
             covering &= columns.leading_exact
         if asked[-1] != HASH:
             return [covering & columns.ends[len(prefix)]]
-        return self._by_length(view, len(prefix), covering)
+        return self._by_length(view, prefix, covering) if covering else [0]
 
     def _meeting(self, view: View, asked: Levels, among: int) -> int:
         """The filters of ``among`` that share a topic with ``asked``."""
@@ -286,20 +289,21 @@ class CompiledPolicy:
             met &= taking | variable(level, anything) if variable is not None else taking
             unsure |= column.unsure
         if asked[0] in (PLUS, HASH):
-            met &= view.seen
+            met &= view.seen if asked != (PLUS,) else view.seen & ~columns.below_empty
         elif is_hidden(asked[0]):
             met &= columns.leading_exact
-        met &= columns.reaching[len(prefix)] if asked[-1] == HASH else columns.ends[len(prefix)]
+        met &= columns.reaching[shortest(prefix)] if asked[-1] == HASH else columns.ends[len(prefix)]
         if met & unsure:
             met = (met & ~unsure) | columns.confirmed(prefix, met)
         return met
 
-    def _by_length(self, view: View, length: int, covering: int) -> list[int]:
-        """``covering`` for topics of ``length`` levels and every longer kind; below, only wildcards take any text."""
+    def _by_length(self, view: View, prefix: Levels, covering: int) -> list[int]:
+        """``covering`` for topics that begin with ``prefix``, length by length; there only wildcards take any text."""
         columns = self._columns
         masks: list[int] = []
+        length, least = len(prefix), shortest(prefix)
         while length <= columns.depth + 1:
-            if length:
+            if length >= least:
                 masks.append(covering & columns.ends[length])
             if covering and length < columns.depth:
                 covering &= columns.wild[length] | view.tables[length][3]
@@ -308,8 +312,6 @@ class CompiledPolicy:
 
     def _gap(self, asked: Levels, covering: Sequence[int]) -> Decision | None:
         """See ``acl.policy.evaluate._gap``: each mask of ``covering`` holds the deciders of one length."""
-        if len(covering) == 1 and not covering[0]:
-            return self._undecided
         if all(covering):
             for deciders in covering:
                 if not deciders & self._allow:
@@ -357,6 +359,14 @@ class CompiledPolicy:
             if region and not (earlier and all(self._covering(view, region, earlier))):
                 yield rank, region
 
+    def _one_topic(self, rank: int) -> Decision:
+        """The decision on a subscription to one topic, of which ``rank`` is first, where no rule has limits."""
+        if rank == self._none:
+            return self._undecided
+        if self._rules[rank].effect is Effect.ALLOW:
+            return self._plain_grant(rank, 2, None)
+        return verdicts.not_allowed(self._rules[rank])
+
     def _plain_grant(self, rank: int, qos: int, valid_until: datetime | None) -> Decision:
         """The grant without holes by the filter ``rank``; kept where it does not depend on the time."""
         if valid_until:
@@ -397,10 +407,17 @@ def _below(qos: int, rule: Rule) -> bool:
     return rule.qos < qos
 
 
+def _plain_filter(text: str, levels: Levels) -> bool:
+    """Whether ``text``, of these ``levels``, is a filter at first sight. Quick; it may err to ``False``."""
+    if "#" in text[:-1] or "$" in text or not plain_text(text, levels):
+        return False
+    return (levels[-1] == "#" or text[-1] != "#") and ("+" not in text or text.count("+") == levels.count("+"))
+
+
 def _part(asked: Levels, below: int) -> str:
     """The topics of ``asked``, which ends with ``#``, that are ``below`` levels longer than the shortest."""
-    prefix = asked[:-1] or (PLUS,)
-    return join(prefix + (PLUS,) * below)
+    prefix = asked[:-1]
+    return join(prefix + (PLUS,) * (shortest(prefix) - len(prefix) + below))
 
 
 def compile_policy(policy: Policy) -> CompiledPolicy:

@@ -82,6 +82,8 @@ class Columns:
         self.columns = self._columns(prefixes, rare, unsure)
         self.wild = [column.wild for column in self.columns]
         self.buckets = [column.buckets for column in self.columns]
+        self.below_empty = self.mask(rank for rank, pattern in enumerate(patterns) if pattern == ("", HASH))
+        """Filters that read ``/#``: ``+`` would meet them at the empty topic, which there is not."""
         self.leading_exact = self.mask(rank for rank, pattern in enumerate(patterns) if pattern[0] not in (PLUS, HASH))
         self.hidden = self.mask(
             rank for rank, pattern in enumerate(patterns) if isinstance(pattern[0], str) and is_hidden(pattern[0])

@@ -7,7 +7,7 @@ MQTT 5 s4.7.
 The alphabet of topic levels is unbounded, which makes the algebra easy: a topic whose wildcard levels are filled with
 texts that no filter names (``FRESH``) is matched only by filters that have a wildcard there, so what matches it
 matches every topic of the same length under the same filter. Coverage by a union is therefore decided by one topic
-per length, up to one level below the deepest filter.
+per length, up to one level below the deepest filter. There is no empty topic: ``/#`` begins with ``/+``.
 """
 
 from __future__ import annotations
@@ -93,6 +93,11 @@ def join(levels: Sequence[str]) -> str:
     return "/".join(PLUS if level == ANY else level for level in levels)
 
 
+def shortest(prefix: Sequence[str]) -> int:
+    """How many levels the shortest topic has that begins with ``prefix``. The empty text is not a topic."""
+    return len(prefix) + (len(prefix) < 2 and not any(prefix))
+
+
 def is_hidden(first: str) -> bool:
     """Whether a topic with this first level is outside the reach of a leading wildcard (MQTT 5 s4.7.2)."""
     return first.startswith("$")
@@ -143,7 +148,7 @@ def _meet_tails(one: Levels, other: Levels, met: list[str]) -> Levels | None:
     at = len(met)
     mine, yours = one[at:], other[at:]
     if not mine or not yours:
-        return tuple(met) if mine in ((), (HASH,)) and yours in ((), (HASH,)) else None
+        return tuple(met) if shortest(met) == at and mine in ((), (HASH,)) and yours in ((), (HASH,)) else None
     rest = yours if mine[0] == HASH else mine
     if at == 0 and rest[0] == ANY:
         rest = (PLUS, *rest[1:])
@@ -156,6 +161,8 @@ def covers(outer: Levels, inner: Levels) -> bool:
         return False
     if inner == (HASH,):
         inner = (PLUS, HASH)  # the same topics: there is none without a level
+    elif inner == ("", HASH):
+        inner = ("", PLUS, HASH)  # and none that is empty
     if outer[-1] == HASH:
         outer = outer[:-1]
         inner = inner[:-1] if inner[-1] == HASH else inner
@@ -178,7 +185,7 @@ def representatives(inner: Levels, outers: Iterable[Levels]) -> Iterable[Levels]
     head = tuple(FRESH if level in (PLUS, ANY) else level for level in prefix)
     depth = max((len(outer) for outer in outers), default=0)
     longest = max(len(head), depth) + 1 if inner[-1] == HASH else len(head)
-    for length in range(max(len(head), 1), longest + 1):
+    for length in range(shortest(head), longest + 1):
         topic = head + (FRESH,) * (length - len(head))
         yield topic
         if prefix and prefix[0] == ANY:

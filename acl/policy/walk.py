@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from acl.policy.model import Effect
-from acl.policy.topics import ANY, HASH, MAX_LEVELS, PLUS, Levels, is_hidden
+from acl.policy.topics import ANY, HASH, MAX_LEVELS, PLUS, Levels, is_hidden, shortest
 
 MAX_STATES = 20_000
 ALL_LIMITS = 6
@@ -66,7 +66,7 @@ class Walk:
             if old == new:
                 self.same += 1
                 continue
-            if path and self._ends(len(path)):
+            if shortest(path) == len(path) and self._ends(len(path)):
                 self._compare(path, old, new)
             for text in self._texts(path, old, new):
                 longer = (*path, text)

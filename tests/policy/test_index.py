@@ -66,6 +66,19 @@ def test_an_identity_is_worked_out_once_until_its_claims_change(monkeypatch: pyt
     assert asked == [ADA, moved]
 
 
+def test_a_slash_alone_begins_every_topic_below_it() -> None:
+    """There is no empty topic: ``/#`` is what begins with ``/``, and ``+`` has nothing of it."""
+    rules = policy(Rule("below", ("/+/#",), qos=1), Rule("top", ("+",)), Rule("low", ("/#",), qos=0))
+    holed = policy(Rule("no", ("+",), effect=Effect.DENY), *rules.rules)
+    for each in (rules, holed):
+        below = compile_policy(each).subscribe(ADA, "/#", now=NOW)
+        assert (below.rule, below.holes, below.qos) == ("below", (), 0)
+        assert below == evaluate.subscribe(each, ADA, "/#", now=NOW)
+        top = compile_policy(each).subscribe(ADA, "+", now=NOW)
+        assert (top.rule, top.qos) == (("no", 0) if each is holed else ("top", 2))
+        assert top == evaluate.subscribe(each, ADA, "+", now=NOW)
+
+
 def test_views_are_dropped_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "_VIEW_BYTES", 3_000)
     compiled = compile_policy(policy(Rule("own", ("{username}/x",))))

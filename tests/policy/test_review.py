@@ -373,7 +373,7 @@ def test_importing_the_core_costs_little_more_than_what_it_imports() -> None:
     assert sorted(ratios)[3] < 8, ratios  # about 2
 
 
-HUGE = {
+HUGE: dict[str, str | bytes] = {
     "a megabyte and a byte": b"x" * (1024 * 1024 + 1),
     "brackets": b"[" * 1_000_000,
     "dashes": b"- " * 500_000,

@@ -30,12 +30,14 @@ FILTERS: list[Levels] = [
     *((level,) for level in (*LEVELS, ANY, "#")),
     *((one, other) for one in (*LEVELS, ANY) for other in ("a", "+", "#")),
     *((one, other, last) for one in ("a", "+", "$s", ANY) for other in ("a", "+") for last in ("a", "+", "#")),
+    *(("", last) for last in ("", "a", "+", "#")),
+    *((one, other, "#") for one in ("", "+") for other in ("", "+") if not one == other == "+"),
 ]
 TOPICS: list[Levels] = [
     topic
     for length in (1, 2, 3, 4)
-    for topic in itertools.product(("a", "b", "$s", "x", "$x"), repeat=length)
-    if not any(text.startswith("$") for text in topic[1:])
+    for topic in itertools.product(("a", "b", "$s", "x", "$x", ""), repeat=length)
+    if topic != ("",) and not any(text.startswith("$") for text in topic[1:])
 ]
 
 
@@ -80,6 +82,8 @@ def test_representatives_are_one_topic_per_length() -> None:
     lengths = [len(topic) for topic in representatives(("a", "#"), [("a", "b", "c")])]
     assert lengths == [1, 2, 3, 4]
     assert [len(topic) for topic in representatives(("#",), [])] == [1]
+    assert [len(topic) for topic in representatives(("", "#"), [])] == [2]
+    assert [len(topic) for topic in representatives(("", "", "#"), [])] == [2, 3]
     assert [len(topic) for topic in representatives(("a", "+"), [("#",)])] == [2]
     assert len(list(representatives((ANY, "a"), []))) == 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -38,38 +38,38 @@ RULES = tuple(
 )
 
 
-def matching(asked: str) -> list[str]:
-    return [topic for topic in TOPICS if evaluate.matches(evaluate.split(asked), evaluate.split(topic))]
+def matching(asked: str, topics: Sequence[str] = TOPICS) -> list[str]:
+    return [topic for topic in topics if evaluate.matches(evaluate.split(asked), evaluate.split(topic))]
 
 
 INSIDE = {asked: matching(asked) for asked in ASKED}
 
 
-def check(policy: Policy) -> int:
+def check(policy: Policy, topics: Sequence[str] = TOPICS, inside: Mapping[str, Sequence[str]] = INSIDE) -> int:
     """Hold evaluator, index and enumeration of topics against each other; returns the number of requests."""
     compiled = compile_policy(policy)
     received = {}
     covered = {}
     resolved = [(rule, rule.topics[0].replace("{username}", "u")) for rule in policy.rules]
-    for topic in TOPICS:
+    for topic in topics:
         decided = [rule for rule, text in resolved if evaluate.matches(evaluate.split(text), evaluate.split(topic))]
         decision = compiled.receive(SOMEBODY, topic, now=NOW)
         assert decision.rule == (decided[0].id if decided else None)
         received[topic] = decision.allowed
         covered[topic] = any(rule.effect is Effect.ALLOW for rule in decided)
-    for asked in ASKED:
+    for asked in inside:
         decision = compiled.subscribe(SOMEBODY, asked, now=NOW)
         assert decision == evaluate.subscribe(policy, SOMEBODY, asked, now=NOW)
-        truth = all(covered[topic] for topic in INSIDE[asked]) and any(received[topic] for topic in INSIDE[asked])
+        truth = all(covered[topic] for topic in inside[asked]) and any(received[topic] for topic in inside[asked])
         assert decision.allowed == truth, (policy, asked, decision)
-        denied = [topic for topic in INSIDE[asked] if not received[topic]]
+        denied = [topic for topic in inside[asked] if not received[topic]]
         if decision.allowed:
             assert bool(decision.holes) == bool(denied), (policy, asked, decision)
             for topic in denied:
                 assert any(
                     evaluate.matches(evaluate.split(hole), evaluate.split(topic)) for hole in decision.holes
                 )
-    return len(TOPICS) + len(ASKED)
+    return len(topics) + len(inside)
 
 
 def small_policies() -> Iterator[Policy]:
@@ -92,6 +92,18 @@ def test_every_policy_of_two_rules_and_a_sample_of_three() -> None:
         rules = sample.sample(RULES, 3)
         requests += check(numbered(rules))
     assert requests > 50_000
+
+
+def test_every_policy_of_two_rules_with_empty_levels() -> None:
+    levels = ("", "+", "x")
+    kinds = [each for length in (1, 2, 3) for each in itertools.product(levels, repeat=length)]
+    filters = ["/".join(each) for each in kinds if each != ("",) and "x" not in each]
+    filters += ["#", *("/".join((*each, "#")) for each in kinds if len(each) < 3 and "x" not in each)]
+    topics = ["/".join(each) for length in (1, 2, 3, 4) for each in itertools.product(("", "x"), repeat=length)]
+    inside = {asked: matching(asked, topics[1:]) for asked in (*filters, "x", "/x", "x/#")}
+    rules = [Rule(effect, (text,), effect=effect) for effect in Effect for text in filters]
+    for pair in itertools.product(rules, repeat=2):
+        check(numbered(pair), topics[1:], inside)
 
 
 @pytest.mark.soak
