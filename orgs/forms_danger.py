@@ -12,7 +12,7 @@ class DeleteForm(Form):
 
     confirm = forms.CharField(
         label="The organization's name",
-        required=False,
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
         help_text="Type it as it stands above.",
+        error_messages={"required": "Type the name of the organization."},
     )

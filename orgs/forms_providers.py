@@ -24,6 +24,7 @@ class Recipe:
     audience: str
     audience_help: str
     keys_help: str
+    usual_audience: str = ""
 
 
 RECIPES: dict[str, Recipe] = {
@@ -34,6 +35,7 @@ RECIPES: dict[str, Recipe] = {
             "https://abcdefghij.supabase.co/auth/v1", "Project URL with /auth/v1.",
             "authenticated", "Supabase writes “authenticated” for people who are signed in.",
             "Empty: the issuer's /.well-known/jwks.json. Older projects sign with a shared JWT secret: give it below.",
+            "authenticated",
         ),
         Recipe(
             IdentityProvider.Kind.FIREBASE, "Firebase", "Firebase Authentication and Google Identity Platform.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
@@ -135,6 +136,9 @@ def _claim_check(
 
 
 def _why(name: str, provider: IdentityProvider, payload: Mapping[str, Any], error: str) -> str:
+    if name == "expiry" and error == "Signature has expired":
+        ended = datetime.fromtimestamp(0, UTC) + timedelta(seconds=int(payload["exp"]))
+        return f"It expired at {ended:%Y-%m-%d %H:%M:%S} UTC."
     if name == "issuer":
         return f"It was issued by {str(payload.get('iss'))[:200]!r}, not by {provider.issuer!r}."
     if name == "audience":

@@ -14,6 +14,7 @@ from cloudsignal.errors import DomainError, Forbidden, NotFound, Unauthenticated
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.forms import Form
 from orgs.access import Access, list_members
+from orgs.accounts import has_second_factor
 from orgs.forms_people import ROLE_WORDS, InviteForm, MemberForm
 from orgs.models import Invitation, Membership, User
 from orgs.permissions import Permission, Role
@@ -26,6 +27,7 @@ from orgs.services.invitations import (
     revoke_invitation,
 )
 from orgs.services.members import change_member, get_member, remove_member, transfer_ownership
+from orgs.services.preferences import change_settings
 from orgs.web.gate import address_of, org_page, public_page
 from orgs.web.recent import ask_again
 
@@ -49,6 +51,8 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
         "rows": [_row(access, member) for member in members],
         "invitations": [one for one in list_invitations(access) if one.state in {"open", "expired"}],
         "may_manage": access.may(Permission.MEMBERS_MANAGE),
+        "may_update": access.may(Permission.ORG_UPDATE),
+        "two_step": access.org.mfa_required,
         "may_leave": any(_mine(access, member) for member in members),
         "roles": [(role.value.title(), words) for role, words in ROLE_WORDS.items()],
     }
@@ -164,6 +168,34 @@ def transfer(request: HttpRequest, access: Access, member_id: int) -> HttpRespon
         action="Transfer the ownership",
         url=reverse("orgs:member-transfer", args=[access.org_id, member_id]),
         cancel=reverse("orgs:people", args=[access.org_id]),
+    )
+    return confirm(request, question)
+
+
+@org_page(Permission.ORG_UPDATE, methods=("GET", "POST"))
+def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Require a second factor of every member, or require it no more."""
+    required = not access.org.mfa_required
+    if request.method == "POST":
+        change_settings(access, mfa_required=required)
+        messages.success(request, f"Two-step sign-in is {'required' if required else 'a choice'} from now on.")
+        return redirect("orgs:people", access.org_id)
+    without = sum(not has_second_factor(one.user) for one in list_members(access) if not _ended(one))
+    shut_out = (
+        "member who gets no further than setting one up"
+        if without == 1
+        else ("members who get no further than setting one up")
+    )
+    question = Question(
+        title="Require two-step sign-in?" if required else "Stop requiring two-step sign-in?",
+        text="Members without a second factor (an authenticator app or a passkey) are let in only once they have one."
+        if required
+        else "A stolen password is then enough again for members who take their second factor away.",
+        blast=[Touched(f"{without}", shut_out if required else "members without a second factor")],
+        action="Require it" if required else "Stop requiring it",
+        url=reverse("orgs:two-step", args=[access.org_id]),
+        cancel=reverse("orgs:people", args=[access.org_id]),
+        danger=not required,
     )
     return confirm(request, question)
 

@@ -75,9 +75,8 @@ def choose(request: HttpRequest, access: Access) -> HttpResponseBase:
 def new(request: HttpRequest, access: Access, kind: str) -> HttpResponseBase:
     """Add a provider of one kind."""
     recipe = _recipe(kind)
-    form = ProviderForm(
-        recipe, request.POST if request.method == "POST" else None, initial={"name": kind, "enabled": True}
-    )
+    initial = {"name": kind, "audience": recipe.usual_audience, "enabled": True}
+    form = ProviderForm(recipe, request.POST if request.method == "POST" else None, initial=initial)
     if request.method == "POST" and form.is_valid():
         try:
             made = add_provider(access, form.wanted())

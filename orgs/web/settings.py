@@ -1,14 +1,13 @@
-"""Page: settings of an organization. Its name, how clients connect, members, limits."""
+"""Page: settings of an organization. Its name, how clients connect, limits."""
 
 from __future__ import annotations
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
-from django.utils import timezone
 
 from cloudsignal.errors import DomainError
-from orgs.access import Access, list_members
+from orgs.access import Access
 from orgs.forms import OrganizationForm
 from orgs.permissions import Permission
 from orgs.services.organizations import rename_organization
@@ -35,8 +34,6 @@ def settings_page(request: HttpRequest, access: Access) -> HttpResponseBase:
         "connection": way,
         "example": f"USERNAME@{access.org_id}",
         "subscribe": way.subscribe(f"USERNAME@{access.org_id}", "SECRET"),
-        "members": list_members(access),
-        "now": timezone.now(),
         "may_update": access.may(Permission.ORG_UPDATE),
     }
     return render(request, "orgs/settings.html", context, status=422 if form.errors else 200)

@@ -37,6 +37,7 @@ urlpatterns = [
     path("o/<str:org_id>/settings/members/", people.index, name="people"),
     path("o/<str:org_id>/settings/members/invite/", people.new, name="invite"),
     path("o/<str:org_id>/settings/members/leave/", people.leave, name="leave"),
+    path("o/<str:org_id>/settings/members/two-step/", people.two_step, name="two-step"),
     path("o/<str:org_id>/settings/members/<int:member_id>/", people.change, name="member"),
     path("o/<str:org_id>/settings/members/<int:member_id>/remove/", people.remove, name="member-remove"),
     path("o/<str:org_id>/settings/members/<int:member_id>/transfer/", people.transfer, name="member-transfer"),

@@ -61,6 +61,7 @@ TABLE: dict[str, Row] = {
     "orgs:people": Row("org", READ),
     "orgs:invite": Row("org", PEOPLE, post=True),
     "orgs:leave": Row("org", READ, post=True),
+    "orgs:two-step": Row("org", Permission.ORG_UPDATE, post=True),
     "orgs:member": Row("org", PEOPLE, post=True),
     "orgs:member-remove": Row("org", PEOPLE, post=True),
     "orgs:member-transfer": Row("org", Permission.ORG_TRANSFER, post=True),

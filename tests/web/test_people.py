@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+from allauth.mfa.models import Authenticator
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -200,3 +201,18 @@ def test_a_viewer_reads_the_list_and_is_offered_nothing_to_change(acme: Access, 
     for word in ("Invite a person", "Take back", ">Change<", ">Remove<", "Make owner"):
         assert word not in page
     assert ">Leave<" in page
+
+
+def test_requiring_two_steps_says_whom_it_stops_and_does_not_lock_out_who_asks(acme: Access, owner: Client) -> None:
+    member(acme.org, Role.VIEWER)
+    url = reverse("orgs:two-step", args=[acme.org_id])
+    assert [line.count for line in owner.get(url).context["blast"]] == ["2"]
+    refused = owner.post(url)
+    assert refused.status_code == 409
+    assert "Set up a second factor yourself first" in refused.content.decode()
+    assert acme.user is not None
+    Authenticator.objects.create(user=acme.user, type=Authenticator.Type.TOTP, data={"secret": "x"})
+    assert owner.post(url).status_code == 302
+    assert "Stop requiring it" in owner.get(reverse("orgs:people", args=[acme.org_id])).content.decode()
+    owner.post(url)
+    assert "Require it" in owner.get(reverse("orgs:people", args=[acme.org_id])).content.decode()
