@@ -25,8 +25,11 @@ from acl.services.drafts import load_preset, save_draft
 from acl.policy.presets import preset
 from orgs.access import access_org
 from orgs.models import User
+from orgs.services.api_keys import create_api_key
 from orgs.services.credentials import issue_credential, revoke_credential
+from orgs.services.invitations import invite, link_of
 from orgs.services.organizations import create_organization
+from orgs.services.providers import Wanted, add_provider
 
 ada = User.objects.create_user("ada@example.com", "correct horse battery", is_operator=True)
 lived = access_org(ada, create_organization(ada, name="Harbour Logistics").pk)
@@ -37,9 +40,13 @@ revoke_credential(lived, issue_credential(lived, username="old").token_id)
 load_preset(lived, "agent-pipelines")
 deployment = deploy(lived, note="first rules")
 save_draft(lived, text=preset("agent-pipelines").text + "# a further line\\n")
+invited = invite(lived, email="grace@example.com", role="auditor")
+create_api_key(lived, kind="rk", name="billing", scopes=["org.read", "credentials.manage"], ip_allow=["192.0.2.0/24"])
+provider = add_provider(lived, Wanted("login", "oidc", "https://id.example.com", "mqtt", secret="x" * 32))
 print(json.dumps({
     "lived": lived.org_id, "empty": empty.org_id, "username": agent.username, "password": agent.password,
     "token": agent.token_id, "deployment": deployment.pk,
+    "provider": provider.pk, "invitation": "/invitations/" + link_of(invited).split("/invitations/")[1],
 }))
 """
 
@@ -55,6 +62,8 @@ class Place:
     password: str
     token: str
     deployment: str
+    provider: str
+    invitation: str
     cookies: list[Any]
 
     @property

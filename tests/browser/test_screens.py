@@ -42,7 +42,25 @@ SCREENS = {
     "audit": "/o/{lived}/audit/",
     "audit, filtered": "/o/{lived}/audit/?kind=acl_denied&topic_prefix=factory/&within=1d",
     "audit, wrong filter": "/o/{lived}/audit/?ip=nonsense",
+    "credentials from a file": "/o/{lived}/credentials/bulk/",
+    "ending soon": "/o/{lived}/credentials/ending/?within=week",
+    "ending soon, nothing": "/o/{empty}/credentials/ending/",
+    "username": "/o/{lived}/usernames/agent-7/",
     "settings": "/o/{lived}/settings/",
+    "members": "/o/{lived}/settings/members/",
+    "invite": "/o/{lived}/settings/members/invite/",
+    "keys": "/o/{lived}/settings/keys/",
+    "keys, none": "/o/{empty}/settings/keys/",
+    "new key": "/o/{lived}/settings/keys/new/",
+    "providers": "/o/{lived}/settings/providers/",
+    "providers, none": "/o/{empty}/settings/providers/",
+    "new provider, which": "/o/{lived}/settings/providers/new/",
+    "new provider": "/o/{lived}/settings/providers/new/supabase/",
+    "provider": "/o/{lived}/settings/providers/{provider}/",
+    "try a token": "/o/{lived}/settings/providers/{provider}/try/",
+    "danger zone": "/o/{lived}/settings/danger/",
+    "delete": "/o/{lived}/settings/danger/delete/",
+    "invitation": "{invitation}",
     "help": "/help/",
     "operator: organizations": "/operator/organizations/",
     "operator: nodes": "/operator/nodes/",
@@ -78,7 +96,10 @@ def accessible(page: Page, rules: dict[str, list[str]]) -> None:
 
 @pytest.mark.parametrize("screen", sorted(SCREENS))
 def test_a_screen_is_accessible_and_fits(screen: str, signed_in: Page, place: Place) -> None:
-    ids = {"lived": place.lived, "empty": place.empty, "token": place.token, "deployment": place.deployment}
+    ids = {
+        "lived": place.lived, "empty": place.empty, "token": place.token, "deployment": place.deployment,
+        "provider": place.provider, "invitation": place.invitation,
+    }  # fmt: skip
     look(signed_in, place.url + SCREENS[screen].format(**ids))
 
 
