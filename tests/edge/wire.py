@@ -190,7 +190,7 @@ class Wire:
         properties: Iterable[tuple[int, Value]] = (),
     ) -> int:
         """Publish and go through the handshake of its QoS; returns the first reason code (0 for QoS 0)."""
-        self.send(self.message(topic, payload, qos, retain, packet_id, properties))
+        self.send(self.message(topic, payload, qos, retain=retain, packet_id=packet_id, properties=properties))
         if not qos:
             return 0
         body = self.expect(Kind.PUBACK if qos == 1 else Kind.PUBREC)
@@ -205,6 +205,7 @@ class Wire:
         topic: str,
         payload: bytes = b"x",
         qos: int = 0,
+        *,
         retain: bool = False,
         packet_id: int = 10,
         properties: Iterable[tuple[int, Value]] = (),
