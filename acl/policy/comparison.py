@@ -121,7 +121,7 @@ class _Search:
     def _differences(self, changed: Rule, pattern: Pattern, topic: str) -> Iterable[tuple[bool, Region]]:
         """The regions within one filter of one changed rule; true ones are wider."""
         near = [self._near(rules, pattern) for rules in self._rules]
-        identities, complete = population([replace(changed, topics=(topic,)), *near[0], *near[1]])
+        identities, complete = population(replace(changed, topics=(topic,)), [*near[0], *near[1]])
         self.complete = self.complete and complete
         instants = self._instants(changed, *near)
         walks: dict[object, Walk] = {}

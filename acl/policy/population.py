@@ -7,12 +7,13 @@ in a topic, and whether two of them are the same text. For every possible set of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice, product
 
-from acl.policy.model import ClaimValue, Identity, Rule
-from acl.policy.templates import Pattern, Template, compile_pattern
+from acl.policy.globs import matches_any
+from acl.policy.model import ClaimValue, Effect, Identity, Rule
+from acl.policy.templates import Pattern, Template, compile_pattern, unusable, variable_value, variables
 from acl.policy.topics import HASH, PLUS
 from acl.policy.words import telling
 
@@ -36,8 +37,12 @@ class _Attribute:
     """How many attributes can be the same text at some level, this one included: so many texts tell them apart."""
 
 
-def population(rules: Sequence[Rule]) -> tuple[list[Identity], bool]:
-    """Identities for every way in which ``rules`` can tell identities apart, and whether that is all of them."""
+def population(changed: Rule, near: Sequence[Rule]) -> tuple[list[Identity], bool]:
+    """Whom ``changed`` speaks of: identities for every way in which it and the rules ``near`` can tell them apart.
+
+    The second value is whether that is all of them.
+    """
+    rules = [changed, *near]
     patterns = [compile_pattern(topic) for rule in rules for topic in rule.topics]
     attributes = _attributes(rules, patterns)
     complete = _relate(attributes, patterns)
@@ -52,6 +57,8 @@ def population(rules: Sequence[Rule]) -> tuple[list[Identity], bool]:
             asked = attribute.in_who or attribute.in_topics
             values[name] = list(texts) if asked else [_UNASKED[name]]
     _add_solutions(values, patterns)
+    for name, some in values.items():
+        values[name] = [value for value in some if _met(changed, name, value)]
     size = 1
     for some in values.values():
         size *= len(some)
@@ -155,7 +162,25 @@ def _add_solutions(values: dict[str, list[ClaimValue | None]], patterns: Sequenc
                         values[name].append(solution[name])
 
 
-def _identity(values: dict[str, ClaimValue | None]) -> Identity:
+def _met(rule: Rule, name: str, value: ClaimValue | None) -> bool:
+    """Whether ``rule`` can speak of an identity with this value, whatever the other attributes are."""
+    identity = _identity({**_UNASKED, name: value})
+    globs: Sequence[str] | None
+    if name.startswith("claims."):
+        globs = dict(rule.who.claims).get(name.removeprefix("claims."))
+        texts = identity.claim(name.removeprefix("claims."))
+    else:
+        globs = {"username": rule.who.username, "client_id": rule.who.client_id}.get(name)
+        texts = (str(value),)
+    if globs is not None and not any(matches_any(globs, text) for text in texts):
+        return False
+    if rule.effect is Effect.DENY or name not in variables(rule):
+        return True
+    text = variable_value(name, identity)
+    return text is not None and not unusable(text)
+
+
+def _identity(values: Mapping[str, ClaimValue | None]) -> Identity:
     claims = {
         name.removeprefix("claims."): value
         for name, value in values.items()
