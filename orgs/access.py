@@ -298,3 +298,19 @@ def permissions_of(names: Sequence[str]) -> frozenset[Permission]:
         if name not in known:
             raise Invalid("unknown_scope", f"There is no scope {name!r}. Known: {', '.join(known)}.", field="scopes")
     return frozenset(known[name] for name in names)
+
+
+def find_organization(org_id: str) -> Organization | None:
+    """The organization with this id, for a caller who is nobody yet (preflights and answers of the token service)."""
+    if not org_id.startswith("org_") or not org_id.isascii() or "\0" in org_id:
+        return None
+    with org_scope(org_id):
+        return Organization.objects.filter(pk=org_id).first()
+
+
+def origin_allowed(origin: str, org: Organization | None) -> bool:
+    """Whether pages of ``origin`` may read answers about ``org``; None asks about any organization."""
+    if org is not None:
+        return origin in org.allowed_origins
+    with platform_scope():
+        return Organization.objects.filter(allowed_origins__contains=[origin]).exists()

@@ -10,9 +10,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
 
-def valid(
-    serializer: type[serializers.Serializer[Any]], request: Request, *, lenient: bool = False
-) -> dict[str, Any]:
+def valid(serializer: type[serializers.Serializer[Any]], request: Request, *, lenient: bool = False) -> dict[str, Any]:
     """The checked body. Raises ``ValidationError``; ``lenient`` ignores names that the serializer does not know."""
     data = request.data
     checked = serializer(data=data)

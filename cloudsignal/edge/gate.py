@@ -130,8 +130,8 @@ class Gate:
         node.register(client)
         if not await self._claim(session):
             session.refuse(AuthReason.CLIENT_ID_TAKEN)
-        if session.ended:
-            return
+        if session.ended:  # it may have been closed while we waited
+            return  # type: ignore[unreachable]
         try:
             await node.dialer.dial(client)
         except BrokerUnreachableError as error:

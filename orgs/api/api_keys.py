@@ -107,9 +107,7 @@ class OneApiKey(OrgEndpoint):
 
     needs: ClassVar = {"GET": Permission.ORG_READ, "DELETE": Permission.API_KEYS_MANAGE}
 
-    @extend_schema(
-        operation_id="get_api_key", tags=TAGS, parameters=[ORGANIZATION], responses={200: ApiKeySerializer}
-    )
+    @extend_schema(operation_id="get_api_key", tags=TAGS, parameters=[ORGANIZATION], responses={200: ApiKeySerializer})
     def get(self, request: Request, key_id: int) -> Response:
         """Show one key, masked."""
         return Response(ApiKeySerializer(api_keys.get_api_key(self.access, key_id)).data)

@@ -193,9 +193,7 @@ def _idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
             return handler(self, request, *args, **kwargs)
         claim = idempotency.begin(key, who=self.principal, fingerprint=_fingerprint(request))
         if isinstance(claim, idempotency.Stored):
-            return Response(
-                claim.body, status=claim.status, headers={**claim.headers, "Idempotent-Replayed": "true"}
-            )
+            return Response(claim.body, status=claim.status, headers={**claim.headers, "Idempotent-Replayed": "true"})
         try:
             response = handler(self, request, *args, **kwargs)
         except BaseException:

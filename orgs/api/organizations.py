@@ -297,9 +297,7 @@ class Quotas(OrgEndpoint):
 
     needs: ClassVar = {"GET": Permission.ORG_READ}
 
-    @extend_schema(
-        operation_id="get_quotas", tags=TAGS, parameters=[ORGANIZATION], responses={200: QuotasSerializer}
-    )
+    @extend_schema(operation_id="get_quotas", tags=TAGS, parameters=[ORGANIZATION], responses={200: QuotasSerializer})
     def get(self, request: Request) -> Response:
         """Show the limits that every edge node enforces for the organization."""
         return Response(QuotasSerializer(self.access.org).data)

@@ -119,9 +119,7 @@ class OneProvider(OrgEndpoint):
         wanted = providers.Wanted(**valid(WantedSerializer, request))
         return Response(ProviderSerializer(providers.change_provider(self.access, provider_id, wanted)).data)
 
-    @extend_schema(
-        operation_id="remove_identity_provider", tags=TAGS, parameters=[ORGANIZATION], responses={204: None}
-    )
+    @extend_schema(operation_id="remove_identity_provider", tags=TAGS, parameters=[ORGANIZATION], responses={204: None})
     def delete(self, request: Request, provider_id: str) -> Response:
         """Believe it no more. Credentials that were issued stay until they expire."""
         providers.remove_provider(self.access, provider_id)

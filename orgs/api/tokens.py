@@ -19,6 +19,7 @@ from cloudsignal.api import problems
 from cloudsignal.api.bodies import valid
 from cloudsignal.errors import Unauthenticated
 from cloudsignal.limits import take
+from orgs.access import origin_allowed
 from orgs.api import cors
 from orgs.api.authentication import address_of, bearer, checked_key
 from orgs.api.endpoint import Endpoint
@@ -162,7 +163,7 @@ class TokenEndpoint(Endpoint):
     def options(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # type: ignore[override]
         """Answer a preflight."""
         origin = request.headers.get("Origin", "")
-        allowed = bool(origin) and cors.is_allowed(origin, cors.named_organization(request))
+        allowed = bool(origin) and origin_allowed(origin, cors.named_organization(request))
         methods = ", ".join((*self.needs, "OPTIONS"))
         headers = {"Allow": methods, **cors.preflight_headers(origin, methods, allowed=allowed)}
         return Response(status=HTTPStatus.NO_CONTENT, headers=headers)
@@ -190,7 +191,7 @@ class TokenEndpoint(Endpoint):
         response = super().finalize_response(request, response, *args, **kwargs)
         origin = self.request.headers.get("Origin", "")
         if origin and request.method != "OPTIONS":
-            for name, value in cors.answer_headers(origin, allowed=cors.is_allowed(origin, self.org)).items():
+            for name, value in cors.answer_headers(origin, allowed=origin_allowed(origin, self.org)).items():
                 response.headers[name] = value
         return response
 

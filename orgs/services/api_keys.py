@@ -188,9 +188,7 @@ def _checked(
         raise Invalid("scope_not_for_keys", f"No key can hold {beyond[0]}: it needs a person.", field="scopes")
     if expires_at is not None and expires_at <= timezone.now():
         raise Invalid("expiry_past", "The expiry lies in the past.", field="expires_at")
-    return ApiKey(
-        kind=kind, name=name, scopes=sorted(set(scopes)), ip_allow=_networks(ip_allow), expires_at=expires_at
-    )
+    return ApiKey(kind=kind, name=name, scopes=sorted(set(scopes)), ip_allow=_networks(ip_allow), expires_at=expires_at)
 
 
 def _not_beyond(access: Access, key: ApiKey) -> None:

@@ -63,9 +63,7 @@ def create_token(
     external = External(BY_EMAIL, address.casefold(), address)
     if integration:
         external = _known(access.org_id, named_provider(access.org_id, integration).name, address)
-    return issue_credential(
-        access, ttl=ttl, claims=claims, external=external, replace_existing=replace_existing
-    )
+    return issue_credential(access, ttl=ttl, claims=claims, external=external, replace_existing=replace_existing)
 
 
 def exchange_token(

@@ -118,5 +118,5 @@ def test_the_schema_is_openapi_3_1_and_names_every_path(nobody: Caller, acme: Wo
 def test_the_docs_page_asks_no_other_host_for_anything(nobody: Caller, acme: World) -> None:
     page = nobody.client.get("/v2/docs/").content.decode()
     assert "POST /v2/api-keys" in page
-    assert "src=\"http" not in page
-    assert "href=\"http" not in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page

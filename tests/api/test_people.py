@@ -176,7 +176,15 @@ def test_an_organization_is_created_changed_and_listed(acme: World) -> None:
     changed = owner.patch(f"/v2/organizations/{made.body['id']}", change)
     assert changed.body["allowed_origins"] == ["http://localhost:3000", "https://app.example.com"]
     assert changed.body["name"] == "Renamed"
-    for wrong in ("*", "http://example.com", "https://x.com/path", "null", "https://a b.com", "ftp://x.com", "https://"):
+    for wrong in (
+        "*",
+        "http://example.com",
+        "https://x.com/path",
+        "null",
+        "https://a b.com",
+        "ftp://x.com",
+        "https://",
+    ):
         assert owner.patch(f"/v2/organizations/{acme.id}", {"allowed_origins": [wrong]}).code == "bad_origin", wrong
 
 

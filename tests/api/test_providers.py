@@ -71,8 +71,10 @@ def test_each_wrong_claim_is_named(provider: IdentityProvider, issuer: Issuer) -
         ({"email": None}, "email"), ({"email": "nobody"}, "email"), ({"email_verified": False}, "email"),
     ]  # fmt: skip
     for change, name in cases:
-        token = issuer.token(**change) if not isinstance(change.get("sub"), int) else forge(
-            {"alg": "RS256", "kid": "one"}, issuer.claims(**change), lambda data: _rs256(issuer, data)
+        token = (
+            issuer.token(**change)
+            if not isinstance(change.get("sub"), int)
+            else forge({"alg": "RS256", "kid": "one"}, issuer.claims(**change), lambda data: _rs256(issuer, data))
         )
         assert failed(provider, token) == name, change
 

@@ -258,9 +258,7 @@ def test_claims_merge_and_go(http: httpx.Client, acme: World, rival: World) -> N
     assert http.patch(url, json={"team": "red"}, headers=theirs).status_code == 404
 
 
-def test_rate_limits_say_when_to_come_back(
-    http: httpx.Client, acme: World, limit: Callable[[str, str], None]
-) -> None:
+def test_rate_limits_say_when_to_come_back(http: httpx.Client, acme: World, limit: Callable[[str, str], None]) -> None:
     limit("tokens_of_key", "2/60")
     key = acme.key()
     for _ in range(2):

@@ -60,7 +60,7 @@ class Tenant:
             "    row.mac = secret_mac(pepper(), org=given['org'], username=given['username'],"
             " secret=issued.password, expires_at=int(ends.timestamp()))\n"
             "    row.save()\n"
-            "    credentials._changed(MqttIdentity.objects.select_for_update().get(pk=row.identity_id))\n"
+            "    credentials.tell_edges(MqttIdentity.objects.select_for_update().get(pk=row.identity_id))\n"
             "show(issued)",
             username=username,
             seconds=seconds,
