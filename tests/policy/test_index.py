@@ -89,6 +89,21 @@ def test_views_are_dropped_when_there_are_too_many(monkeypatch: pytest.MonkeyPat
         assert 1 <= len(compiled._views) <= 8
 
 
+@pytest.mark.parametrize(
+    ("filters", "topic", "view_bytes"), [(1, "a", 512), (4_000, "a", 1_512), (1, "{username}", 640)]
+)
+def test_a_view_counts_with_its_filters_and_variables(
+    filters: int, topic: str, view_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "_VIEW_BYTES", 20 * view_bytes)
+    compiled = compile_policy(policy(*(Rule(f"r{at}", (topic,)) for at in range(filters))))
+    kept = []
+    for number in range(30):
+        compiled.receive(Identity("o", f"u{number}"), "a", now=NOW)
+        kept.append(len(compiled._views))
+    assert kept == [*range(1, 22), *range(1, 10)]
+
+
 def test_the_same_decision_is_the_same_value() -> None:
     compiled = compile_policy(policy(Rule("a", ("a/#",)), Rule("d", ("d",), effect=Effect.DENY)))
     first = compiled.publish(ADA, "a/b", qos=0, retain=False, now=NOW)
@@ -117,6 +132,21 @@ def test_near_misses_and_regions_are_bounded_alike() -> None:
         for asked in ("a/#", "a/z/+", "a/+/+"):
             expected = evaluate.subscribe(taken, ADA, asked, now=NOW)
             assert compile_policy(taken).subscribe(ADA, asked, now=NOW) == expected
+
+
+@pytest.mark.parametrize("count", [MAX_REGIONS - 1, MAX_REGIONS, MAX_REGIONS + 1])
+def test_allows_without_effect_are_examined_up_to_the_bound(count: int) -> None:
+    dead = tuple(Rule(f"x{at}", (f"a/{at}/#",)) for at in range(count))
+    below = Rule("below", ("a/+/#",), effect=Effect.DENY)
+    rules = policy(below, *dead, Rule("top", ("a",), effect=Effect.DENY), Rule("all", ("a/#",)))
+    decision = compile_policy(rules).subscribe(ADA, "a/#", now=NOW)
+    assert decision == evaluate.subscribe(rules, ADA, "a/#", now=NOW)
+    assert (decision.rule, decision.holes) == (("below", ()) if count <= MAX_REGIONS else (f"x{count - 1}", ("a/#",)))
+
+
+def test_the_largest_regions_are_told() -> None:
+    regions = [("a", "#"), ("a", "b"), ("c",), ("a", "#"), ("d", "e"), ("d", "+")]
+    assert evaluate.largest(regions) == ("a/#", "c", "d/+")
 
 
 def test_expiries_move_with_the_time() -> None:

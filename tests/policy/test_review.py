@@ -19,6 +19,7 @@ from acl.policy import (
     Relation,
     Request,
     Rule,
+    Who,
     compile_policy,
     diff,
     explain,
@@ -258,6 +259,16 @@ def test_diff_tells_what_changes(name: str) -> None:
     for region, gained in [*((each, True) for each in found.widened), *((each, False) for each in found.narrowed)]:
         assert permits(compile_policy(new), region.witness, now=region.at) is gained
         assert permits(compile_policy(old), region.witness, now=region.at) is not gained
+
+
+def test_diff_asks_only_identities_of_whom_the_changed_rule_speaks() -> None:
+    """Together, these globs tell more identities apart than are looked at; who ``ada`` is, few of them."""
+    many = tuple(f"*{letter}*" for letter in "bcefghijkl")
+    crowd = Rule("crowd", ("x/#",), who=Who(many[:5], many[5:8], (("k", many[8:]),)), qos=0)
+    mine = Rule("mine", ("x/{claims.k}",), who=Who(("ada",), ("b", "c")))
+    found = diff(Policy((crowd,)), Policy((mine, crowd)), now=NOW)
+    assert (found.relation, found.complete) == (Relation.WIDER, True)
+    assert all(region.witness.identity.username == "ada" for region in found.widened)
 
 
 def test_diff_of_a_large_policy_looks_at_what_changed() -> None:
