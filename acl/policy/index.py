@@ -282,12 +282,10 @@ class CompiledPolicy:
         for level, column, (literal, default, variable, anything, _) in zip(
             prefix, columns.columns, view.tables, strict=False
         ):
-            if level == PLUS:
-                met &= column.deep
-                continue
-            taking = literal(level, default)
-            met &= taking | variable(level, anything) if variable is not None else taking
-            unsure |= column.unsure
+            if level != PLUS:
+                taking = literal(level, default)
+                met &= taking | variable(level, anything) if variable is not None else taking
+                unsure |= column.unsure
         if asked[0] in (PLUS, HASH):
             met &= view.seen if asked != (PLUS,) else view.seen & ~columns.below_empty
         elif is_hidden(asked[0]):

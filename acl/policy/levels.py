@@ -44,8 +44,6 @@ class Column:
     """Filters that take a level nobody names: ``+``, a ``#`` at or above, and the unsure ones."""
     wild: int
     """Filters that take any level: ``+`` and a ``#`` at or above."""
-    deep: int
-    """Filters that have this level or are past their ``#``."""
     unsure: int
     """Filters with a literal here that is too rare for a mask."""
     templates: tuple[tuple[Template, int], ...]
@@ -182,7 +180,6 @@ class Columns:
             },
             default=default,
             wild=wild,
-            deep=self.reaching[level + 1],
             unsure=unsure,
             templates=tuple((template, self.mask(ranks)) for template, ranks in templates.items()),
         )
