@@ -49,7 +49,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point of the program: run the command, turn every error into a message and an exit code."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="cloudsignal", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("aborted", err=True)
         sys.exit(130)

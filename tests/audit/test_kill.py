@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from django.db import connection
 from redis import Redis
 
 from audit.ingest.streams import GROUP
@@ -188,6 +189,9 @@ def test_it_waits_for_postgresql_and_goes_on(
             assert program.process.poll() is None
         finally:
             admin.execute("ALTER ROLE cloudsignal_app CONNECTION LIMIT -1")
+            # This process's own pool was cut off too and would pause before it asks again.
+            connection.close()
+            connection.close_pool()  # type: ignore[attr-defined]
         wait_for(lambda: drained(redis), seconds=10, what="an empty stream")
         [number] = admin.execute("SELECT count(*) FROM audit_event").fetchone() or [0]
     assert number == 301
