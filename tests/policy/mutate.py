@@ -30,7 +30,7 @@ import pytest
 
 TESTS = ("test_cases.py", "test_topics.py", "test_index.py", "test_truth.py", "test_review.py")
 LEFT_OUT = ("import", "presets", "hangs", "schema", "large_policy", "identical", "random_pairs", "rewrites")
-MAX_SECONDS = 20
+MAX_SECONDS = 10
 MAX_BYTES = 3 << 30
 WANTED = 0.95
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
