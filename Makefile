@@ -6,6 +6,7 @@
 
 BIN := .venv/bin
 ARGS ?=
+WORKERS ?= 3
 
 help: ## say what can be done here
 	@echo "CloudSignal: make TARGET [ARGS=\"...\"]"
@@ -27,7 +28,7 @@ demo: python3 ## the same with two sample organizations and a small fleet
 	@exec $(BIN)/cloudsignal up --demo $(ARGS)
 
 test: setup ## run every test; ARGS="tests/edge -k mount" narrows it down
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: setup ## lint, types, layers, templates, missing migrations
 	@.ci/check

@@ -33,7 +33,8 @@ WITHOUT_DJANGO = {"policy", "wire", "edge", "supervisor", "cli", "demo", "stack"
 def pytest_configure(config: pytest.Config) -> None:
     """Set Django up before collection, unless only folders that do without it were asked for."""
     chosen = {_folder(argument) for argument in config.args}
-    if chosen <= WITHOUT_DJANGO:
+    only_hands_out = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
+    if chosen <= WITHOUT_DJANGO or only_hands_out:
         return
     import django
 
