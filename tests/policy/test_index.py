@@ -144,6 +144,14 @@ def test_allows_without_effect_are_examined_up_to_the_bound(count: int) -> None:
     assert (decision.rule, decision.holes) == (("below", ()) if count <= MAX_REGIONS else (f"x{count - 1}", ("a/#",)))
 
 
+def test_a_first_rule_that_counts_is_found_among_many() -> None:
+    allows = tuple(Rule(f"a{at}", (f"a/{at}",)) for at in range(MAX_REGIONS + 2))
+    rules = policy(*allows, Rule("no", ("a/x",), effect=Effect.DENY), Rule("all", ("a/#",)))
+    decision = compile_policy(rules).subscribe(ADA, "a/#", now=NOW)
+    assert decision == evaluate.subscribe(rules, ADA, "a/#", now=NOW)
+    assert (decision.rule, decision.holes) == ("all", ("a/x",))
+
+
 def test_the_largest_regions_are_told() -> None:
     regions = [("a", "#"), ("a", "b"), ("c",), ("a", "#"), ("d", "e"), ("d", "+")]
     assert evaluate.largest(regions) == ("a/#", "c", "d/+")
