@@ -122,9 +122,9 @@ def stack() -> Iterator[Stack]:
 # --- browser ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium."""
+    """The system's Chromium, for one file of tests: its event loop would be in the way of other files' own."""
     from playwright.sync_api import sync_playwright
 
     from tests.stack.browser import chromium, flags
