@@ -200,14 +200,10 @@ def meaning(rule: Rule) -> Rule:
 
 def _widest(pattern: Pattern) -> Levels:
     """A filter that takes every topic that ``pattern`` can match for anybody."""
-    return tuple(
-        (PLUS if at else ANY) if isinstance(level, Template) else level for at, level in enumerate(pattern)
-    )
+    return tuple((PLUS if at else ANY) if isinstance(level, Template) else level for at, level in enumerate(pattern))
 
 
-def _entries(
-    rules: Sequence[Rule], identity: Identity, action: Literal["pub", "sub"], at: datetime
-) -> list[Entry]:
+def _entries(rules: Sequence[Rule], identity: Identity, action: Literal["pub", "sub"], at: datetime) -> list[Entry]:
     """The filters that apply to ``identity`` at a time, in order, as ``acl.policy.evaluate`` takes them."""
     entries = []
     for rule in rules:

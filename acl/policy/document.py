@@ -201,9 +201,7 @@ class _DocumentReader:
         for key, value in claims.pairs() if claims is not None else ():
             self._claim_name(key, f"{path}.claims")
             wanted[key.value] = self._globs(value, f"{path}.claims.{key.value}")
-        return Who(
-            parts.get("username", ("*",)), parts.get("client_id", ("*",)), tuple(sorted(wanted.items()))
-        )
+        return Who(parts.get("username", ("*",)), parts.get("client_id", ("*",)), tuple(sorted(wanted.items())))
 
     def _claim_name(self, key: Node, path: str) -> None:
         if not CLAIM_NAME.fullmatch(key.value):
@@ -414,5 +412,3 @@ def _shown(node: Node) -> str:
         return f"a {node.kind}"
     text = node.raw if len(node.raw) <= 40 else node.raw[:37] + "..."
     return repr(text) if node.kind == "text" else text or "nothing"
-
-

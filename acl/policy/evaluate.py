@@ -35,9 +35,7 @@ Entry = tuple[Rule, Levels]
 """A rule and one of its filters, as it reads for the identity that asks."""
 
 
-def publish(
-    policy: Policy, identity: Identity, topic: str, *, qos: int, retain: bool, now: datetime
-) -> Decision:
+def publish(policy: Policy, identity: Identity, topic: str, *, qos: int, retain: bool, now: datetime) -> Decision:
     """May ``identity`` publish to ``topic`` with this QoS and retain flag at ``now``?
 
     An allow rule that matches but forbids the QoS or the retain flag does not decide; it is a near miss.

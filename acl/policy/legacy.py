@@ -55,12 +55,8 @@ def modernised(root: Node) -> Node:
         return root
     if version is None and all(_is_short(each) for each in rules.value):
         root = Node("map", [_pair("version", _text("3", root.span)), *root.value], root.span)
-    written = [
-        _rule(each, f"rules[{at}]", None) if _is_short(each) else each for at, each in enumerate(rules.value)
-    ]
-    pairs = [
-        (key, Node("list", written, rules.span) if key.value == "rules" else value) for key, value in root.value
-    ]
+    written = [_rule(each, f"rules[{at}]", None) if _is_short(each) else each for at, each in enumerate(rules.value)]
+    pairs = [(key, Node("list", written, rules.span) if key.value == "rules" else value) for key, value in root.value]
     return Node("map", pairs, root.span)
 
 

@@ -110,9 +110,7 @@ def located(
     level: Literal["error", "warning"], path: str, message: str, *, code: str, span: Span, fix: Fix | None = None
 ) -> Finding:
     """A finding at ``span``."""
-    return Finding(
-        level, path, message, code, span.line, span.column, span.end_line, span.end_column, fix
-    )
+    return Finding(level, path, message, code, span.line, span.column, span.end_line, span.end_column, fix)
 
 
 def _decode(text: str | bytes) -> str:

@@ -35,9 +35,7 @@ def decide(judge: Judge, request: Request, *, now: datetime) -> Decision:
     """The decision of ``judge`` on ``request``."""
     match request.action:
         case "pub":
-            return judge.publish(
-                request.identity, request.topic, qos=request.qos, retain=request.retain, now=now
-            )
+            return judge.publish(request.identity, request.topic, qos=request.qos, retain=request.retain, now=now)
         case "sub":
             return judge.subscribe(request.identity, request.topic, now=now)
         case "receive":

@@ -32,9 +32,7 @@ def allowed(rule: Rule, near_misses: Sequence[NearMiss] = ()) -> Decision:
 
 def denied(rule: Rule, near_misses: Sequence[NearMiss] = ()) -> Decision:
     """``rule`` denies the publish or the delivery."""
-    return Decision(
-        Effect.DENY, rule.id, f"denied by rule {rule.id}", tuple(near_misses), valid_until=rule.expires
-    )
+    return Decision(Effect.DENY, rule.id, f"denied by rule {rule.id}", tuple(near_misses), valid_until=rule.expires)
 
 
 def undecided(near_misses: Sequence[NearMiss] = ()) -> Decision:

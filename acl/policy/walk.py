@@ -57,9 +57,7 @@ class Walk:
         """Walk; false when there were more states than ``MAX_STATES``."""
         named = {level for entry in (*self.old, *self.new) for level in entry.levels} | set(self.region)
         self._fresh = next((text for text in _FRESH_TEXTS if not {text, "$" + text} & named), "") or _unnamed(named)
-        queue: list[tuple[tuple[str, ...], tuple[Entry, ...], tuple[Entry, ...]]] = [
-            ((), self.old, self.new)
-        ]
+        queue: list[tuple[tuple[str, ...], tuple[Entry, ...], tuple[Entry, ...]]] = [((), self.old, self.new)]
         seen: set[tuple[int, tuple[Entry, ...], tuple[Entry, ...]]] = set()
         while queue:
             path, old, new = queue.pop()

@@ -66,9 +66,7 @@ def check(policy: Policy, topics: Sequence[str] = TOPICS, inside: Mapping[str, S
         if decision.allowed:
             assert bool(decision.holes) == bool(denied), (policy, asked, decision)
             for topic in denied:
-                assert any(
-                    evaluate.matches(evaluate.split(hole), evaluate.split(topic)) for hole in decision.holes
-                )
+                assert any(evaluate.matches(evaluate.split(hole), evaluate.split(topic)) for hole in decision.holes)
     return len(topics) + len(inside)
 
 
