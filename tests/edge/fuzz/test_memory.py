@@ -13,6 +13,9 @@ from tests.edge.conformance.harness.servers import Edge
 ROUND = 300
 """Connections in one round."""
 
+FORGOTTEN = 16_384
+"""Bytes: a connection that is still held costs 27 KB or more; what the allocator keeps in the first rounds is less."""
+
 
 async def come_and_go(edge: Edge, login: tuple[str, str]) -> None:
     """One round: sign in, subscribe, publish, and half of them vanish without a word."""
@@ -37,11 +40,11 @@ def test_closed_connections_are_forgotten_long_before_their_keep_alive() -> None
     with Edge() as edge, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         login = edge.user(edge.org())
         process = psutil.Process(edge.process.popen.pid)
-        for _ in range(2):
+        for _ in range(3):
             runner.run(come_and_go(edge, login))
         before = process.memory_info().rss
         for _ in range(2):
             runner.run(come_and_go(edge, login))
         grown = (process.memory_info().rss - before) / (2 * ROUND)
         edge.process.alive()
-    assert grown < 8_192, f"{grown:.0f} bytes remain of every connection"
+    assert grown < FORGOTTEN, f"{grown:.0f} bytes remain of every connection"
