@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
 
@@ -51,7 +52,7 @@ class AlwaysJson(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
 
-class Endpoint(APIView):
+class Endpoint(APIView, ABC):
     """One resource. Subclasses say whose it is (``scope``) and what each method needs."""
 
     scope: ClassVar[Scope]
@@ -92,9 +93,9 @@ class Endpoint(APIView):
         """The method whose rules hold."""
         return "GET" if request.method == "HEAD" else str(request.method)
 
+    @abstractmethod
     def admit(self, request: Request, method: str) -> None:
         """Let the caller in, or raise."""
-        raise NotImplementedError
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Nothing the API says is for a cache."""

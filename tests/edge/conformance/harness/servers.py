@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -140,7 +141,7 @@ class Process:
             return self.popen.wait(5)
 
 
-class Server:
+class Server(ABC):
     """Something that is started, stopped and connected to."""
 
     edge = False
@@ -166,9 +167,9 @@ class Server:
     ) -> None:
         self.close()
 
+    @abstractmethod
     def start(self) -> None:
         """Start every process and wait until it answers."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Stop every process and remove the folder."""
