@@ -62,7 +62,11 @@ def test_every_migration_of_ours_goes_forth_back_and_forth_again(databases: Data
         migrate(())
         with psycopg.connect(url("owner"), autocommit=True) as owner:
             before = relations(owner)
-            owner.execute("SELECT audit_ensure_partition((now() AT TIME ZONE 'UTC')::date)")
+            first_days = owner.execute(
+                "SELECT audit_ensure_partition((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(0, 2) ahead"
+            )
+            # A change that is written while the first partition is made would be refused.
+            assert first_days.fetchall() == [(False,)] * 3
             migrate(*((app, "zero") for app in ORDER))
             left = {name for name in relations(owner) if name.startswith(tuple(f"{app}_" for app in OURS))}
             assert left == set()
