@@ -138,8 +138,9 @@ ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_ADAPTER = "orgs.accounts.AccountAdapter"
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
-ACCOUNT_RATE_LIMITS = {"login_failed": None}
-"""Failed sign-ins are counted by ``orgs.accounts``; allauth would count them by account, which locks others out."""
+# allauth's own counts by account are for second factors alone: who gets as far has shown the password. Failed passwords
+# are counted by ``orgs.accounts``, because a count by account would let anybody lock anybody out.
+ACCOUNT_RATE_LIMITS = {"login_failed": "5/300s/ip,10/3600s/key"}
 ACCOUNT_PREVENT_ENUMERATION = True
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_LOGOUT_ON_GET = False

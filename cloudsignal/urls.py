@@ -17,4 +17,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
 handler400 = "cloudsignal.web.pages.bad_request"
 handler403 = "cloudsignal.web.pages.forbidden"
 handler404 = "cloudsignal.web.pages.not_found"
+handler429 = "cloudsignal.web.pages.too_many_requests"  # django-allauth's name for it
 handler500 = "cloudsignal.web.pages.server_error"

@@ -20,6 +20,9 @@ from cloudsignal.limits import check, take
 from cloudsignal.sealing import seal, unseal
 from orgs.models import User
 
+FACTOR_SECONDS = 300
+"""Until a network may show a second factor again (``settings.ACCOUNT_RATE_LIMITS``)."""
+
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     """Counts sign-ins by where they come from, and by the pair of where and whose account; never by account alone.
@@ -34,6 +37,15 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
                 check(limit, who)
         except Limit as error:
             raise ImmediateHttpResponse(_too_many(request, error)) from None
+
+    def validation_error(self, code: str, *args: Any) -> Any:
+        """Too many wrong second factors: 429 with Retry-After as well, not a sentence in the form."""
+        if code == "too_many_login_attempts":
+            error = Limit(
+                "rate_limited", "Too many wrong codes; try again in five minutes.", retry_after=FACTOR_SECONDS
+            )
+            raise ImmediateHttpResponse(_too_many(self.request, error))
+        return super().validation_error(code, *args)
 
     def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
         """Count a failure."""

@@ -9,7 +9,7 @@ from django.template.loader import render_to_string
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.csrf import requires_csrf_token
 
-from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound
+from cloudsignal.errors import DomainError, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.web.certificate import local_ca
 from cloudsignal.web.shell import THEME_COOKIE, THEMES
 from orgs.access import list_organizations
@@ -72,6 +72,11 @@ def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpR
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:
     """404: no URL, or nothing behind it."""
     return refusal(request, NotFound("This page"))
+
+
+def too_many_requests(request: HttpRequest) -> HttpResponseBase:
+    """429 of the account pages (sign-up, password reset, e-mail addresses): their limits are counted by the minute."""
+    return refusal(request, Limit("rate_limited", "Too many requests; try again in a minute.", retry_after=60))
 
 
 @requires_csrf_token

@@ -256,6 +256,8 @@ class RevokeCredentials(OrgEndpoint):
         issued_by = wanted.get("issued_by", "")
         if bool(issued_by) == wanted["everything"]:
             raise Invalid("say_which", "Give either issued_by or everything=true.", field="issued_by")
+        if wanted["everything"]:
+            self.step_up(request)
         if issued_by:
             ended = identities.revoke_issued_by(self.access, issued_by)
         else:

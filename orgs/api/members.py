@@ -100,6 +100,8 @@ class OneMember(OrgEndpoint):
     def patch(self, request: Request, member_id: int) -> Response:
         """Change a member's role or end date."""
         wanted = valid(ChangeMemberSerializer, request)
+        if wanted.get("role") == Role.OWNER:
+            self.step_up(request)
         changed = members.change_member(
             self.access,
             member_id,
@@ -135,7 +137,10 @@ class Invitations(OrgEndpoint):
     )  # fmt: skip
     def post(self, request: Request) -> Response:
         """Invite a person by e-mail. The link works for a week, for that address only."""
-        made = invitations.invite(self.access, **valid(InviteSerializer, request))
+        wanted = valid(InviteSerializer, request)
+        if wanted["role"] == Role.OWNER:
+            self.step_up(request)
+        made = invitations.invite(self.access, **wanted)
         return Response(InvitationSerializer(made).data, status=201)
 
 

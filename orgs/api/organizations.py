@@ -183,6 +183,8 @@ class OneOrganization(OrgEndpoint):
     def patch(self, request: Request, organization_id: str) -> Response:
         """Rename it, say which origins may call the token service, require a second factor of its members."""
         wanted = valid(ChangeSerializer, request)
+        if wanted.get("mfa_required") is False and self.access.org.mfa_required:
+            self.step_up(request)
         name = wanted.pop("name", None)
         org = preferences.change_settings(self.access, **wanted)
         if name is not None:

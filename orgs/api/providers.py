@@ -92,6 +92,7 @@ class Providers(OrgEndpoint):
     )  # fmt: skip
     def post(self, request: Request) -> Response:
         """Add a provider. Algorithms are pinned; without a JWKS URL the kind's own or discovery is used."""
+        self.step_up(request)
         made = providers.add_provider(self.access, providers.Wanted(**valid(WantedSerializer, request)))
         return Response(ProviderSerializer(made).data, status=201)
 
@@ -116,6 +117,7 @@ class OneProvider(OrgEndpoint):
     )  # fmt: skip
     def put(self, request: Request, provider_id: str) -> Response:
         """Replace everything but the name; an empty secret keeps the one there is."""
+        self.step_up(request)
         wanted = providers.Wanted(**valid(WantedSerializer, request))
         return Response(ProviderSerializer(providers.change_provider(self.access, provider_id, wanted)).data)
 

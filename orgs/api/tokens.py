@@ -23,7 +23,7 @@ from orgs.access import origin_allowed
 from orgs.api import cors
 from orgs.api.authentication import address_of, bearer, checked_key
 from orgs.api.endpoint import Endpoint
-from orgs.models import IdentityProvider, MqttIdentity, Organization
+from orgs.models import ApiKey, IdentityProvider, MqttIdentity, Organization
 from orgs.permissions import Permission
 from orgs.services import identities, tokens
 from orgs.services.api_keys import KeyUse
@@ -169,13 +169,19 @@ class TokenEndpoint(Endpoint):
         return Response(status=HTTPStatus.NO_CONTENT, headers=headers)
 
     def key(self, request: Request, *, secret: str | None = None) -> KeyUse:
-        """The API key of the request; raises :class:`Unauthenticated` without one. Counts against its limit."""
+        """The API key of the request; raises :class:`Unauthenticated` without one. Counts against its limit.
+
+        Anybody can read a publishable key from a page: it is counted by address, or they could use it up for all.
+        """
         found = bearer(request) or secret
         if not found:
             raise Unauthenticated("unauthorized", "Send an API key as `Authorization: Bearer sk_...`.")
         use = checked_key(found, ip=address_of(request))
         self.org = use.access.org
-        take("tokens_of_key", f"key {use.key.pk}")
+        if use.key.kind == ApiKey.Kind.PUBLISHABLE:
+            take("tokens_of_address", address_of(request))
+        else:
+            take("tokens_of_key", f"key {use.key.pk}")
         return use
 
     def handle_exception(self, exc: Exception) -> Response:

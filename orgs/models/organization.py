@@ -29,6 +29,8 @@ class Organization(models.Model):
     """Rises with everything an edge must know: policy, status, quotas. Never falls."""
     revised_at = models.DateTimeField(default=timezone.now)
     created_at = models.DateTimeField(default=timezone.now)
+    suspended_at = models.DateTimeField(null=True, blank=True)
+    """Set while an operator's suspension stands, also under ``deleting``: an owner cannot lift it by deleting."""
     suspended_reason = models.CharField(max_length=200, blank=True)
     delete_after = models.DateTimeField(null=True, blank=True)
     """While ``deleting``: when the grace period ends and everything goes."""

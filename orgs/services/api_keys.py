@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -197,10 +197,11 @@ def _not_beyond(access: Access, key: ApiKey) -> None:
 
 
 def _store(access: Access, key: ApiKey, *, kind: str, before: dict[str, object] | None) -> NewKey:
-    working = [each for each in ApiKey.objects.filter(org=access.org) if state(each, timezone.now()) == "active"]
-    if len(working) >= KEYS_MAX:
+    Organization.objects.select_for_update().get(pk=access.org_id)
+    known = list(ApiKey.objects.filter(org=access.org))
+    if sum(state(each, timezone.now()) == "active" for each in known) >= KEYS_MAX:
         raise Limit("too_many_keys", f"An organization has at most {KEYS_MAX} working keys; revoke one first.")
-    secret = f"{key.kind}_" + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM))
+    secret = _new_secret(key.kind, {str(each) for each in known})
     key.org, key.created_by = access.org, access.actor
     key.digest, key.hint = _digest(secret), secret[-4:]
     key.save(force_insert=True)
@@ -214,6 +215,15 @@ def _store(access: Access, key: ApiKey, *, kind: str, before: dict[str, object] 
     }
     record(access, kind, target=f"api_key:{key}", before=before, after=after)
     return NewKey(key, secret)
+
+
+def _new_secret(kind: str, masks: Collection[str]) -> str:
+    """A key whose mask (``sk_...x7m4``) no other key of the organization has had: the audit names keys by it, and all
+    that one key has issued is found by it."""
+    while True:
+        secret = f"{kind}_" + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM))
+        if f"{kind}_...{secret[-4:]}" not in masks:
+            return secret
 
 
 def _locked(access: Access, key_id: int) -> ApiKey:

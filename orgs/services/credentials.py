@@ -138,7 +138,7 @@ def refresh_credential(access: Access, token_id: str, *, ttl: int | None = None)
         if found.state != "active" or found.expires_at is None:
             raise Conflict(f"credential_{found.state}", f"This credential is {found.state}; ask for a new one.")
         lifetime = ceil((found.expires_at - found.issued_at).total_seconds())
-        issued = _add_secret(access, identity, ttl=check_ttl(ttl or lifetime), refreshed_from=token_id)
+        issued = _add_secret(access, identity, ttl=check_ttl(ttl or lifetime), refreshed=found)
         _record(access, kinds.CREDENTIAL_REFRESHED, issued, identity)
     return issued
 
@@ -227,7 +227,11 @@ def _identity(access: Access, username: str | None, external: External | None) -
     return identity
 
 
-def _add_secret(access: Access, identity: MqttIdentity, *, ttl: int | None, refreshed_from: str = "") -> Issued:
+def _add_secret(
+    access: Access, identity: MqttIdentity, *, ttl: int | None, refreshed: Credential | None = None
+) -> Issued:
+    """A further secret. One that is ``refreshed`` passes its issuer on, so that revoking all that a key has issued
+    reaches what has been fetched with it since."""
     if _live(identity).count() >= LIVE_SECRETS_MAX:
         raise Limit(
             "too_many_secrets",
@@ -252,8 +256,8 @@ def _add_secret(access: Access, identity: MqttIdentity, *, ttl: int | None, refr
         hint=secret[-4:],
         issued_at=timezone.now(),
         expires_at=expires_at,
-        refreshed_from=refreshed_from,
-        created_by=access.actor,
+        refreshed_from=refreshed.token_id if refreshed else "",
+        created_by=refreshed.created_by if refreshed else access.actor,
     )
     tell_edges(identity)
     return Issued(

@@ -62,13 +62,16 @@ def delete_organization(access: Access, *, confirm: str) -> Organization:
 
 
 def restore_organization(access: Access) -> Organization:
-    """End the grace period without deleting: clients may connect again. For owners."""
+    """End the grace period without deleting: clients may connect again, unless an operator has suspended them. For
+    owners."""
     access.require(Permission.ORG_DELETE)
     with org_scope(access.org_id):
         org = Organization.objects.select_for_update().get(pk=access.org_id)
         if org.status != Organization.Status.DELETING:
             raise Conflict("not_deleting", "This organization is not being deleted.")
-        org.status, org.delete_after = Organization.Status.ACTIVE, None
+        suspended = org.suspended_at is not None
+        org.status = Organization.Status.SUSPENDED if suspended else Organization.Status.ACTIVE
+        org.delete_after = None
         _save(access, org)
         after = {"status": str(org.status)}
         record(access, kinds.ORG_RESUMED, target=f"org:{org.pk}", before={"status": "deleting"}, after=after)

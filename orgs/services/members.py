@@ -73,6 +73,8 @@ def transfer_ownership(access: Access, member_id: int) -> Membership:
         heir = _locked(access, member_id)
         if heir.user_id == access.user.pk:
             raise Conflict("own_role", "You own this organization already.")
+        if heir.ends_at is not None and heir.ends_at <= timezone.now():
+            raise Conflict("membership_ended", "This membership has ended; invite the person again first.")
         mine = Membership.objects.select_for_update().get(org=access.org, user=access.user)
         before = {"owner": access.user.email, "heir_role": heir.role}
         heir.role, heir.ends_at = Role.OWNER, None

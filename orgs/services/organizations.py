@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from django.utils import timezone
+
 from acl.models import Cluster
 from acl.models.cluster import DEFAULT_CLUSTER
 from acl.services.deployments import begin_with_deny_all
@@ -65,6 +67,7 @@ def resume_organization(operator: User, org_id: str, *, ip: str = "") -> Organiz
 
 
 def _set_status(operator: User, org_id: str, status: Organization.Status, *, reason: str, ip: str) -> Organization:
+    """Suspend or resume. An organization that is being deleted stays so; the suspension waits in case it is kept."""
     if not operator.is_operator or not ids.ORG.match(org_id):
         raise NotFound("The organization")
     if len(reason) > 200:
@@ -73,15 +76,18 @@ def _set_status(operator: User, org_id: str, status: Organization.Status, *, rea
         org = Organization.objects.select_for_update().filter(pk=org_id).first()
         if org is None:
             raise NotFound("The organization")
-        if org.status == status:
-            raise Conflict("status_unchanged", f"The organization is {status} already.")
+        suspend = status == Organization.Status.SUSPENDED
+        if suspend == (org.suspended_at is not None):
+            raise Conflict("status_unchanged", f"The organization is {'suspended already' if suspend else org.status}.")
         before = org.status
-        org.status, org.suspended_reason = status, reason
+        org.suspended_at, org.suspended_reason = timezone.now() if suspend else None, reason
+        if org.status != Organization.Status.DELETING:
+            org.status = status
         org.bump()
-        org.save(update_fields=["status", "suspended_reason", "revision", "revised_at"])
+        org.save(update_fields=["status", "suspended_at", "suspended_reason", "revision", "revised_at"])
         access = Access(org, operator, None, frozenset(), f"operator:{operator.email}", ip)
-        kind = kinds.ORG_SUSPENDED if status == Organization.Status.SUSPENDED else kinds.ORG_RESUMED
-        after = {"status": str(status), "reason": reason}
+        kind = kinds.ORG_SUSPENDED if suspend else kinds.ORG_RESUMED
+        after = {"status": str(org.status), "suspended": suspend, "reason": reason}
         record(access, kind, target=f"org:{org_id}", before={"status": before}, after=after)
         outbox.enqueue("acl.tasks.push_bundle", org=org_id, key=org_id, payload={"org": org_id})
     return org

@@ -63,6 +63,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 def new(request: HttpRequest, access: Access) -> HttpResponseBase:
     """Invite a person by e-mail."""
     form = InviteForm(access, request.POST if request.method == "POST" else None, initial={"role": Role.DEVELOPER})
+    _ask_again_for_owners(request)
     if request.method == "POST" and form.is_valid():
         try:
             made = invite(access, email=form.value("email"), role=form.value("role"), ends_at=form.ends_at())
@@ -109,6 +110,7 @@ def change(request: HttpRequest, access: Access, member_id: int) -> HttpResponse
         raise Forbidden("owners_only", "Only an owner changes an owner, and nobody changes their own role.")
     initial = {"role": member.role, "ends_on": member.ends_at.date() if member.ends_at else None}
     form = MemberForm(access, request.POST if request.method == "POST" else None, initial=initial)
+    _ask_again_for_owners(request)
     if request.method == "POST" and form.is_valid():
         keep = "ends_on" not in form.changed_data
         try:
@@ -176,6 +178,8 @@ def transfer(request: HttpRequest, access: Access, member_id: int) -> HttpRespon
 def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
     """Require a second factor of every member, or require it no more."""
     required = not access.org.mfa_required
+    if not required:
+        ask_again(request)
     if request.method == "POST":
         change_settings(access, mfa_required=required)
         messages.success(request, f"Two-step sign-in is {'required' if required else 'a choice'} from now on.")
@@ -218,6 +222,12 @@ def accept(request: HttpRequest, token: str) -> HttpResponseBase:
         "fits": user is not None and user.email.casefold() == offer.invitation.email.casefold(),
     }
     return render(request, "orgs/invitation.html", context)
+
+
+def _ask_again_for_owners(request: HttpRequest) -> None:
+    """Making somebody an owner gives the organization away as much as a transfer does."""
+    if request.POST.get("role") == Role.OWNER:
+        ask_again(request)
 
 
 def _refuse(form: Form, error: DomainError) -> None:

@@ -25,6 +25,7 @@ from orgs.services.providers import (
     try_token,
 )
 from orgs.web.gate import org_page
+from orgs.web.recent import ask_again
 
 CHECK_WORDS = {
     "format": "Form",
@@ -75,6 +76,7 @@ def choose(request: HttpRequest, access: Access) -> HttpResponseBase:
 def new(request: HttpRequest, access: Access, kind: str) -> HttpResponseBase:
     """Add a provider of one kind."""
     recipe = _recipe(kind)
+    ask_again(request)
     initial = {"name": kind, "audience": recipe.usual_audience, "enabled": True}
     form = ProviderForm(recipe, request.POST if request.method == "POST" else None, initial=initial)
     if request.method == "POST" and form.is_valid():
@@ -92,6 +94,7 @@ def new(request: HttpRequest, access: Access, kind: str) -> HttpResponseBase:
 def change(request: HttpRequest, access: Access, provider_id: str) -> HttpResponseBase:
     """Change a provider; its name stays."""
     provider = get_provider(access, provider_id)
+    ask_again(request)
     initial = {
         "name": provider.name, "issuer": provider.issuer, "audience": provider.audience,
         "jwks_url": provider.jwks_url, "algorithms": provider.algorithms, "enabled": provider.enabled,

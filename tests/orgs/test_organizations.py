@@ -174,7 +174,7 @@ def test_suspending_raises_the_revision_and_tells_the_nodes() -> None:
     assert (org.status, org.revision, org.suspended_reason) == (Organization.Status.SUSPENDED, 2, "unpaid")
     event = search(access, AuditQuery(kind="org.suspended")).events[0]
     assert event.actor == f"operator:{operator.email}"
-    assert event.after == {"status": "suspended", "reason": "unpaid"}
+    assert event.after == {"status": "suspended", "suspended": True, "reason": "unpaid"}
     assert outbox_tasks(access.org_id) == ["acl.tasks.push_bundle"] * 2
     with pytest.raises(Conflict):
         suspend_organization(operator, access.org_id)

@@ -16,6 +16,7 @@ from orgs.access import Access, list_members, list_organizations
 from orgs.models import Membership
 from orgs.permissions import Role
 from orgs.services.invitations import invite, link_of, list_invitations
+from tests.api.calling import Caller
 from tests.world import member, organization, person
 
 if TYPE_CHECKING:
@@ -214,5 +215,7 @@ def test_requiring_two_steps_says_whom_it_stops_and_does_not_lock_out_who_asks(a
     Authenticator.objects.create(user=acme.user, type=Authenticator.Type.TOTP, data={"secret": "x"})
     assert owner.post(url).status_code == 302
     assert "Stop requiring it" in owner.get(reverse("orgs:people", args=[acme.org_id])).content.decode()
+    assert "/accounts/" in owner.post(url).headers["Location"]  # weakening it asks who is there
+    Caller(user=acme.user, client=owner)
     owner.post(url)
     assert "Require it" in owner.get(reverse("orgs:people", args=[acme.org_id])).content.decode()

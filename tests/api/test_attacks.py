@@ -1,0 +1,162 @@
+"""Ways around a rule that were once open: each stays as a test."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from allauth.account.models import EmailAddress
+from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
+from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from cloudsignal.errors import Conflict
+from orgs.access import Access, access_org, get_credential
+from orgs.models import Membership, Organization, User
+from orgs.permissions import Role
+from orgs.services import api_keys, members
+from orgs.services.credentials import refresh_credential
+from orgs.services.deletion import delete_organization, restore_organization
+from orgs.services.identities import revoke_issued_by
+from orgs.services.organizations import resume_organization, suspend_organization
+from orgs.tenancy import org_scope
+from tests.api.calling import Caller, World
+from tests.world import member, person
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def ada(transactional_db: None, settings: Settings) -> User:
+    """A person with a password and an authenticator app."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    user = User.objects.create_user("ada@example.com", PASSWORD)
+    EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
+    TOTP.activate(user, generate_totp_secret())
+    RecoveryCodes.activate(user)
+    return user
+
+
+def with_password(ip: str) -> Client:
+    """Somebody who knows the password and stands before the second factor."""
+    client = Client(REMOTE_ADDR=ip)
+    answer = client.post("/accounts/login/", {"login": "ada@example.com", "password": PASSWORD})
+    assert answer.headers["Location"] == "/accounts/2fa/authenticate/"
+    return client
+
+
+def test_second_factors_cannot_be_guessed(ada: User) -> None:
+    guesser = with_password("192.0.2.1")
+    answers = [guesser.post("/accounts/2fa/authenticate/", {"code": f"{code:06}"}) for code in range(6)]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+    assert int(answers[-1].headers["Retry-After"]) >= 1
+    (code, *_) = RecoveryCodes(RecoveryCodes.activate(ada).instance).get_unused_codes()
+    assert guesser.post("/accounts/2fa/authenticate/", {"code": code}).status_code == 429
+    # From the person's own network there is a way in still.
+    assert with_password("198.51.100.7").post("/accounts/2fa/authenticate/", {"code": code}).status_code == 302
+
+
+def test_account_pages_say_when_to_come_back(transactional_db: None) -> None:
+    client = Client()
+    answers = [client.post("/accounts/password/reset/", {"email": "ada@example.com"}) for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [302] * 5 + [429]
+    assert answers[-1].headers["Retry-After"] == "60"
+    assert b"Too many requests" in answers[-1].content
+
+
+def test_what_a_leaked_key_has_fetched_since_ends_with_it(acme: World) -> None:
+    """Whoever had the key may have refreshed what they issued themselves: that is issued by the key all the same."""
+    thief = acme.caller()
+    first = thief.post("/v2/tokens/create", {"user_email": "ada@example.com"}).body
+    proof = {"token_id": first["token_id"], "current_token_password": first["access_token"]}
+    second = Caller().post("/v2/tokens/refresh", proof).body
+    ended = revoke_issued_by(acme.owner, f"key:sk_...{thief.key[-4:]}")
+    assert ended.credentials == 2
+    assert get_credential(acme.owner, second["token_id"]).state == "revoked"
+    proof = {"token_id": second["token_id"], "current_token_password": second["access_token"]}
+    assert Caller().post("/v2/tokens/refresh", proof).code == "unauthorized"
+    with pytest.raises(Conflict):
+        refresh_credential(acme.owner, second["token_id"])
+
+
+def test_no_two_keys_are_shown_and_audited_under_one_name(acme: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few letters to choose from, keys would soon end on the same four."""
+    monkeypatch.setattr(api_keys, "ALPHABET", "ab")
+    names = {str(api_keys.create_api_key(acme.owner, kind="pk", name="web").key) for _ in range(16)}
+    assert len(names) == 16
+
+
+def test_a_publishable_key_is_not_used_up_for_everybody_by_one(acme: World, settings: Settings) -> None:
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "tokens_of_key": "2/60", "tokens_of_address": "2/60"}
+    key, body = acme.key("pk"), {"token": "a.b.c", "provider": "none"}
+    hammer = Caller(key, client=Client(REMOTE_ADDR="192.0.2.1"))
+    assert [hammer.post("/v2/tokens/exchange", body).status for _ in range(3)] == [404, 404, 429]
+    visitor = Caller(key, client=Client(REMOTE_ADDR="198.51.100.7"))
+    assert visitor.post("/v2/tokens/exchange", body).status == 404
+
+
+def present(access: Access) -> Organization:
+    """The organization as it is now."""
+    with org_scope(access.org_id):
+        return Organization.objects.get()
+
+
+def test_an_owner_cannot_lift_a_suspension_by_deleting(acme: World) -> None:
+    operator = person(operator=True)
+    suspend_organization(operator, acme.id, reason="abuse")
+    delete_organization(acme.owner, confirm="Acme")
+    assert restore_organization(acme.owner).status == "suspended"
+    assert present(acme.owner).suspended_reason == "abuse"
+    assert resume_organization(operator, acme.id).status == "active"
+
+
+def test_a_suspension_during_a_deletion_neither_ends_it_nor_is_lost(acme: World) -> None:
+    operator = person(operator=True)
+    delete_organization(acme.owner, confirm="Acme")
+    assert suspend_organization(operator, acme.id).status == "deleting"
+    assert present(acme.owner).delete_after is not None
+    assert restore_organization(acme.owner).status == "suspended"
+    delete_organization(acme.owner, confirm="Acme")
+    assert resume_organization(operator, acme.id).status == "deleting"
+    with pytest.raises(Conflict):
+        resume_organization(operator, acme.id)
+    assert restore_organization(acme.owner).status == "active"
+
+
+def test_ownership_does_not_revive_a_membership_that_has_ended(acme: World) -> None:
+    ended = member(acme.owner.org, Role.AUDITOR)
+    with org_scope(acme.id):
+        membership = Membership.objects.get(user=ended.user)
+        membership.ends_at = datetime.now(UTC) - timedelta(days=1)
+        membership.save()
+    with pytest.raises(Conflict) as refused:
+        members.transfer_ownership(acme.owner, membership.pk)
+    assert refused.value.code == "membership_ended"
+    assert acme.owner.user is not None
+    assert access_org(acme.owner.user, acme.id).role is Role.OWNER
+
+
+def test_every_way_to_power_asks_who_is_there(acme: World) -> None:
+    """A stolen session can neither make an owner nor believe a further provider nor cut every client off."""
+    admin = member(acme.owner.org, Role.ADMIN)
+    with org_scope(acme.id):
+        pk = Membership.objects.get(user=admin.user).pk
+        Organization.objects.update(mfa_required=True)
+    assert acme.owner.user is not None
+    TOTP.activate(acme.owner.user, generate_totp_secret())
+    stolen = acme.person()
+    stolen.confirm(at=time.time() - 400)
+    query = f"?organization_id={acme.id}"
+    provider = {"name": "x", "kind": "oidc", "issuer": "https://id.example.com", "audience": "x"}
+    for method, path, body in (
+        ("PATCH", f"/v2/members/{pk}{query}", {"role": "owner"}),
+        ("POST", f"/v2/invitations{query}", {"email": "eve@example.com", "role": "owner"}),
+        ("POST", f"/v2/identity-providers{query}", provider),
+        ("POST", f"/v2/credentials/revoke{query}", {"everything": True}),
+        ("PATCH", f"/v2/organizations/{acme.id}", {"mfa_required": False}),
+        ("POST", f"/v2/api-keys{query}", {"kind": "sk", "name": "x"}),
+    ):
+        assert stolen(method, path, body).code == "reauthentication_required", path
+    assert stolen.patch(f"/v2/members/{pk}{query}", {"role": "developer"}).status == 200
