@@ -30,7 +30,7 @@ OLDEST = (3, 11)
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-class Missing(Exception):  # noqa: N818 - it reads as what it says  # noqa: N818 - reads as what it says
+class Missing(Exception):  # noqa: N818 - it reads as what it says
     """Something is missing that this script cannot install; the message says what to do."""
 
 
@@ -318,7 +318,6 @@ def quietly(command: list[str]) -> bool:
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     except OSError:
         return False
-    return done.returncode == 0
     return done.returncode == 0
 
 

@@ -181,8 +181,13 @@ document.addEventListener("click", (event) => {
   if (button) button.closest(".toast").remove();
 });
 
-// On a narrow screen the navigation is a row that scrolls: begin with the page one is on.
-document.querySelector(".rail .nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+// On a narrow screen the navigation is a row that scrolls: begin with the page one is on. Not by scrollIntoView: browsers
+// begin the next Tab at what was scrolled to, and the skip link would no longer come first.
+const here = document.querySelector(".rail .nav [aria-current]");
+if (here) {
+  const row = here.closest("nav");
+  row.scrollLeft += here.getBoundingClientRect().left - row.getBoundingClientRect().left - (row.clientWidth - here.offsetWidth) / 2;
+}
 
 // --- forms: filters apply on change; a form is sent once ------------------------------------------------------------------
 document.addEventListener("change", (event) => {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -130,3 +131,9 @@ def test_an_ordinary_page_stays_within_its_budget(path: str, signed_in: Page, pl
         files = [url for url in loaded if url.split("?")[0].endswith(ending)]
         assert files
         assert sum(len(gzip.compress(signed_in.request.get(url).body())) for url in files) <= budget * 1024
+
+
+def test_on_a_phone_the_navigation_begins_with_the_page_one_is_on(signed_in: Page, place: Place) -> None:
+    signed_in.set_viewport_size({"width": 390, "height": 844})
+    signed_in.goto(place.at("settings/"))
+    expect(signed_in.locator(".rail .nav [aria-current]")).to_be_in_viewport(ratio=1)
