@@ -63,7 +63,7 @@ def test_every_migration_of_ours_goes_forth_back_and_forth_again(databases: Data
         with psycopg.connect(url("owner"), autocommit=True) as owner:
             before = relations(owner)
             first_days = owner.execute(
-                "SELECT audit_ensure_partition((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(0, 2) ahead"
+                "SELECT audit_ensure_partition((now() AT TIME ZONE 'UTC')::date + a) FROM generate_series(0, 2) a"
             )
             # A change that is written while the first partition is made would be refused.
             assert first_days.fetchall() == [(False,)] * 3
