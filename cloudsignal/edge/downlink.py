@@ -20,8 +20,6 @@ from cloudsignal.edge.codec import (
     decode_publish,
     decode_suback,
     encode_publish,
-    suback,
-    unsuback,
     varint,
 )
 from cloudsignal.edge.codec.primitives import binary, malformed
@@ -178,9 +176,9 @@ class Downlink:
         elif kind in {Kind.PUBACK, Kind.PUBREC, Kind.PUBREL, Kind.PUBCOMP}:
             self._acknowledge(first, body)
         elif kind == Kind.SUBACK:
-            self._subscribed(body)
+            session.subscriptions.suback(*decode_suback(body, session.version))
         elif kind == Kind.UNSUBACK:
-            self._unsubscribed(body)
+            session.subscriptions.unsuback(*decode_suback(body, session.version))
         elif kind == Kind.PINGRESP:
             if session.own_pings:
                 session.own_pings -= 1
@@ -201,35 +199,3 @@ class Downlink:
             session.to_broker.append(acknowledgement(Kind.PUBCOMP, packet.packet_id, session.version))
             return
         session.to_client.append(acknowledgement(kind, packet.packet_id, session.version, packet.code))
-
-    def _subscribed(self, body: bytes) -> None:
-        """SUBACK: put the broker's codes back among the edge's own refusals."""
-        session = self._session
-        packet_id, codes = decode_suback(body, session.version)
-        asked = session.pending_subscribes.pop(packet_id, None)
-        if asked is None or sum(one.refusal is None for one in asked) != len(codes):
-            raise malformed("a SUBACK answers nothing that was asked")
-        answers: list[int] = []
-        granted = iter(codes)
-        for one in asked:
-            if one.refusal is not None:
-                answers.append(one.refusal)
-                continue
-            code = next(granted)
-            answers.append(code)
-            if code <= 2:
-                session.subscribed(one, code)
-        session.to_client.append(suback(packet_id, answers, session.version))
-
-    def _unsubscribed(self, body: bytes) -> None:
-        session = self._session
-        packet_id, codes = decode_suback(body, session.version)
-        if packet_id in session.own_unsubscribes:
-            session.own_unsubscribes.discard(packet_id)
-            return
-        filters = session.pending_unsubscribes.pop(packet_id, None)
-        if filters is None:
-            raise malformed("an UNSUBACK answers nothing that was asked")
-        for topic_filter in filters:
-            session.unsubscribed(topic_filter)
-        session.to_client.append(unsuback(packet_id, codes, session.version))

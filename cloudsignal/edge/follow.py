@@ -38,30 +38,36 @@ class Follower:
         identities: Callable[[], Iterable[tuple[str, str]]],
         credentials_changed: Callable[[Iterable[tuple[str, str]], float], Awaitable[None]],
         close: Callable[[Change], None],
+        reconnected: Callable[[], None],
     ) -> None:
         self._store = store
         self._snapshot = snapshot
         self._identities = identities
         self._credentials_changed = credentials_changed
         self._close = close
+        self._reconnected = reconnected
         self.in_step = asyncio.Event()
         """Set while the stream is being followed."""
         self._last = b"0-0"
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        pause = 0.1
+        pause, lost = 0.1, False
         while True:
             redis = self._store.follower(block=BLOCK)
             try:
                 self._last = await self._newest(redis)
                 await self.resync()
+                if lost:
+                    self._reconnected()
+                lost = False
                 self.in_step.set()
                 pause = 0.1
                 await self._follow(redis)
             except (RedisError, OSError, TimeoutError, UnavailableError) as error:
                 if self.in_step.is_set():
                     logger.warning("redis is away: %s", type(error).__name__)
+                    lost = True
                 self.in_step.clear()
             finally:
                 await close_client(redis)

@@ -11,7 +11,8 @@ from cloudsignal.edge.link import Client
 from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.session import Grant, Session
 from cloudsignal.edge.signin import Checked, Name, check, parse_name, session_end
-from cloudsignal.edge.store import UnavailableError
+from cloudsignal.edge.store import Command, UnavailableError
+from cloudsignal.edge.stored import Stored, held_seconds, resumed, session_lifetime
 from cloudsignal.edge.upstream import BrokerUnreachableError
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
 SLOWED = 2.0
 """Seconds a failed sign-in takes from an address that fails often."""
 
-LIVE_TTL = 7_200
-"""Seconds a client id stays with its username without word from the edge that holds the session."""
-
-STORED_MAX = 30 * 86_400
-"""Seconds a session without an end of its own is kept by the broker (``persistent_client_expiration``)."""
-
 CLAIM = """
 local held = redis.call('GET', KEYS[1])
 if held and string.match(held, '^[^\\n]*') ~= ARGV[1] then return 0 end
@@ -39,10 +34,11 @@ return 1
 
 RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] .. '\\n' .. ARGV[2] then return 0 end
-if ARGV[3] == '0' then return redis.call('DEL', KEYS[1]) end
+if ARGV[3] == '0' then return redis.call('DEL', KEYS[1], KEYS[2]) end
+redis.call('EXPIRE', KEYS[2], ARGV[3])
 return redis.call('EXPIRE', KEYS[1], ARGV[3])
 """
-"""Give it back (0 seconds) or keep it for the stored session, unless a newer session has it."""
+"""Give it and its filters back (0 seconds) or keep them for the stored session, unless a newer session has them."""
 
 
 class Gate:
@@ -50,6 +46,7 @@ class Gate:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.stored = Stored(node.store)
 
     async def sign_in(self, client: Client) -> None:
         """Take a session from SIGNING_IN to a connection with the broker, or refuse it."""
@@ -122,6 +119,7 @@ class Gate:
         if holder is not None and not holder.ended and holder.username != record.username:
             session.refuse(AuthReason.CLIENT_ID_TAKEN, org=org.id)
             return
+        session.subscriptions.memory = self.stored
         grant = Grant(org, record.username, client_id, token_id, end, record.claims)
         session.welcome(grant)
         if session.ended:
@@ -140,27 +138,25 @@ class Gate:
 
     async def _claim(self, session: Session) -> bool:
         key = keys.client(session.org.id, session.client_id)
+        asked: list[Command] = [("EVAL", CLAIM, 1, key, session.username, session.id, held_seconds(session))]
+        if not session.connect.clean_start:
+            asked.append(("SMEMBERS", keys.filters(session.org.id, session.client_id)))
         try:
-            reply = await self._node.store.call(
-                ("EVAL", CLAIM, 1, key, session.username, session.id, LIVE_TTL + session_lifetime(session))
-            )
+            reply = await self._node.store.call(*asked)
         except UnavailableError:
             # Redis is away: this node's own sessions were looked at; a credential in memory signs in all the same.
             return True
+        session.remembered = resumed(reply[1]) if len(reply) > 1 else ()
         return bool(reply[0])
 
     def renew(self, session: Session) -> None:
-        """Keep the client id of a session that lives longer than :data:`LIVE_TTL`."""
-        key = keys.client(session.org.id, session.client_id)
-        lifetime = LIVE_TTL + session_lifetime(session)
-        self._node.store.send(("EVAL", CLAIM, 1, key, session.username, session.id, lifetime))
+        """Keep the client id of a session that lives longer than its time on Redis."""
+        org, client_id, seconds = session.org.id, session.client_id, held_seconds(session)
+        claim = ("EVAL", CLAIM, 1, keys.client(org, client_id), session.username, session.id, seconds)
+        self._node.store.send(claim, ("EXPIRE", keys.filters(org, client_id), seconds))
 
     def release(self, session: Session) -> None:
         """The connection is gone: the client id stays with the username while the broker keeps the session."""
-        key = keys.client(session.org.id, session.client_id)
-        self._node.store.send(("EVAL", RELEASE, 1, key, session.username, session.id, session_lifetime(session)))
-
-
-def session_lifetime(session: Session) -> int:
-    """Seconds the broker keeps the session after the connection; 0 when it ends with it."""
-    return min(session.session_expiry, STORED_MAX)
+        names = keys.client(session.org.id, session.client_id), keys.filters(session.org.id, session.client_id)
+        lifetime = session_lifetime(session)
+        self._node.store.send(("EVAL", RELEASE, 2, *names, session.username, session.id, lifetime))

@@ -6,22 +6,25 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from audit.kinds import LIMIT_REACHED, TLS_FAILED, AuthReason, CloseCause
 from cloudsignal.config import Upstream
 from cloudsignal.edge.beat import Beat
 from cloudsignal.edge.follow import Follower
-from cloudsignal.edge.gate import LIVE_TTL, Gate
+from cloudsignal.edge.gate import Gate
 from cloudsignal.edge.journal import Journal
 from cloudsignal.edge.limits import Limits
 from cloudsignal.edge.link import Client
 from cloudsignal.edge.organization import Organization
+from cloudsignal.edge.reports import Reports
 from cloudsignal.edge.session import Phase
 from cloudsignal.edge.settings import Settings
 from cloudsignal.edge.ship import Shipper
 from cloudsignal.edge.signin import session_end
 from cloudsignal.edge.snapshot import Snapshot
-from cloudsignal.edge.store import Store
+from cloudsignal.edge.store import Store, UnavailableError
+from cloudsignal.edge.stored import LIVE_TTL
 from cloudsignal.edge.trail import Origin, make_event
 from cloudsignal.edge.upstream import Dialer
 from cloudsignal.edge.wheel import Wheel
@@ -72,6 +75,7 @@ class Node:
         self.limits = Limits(connections=settings.address_connections, failures=settings.login_failures)
         self.dialer = Dialer(settings.upstream)
         self.gate = Gate(self)
+        self.reports = Reports(self.store)
         self.snapshot = Snapshot(
             store=self.store,
             trail=self.journal,
@@ -80,6 +84,7 @@ class Node:
             verify_key=settings.verify_key,
             pepper=settings.pepper,
             changed=self.organization_changed,
+            report=self.reports.put,
         )
         self.follower = Follower(
             self.store,
@@ -87,6 +92,7 @@ class Node:
             identities=self._identities,
             credentials_changed=self.credentials_changed,
             close=self.close_asked,
+            reconnected=self.reports.again,
         )
         self.beat = Beat(self)
         self._wheel: Wheel[tuple[str, int]] = Wheel(self._look)
@@ -97,8 +103,10 @@ class Node:
     async def start(self) -> None:
         """Enforce what is on disk, then follow Redis."""
         await self.snapshot.load_disk()
-        for work in (self.follower.run(), self.shipper.run(), self.shipper.trim(), self.beat.run(), self._turn()):
-            self._spawn(work)
+        for part in (self.follower, self.shipper, self.reports, self.beat):
+            self._spawn(part.run())
+        self._spawn(self.shipper.trim())
+        self._spawn(self._turn())
 
     async def stop(self) -> None:
         """End every session (MQTT 5: server shutting down), ship the trail, say goodbye."""
@@ -115,6 +123,8 @@ class Node:
         await self._cancel_tasks()
         if not await self.shipper.drain(seconds=5.0):
             logger.warning("redis is away: the audit journal is kept and sent at the next start")
+        with suppress(UnavailableError):
+            await self.reports.flush()
         await self.beat.farewell()
         self.snapshot.floors.save()
         self.journal.close()

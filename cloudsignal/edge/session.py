@@ -8,7 +8,7 @@ decided elsewhere (:meth:`Session.welcome`, :meth:`Session.refuse`, :meth:`Sessi
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -28,14 +28,15 @@ from audit.kinds import (
     CloseCause,
 )
 from cloudsignal.edge import answers, codec
-from cloudsignal.edge.codec import Connack, Connect, Kind, Properties, Property, ProtocolError, Reason, Unsubscribe
+from cloudsignal.edge.codec import Connack, Connect, Kind, Properties, Property, ProtocolError, Reason
 from cloudsignal.edge.downlink import Downlink
 from cloudsignal.edge.frames import Carry
 from cloudsignal.edge.judge import Judge
 from cloudsignal.edge.mount import MAX_PACKET_BYTES, Mount, upstream_client_id
 from cloudsignal.edge.organization import Organization
+from cloudsignal.edge.subscriptions import Asked, Subscriptions
 from cloudsignal.edge.trail import Origin, Trail, make_event
-from cloudsignal.edge.uplink import Asked, Uplink
+from cloudsignal.edge.uplink import Uplink
 from cloudsignal.wire.audit import AuditEvent, uuid7
 from cloudsignal.wire.credential import ClaimValue
 
@@ -99,11 +100,9 @@ class Session:
         "org",
         "origin",
         "own_pings",
-        "own_unsubscribes",
         "packet_limit",
-        "pending_subscribes",
-        "pending_unsubscribes",
         "phase",
+        "remembered",
         "session_expiry",
         "subscriptions",
         "to_broker",
@@ -145,10 +144,9 @@ class Session:
         self.opened_at = self.heard_at = self.connected_at = time.time()
         self.messages_in = self.messages_out = self._bytes_in = self._bytes_out = 0
         self.own_pings = 0
-        self.subscriptions: dict[bytes, Asked] = {}
-        self.pending_subscribes: dict[int, list[Asked]] = {}
-        self.pending_unsubscribes: dict[int, list[bytes]] = {}
-        self.own_unsubscribes: set[int] = set()
+        self.subscriptions = Subscriptions(self)
+        self.remembered: Sequence[bytes] = ()
+        """Filters of the stored session this one may resume."""
         self._first = Carry()
         self._early = b""
         self.uplink = Uplink(self)
@@ -264,9 +262,18 @@ class Session:
         self.to_client.append(
             codec.connack(self.version, 0, session_present=connack.session_present, properties=properties)
         )
+        if connack.session_present:
+            self.subscriptions.resume(self.remembered)
+        else:
+            self.subscriptions.start()
+        self.remembered = ()
         if self.connect.will is not None:
             self.connect.will.payload = b""
         self.connect.password = None
+        if self._will_refused():
+            # A policy that came while the broker was answering.
+            self.end(CloseCause.WILL_DENIED)
+            return
         early, self._early = self._early, b""
         if early:
             self.client_received_early(early)
@@ -302,17 +309,7 @@ class Session:
         if self._will_refused():
             self.end(CloseCause.WILL_DENIED)
             return
-        lost: list[bytes] = []
-        for topic_filter in list(self.subscriptions):
-            decision = self.judge.subscribe(topic_filter)
-            if not decision.allowed:
-                self.denied("subscribe", topic_filter, decision)
-                del self.subscriptions[topic_filter]
-                lost.append(self.mount.filter(topic_filter))
-        if lost:
-            packet_id = next(i for i in range(65_535, 0, -1) if i not in self.pending_unsubscribes)
-            self.own_unsubscribes.add(packet_id)
-            self.to_broker.append(codec.encode_unsubscribe(Unsubscribe(packet_id, lost), self.version))
+        self.subscriptions.rejudge()
 
     def _will_refused(self) -> bool:
         will = self.connect.will
@@ -417,7 +414,6 @@ class Session:
 
     def subscribed(self, one: Asked, granted: int) -> None:
         """The broker granted a subscription."""
-        self.subscriptions[one.topic_filter] = one
         self.trail.record(
             self.event(
                 SUBSCRIBE,
@@ -431,7 +427,6 @@ class Session:
 
     def unsubscribed(self, topic_filter: bytes) -> None:
         """The broker ended a subscription as the client asked."""
-        self.subscriptions.pop(topic_filter, None)
         self.trail.record(self.event(UNSUBSCRIBE, action="subscribe", topic=topic_filter.decode()))
 
     def event(self, kind: str, **values: object) -> AuditEvent:

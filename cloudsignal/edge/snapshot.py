@@ -28,7 +28,7 @@ from cloudsignal.edge.store import Store, UnavailableError
 from cloudsignal.edge.trail import Trail, make_event
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Bundle, open_bundle
-from cloudsignal.wire.codec import WireError, encode
+from cloudsignal.wire.codec import WireError
 from cloudsignal.wire.credential import Credential, open_credential
 from cloudsignal.wire.report import BundleReport
 
@@ -54,6 +54,7 @@ class Snapshot:
         verify_key: Ed25519PublicKey,
         pepper: bytes,
         changed: Callable[[Organization], None],
+        report: Callable[[BundleReport], None],
     ) -> None:
         self.organizations: dict[str, Organization] = {}
         self._store = store
@@ -65,6 +66,7 @@ class Snapshot:
         self._verify_key = verify_key
         self._pepper = pepper
         self._changed = changed
+        self._tell = report
         self._credentials: OrderedDict[tuple[str, str], Credential] = OrderedDict()
         self._policies: OrderedDict[str, CompiledPolicy] = OrderedDict()
         self._refused: dict[str, bytes] = {}
@@ -158,17 +160,18 @@ class Snapshot:
         self._report(org, bundle, time.time(), reason)
 
     def _report(self, org: str, bundle: Bundle | None, at: float, reason: str) -> None:
-        report = BundleReport(
-            node=self._node,
-            org=org,
-            revision=bundle.revision if bundle else 0,
-            digest=bundle.digest if bundle else "",
-            deployment=bundle.deployment if bundle else "",
-            status="refused" if reason else "enforcing",
-            reason=reason,
-            at=at,
+        self._tell(
+            BundleReport(
+                node=self._node,
+                org=org,
+                revision=bundle.revision if bundle else 0,
+                digest=bundle.digest if bundle else "",
+                deployment=bundle.deployment if bundle else "",
+                status="refused" if reason else "enforcing",
+                reason=reason,
+                at=at,
+            )
         )
-        self._store.send(("XADD", keys.REPORTS, "MAXLEN", "~", keys.CHANGES_MAXLEN, "*", keys.FIELD, encode(report)))
 
     def _write(self, org: str, blob: bytes) -> None:
         temporary = self._folder / f".{org}.new"

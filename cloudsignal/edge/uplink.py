@@ -8,7 +8,6 @@ path below, which is where the rules are.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from acl.policy import Decision
@@ -36,6 +35,7 @@ from cloudsignal.edge.codec import (
 from cloudsignal.edge.codec.primitives import binary, malformed, protocol_error
 from cloudsignal.edge.frames import Carry, long_length, too_large
 from cloudsignal.edge.mount import MountError
+from cloudsignal.edge.subscriptions import Asked
 
 if TYPE_CHECKING:
     from cloudsignal.edge.session import Session
@@ -53,23 +53,9 @@ TURN_MAX = 256
 """Packets off the hot loop that one turn works off: nobody waits long for a client that sends the costly kind."""
 
 HELD_MAX = 4_096
-"""Denied QoS 2 messages of MQTT 3.1.1 whose handshake the edge is completing."""
-
-PENDING_MAX = 256
-"""SUBSCRIBE and UNSUBSCRIBE packets the broker has not answered yet."""
-
-
-@dataclass(slots=True)
-class Asked:
-    """One filter of a SUBSCRIBE on its way to the broker, or of a live subscription."""
-
-    topic_filter: bytes
-    """As the client names it."""
-    options: int
-    """The options byte as forwarded (MQTT 5 s3.8.3.1)."""
-    rule: str = ""
-    refusal: int | None = None
-    """The edge's own refusal; ``None`` when the broker is asked."""
+"""Denied QoS 2 messages of MQTT 3.1.1 whose handshake the edge is completing, by their identifiers. One that is used
+again for a message the broker gets is the broker's from then on (:meth:`Uplink.feed` knows nothing by heart while
+there are any)."""
 
 
 class Uplink:
@@ -102,7 +88,7 @@ class Uplink:
         org = session.org
         if session.judge.force is not org.force:
             session.adopt()
-        heads = {} if org.over_quota(now) else self._heads
+        heads = {} if self._held or org.over_quota(now) else self._heads
         joined = self._carry.join(data)
         if joined is None:
             return
@@ -155,6 +141,8 @@ class Uplink:
                 if kind == 0x30:
                     count += 1
                     self._publish(data, position, body, stop, now)
+                    if self._held:
+                        heads = {}
                 else:
                     self._other(first, data[position:stop], data[body:stop])
                     if session.ended:
@@ -182,6 +170,8 @@ class Uplink:
         if simple and not over:
             mounted = self._topics.get(topic_key)
             if mounted is not None:
+                if self._held:
+                    self._held.discard(int.from_bytes(data[tail:after_id], "big"))
                 head = self._head(first, stop - body, tail - body - 2, mounted, data[position:tail])
                 session.to_broker.append(head)
                 session.to_broker.append(data[tail:stop])
@@ -203,6 +193,8 @@ class Uplink:
                 message.properties = message.properties.with_(Property.RESPONSE_TOPIC, session.mount.topic(response))
         except MountError as error:
             raise ProtocolError(Reason.TOPIC_INVALID, str(error)) from None
+        if self._held:
+            self._held.discard(message.packet_id)
         if simple:
             if len(self._topics) >= TOPICS_MAX:
                 self._topics.clear()
@@ -294,12 +286,10 @@ class Uplink:
     def _subscribe(self, first: int, body: bytes) -> None:
         session = self._session
         message = decode_subscribe(first, body, session.version)
-        if len(session.pending_subscribes) >= PENDING_MAX:
-            raise ProtocolError(Reason.QUOTA_EXCEEDED, "too many unanswered SUBSCRIBE packets")
         asked: list[Asked] = []
         forwarded: list[Subscription] = []
         room = session.org.force.quotas.subscriptions_per_session or 65_535
-        wanted = set(session.subscriptions)
+        wanted = set(session.subscriptions.live)
         for entry in message.entries:
             one = self._judge_filter(entry, len(body))
             if one.refusal is None and len(wanted | {entry.topic_filter}) > room:
@@ -313,7 +303,7 @@ class Uplink:
             codes = [Reason.UNSPECIFIED if one.refusal is None else one.refusal for one in asked]
             session.to_client.append(suback(message.packet_id, codes, session.version))
             return
-        session.pending_subscribes[message.packet_id] = asked
+        session.subscriptions.ask(message.packet_id, asked)
         upstream = Subscribe(message.packet_id, forwarded, message.properties)
         session.to_broker.append(encode_subscribe(upstream, session.version))
 
@@ -339,9 +329,7 @@ class Uplink:
     def _unsubscribe(self, first: int, body: bytes) -> None:
         session = self._session
         message = decode_unsubscribe(first, body, session.version)
-        if len(session.pending_unsubscribes) >= PENDING_MAX:
-            raise ProtocolError(Reason.QUOTA_EXCEEDED, "too many unanswered UNSUBSCRIBE packets")
-        session.pending_unsubscribes[message.packet_id] = list(message.filters)
+        session.subscriptions.leave(message.packet_id, list(message.filters))
         try:
             message.filters = [session.mount.filter(topic_filter) for topic_filter in message.filters]
         except MountError as error:

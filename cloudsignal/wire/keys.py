@@ -59,6 +59,11 @@ def client(org: str, client_id: str) -> str:
     return f"{PREFIX}client:{org}:{client_id}"
 
 
+def filters(org: str, client_id: str) -> str:
+    """Set with expiry: the filters a stored session is subscribed to, as its client names them. A hint, no grant."""
+    return f"{PREFIX}filters:{org}:{client_id}"
+
+
 def shipped(node_name: str) -> str:
     """String with expiry: a counter an edge writes to learn that Redis has everything before it on its disk."""
     return f"{PREFIX}shipped:{node_name}"

@@ -63,6 +63,55 @@ def test_an_edge_that_starts_without_redis_enforces_what_it_enforced_before(make
     wait_for(lambda: "refused" in rig.edge.log.read_text().rpartition("drains")[2], what="the refusal")
 
 
+def test_a_report_redis_did_not_take_arrives_once_redis_is_back(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    org = rig.org(ALLOW_ALL)
+    # Redis takes everything but reports, as if it had died between the bundle and the report on it.
+    others = ("bundle", "cred", "changes", "audit", "node", "sessions", "client", "filters", "shipped")
+    rig.plane.redis.execute_command("ACL", "SETUSER", "default", "resetkeys", *(f"~cs1:{name}*" for name in others))
+    revision = rig.plane.deploy(org, DENY)
+    wait_for(
+        lambda: [e for e in rig.plane.events(org=org, kind="policy_applied") if e.details["revision"] == revision],
+        what="the new policy in force",
+    )
+    rig.valkey.stop(kill=True)
+    time.sleep(1.5)
+    rig.valkey.start()
+    rig.plane.enforced(org, revision)
+
+
+def test_reports_redis_lost_when_it_was_killed_are_said_again(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    org = rig.org(ALLOW_ALL)
+    newer = rig.plane.bundle(org, DENY)
+    rig.plane.store_bundle(org, newer[:-1] + bytes([newer[-1] ^ 1]))
+    wait_for(lambda: [r for r in rig.plane.reports(org) if r.status == "refused"], what="the refusal")
+    rig.valkey.stop(kill=True)
+    shutil.rmtree(rig.valkey.folder / "appendonlydir")  # as if nothing of the last seconds had reached the disk
+    rig.valkey.start()
+    wait_for(lambda: {r.status for r in rig.plane.reports(org)} == {"enforcing", "refused"}, what="both reports")
+    rig.plane.store_bundle(org, newer)
+    rig.plane.enforced(org, 2)
+    rig.valkey.stop(kill=True)
+    shutil.rmtree(rig.valkey.folder / "appendonlydir")
+    rig.valkey.start()
+    rig.plane.enforced(org, 2)
+    assert [(r.status, r.revision) for r in rig.plane.reports(org)] == [("enforcing", 2)], "the refusal is overtaken"
+
+
+def test_an_edge_that_starts_without_redis_reports_what_it_enforces_when_redis_comes(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    org = rig.org(DENY)
+    rig.edge.stop()
+    rig.plane.redis.delete(keys.REPORTS)
+    rig.plane.redis.execute_command("WAITAOF", 1, 0, 3000)
+    rig.valkey.stop(kill=True)
+    rig.edge.start()
+    wait_for(lambda: rig.edge.log.read_text().count("enforces 1 organizations") == 1, what="the start from disk")
+    rig.valkey.start()
+    rig.plane.enforced(org, 1)
+
+
 def test_an_older_bundle_put_back_is_refused_and_reported_also_after_a_restart(make_rig: MakeRig) -> None:
     rig = make_rig()
     org = rig.plane.new_org()

@@ -37,6 +37,8 @@ class Bench:
     policy: str = ALL
     connect: dict[str, object] = field(default_factory=dict)
     quotas: Quotas = field(default_factory=Quotas)
+    answered: bool = True
+    """Whether the broker has answered the CONNECT."""
 
     def __post_init__(self) -> None:
         self.trail = ListTrail()
@@ -46,7 +48,7 @@ class Bench:
         assert self.session.phase is Phase.SIGNING_IN
         self.session.welcome(Grant(self.org, "dev", "c1", "tok", 0, {}))
         self.sent_upstream = self.broker()
-        if self.session.phase is Phase.CONNECTING:
+        if self.answered and self.session.phase is Phase.CONNECTING:
             self.session.broker_received(codec.connack(self.version, 0))
             self.answer = self.client()
 
@@ -298,3 +300,31 @@ def test_no_two_client_ids_meet_at_the_broker() -> None:
     mapped = {upstream_client_id(ORG, client_id) for client_id in ids}
     assert len(mapped) == len(ids)
     assert all(name.startswith(f"{ORG}:") and "+" not in name and "#" not in name for name in mapped)
+
+
+def test_a_repeat_that_a_new_policy_allows_is_the_brokers_to_the_end() -> None:
+    """MQTT 3.1.1 s4.3.3: PUBREL goes to whoever holds the message, however often its identifier was refused before."""
+    bench = Bench(4, policy="version: '3'\nrules: []")
+    assert bench.publish("x", qos=2, packet_id=7) == (b"\x50\2\0\7", b"")
+    bench.org.force = force(ALL)
+    assert bench.publish("y", qos=2, packet_id=8)[1], "a topic that is known by heart from here on"
+    upstream = bench.publish("x", qos=2, packet_id=7, duplicate=True)[1]
+    assert unpack(upstream, 4).packet_id == 7
+    bench.session.broker_received(b"\x50\2\0\7")
+    assert bench.client() == b"\x50\2\0\7"
+    bench.session.client_received(b"\x62\2\0\7")
+    assert (bench.client(), bench.broker()) == (b"", b"\x62\2\0\7")
+
+
+def test_an_identifier_of_a_refused_message_that_is_used_for_an_allowed_one_is_the_brokers_too() -> None:
+    bench = Bench(4, policy="version: '3'\nrules: [{id: ok, topic: ok}]")
+    bench.publish("ok", qos=2, packet_id=1)
+    both = b"".join(
+        codec.encode_publish(Publish(topic, b"payload", 2, packet_id=packet_id), 4)
+        for topic, packet_id in ((b"no", 7), (b"no", 9), (b"ok", 7))
+    )
+    bench.session.client_received(both)
+    assert bench.client() == b"\x50\2\0\7\x50\2\0\x09"
+    assert unpack(bench.broker(), 4).packet_id == 7
+    bench.session.client_received(b"\x62\2\0\7\x62\2\0\x09")
+    assert (bench.client(), bench.broker()) == (b"\x70\2\0\x09", b"\x62\2\0\7")

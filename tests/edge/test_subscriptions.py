@@ -1,0 +1,284 @@
+"""Subscriptions of one session: judged anew, remembered with a stored session, taken up again when it is resumed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from cloudsignal.edge import codec
+from cloudsignal.edge.codec import Kind, Subscribe, Subscription, Unsubscribe
+from cloudsignal.edge.stored import FILTER_BYTES, FILTERS_MAX, resumed
+from cloudsignal.wire import keys
+from cloudsignal.wire.bundle import Quotas
+from tests.edge.conftest import Rig
+from tests.edge.parts import ALLOW_ALL, Issued, wait_for
+from tests.edge.test_session import ORG, Bench, force
+from tests.edge.wire import Wire
+
+BOTH = pytest.mark.parametrize("version", [4, 5])
+ONLY_B = "version: '3'\nrules: [{id: s, who: sender, topic: '#'}, {id: b, topic: 'b/#', action: sub}]"
+
+
+# --- the machine alone -----------------------------------------------------------------------------------------------
+
+
+def subscribed(bench: Bench, *filters: bytes, packet_id: int = 1) -> None:
+    """Subscribe, and let the broker grant it."""
+    entries = [Subscription(topic_filter, 0) for topic_filter in filters]
+    bench.session.client_received(codec.encode_subscribe(Subscribe(packet_id, entries), bench.version))
+    bench.session.broker_received(codec.suback(packet_id, [0] * len(filters), bench.version))
+    bench.client()
+    bench.broker()
+
+
+def unsubscribes(data: bytes, version: int) -> list[Unsubscribe]:
+    """Every UNSUBSCRIBE in ``data``."""
+    found: list[Unsubscribe] = []
+    while data:
+        assert data[0] == Kind.UNSUBSCRIBE | 2
+        found.append(codec.decode_unsubscribe(data[0], data[2 : 2 + data[1]], version))
+        data = data[2 + data[1] :]
+    return found
+
+
+def swap(bench: Bench, policy: str) -> None:
+    """A new policy, as the node brings it."""
+    bench.org.force = force(policy)
+    bench.session.adopt()
+    bench.session.rejudge()
+
+
+@BOTH
+def test_two_policies_in_a_row_ask_the_broker_twice_and_tell_the_client_nothing(version: int) -> None:
+    bench = Bench(version)
+    subscribed(bench, b"a/#", b"b/#", b"c")
+    swap(bench, "version: '3'\nrules: [{id: b, topic: 'b/#'}, {id: c, topic: c}]")
+    swap(bench, "version: '3'\nrules: [{id: c, topic: c}]")
+    first, second = unsubscribes(bench.broker(), version)
+    assert (first.filters, second.filters) == ([f"{ORG}/t/a/#".encode()], [f"{ORG}/t/b/#".encode()])
+    assert first.packet_id != second.packet_id
+    for one in (first, second):
+        bench.session.broker_received(codec.unsuback(one.packet_id, [0], version))
+    assert bench.client() == b""
+    assert bench.session.live
+
+
+@BOTH
+def test_a_subscription_the_broker_grants_after_a_policy_took_it_away_is_ended_at_once(version: int) -> None:
+    bench = Bench(version)
+    entry = Subscribe(1, [Subscription(b"a/#", 0)])
+    bench.session.client_received(codec.encode_subscribe(entry, version))
+    swap(bench, "version: '3'\nrules: []")
+    bench.broker()
+    bench.session.broker_received(codec.suback(1, [0], version))
+    assert [one.filters for one in unsubscribes(bench.broker(), version)] == [[f"{ORG}/t/a/#".encode()]]
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["subscribe", "unsubscribe"])
+def test_an_identifier_that_is_in_use_ends_the_session_and_is_no_critical_event(version: int, kind: str) -> None:
+    """MQTT 5 s2.2.1, MQTT 3.1.1 s2.3.1: the broker's two answers would otherwise look like a fault of ours."""
+    bench = Bench(version)
+    packet = (
+        codec.encode_subscribe(Subscribe(5, [Subscription(b"a", 0)]), version)
+        if kind == "subscribe"
+        else codec.encode_unsubscribe(Unsubscribe(5, [b"a"]), version)
+    )
+    bench.session.client_received(packet * 2)
+    assert bench.session.ended
+    assert bench.kinds() == ["connect", "session_closed"]
+
+
+@BOTH
+def test_a_will_forbidden_while_the_broker_answers_is_dropped(version: int) -> None:
+    bench = Bench(version, connect={"will": codec.Will(b"w", b"bye")}, answered=False)
+    bench.org.force = force("version: '3'\nrules: []")
+    bench.session.adopt()
+    bench.session.rejudge()
+    bench.broker()
+    bench.session.broker_received(codec.connack(version, 0))
+    assert bench.session.ended
+    assert bench.broker() == (b"\xe0\0" if version == 4 else codec.disconnect(0))
+    assert bench.trail.events[-1].reason == "will_denied"
+
+
+@BOTH
+def test_a_hint_is_judged_and_nonsense_in_it_is_passed_over(version: int) -> None:
+    bench = Bench(version, policy="version: '3'\nrules: [{id: b, topic: 'b/#'}]")
+    bench.session.subscriptions.resume([b"a/#", b"b/1", b"\xff", b"a/#/c", b"", b"x" * 65_530, b"$share/g/a"])
+    assert list(bench.session.subscriptions.live) == [b"b/1"]
+    (one,) = unsubscribes(bench.broker(), version)
+    assert one.filters == [f"{ORG}/t/a/#".encode(), f"$share/g/{ORG}/t/a".encode()]
+
+
+def test_redis_cannot_make_the_edge_take_up_more_than_was_ever_written() -> None:
+    assert resumed([b"a", b"x" * (FILTER_BYTES + 1), 7, None]) == (b"a",)
+    assert len(resumed([b"%d" % number for number in range(FILTERS_MAX * 3)])) == FILTERS_MAX
+
+
+# --- on real parts ---------------------------------------------------------------------------------------------------
+
+
+def come(rig: Rig, issued: Issued, version: int, *, present: bool, clean: bool = False) -> Wire:
+    """Connect with a session that is kept."""
+    wire = rig.dial()
+    answer = wire.connect(
+        version=version,
+        username=issued.username,
+        password=issued.password,
+        client_id="stored",
+        clean=clean,
+        properties=[(17, 600)] if version == 5 else (),
+    )
+    assert (answer.code, answer.session_present) == (0, present)
+    return wire
+
+
+def gone(rig: Rig, org: str, wire: Wire, *, times: int = 1) -> None:
+    """Disconnect and wait until the edge has said everything about it."""
+    wire.disconnect()
+    wait_for(lambda: len(rig.plane.events(org=org, kind="disconnect", client_id="stored")) == times, what="the end")
+
+
+@BOTH
+def test_a_resumed_session_loses_what_a_policy_took_away_in_the_meantime(rig: Rig, version: int) -> None:
+    org = rig.org()
+    reader, sender = rig.plane.issue(org, "reader"), rig.client(rig.plane.issue(org, "sender"))
+    first = come(rig, reader, version, present=False)
+    assert first.subscribe("a/#", "b/#", "$share/g/a/x", qos=2) == [2, 2, 2]
+    gone(rig, org, first)
+    for qos in (0, 1, 2):
+        sender.publish("a/queued", b"no", qos=qos)
+        sender.publish("b/queued", b"yes", qos=qos)
+    rig.plane.enforced(org, rig.plane.deploy(org, ONLY_B))
+    again = come(rig, reader, version, present=True)
+    ended = {"a/#", "$share/g/a/x"}
+    wait_for(
+        lambda: {e.topic for e in rig.plane.events(org=org, kind="acl_denied", action="subscribe")} == ended,
+        what="both subscriptions judged anew",
+    )
+    assert {again.delivery().topic, again.delivery().topic} == {b"b/queued"}
+    again.nothing()
+    sender.publish("a/later", b"no", qos=1)
+    again.nothing()
+    # Ended upstream, not only held back: what is denied from here on would be an event.
+    assert not rig.plane.events(org=org, kind="acl_denied", action="receive", topic="a/later")
+    names = rig.plane.redis.smembers(keys.filters(org, "stored"))
+    assert names == {b"b/#"}
+    # The policy that is back does not bring the subscription back: it is gone from the stored session.
+    rig.plane.enforced(org, rig.plane.deploy(org, ALLOW_ALL))
+    gone(rig, org, again, times=2)
+    third = come(rig, reader, version, present=True)
+    sender.publish("a/last", b"no", qos=1)
+    third.nothing()
+
+
+@BOTH
+def test_without_the_hint_nothing_that_is_not_granted_is_delivered_either(rig: Rig, version: int) -> None:
+    """Redis may lose it or withhold it: queued, live and retained messages of every QoS are still judged one by one."""
+    org = rig.org()
+    reader, sender = rig.plane.issue(org, "reader"), rig.client(rig.plane.issue(org, "sender"))
+    first = come(rig, reader, version, present=False)
+    assert first.subscribe("a/#", "b/#", qos=2) == [2, 2]
+    gone(rig, org, first)
+    for number in range(30):  # more than the broker's window: denied ones must be acknowledged in the client's place
+        sender.publish("a/queued", b"no", qos=1 + number % 2, packet_id=number + 1)
+    sender.publish("a/kept", b"no", qos=1, retain=True)
+    sender.publish("b/queued", b"yes", qos=1)
+    rig.plane.enforced(org, rig.plane.deploy(org, ONLY_B))
+    rig.plane.redis.delete(keys.filters(org, "stored"))
+    again = come(rig, reader, version, present=True)
+    assert again.delivery().topic == b"b/queued"
+    for qos in (0, 1, 2):
+        sender.publish("a/live", b"no", qos=qos, retain=True)
+        sender.publish("b/live", b"yes", qos=qos)
+        assert again.delivery().topic == b"b/live"
+    again.nothing()
+    assert again.subscribe("a/#", qos=1) == [0x87 if version == 5 else 0x80]
+    again.nothing()
+    wait_for(
+        lambda: sum(e.count for e in rig.plane.events(org=org, kind="acl_denied", action="receive")) == 34,
+        what="30 queued, one retained and three live messages, each counted",
+    )
+
+
+@BOTH
+def test_a_forged_hint_grants_nothing(rig: Rig, version: int) -> None:
+    org = rig.org(ONLY_B)
+    reader, sender = rig.plane.issue(org, "reader"), rig.client(rig.plane.issue(org, "sender"))
+    first = come(rig, reader, version, present=False)
+    first.subscribe("b/1")
+    gone(rig, org, first)
+    rig.plane.redis.sadd(keys.filters(org, "stored"), b"#", b"a/#", b"b/2", b"\xff\xfe", b"+" * 70_000)
+    again = come(rig, reader, version, present=True)
+    for topic in ("a/1", "b/2"):
+        sender.publish(topic, b"no", qos=1)
+    sender.publish("b/1", b"yes", qos=1)
+    assert again.delivery().topic == b"b/1"
+    again.nothing()
+
+
+@BOTH
+def test_subscriptions_of_a_stored_session_count_after_it_is_resumed(rig: Rig, version: int) -> None:
+    """A client that comes and goes could otherwise pile up as many as it likes at the broker."""
+    org = rig.org(quotas=Quotas(subscriptions_per_session=3))
+    issued = rig.plane.issue(org)
+    first = come(rig, issued, version, present=False)
+    assert first.subscribe("1", "2") == [0, 0]
+    gone(rig, org, first)
+    again = come(rig, issued, version, present=True)
+    over = 0x97 if version == 5 else 0x80
+    assert again.subscribe("2", "3", "4") == [0, 0, over]
+    again.unsubscribe("1")
+    assert again.subscribe("4") == [0]
+    gone(rig, org, again, times=2)
+    fresh = come(rig, issued, version, present=False, clean=True)
+    assert fresh.subscribe("5", "6", "7") == [0, 0, 0]
+    # In 3.1.1 this session ends with its connection, and nothing of the earlier one is left then.
+    key, rest = keys.filters(org, "stored"), {b"5", b"6", b"7"} if version == 5 else set()
+    gone(rig, org, fresh, times=3)
+    wait_for(lambda: rig.plane.redis.smembers(key) == rest, what="nothing of the earlier session")
+
+
+def test_nothing_is_kept_of_a_session_that_ends_with_its_connection(rig: Rig) -> None:
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    client = rig.client(issued, client_id="stored")
+    client.subscribe("a/#")
+    gone(rig, org, client)
+    kept = come(rig, issued, 5, present=False)
+    kept.subscribe("a/#")
+    wait_for(lambda: rig.plane.redis.ttl(keys.filters(org, "stored")) > 7_200, what="the set with its expiry")
+    kept.send(bytes([Kind.DISCONNECT, 7, 0, 5, 0x11, 0, 0, 0, 0]))  # Session Expiry Interval 0: forget it now
+    kept.closed()
+    wait_for(lambda: not rig.plane.redis.exists(keys.filters(org, "stored")), what="nothing left")
+
+
+@BOTH
+def test_a_session_is_resumed_on_another_edge_and_after_the_broker_forgot_it(
+    make_rig: Callable[..., Rig], version: int
+) -> None:
+    rig = make_rig()
+    org = rig.org()
+    reader, sender = rig.plane.issue(org, "reader"), rig.plane.issue(org, "sender")
+    first = come(rig, reader, version, present=False)
+    assert first.subscribe("a/#", "b/#", qos=1) == [1, 1]
+    wait_for(lambda: rig.plane.redis.scard(keys.filters(org, "stored")) == 2, what="both filters")
+    rig.edge.stop(kill=True)  # no word of goodbye: the filters are there all the same
+    rig.plane.deploy(org, ONLY_B)
+    rig.edge.node, rig.edge.env["EDGE_NODE"] = "edge-9", "edge-9"
+    rig.edge.start()
+    again = come(rig, reader, version, present=True)
+    rig.plane.event(org=org, kind="acl_denied", action="subscribe", topic="a/#")
+    wait_for(lambda: rig.plane.redis.smembers(keys.filters(org, "stored")) == {b"b/#"}, what="one filter left")
+    again.close()
+    rig.broker.stop(kill=True)
+    shutil.rmtree(rig.broker.folder / "db")
+    (rig.broker.folder / "db").mkdir()
+    rig.broker.start()
+    fresh = come(rig, reader, version, present=False)
+    wait_for(lambda: not rig.plane.redis.exists(keys.filters(org, "stored")), what="nothing remembered")
+    rig.client(sender).publish("b/1", b"no", qos=1)
+    fresh.nothing()
