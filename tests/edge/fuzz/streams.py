@@ -149,3 +149,24 @@ def chunks(rng: random.Random, data: bytes) -> list[bytes]:
     """``data`` in random pieces."""
     cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.randint(0, 4)))
     return [data[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(data)], strict=True) if start < stop]
+
+
+def check_end(session: Session, trail: ListTrail, version: int) -> None:
+    """An ended session has said why: to the client in MQTT 5, and on the trail."""
+    whole = b"".join(session.to_client)
+    buffer, last = bytearray(whole), None
+    while (found := mqtt.split(buffer)) is not None:
+        last = mqtt.decode(*found, version)
+    assert not buffer, "half a packet for the client"
+    upstream = bytearray(b"".join(session.to_broker))
+    while mqtt.split(upstream) is not None:
+        pass
+    if not session.ended:
+        return
+    assert session.phase is Phase.CLOSED
+    event = trail.events[-1]
+    assert event.kind in ("session_closed", "disconnect"), event
+    if version == 5 and event.kind == "session_closed":
+        assert last is not None
+        assert last.kind == mqtt.DISCONNECT
+        assert last.reason >= 0x81

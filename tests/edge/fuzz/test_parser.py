@@ -20,7 +20,16 @@ from cloudsignal.edge.trail import ListTrail, Origin
 from tests.edge.conformance.harness import packets as mqtt
 from tests.edge.conformance.harness.client import Client, Endpoint
 from tests.edge.conformance.harness.servers import Edge
-from tests.edge.fuzz.streams import broker_packet, chunks, client_packet, connect_packet, damaged, live_session, welcome
+from tests.edge.fuzz.streams import (
+    broker_packet,
+    check_end,
+    chunks,
+    client_packet,
+    connect_packet,
+    damaged,
+    live_session,
+    welcome,
+)
 
 SEED = int(os.environ.get("FUZZ_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 """Set FUZZ_SEED to repeat a run."""
@@ -42,27 +51,6 @@ def one_stream(rng: random.Random) -> str:
     assert time.monotonic() - start < SLOWEST
     check_end(session, trail, version)
     return trail.events[-1].reason if session.ended else "lives on"
-
-
-def check_end(session: Session, trail: ListTrail, version: int) -> None:
-    """An ended session has said why: to the client in MQTT 5, and on the trail."""
-    whole = b"".join(session.to_client)
-    buffer, last = bytearray(whole), None
-    while (found := mqtt.split(buffer)) is not None:
-        last = mqtt.decode(*found, version)
-    assert not buffer, "half a packet for the client"
-    upstream = bytearray(b"".join(session.to_broker))
-    while mqtt.split(upstream) is not None:
-        pass
-    if not session.ended:
-        return
-    assert session.phase is Phase.CLOSED
-    event = trail.events[-1]
-    assert event.kind in ("session_closed", "disconnect"), event
-    if version == 5 and event.kind == "session_closed":
-        assert last is not None
-        assert last.kind == mqtt.DISCONNECT
-        assert last.reason >= 0x81
 
 
 def one_connect(rng: random.Random) -> None:
@@ -118,6 +106,7 @@ def flat(seconds: float) -> None:
     count, endings = churn(seconds, rng)
     assert memory() - before < 24 * 1024 * 1024, "memory grows"
     assert count > seconds * 100
+    print(f"damaged streams: {count}, nothing found")
     assert {"protocol", "lives on"} <= endings
 
 
