@@ -55,6 +55,15 @@ def purge_organizations() -> int:
 
 
 @shared_task(
+    name="orgs.tasks.abandon_batch", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=120,
+    time_limit=130,
+)  # fmt: skip
+def abandon_batch(org: str, tokens: str) -> int:
+    """Revoke what was minted and never handed out: token ids, separated by spaces."""
+    return minting.abandon(org, tokens.split())
+
+
+@shared_task(
     name="orgs.tasks.push_batch", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
     time_limit=70,
 )  # fmt: skip

@@ -81,11 +81,20 @@ class IssueSerializer(serializers.Serializer[Any]):
     replace_existing = serializers.BooleanField(default=False, help_text="Revoke the name's other secrets.")
 
 
+class SkippedSerializer(serializers.Serializer[minting.Skipped]):
+    """A line that nothing was made for."""
+
+    line = serializers.IntegerField()
+    username = serializers.CharField()
+    reason = serializers.CharField()
+
+
 class BulkSerializer(serializers.Serializer[Any]):
     """What a file has made, in its order."""
 
     count = serializers.IntegerField()
     issued = IssuedSerializer(many=True)
+    skipped = SkippedSerializer(many=True)
 
 
 class RevokeManySerializer(serializers.Serializer[Any]):
@@ -232,13 +241,21 @@ class BulkCredentials(OrgEndpoint):
         responses={201: BulkSerializer},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Issue a credential for every line of a CSV file (up to 10,000). A wrong line refuses the whole file."""
+        """Issue a credential for every line of a CSV file (up to 10,000). A wrong line refuses the whole file.
+
+        Should this end half-way, what was made by then is revoked within a minute: nobody was shown it.
+        """
         text: object = request.data
         if not isinstance(text, str):
             raise Invalid("empty_csv", "Send a CSV file as the body.", field="file")
         entries = read_roster(text)
-        issued = [each.issued for each in minting.mint(self.access, entries)]
-        return Response({"count": len(issued), "issued": [IssuedSerializer(each).data for each in issued]}, status=201)
+        made = minting.mint(self.access, entries)
+        body = {
+            "count": len(made.minted),
+            "issued": [IssuedSerializer(each.issued).data for each in made.minted],
+            "skipped": SkippedSerializer(made.skipped, many=True).data,
+        }
+        return Response(body, status=201)
 
 
 class RevokeCredentials(OrgEndpoint):

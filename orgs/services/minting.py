@@ -1,26 +1,31 @@
 """Minting many credentials at once, at the speed of the database.
 
 In batches: each is one transaction (identities, secrets, audit, outbox) and, after its commit, one pipeline to Redis.
-While the database works on one batch, the next is made and the one before is brought to Redis aside. New usernames go
-this way; one that exists already goes through :func:`~orgs.services.credentials.issue_credential`, which keeps what it
-has.
+While the database works on one batch, the next is made and the one before is brought to Redis aside. A username that
+exists gets a further secret the way a single credential is issued, which keeps what it has.
+
+Secrets are nowhere but in the process that minted them, so a batch that is committed and not yet handed out would be
+lost with it. Each transaction therefore leaves a claim: an outbox row by which a worker revokes the batch. It is taken
+away once the batch has been handed out. What nobody was shown works for nobody.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from uuid import UUID
 
 import msgspec
-from django.db import connection, transaction
+from django.db import connection
 from redis.exceptions import RedisError
 
 from audit import kinds
-from cloudsignal import ids, outbox
+from cloudsignal import ids
+from cloudsignal.errors import Conflict, DomainError
 from cloudsignal.keyring import pepper
 from cloudsignal.models import OutboxRow
 from cloudsignal.redis import State, client, write_states
@@ -29,8 +34,9 @@ from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
 from orgs.access import Access
+from orgs.models import MqttIdentity, Organization
 from orgs.permissions import Permission
-from orgs.services.credentials import Issued, issue_credential
+from orgs.services.credentials import Issued, issue_credential, revoke_credential
 from orgs.services.push import KEPT_AFTER_EXPIRY
 from orgs.services.roster import Entry
 from orgs.tenancy import org_scope, platform_scope
@@ -38,6 +44,8 @@ from orgs.tenancy import org_scope, platform_scope
 logger = logging.getLogger(__name__)
 
 BATCH = 1_000
+CLAIM = timedelta(seconds=60)
+"""How long a batch may wait to be handed out before a worker revokes it."""
 
 _TABLE = """
 CREATE TEMP TABLE IF NOT EXISTS minting (
@@ -52,7 +60,7 @@ WITH made AS (
     INSERT INTO orgs_mqttidentity (org_id, username, static, provider, external_id, email, claims, note, revision,
                                    revised_at, created_at, created_by)
     SELECT %(org)s, username, static, '', '', '', claims, note, 1, %(now)s, %(now)s, %(actor)s FROM minting
-    ON CONFLICT (org_id, username) DO NOTHING RETURNING id, username
+    ORDER BY username ON CONFLICT (org_id, username) DO NOTHING RETURNING id, username
 ), secrets AS (
     INSERT INTO orgs_credential (org_id, identity_id, token_id, mac, hint, issued_at, expires_at, refreshed_from,
                                  created_by)
@@ -79,6 +87,25 @@ class Minted:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """A line nothing was made for, and why in a sentence."""
+
+    line: int
+    username: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive lines, in their order. ``done`` of ``total`` lines are dealt with."""
+
+    minted: tuple[Minted, ...]
+    skipped: tuple[Skipped, ...]
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Prepared:
     entry: Entry
     issued: Issued
@@ -91,23 +118,37 @@ class _Prepared:
 class _Stored:
     """A batch that is committed and on its way to Redis."""
 
-    prepared: Sequence[_Prepared]
-    made: set[str]
-    row: OutboxRow
+    minted: tuple[Minted, ...]
+    skipped: tuple[Skipped, ...]
+    fresh: Sequence[str]
+    claim: int
     pushed: Future[None]
 
 
-def mint(
-    access: Access, entries: Sequence[Entry], *, progress: Callable[[int, int], None] | None = None
-) -> Iterator[Minted]:
-    """Make a credential for every entry and yield each once it works at the edges.
+def mint(access: Access, entries: Sequence[Entry]) -> Batch:
+    """Make a credential for every entry: all are handed out together, or none of them goes on working.
 
-    ``progress`` is told how many of how many are done. A batch that is interrupted is either made whole or not at all;
-    whoever iterates no further stops the work. Raises what ``issue_credential`` does for usernames that exist.
+    Raises :class:`Conflict` when it took so long that a worker has begun to revoke them.
+    """
+    batches = list(mint_in_batches(access, entries, hold=True))
+    return Batch(
+        tuple(chain.from_iterable(batch.minted for batch in batches)),
+        tuple(chain.from_iterable(batch.skipped for batch in batches)),
+        len(entries),
+        len(entries),
+    )
+
+
+def mint_in_batches(access: Access, entries: Sequence[Entry], *, hold: bool = False) -> Iterator[Batch]:
+    """Make a credential for every entry and yield them batch by batch, each once it works at the edges.
+
+    A batch counts as handed out when its taker comes back for the next one (with ``hold``, when all are taken). Whoever
+    iterates no further, or dies, leaves the last batches to be revoked by a worker within :data:`CLAIM`. Raises
+    :class:`Conflict` when the taker was slower than that.
     """
     access.require(Permission.CREDENTIALS_MANAGE)
     batches = [entries[start : start + BATCH] for start in range(0, len(entries), BATCH)]
-    done = 0
+    done, claims = 0, list[int]()
     with ThreadPoolExecutor(2, thread_name_prefix="mint") as aside:
         coming = aside.submit(_prepare, access.org_id, batches[0]) if batches else None
         leaving: _Stored | None = None
@@ -116,19 +157,33 @@ def mint(
             coming = aside.submit(_prepare, access.org_id, following) if following else None
             stored = _store(access, arrived, aside) if arrived else None
             if leaving:
-                yield from _settle(access, leaving)
-                done += len(leaving.prepared)
-                if progress:
-                    progress(done, len(entries))
+                _arrive(access, leaving)
+                done += len(leaving.minted) + len(leaving.skipped)
+                claims.append(leaving.claim)
+                yield Batch(leaving.minted, leaving.skipped, done, len(entries))
+                if not hold:
+                    _release(claims)
+                    claims = []
             leaving = stored
+    _release(claims)
 
 
 def push_batch(org_id: str, usernames: Iterable[str]) -> None:
-    """What a worker does when the process that minted a batch died before Redis had it."""
+    """What a worker does when Redis was away while a batch was minted."""
     from orgs.services.push import push_credential
 
     for username in usernames:
         push_credential(client(), org_id, username)
+
+
+def abandon(org_id: str, tokens: Iterable[str]) -> int:
+    """Revoke what was minted and never handed out; returns how many credentials. For the worker."""
+    with org_scope(org_id):
+        org = Organization.objects.filter(pk=org_id).first()
+    if org is None:
+        return 0
+    access = Access(org, None, None, frozenset({Permission.CREDENTIALS_MANAGE}), "system")
+    return sum(revoke_credential(access, token).revoked_at is not None for token in tokens)
 
 
 def _prepare(org: str, entries: Sequence[Entry]) -> list[_Prepared]:
@@ -149,31 +204,69 @@ def _one(org: str, key: bytes, now: datetime, entry: Entry) -> _Prepared:
 
 
 def _store(access: Access, prepared: Sequence[_Prepared], aside: ThreadPoolExecutor) -> _Stored:
-    """One transaction: the rows, and an outbox row that a worker acts on if this process dies before Redis has them."""
+    """One transaction: the rows, and the claim."""
     now = datetime.now(UTC)
     with org_scope(access.org_id):
         made = _insert(access, prepared, now)
         fresh = [each for each in prepared if each.issued.local in made]
-        payload = {"org": access.org_id, "usernames": " ".join(each.issued.local for each in fresh)}
-        row = OutboxRow.objects.create(
-            org_id=access.org_id, task="orgs.tasks.push_batch", key=prepared[0].issued.token_id, payload=payload,
-            available_at=now + outbox.LEASE,
+        known = {each.entry.username: each.entry for each in prepared if each.issued.local not in made}
+        further, skipped = _further(access, known)
+        minted = [*(Minted(each.entry.line, each.issued) for each in fresh), *further]
+        claim = OutboxRow.objects.create(
+            org_id=access.org_id, task="orgs.tasks.abandon_batch", key=prepared[0].issued.token_id,
+            payload={"org": access.org_id, "tokens": " ".join(one.issued.token_id for one in minted)},
+            available_at=now + CLAIM,
         )  # fmt: skip
-    return _Stored(prepared, made, row, aside.submit(_push, access.org_id, fresh, now))
+    if further:
+        minted.sort(key=lambda one: one.line)
+    pushed = aside.submit(_push, access.org_id, fresh, now)
+    return _Stored(tuple(minted), tuple(skipped), [each.issued.local for each in fresh], claim.pk, pushed)
 
 
-def _settle(access: Access, stored: _Stored) -> Iterator[Minted]:
-    """Wait until Redis has a batch, then hand it out."""
+def _further(access: Access, known: dict[str, Entry]) -> tuple[list[Minted], list[Skipped]]:
+    """Further secrets for usernames that exist, locked in the order of their ids, as everywhere."""
+    minted, skipped = list[Minted](), list[Skipped]()
+    if not known:
+        return minted, skipped
+    names = MqttIdentity.objects.filter(org=access.org, username__in=list(known)).order_by("pk")
+    for name in names.values_list("username", flat=True):
+        entry = known[name]
+        try:
+            issued = issue_credential(
+                access, username=name, ttl=entry.ttl, static=entry.static, note=entry.note, claims=entry.claims
+            )
+        except DomainError as error:
+            skipped.append(Skipped(entry.line, name, error.message))
+        else:
+            minted.append(Minted(entry.line, issued))
+    return minted, sorted(skipped, key=lambda one: one.line)
+
+
+def _arrive(access: Access, stored: _Stored) -> None:
+    """Wait until Redis has a batch; when it is away a worker brings it."""
     try:
         stored.pushed.result()
     except RedisError as error:
         logger.warning("minting: Redis is away, a worker pushes: %s", type(error).__name__)
-    else:
-        with platform_scope():
-            OutboxRow.objects.filter(pk=stored.row.pk).delete()
-    for each in stored.prepared:
-        fresh = each.issued.local in stored.made
-        yield Minted(each.entry.line, each.issued if fresh else _again(access, each.entry))
+        with org_scope(access.org_id):
+            OutboxRow.objects.create(
+                org_id=access.org_id, task="orgs.tasks.push_batch", key=f"push {stored.claim}",
+                payload={"org": access.org_id, "usernames": " ".join(stored.fresh)},
+            )  # fmt: skip
+
+
+def _release(claims: Sequence[int]) -> None:
+    """These batches are handed out. A claim that a worker has taken up (``attempts``) is lost, and the others with it:
+    a worker revokes them all."""
+    if not claims:
+        return
+    with platform_scope():
+        deleted, _ = OutboxRow.objects.filter(pk__in=claims, attempts=0).delete()
+        if deleted != len(claims):
+            raise Conflict(
+                "minting_too_slow",
+                f"Handing the credentials out took longer than {CLAIM.seconds} s, so they are revoked; try again.",
+            )
 
 
 def _insert(access: Access, prepared: Sequence[_Prepared], now: datetime) -> set[str]:
@@ -224,11 +317,3 @@ def _push(org: str, fresh: Sequence[_Prepared], now: datetime) -> None:
 
 def _forget_at(issued: Issued) -> int | None:
     return int((issued.expires_at + KEPT_AFTER_EXPIRY).timestamp()) if issued.expires_at else None
-
-
-def _again(access: Access, entry: Entry) -> Issued:
-    """A further secret for a username that exists."""
-    with transaction.atomic():
-        return issue_credential(
-            access, username=entry.username, ttl=entry.ttl, static=entry.static, note=entry.note, claims=entry.claims
-        )

@@ -118,6 +118,23 @@ customElements.define("secret-once", class extends HTMLElement {
   disconnectedCallback() { window.removeEventListener("pageshow", this.onshow); }
 });
 
+// --- <bulk-run file="...">: the parts of a long result in one file -----------------------------------------------------
+customElements.define("bulk-run", class extends HTMLElement {
+  connectedCallback() {
+    const links = [...this.querySelectorAll(".run-step a[download]")];
+    const actions = this.querySelector(".run-end .actions");
+    if (!actions || links.length < 2) return;
+    const texts = links.map(({ href }) => decodeURIComponent(href.slice(href.indexOf(",") + 1)));
+    const rows = texts.map((text, index) => (index ? text.slice(text.indexOf("\r\n") + 2) : text));
+    const whole = document.createElement("a");
+    whole.className = "btn btn-primary";
+    whole.download = this.getAttribute("file");
+    whole.href = URL.createObjectURL(new Blob(rows, { type: "text/csv;charset=utf-8" }));
+    whole.append(icon("download"), "Download all in one file");
+    actions.prepend(whole);
+  }
+});
+
 // --- <live-control>: lets a reader pause the polling of the element named by `for` -------------------------------------
 customElements.define("live-control", class extends HTMLElement {
   connectedCallback() {

@@ -110,7 +110,7 @@ def bulk(access: Access, records: int) -> float:
     stamp = f"{time.monotonic_ns():x}"
     text = "username,ttl\n" + "".join(f"d{stamp}-{number},3600\n" for number in range(records))
     began = time.perf_counter()
-    made = sum(1 for _ in mint(access, read_roster(text)))
+    made = len(mint(access, read_roster(text)).minted)
     seconds = time.perf_counter() - began
     if made != records:
         raise AssertionError(f"{made} of {records} were made")
