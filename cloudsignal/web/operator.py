@@ -8,14 +8,18 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import timezone
 
 from acl.access import list_nodes
+from audit.kinds import CloseCause
 from cloudsignal.errors import NotFound
 from cloudsignal.web.confirm import Question, Touched, confirm
-from orgs.access import all_organizations
+from orgs.access import access_org, all_organizations
 from orgs.forms import SuspendForm
 from orgs.models import Organization, User
 from orgs.services.organizations import resume_organization, suspend_organization
+from orgs.web.closing import follow
+from orgs.web.credentials import sessions_or_none
 from orgs.web.gate import address_of, operator_page
 
 
@@ -49,13 +53,14 @@ def suspend(request: HttpRequest, user: User, org_id: str) -> HttpResponseBase:
     org = _organization(user, org_id)
     form = SuspendForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
+        clicked_at, live = timezone.now(), _live(user, org_id)
         suspend_organization(user, org_id, reason=form.value("reason"), ip=address_of(request))
-        messages.success(request, f"{org.name} is suspended. Its sessions are being closed.")
-        return redirect("platform:operator-organizations")
+        cause, what = CloseCause.ORG_SUSPENDED, f"{org.name} is suspended."
+        return follow(request, org_id, what=what, clicked_at=clicked_at, sessions=live, cause=cause)
     question = Question(
         title=f"Suspend {org.name}?",
         text="Every client of it is cut off within a second and none can connect. Its data and rules stay.",
-        blast=[Touched("1", f"organization: {org.pk}"), Touched("all", "live sessions of it closed")],
+        blast=[Touched("1", f"organization: {org.pk}"), Touched(_count(_live(user, org_id)), "live sessions closed")],
         action=f"Suspend {org.name}",
         url=reverse("platform:operator-suspend", args=[org_id]),
         cancel=reverse("platform:operator-organizations"),
@@ -69,6 +74,16 @@ def resume(request: HttpRequest, user: User, org_id: str) -> HttpResponseBase:
     org = resume_organization(user, org_id, ip=address_of(request))
     messages.success(request, f"The clients of {org.name} may connect again.")
     return redirect("platform:operator-organizations")
+
+
+def _live(user: User, org_id: str) -> int | None:
+    """How many sessions of the organization are live; None while Redis does not answer."""
+    sessions = sessions_or_none(access_org(user, org_id))
+    return None if sessions is None else len(sessions)
+
+
+def _count(live: int | None) -> str:
+    return "?" if live is None else f"{live:,}"
 
 
 def _organization(user: User, org_id: str) -> Organization:

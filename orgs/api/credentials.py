@@ -104,6 +104,7 @@ class RevokeManySerializer(serializers.Serializer[Any]):
         max_length=320, required=False, help_text="As the audit names them: key:sk_...x7m4 or user:EMAIL."
     )
     everything = serializers.BooleanField(default=False)
+    dry_run = serializers.BooleanField(default=False, help_text="Only count what would end.")
 
 
 class EndedSerializer(serializers.Serializer[Any]):
@@ -111,6 +112,7 @@ class EndedSerializer(serializers.Serializer[Any]):
 
     identities = serializers.IntegerField()
     credentials = serializers.IntegerField()
+    sessions = serializers.IntegerField(allow_null=True, help_text="Live ones that close; null: not known right now.")
 
 
 class SessionSerializer(serializers.Serializer[LiveSession]):
@@ -268,18 +270,25 @@ class RevokeCredentials(OrgEndpoint):
         request=RevokeManySerializer, responses={200: EndedSerializer},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Revoke all credentials that one key or person has issued, or all of the organization."""
+        """Revoke all credentials that one key or person has issued, or all of the organization.
+
+        With `dry_run` nothing ends: the answer is what would.
+        """
         wanted = valid(RevokeManySerializer, request)
         issued_by = wanted.get("issued_by", "")
         if bool(issued_by) == wanted["everything"]:
             raise Invalid("say_which", "Give either issued_by or everything=true.", field="issued_by")
+        reach = identities.reach_of(self.access, issued_by=issued_by)
+        if wanted["dry_run"]:
+            return Response(EndedSerializer(reach).data)
         if wanted["everything"]:
             self.step_up(request)
         if issued_by:
             ended = identities.revoke_issued_by(self.access, issued_by)
         else:
             ended = identities.revoke_everything(self.access)
-        return Response({"identities": ended.identities, "credentials": ended.credentials})
+        body = {"identities": ended.identities, "credentials": ended.credentials, "sessions": reach.sessions}
+        return Response(body)
 
 
 class Sessions(OrgEndpoint):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
+from django.db.models import Count, QuerySet
 from django.utils import timezone
 
 from audit import kinds
 from audit.services.record import record
-from cloudsignal.errors import Invalid, NotFound
+from cloudsignal.errors import Invalid, NotFound, Unavailable
 from cloudsignal.wire.credential import ClaimValue
-from orgs.access import Access
+from orgs.access import Access, live_sessions
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Permission
 from orgs.services.claims import CLAIMS_MAX, clean_claims
@@ -56,6 +59,31 @@ def remove_claim(access: Access, username: str, name: str) -> MqttIdentity:
         return {key: value for key, value in present.items() if key != name}
 
     return _set_claims(access, username, without)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a revocation would end. ``sessions`` is None for who may not read them, and while Redis does not answer."""
+
+    identities: int
+    credentials: int
+    sessions: int | None
+
+
+def reach_of(access: Access, *, issued_by: str = "") -> Reach:
+    """What :func:`revoke_issued_by` would end now, or :func:`revoke_everything` without ``issued_by``."""
+    access.require(Permission.CREDENTIALS_MANAGE)
+    tokens: list[str] | None = None
+    if access.may(Permission.ORG_READ):
+        with suppress(Unavailable):
+            tokens = [session.token_id for session in live_sessions(access)]
+    with org_scope(access.org_id):
+        live = _live_of(access, issued_by, timezone.now())
+        found = live.aggregate(identities=Count("identity_id", distinct=True), credentials=Count("id"))
+        if tokens and issued_by:
+            theirs = set(live.filter(token_id__in=tokens).values_list("token_id", flat=True))
+            tokens = [token for token in tokens if token in theirs]
+    return Reach(found["identities"], found["credentials"], None if tokens is None else len(tokens))
 
 
 def revoke_issued_by(access: Access, actor: str) -> Ended:
@@ -103,9 +131,7 @@ def _revoke(access: Access, *, target: str, issued_by: str) -> Ended:
     identities = credentials = 0
     while True:
         with org_scope(access.org_id):
-            live = Credential.objects.filter(org=access.org, revoked_at=None).exclude(expires_at__lte=now)
-            if issued_by:
-                live = live.filter(created_by=issued_by)
+            live = _live_of(access, issued_by, now)
             ids = list(live.order_by("identity_id").values_list("identity_id", flat=True).distinct()[:BATCH])
             if ids:
                 for identity in MqttIdentity.objects.select_for_update().filter(pk__in=ids).order_by("pk"):
@@ -117,6 +143,11 @@ def _revoke(access: Access, *, target: str, issued_by: str) -> Ended:
                 after = {"revoked": True, "identities": identities, "credentials": credentials}
                 record(access, kinds.CREDENTIAL_REVOKED, target=target, before={"revoked": False}, after=after)
         return Ended(identities, credentials)
+
+
+def _live_of(access: Access, issued_by: str, now: datetime) -> QuerySet[Credential]:
+    live = Credential.objects.filter(org=access.org, revoked_at=None).exclude(expires_at__lte=now)
+    return live.filter(created_by=issued_by) if issued_by else live
 
 
 def _local(access: Access, username: str) -> str:

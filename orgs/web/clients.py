@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.urls import reverse
+from django.utils import timezone
 
+from audit.kinds import CloseCause
 from cloudsignal.errors import NotFound
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.filters import pills
@@ -17,6 +18,7 @@ from orgs.access import Access, live_sessions
 from orgs.forms import ClientFilter
 from orgs.permissions import Permission
 from orgs.services.sessions import close_session
+from orgs.web.closing import follow
 from orgs.web.credentials import sessions_or_none
 from orgs.web.gate import org_page
 
@@ -52,9 +54,12 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 def close(request: HttpRequest, access: Access, session_id: str) -> HttpResponseBase:
     """Close one live session, after saying that the client may come back."""
     if request.method == "POST":
+        clicked_at = timezone.now()
         closed = close_session(access, session_id)
-        messages.success(request, f"The session of {closed.username} is being closed.")
-        return redirect("orgs:clients", access.org_id)
+        local = closed.username.partition("@")[0]
+        what = f"Asked to close the session of {local}, client id {closed.client_id}."
+        cause = CloseCause.KICKED
+        return follow(request, access.org_id, what=what, clicked_at=clicked_at, sessions=1, cause=cause, username=local)
     session = next((row for row in live_sessions(access) if row.session == session_id), None)
     if session is None:
         raise NotFound("The session")

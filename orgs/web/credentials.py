@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.urls import reverse
+from django.utils import timezone
 
+from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError, Unavailable
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.filters import address, pills, query_of
@@ -21,6 +22,7 @@ from orgs.forms import CredentialFilter, CredentialForm
 from orgs.models import Credential
 from orgs.permissions import Permission
 from orgs.services.credentials import issue_credential, revoke_credential, revoke_identity
+from orgs.web.closing import follow
 from orgs.web.connection import connection
 from orgs.web.gate import org_page
 
@@ -103,13 +105,21 @@ def new(request: HttpRequest, access: Access) -> HttpResponseBase:
 @org_page(Permission.CREDENTIALS_MANAGE, methods=("GET", "POST"))
 def revoke(request: HttpRequest, access: Access, token_id: str) -> HttpResponseBase:
     """Revoke one secret, after showing how many sessions that closes."""
-    if request.method == "POST":
-        done = revoke_credential(access, token_id)
-        messages.success(request, f"Revoked …{done.hint} of {done.identity.username}. Its sessions are being closed.")
-        return redirect("orgs:credentials", access.org_id)
-    credential = get_credential(access, token_id)
+    clicked_at = timezone.now()
     sessions = sessions_or_none(access)
     live = [session for session in sessions or () if session.token_id == token_id]
+    if request.method == "POST":
+        done = revoke_credential(access, token_id)
+        return follow(
+            request,
+            access.org_id,
+            what=f"Revoked …{done.hint} of {done.identity.username}.",
+            clicked_at=clicked_at,
+            sessions=_number(sessions, live),
+            cause=CloseCause.REVOKED,
+            username=done.identity.username,
+        )
+    credential = get_credential(access, token_id)
     question = Question(
         title=f"Revoke the secret …{credential.hint} of {credential.identity.username}?",
         text="The client is cut off within a second and cannot sign in with this secret again. "
@@ -125,14 +135,22 @@ def revoke(request: HttpRequest, access: Access, token_id: str) -> HttpResponseB
 @org_page(Permission.CREDENTIALS_MANAGE, methods=("GET", "POST"))
 def revoke_username(request: HttpRequest, access: Access, username: str) -> HttpResponseBase:
     """Revoke a username: all of its secrets and sessions."""
-    if request.method == "POST":
-        done = revoke_identity(access, username)
-        messages.success(request, f"Revoked {done.username}. Its sessions are being closed.")
-        return redirect("orgs:credentials", access.org_id)
-    found = list_credentials(access, state="active", username=username, limit=200).rows
-    secrets = [row for row in found if row.identity.username == username]
+    clicked_at = timezone.now()
     sessions = sessions_or_none(access)
     live = [session for session in sessions or () if session.username.partition("@")[0] == username]
+    if request.method == "POST":
+        done = revoke_identity(access, username)
+        return follow(
+            request,
+            access.org_id,
+            what=f"Revoked {done.username}.",
+            clicked_at=clicked_at,
+            sessions=_number(sessions, live),
+            cause=CloseCause.REVOKED,
+            username=done.username,
+        )
+    found = list_credentials(access, state="active", username=username, limit=200).rows
+    secrets = [row for row in found if row.identity.username == username]
     question = Question(
         title=f"Revoke everything of {username}?",
         text="Every secret of this username ends now. It comes back only with a new credential.",
@@ -145,6 +163,10 @@ def revoke_username(request: HttpRequest, access: Access, username: str) -> Http
         cancel=reverse("orgs:credentials", args=[access.org_id]),
     )
     return confirm(request, question)
+
+
+def _number(sessions: Sequence[LiveSession] | None, live: Sequence[LiveSession]) -> int | None:
+    return None if sessions is None else len(live)
 
 
 def _sessions_line(sessions: Sequence[LiveSession] | None, live: Sequence[LiveSession]) -> Touched:

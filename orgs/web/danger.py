@@ -6,8 +6,10 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import timezone
 
 from acl.access import list_versions
+from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.words import plural
@@ -16,6 +18,7 @@ from orgs.forms_danger import DeleteForm
 from orgs.permissions import Permission
 from orgs.services.deletion import GRACE, delete_organization, export_organization, restore_organization
 from orgs.services.identities import revoke_everything
+from orgs.web.closing import follow
 from orgs.web.credentials import sessions_or_none
 from orgs.web.gate import org_page
 from orgs.web.recent import ask_again
@@ -47,13 +50,11 @@ def revoke_all(request: HttpRequest, access: Access) -> HttpResponseBase:
     """End every credential and, with them, every session."""
     ask_again(request)
     if request.method == "POST":
+        clicked_at, sessions = timezone.now(), sessions_or_none(access)
         ended = revoke_everything(access)
-        messages.success(
-            request,
-            f"Revoked {plural(ended.credentials, 'credential')} of {plural(ended.identities, 'username')}. "
-            "Their sessions are being closed.",
-        )
-        return redirect("orgs:credentials", access.org_id)
+        what = f"Revoked {plural(ended.credentials, 'credential')} of {plural(ended.identities, 'username')}."
+        live, cause = None if sessions is None else len(sessions), CloseCause.REVOKED
+        return follow(request, access.org_id, what=what, clicked_at=clicked_at, sessions=live, cause=cause)
     counts = credential_counts(access)
     question = Question(
         title=f"Revoke every credential of {access.org.name}?",

@@ -10,6 +10,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 
+from audit.kinds import CloseCause
 from cloudsignal.errors import Conflict, DomainError
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.words import ago, plural
@@ -26,7 +27,8 @@ from orgs.services.api_keys import (
     rotate_api_key,
     state,
 )
-from orgs.services.identities import revoke_issued_by
+from orgs.services.identities import Reach, reach_of, revoke_issued_by
+from orgs.web.closing import follow
 from orgs.web.gate import org_page
 from orgs.web.recent import ask_again
 
@@ -104,20 +106,27 @@ def rotate(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBas
 @org_page(Permission.API_KEYS_MANAGE, methods=("GET", "POST"))
 def revoke(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBase:
     """End a key now and, when asked, everything it has issued."""
-    key = get_api_key(access, key_id)
+    key, clicked_at = get_api_key(access, key_id), timezone.now()
+    reach = reach_of(access, issued_by=f"key:{key}")
     form = RevokeKeyForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         revoke_api_key(access, key_id)
-        told = f"{key} is revoked."
+        told, closing = f"{key} is revoked.", False
         if form.cleaned_data["credentials"]:
             ended = revoke_issued_by(access, f"key:{key}")
             told += f" {plural(ended.credentials, 'credential')} it had issued ended with it."
+            closing = reach.sessions is None or reach.sessions > 0
+        if closing:
+            cause = CloseCause.REVOKED
+            return follow(
+                request, access.org_id, what=told, clicked_at=clicked_at, sessions=reach.sessions, cause=cause
+            )
         messages.success(request, told)
         return redirect("orgs:keys", access.org_id)
     question = Question(
         title=f"Revoke {key.name}?",
         text="Every request with this key is refused from now on. This cannot be undone.",
-        blast=[Touched("1", f"key that stops working: {key}"), _used(key)],
+        blast=[Touched("1", f"key that stops working: {key}"), _used(key), *_issued(reach)],
         action="Revoke the key",
         url=reverse("orgs:key-revoke", args=[access.org_id, key_id]),
         cancel=reverse("orgs:keys", args=[access.org_id]),
@@ -132,6 +141,16 @@ def _shown(request: HttpRequest, made: NewKey, old: ApiKey | None = None) -> Htt
 
 def _words(key: ApiKey) -> list[str]:
     return [words for scope, words in SCOPES.items() if scope.value in key.scopes]
+
+
+def _issued(reach: Reach) -> list[Touched]:
+    secrets = "live credential it has issued" if reach.credentials == 1 else "live credentials it has issued"
+    sessions = "live session closed" if reach.sessions == 1 else "live sessions closed"
+    count = "?" if reach.sessions is None else f"{reach.sessions:,}"
+    return [
+        Touched(f"{reach.credentials:,}", f"{secrets}: they stay, unless you say so below"),
+        Touched(count, f"{sessions} if they go too"),
+    ]
 
 
 def _used(key: ApiKey) -> Touched:

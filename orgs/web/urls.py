@@ -7,6 +7,7 @@ from django.urls import path
 from orgs.web import (
     bulk,
     clients,
+    closing,
     credentials,
     danger,
     expiry,
@@ -33,6 +34,7 @@ urlpatterns = [
     path("o/<str:org_id>/credentials/ending/", expiry.index, name="expiry"),
     path("o/<str:org_id>/credentials/bulk/", bulk.bulk, name="bulk"),
     path("o/<str:org_id>/usernames/<str:username>/", expiry.username_page, name="username"),
+    path("o/<str:org_id>/closing/<str:token>/", closing.index, name="closing"),
     path("o/<str:org_id>/settings/", settings.settings_page, name="settings"),
     path("o/<str:org_id>/settings/members/", people.index, name="people"),
     path("o/<str:org_id>/settings/members/invite/", people.new, name="invite"),

@@ -81,8 +81,13 @@ def test_all_that_one_key_has_issued_is_revoked_together(acme: World) -> None:
     kept = good.post("/v2/credentials", {"username": "kept"}).body["token_id"]
     lost = leaked.post("/v2/credentials", {"username": "lost"}).body["token_id"]
     actor = f"key:sk_...{leaked.key[-4:]}"
+    reach = {"identities": 1, "credentials": 1, "sessions": 0}
+    assert good.post("/v2/credentials/revoke", {"issued_by": actor, "dry_run": True}).body == reach
+    assert good.get(f"/v2/credentials/{lost}").body["state"] == "active"
     ended = good.post("/v2/credentials/revoke", {"issued_by": actor})
-    assert ended.body == {"identities": 1, "credentials": 1}
+    assert ended.body == reach
+    blind = acme.caller("rk", "credentials.manage")  # may revoke, may not read who is connected
+    assert blind.post("/v2/credentials/revoke", {"issued_by": actor}).body["sessions"] is None
     assert good.get(f"/v2/credentials/{lost}").body["state"] == "revoked"
     assert good.get(f"/v2/credentials/{kept}").body["state"] == "active"
     assert good.post("/v2/credentials/revoke", {}).code == "say_which"

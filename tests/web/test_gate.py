@@ -57,6 +57,7 @@ TABLE: dict[str, Row] = {
     "orgs:username-revoke": Row("org", CREDS, post=True),
     "orgs:expiry": Row("org", READ),
     "orgs:bulk": Row("org", CREDS, post=True),
+    "orgs:closing": Row("org", READ),
     "orgs:username": Row("org", READ, post=True, write=CREDS),
     "orgs:people": Row("org", READ),
     "orgs:invite": Row("org", PEOPLE, post=True),
