@@ -255,7 +255,7 @@ class BulkCredentials(OrgEndpoint):
         body = {
             "count": len(made.minted),
             "issued": [IssuedSerializer(each.issued).data for each in made.minted],
-            "skipped": SkippedSerializer(made.skipped, many=True).data,
+            "skipped": [SkippedSerializer(each).data for each in made.skipped],
         }
         return Response(body, status=201)
 

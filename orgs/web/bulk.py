@@ -23,7 +23,7 @@ from cloudsignal.limits import take
 from orgs.access import Access
 from orgs.forms_bulk import EXAMPLE, BulkForm
 from orgs.permissions import Permission
-from orgs.services.minting import Batch, Minted, mint_in_batches
+from orgs.services.minting import Batch, Minted, Skipped, mint_in_batches
 from orgs.services.roster import COLUMNS, ROWS_MAX, Entry, read_roster
 from orgs.web.gate import org_page
 
@@ -74,7 +74,7 @@ def _streamed(request: HttpRequest, access: Access, entries: Sequence[Entry]) ->
 
 def _pieces(access: Access, entries: Sequence[Entry], before: str, after: str) -> Iterator[str]:
     count = static = number = 0
-    skipped = []
+    skipped = list[Skipped]()
     yield before + render_to_string("orgs/bulk_run.html#step", {"done": 0, "total": len(entries)})
     try:
         for number, batch in enumerate(mint_in_batches(access, entries), start=1):
@@ -94,7 +94,7 @@ def _pieces(access: Access, entries: Sequence[Entry], before: str, after: str) -
     yield after
 
 
-def _end(access: Access, count: int, static: int, skipped: Sequence[object], *, parts: int, problem: str = "") -> str:
+def _end(access: Access, count: int, static: int, skipped: Sequence[Skipped], *, parts: int, problem: str = "") -> str:
     context = {
         "org_id": access.org_id, "count": count, "static": static, "skipped": skipped, "parts": parts,
         "problem": problem,
