@@ -22,13 +22,16 @@ from cloudsignal.edge.node import Node
 from cloudsignal.edge.settings import Settings, read_settings
 from cloudsignal.edge.tls import CertificateError, Certificates
 from cloudsignal.edge.websocket import WebSocketClient
+from cloudsignal.logs import JsonFormatter
 
 logger = logging.getLogger("cloudsignal.edge")
 
 
 def main() -> int:
     """Exit code 0 after a drained stop, 2 when the configuration is wrong, 4 when an address is taken."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    output = logging.StreamHandler(sys.stderr)
+    output.setFormatter(JsonFormatter())
+    logging.basicConfig(handlers=[output], level=logging.INFO)
     try:
         settings = read_settings(Environment())
         lock = _lock(settings.data)

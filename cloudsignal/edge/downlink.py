@@ -24,6 +24,7 @@ from cloudsignal.edge.codec import (
 )
 from cloudsignal.edge.codec.primitives import binary, malformed
 from cloudsignal.edge.frames import Carry, long_length
+from cloudsignal.edge.judge import TALLY
 from cloudsignal.edge.mount import MountError
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class Downlink:
         size = stop - position
         decision = session.judge.receive(topic)
         if not decision.allowed:
+            TALLY.refused["out", "denied"] += 1
             session.denied("receive", topic, decision, qos=message.qos, retain=message.retain, size=size)
             self._swallow(message)
             return

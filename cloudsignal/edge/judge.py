@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from acl.policy import Decision, Identity
@@ -20,10 +21,12 @@ MEMO_MAX = 512
 
 @dataclass(slots=True)
 class Tally:
-    """Decisions asked of policies by this process, and the time they took."""
+    """What this process asked of policies, how long that took, and the messages that did not get through."""
 
     asked: int = 0
     nanoseconds: int = 0
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Messages by direction (``in``, ``out``) and verdict (``denied``, ``over_quota``)."""
 
 
 TALLY = Tally()

@@ -236,8 +236,7 @@ class Node:
                 end, reason = session_end(record, session.token_id, now=now)
                 if reason is not None:
                     cause = CloseCause.EXPIRED if reason is AuthReason.EXPIRED else CloseCause.REVOKED
-                    details = {"seconds_since_commit": round(now - committed_at, 3)} if committed_at else {}
-                    session.end(cause, text=f"credential {cause.value}", **details)
+                    session.end(cause, text=f"credential {cause.value}", **_since(committed_at))
                 else:
                     session.expires_at = end
                     if dict(record.claims) != dict(session.identity.claims):
@@ -251,7 +250,8 @@ class Node:
         if client is None or getattr(client.session, "org", None) is None or client.session.org.id != change.org:
             return
         details = {"asked": change.cause} if change.cause else {}
-        client.session.end(CloseCause.KICKED, text="closed by an administrator", **details)
+        since = _since(change.committed_at)
+        client.session.end(CloseCause.KICKED, text="closed by an administrator", **details, **since)
         client.pump()
 
     async def _rejudge(self, org: Organization) -> None:
@@ -263,7 +263,7 @@ class Node:
             if session.ended:
                 continue
             if force.suspended:
-                session.end(CloseCause.ORG_SUSPENDED, text="organization suspended")
+                session.end(CloseCause.ORG_SUSPENDED, text="organization suspended", **_since(force.issued_at))
             else:
                 session.adopt()
                 session.rejudge()
@@ -366,3 +366,8 @@ class Node:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task of the edge failed", exc_info=task.exception())
+
+
+def _since(committed_at: float) -> dict[str, float]:
+    """How long a change took from its commit to here, for the event; nothing when the commit is not known."""
+    return {"seconds_since_commit": round(time.time() - committed_at, 3)} if committed_at else {}

@@ -51,6 +51,12 @@ class Shipper:
         self.shipped = 0
         """Events sent, repeats of folded ones included."""
 
+    @property
+    def unsent(self) -> int:
+        """Bytes of the journal that were not sent yet."""
+        readers = [*self._sent, self._reader] if self._reader is not None else self._sent
+        return max(0, self._journal.size - sum(reader.offset for reader in readers))
+
     async def run(self) -> None:
         """Ship until cancelled; when Redis is away, try again every second."""
         while True:

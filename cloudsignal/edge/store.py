@@ -51,6 +51,11 @@ class Store:
         self._connecting: asyncio.Task[None] | None = None
         self._failed_at = -BACKOFF
 
+    @property
+    def waiting(self) -> int:
+        """Commands without a reply."""
+        return len(self._queue) + (len(self._connection.waiting) if self._connection is not None else 0)
+
     def follower(self, *, block: float) -> Redis:
         """A client of its own for reads that block up to ``block`` seconds."""
         return Redis.from_url(

@@ -34,6 +34,7 @@ from cloudsignal.edge.codec import (
 )
 from cloudsignal.edge.codec.primitives import binary, malformed, protocol_error
 from cloudsignal.edge.frames import Carry, long_length, too_large
+from cloudsignal.edge.judge import TALLY
 from cloudsignal.edge.mount import MountError
 from cloudsignal.edge.subscriptions import Asked
 
@@ -238,6 +239,7 @@ class Uplink:
         and drops the message. Nothing of it goes upstream.
         """
         session = self._session
+        TALLY.refused["in", "over_quota" if decision is None else "denied"] += 1
         if decision is None:
             session.limit_reached("messages_per_minute")
         else:

@@ -21,8 +21,10 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from cloudsignal.edge.codec import Kind
 from cloudsignal.edge.proxy import SIGNATURE, ProxyError, parse, variable_length
+from cloudsignal.edge.tls import Certificates
+from cloudsignal.wire.bundle import Quotas
 from tests.edge.conftest import Rig
-from tests.edge.parts import free_port, wait_for
+from tests.edge.parts import Edge, free_port, wait_for
 from tests.edge.wire import ClosedError, Wire, dial_tls, dial_websocket
 
 MakeRig = Callable[..., Rig]
@@ -277,15 +279,79 @@ def test_an_address_with_too_many_connections_is_turned_away(make_rig: MakeRig) 
     rig.client(issued, client_id="c0")
 
 
-def test_metrics_tell_what_the_edge_does(rig: Rig) -> None:
-    org = rig.org("version: '3'\nrules: []")
-    client = rig.client(rig.plane.issue(org))
-    client.send(client.message("no", qos=1))
-    client.expect(Kind.PUBACK)
-    with urllib.request.urlopen(f"http://127.0.0.1:{rig.edge.metrics_port}/metrics") as answer:
+def metrics(edge: Edge) -> dict[str, float]:
+    """What a scrape says."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{edge.metrics_port}/metrics") as answer:
         text = answer.read().decode()
-    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert float(values["cloudsignal_edge_sessions"]) >= 1
-    assert float(values['cloudsignal_edge_events_total{kind="acl_denied"}']) >= 1
-    assert f'cloudsignal_edge_bundle_age_seconds{{org="{org}"}}' in values
-    assert float(values["cloudsignal_edge_decisions_total"]) >= 1
+    rows = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in rows}
+
+
+def test_metrics_tell_what_the_edge_does(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    quotas = Quotas(messages_per_minute=6)
+    org = rig.org(
+        "version: '3'\nrules: [{id: x, effect: deny, topic: o/x, action: sub}, {id: o, topic: 'o/#'}]", quotas=quotas
+    )
+    client = rig.client(rig.plane.issue(org))
+    client.subscribe("o/#")
+    time.sleep(max(0.0, 4 - (60 - time.time() % 60)) + 0.01)  # not across the full minute
+    for number, topic in enumerate(("o/1", "o/2", "o/3", "o/x", "no", "no", "o/4", "o/5")):
+        client.send(client.message(topic, qos=1, packet_id=number + 1))
+        client.expect(Kind.PUBACK)
+    with pytest.raises(ssl.SSLError):
+        handshake(rig, ssl.create_default_context(), "localhost")
+    found = wait_for(
+        lambda: (now := metrics(rig.edge))["cloudsignal_edge_handshake_failures_total"] and now, what="the handshake"
+    )
+    expected = {
+        "connections": 1,
+        "sessions": 1,
+        "connects_total": 1,
+        "handshake_failures_total": 1,
+        'messages_total{direction="in",verdict="allowed"}': 4,
+        'messages_total{direction="in",verdict="denied"}': 2,
+        'messages_total{direction="in",verdict="over_quota"}': 2,
+        'messages_total{direction="out",verdict="allowed"}': 3,
+        'messages_total{direction="out",verdict="denied"}': 1,
+        'events_total{kind="acl_denied"}': 3,
+        "redis_in_step": 1,
+        "upstream_backlog_waits_total": 0,
+        "turned_away_total": 0,
+    }
+    assert {name: found[f"cloudsignal_edge_{name}"] for name in expected} == expected
+    assert found["cloudsignal_edge_decisions_total"] >= 6
+    assert 0 < found["cloudsignal_edge_decision_seconds_total"] < 1
+    assert 0 <= found[f'cloudsignal_edge_bundle_age_seconds{{org="{org}"}}'] < 60
+    wait_for(lambda: metrics(rig.edge)["cloudsignal_edge_audit_queue_bytes"] == 0, what="an empty queue")
+    assert metrics(rig.edge)["cloudsignal_edge_audit_journal_bytes"] > 0
+    rig.valkey.stop(kill=True)
+    client.send(client.message("no/later", qos=1))
+    client.expect(Kind.PUBACK)
+    away = wait_for(lambda: (now := metrics(rig.edge))["cloudsignal_edge_redis_in_step"] == 0 and now, what="the loss")
+    assert away["cloudsignal_edge_audit_queue_bytes"] > 0
+    assert away["cloudsignal_edge_audit_journal_bytes"] >= away["cloudsignal_edge_audit_queue_bytes"]
+    rig.valkey.start()
+    wait_for(lambda: metrics(rig.edge)["cloudsignal_edge_audit_queue_bytes"] == 0, what="an empty queue")
+
+
+def test_every_metric_says_what_it_is(rig: Rig) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{rig.edge.metrics_port}/metrics") as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        lines = answer.read().decode().splitlines()
+    names = {line.split("{")[0].split(" ")[0] for line in lines if not line.startswith("#")}
+    for about in ("HELP", "TYPE"):
+        assert names <= {line.split(" ")[2] for line in lines if line.startswith(f"# {about} ")}
+
+
+def test_a_changed_certificate_file_is_noticed_without_a_signal(rig: Rig, tmp_path: Path) -> None:
+    crt, key = rig.authority.issue(tmp_path / "edge", "first.example.test")
+    certificates = Certificates(crt, key, tmp_path)
+    assert not certificates.reload_if_changed()
+    rig.authority.issue(tmp_path / "edge", "second.example.test")
+    rig.authority.issue(tmp_path / "org_aaaaaaaaaaaa", "own.example.test")
+    assert certificates.reload_if_changed()
+    assert not certificates.reload_if_changed()
+    key.write_text("half a")
+    assert certificates.reload_if_changed(), "what cannot be read is looked at once; the old certificate stays"
+    assert not certificates.reload_if_changed()

@@ -1,76 +1,139 @@
-"""A broker of its own machine: TLS with a client certificate, nobody else gets in, idle connections stay up."""
+"""A broker on another machine: TLS with a client certificate or a password, and the generated configuration for it."""
 
 from __future__ import annotations
 
 import shutil
 import socket
 import ssl
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from cloudsignal.edge.brokers import MOSQUITTO_ACL, mosquitto_tls_config
+from cloudsignal.edge import brokers
 from tests.edge.conftest import Rig
-from tests.edge.parts import Authority, Edge, Plane, Process, Valkey, free_port, wait_for
+from tests.edge.parts import ALLOW_ALL, Authority, Edge, Plane, Process, Valkey, free_port, wait_for
+
+SBIN = "/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin:/opt/homebrew/bin"
+
+
+class Distant:
+    """A Mosquitto behind TLS, and what an edge needs to reach it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = Authority(folder / "tls")
+        crt, key = self.authority.issue(folder / "server", "localhost")
+        self.port = free_port()
+        (folder / "db").mkdir()
+        options = ["--ca", self.authority.file, "--cert", crt, "--key", key, "--data", folder / "db", "--out", folder]
+        listen = ["mosquitto", "--listen", f"127.0.0.1:{self.port}"]
+        assert brokers.main([*listen, *map(str, options)]) == 0
+        (folder / "cloudsignal.acl").chmod(0o600)
+        self.config = folder / "mosquitto.conf"
+        self.config.write_text(self.config.read_text() + "user root\n")
+        self.process = Process(folder / "broker.log")
+
+    def start(self) -> None:
+        """Start it."""
+        program = shutil.which("mosquitto", path=SBIN)
+        assert program
+        self.process.launch([program, "-c", str(self.config)])
+
+    def rig(self, login: str, options: str) -> Rig:
+        """An edge in front of it."""
+        valkey = Valkey(self.folder)
+        valkey.start()
+        plane = Plane(valkey.redis)
+        edge = Edge(
+            self.folder,
+            redis_url=valkey.url,
+            upstream=f"mqtts://{login}localhost:{self.port}?ca={self.authority.file}{options}",
+            verify_key=plane.verify_key,
+            authority=self.authority,
+        )
+        edge.start()
+        return Rig(self.process, valkey, plane, self.authority, edge)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def remote(workdir: Path) -> Iterator[Rig]:
-    folder = Path(tempfile.mkdtemp(dir=workdir))
-    authority = Authority(folder / "tls")
-    server_crt, server_key = authority.issue(folder / "server", "localhost")
-    client_crt, client_key = authority.issue(folder / "client", "edge")
-    (folder / "acl").write_text(MOSQUITTO_ACL)
-    (folder / "acl").chmod(0o600)
-    (folder / "db").mkdir()
-    port = free_port()
-    text = mosquitto_tls_config(
-        host="127.0.0.1",
-        port=port,
-        ca=authority.file,
-        cert=server_crt,
-        key=server_key,
-        acl_file=folder / "acl",
-        data=folder / "db",
-    )
-    (folder / "remote.conf").write_text(text + "user root\n")
-    broker = Process(folder / "broker.log")
-    program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin")
-    assert program
-    broker.launch([program, "-c", str(folder / "remote.conf")])
-    valkey = Valkey(folder)
-    valkey.start()
-    plane = Plane(valkey.redis)
-    edge = Edge(
-        folder,
-        redis_url=valkey.url,
-        upstream=f"mqtts://localhost:{port}?ca={authority.file}&cert={client_crt}&key={client_key}",
-        verify_key=plane.verify_key,
-        authority=authority,
-    )
-    edge.start()
-    yield Rig(broker, valkey, plane, authority, edge)  # type: ignore[arg-type]
-    edge.stop()
-    broker.stop()
-    valkey.stop(kill=True)
-    assert port
+def distant(workdir: Path) -> Iterator[tuple[Distant, Callable[[Rig], Rig]]]:
+    """A broker that is not started yet, and who to tell of a rig that is to be stopped."""
+    broker = Distant(Path(tempfile.mkdtemp(dir=workdir)))
+    rigs: list[Rig] = []
+
+    def keep(rig: Rig) -> Rig:
+        rigs.append(rig)
+        return rig
+
+    yield broker, keep
+    for rig in rigs:
+        rig.edge.stop()
+        rig.valkey.stop(kill=True)
+    broker.process.stop()
 
 
-def test_messages_pass_and_the_certificate_is_what_lets_the_edge_in(remote: Rig) -> None:
-    org = remote.org()
-    issued = remote.plane.issue(org)
-    client = remote.client(issued, client_id="a", keep_alive=1)
+def test_messages_pass_and_the_certificate_is_what_lets_the_edge_in(
+    distant: tuple[Distant, Callable[[Rig], Rig]],
+) -> None:
+    broker, keep = distant
+    crt, key = broker.authority.issue(broker.folder / "client", "edge")
+    broker.start()
+    rig = keep(broker.rig("", f"&cert={crt}&key={key}"))
+    org = rig.org()
+    client = rig.client(rig.plane.issue(org), client_id="a", keep_alive=1)
     assert client.subscribe("x/#", qos=2) == [2]
     for qos in (0, 1, 2):
         client.publish("x/y", b"z", qos=qos)
         assert client.delivery().payload == b"z"
-    port = int(remote.edge.env["MQTT_UPSTREAM_URL"].partition("localhost:")[2].partition("?")[0])
-    context = remote.authority.client_context()
+    context = rig.authority.client_context()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as raw, pytest.raises((ssl.SSLError, OSError)):
+    with socket.create_connection(("127.0.0.1", broker.port), timeout=5) as raw, pytest.raises((ssl.SSLError, OSError)):
         context.wrap_socket(raw, server_hostname="localhost")
-    remote.broker.stop(kill=True)
+    broker.process.stop(kill=True)
     client.closed()
-    wait_for(lambda: remote.plane.events(org=org, kind="session_closed", reason="upstream_lost"), what="the event")
+    wait_for(lambda: rig.plane.events(org=org, kind="session_closed", reason="upstream_lost"), what="the event")
+
+
+def test_a_broker_that_asks_for_a_password_gets_the_edges_and_not_the_clients(
+    distant: tuple[Distant, Callable[[Rig], Rig]],
+) -> None:
+    broker, keep = distant
+    org = Plane.new_org()
+    passwords = broker.folder / "passwords"
+    tool = shutil.which("mosquitto_passwd", path=SBIN)
+    assert tool
+    subprocess.run([tool, "-b", "-c", str(passwords), org, "a:b/c d"], check=True, capture_output=True)
+    passwords.chmod(0o600)
+    text = broker.config.read_text().replace("require_certificate true", "require_certificate false")
+    text = text.replace("allow_anonymous true", f"allow_anonymous false\npassword_file {passwords}")
+    broker.config.write_text(text)
+    broker.start()
+    rig = keep(broker.rig(":a%3Ab%2Fc%20d@", ""))
+    rig.plane.enforced(org, rig.plane.deploy(org, ALLOW_ALL))
+    client = rig.client(rig.plane.issue(org))
+    assert client.subscribe("x") == [0]
+    client.publish("x", b"z", qos=1)
+    assert client.delivery().payload == b"z"
+    # An organization the broker does not list: the client learns that the service is away, the audit why.
+    other = rig.org()
+    issued = rig.plane.issue(other)
+    assert rig.dial().connect(version=5, username=issued.username, password=issued.password).code == 0x88
+    event = rig.plane.event(org=other, kind="auth_failed")
+    assert (event.reason, event.details["broker_code"]) == ("unavailable", "135")
+
+
+def test_a_broker_whose_certificate_is_not_the_expected_one_is_not_spoken_to(
+    distant: tuple[Distant, Callable[[Rig], Rig]],
+) -> None:
+    broker, keep = distant
+    stranger = Authority(broker.folder / "stranger")
+    stranger.issue(broker.folder / "server", "localhost")
+    broker.start()
+    rig = keep(broker.rig("", ""))
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    assert rig.dial().connect(version=5, username=issued.username, password=issued.password).code == 0x88
+    assert "CertVerification" in str(rig.plane.event(org=org, kind="auth_failed").details["broker"])
