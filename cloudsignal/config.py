@@ -41,6 +41,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CLOUDSIGNAL_VERIFY_KEY", "edge", "Ed25519 public key, 32 bytes in hex; verifies bundles"),
     Variable("CLOUDSIGNAL_DEBUG", "web", "1 shows error pages with details; never in production"),
     Variable("CLOUDSIGNAL_EMAIL_URL", "web, worker", "mail: smtps://user:password@host", secret=True),
+    Variable(
+        "CLOUDSIGNAL_EMAIL_BACKEND", "web, worker", "any Django e-mail backend by its dotted path, instead of SMTP"
+    ),
     Variable("CLOUDSIGNAL_TRUSTED_PROXIES", "web", "networks (CIDR, with commas) whose X-Forwarded-For is believed"),
     Variable("CLOUDSIGNAL_PROVIDER_NETWORKS", "web", "private networks (CIDR) that identity providers may stand in"),
     Variable("CLOUDSIGNAL_DEMO", "web", "1 marks the running system as a demo on every page"),

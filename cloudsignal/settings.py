@@ -133,7 +133,7 @@ ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_UNIQUE_EMAIL = True
 # Without a mail server the confirmation lands in a file: then it is asked for, but nobody is kept out by it.
-ACCOUNT_EMAIL_VERIFICATION = "mandatory" if EMAIL_URL else "optional"
+ACCOUNT_EMAIL_VERIFICATION = "mandatory" if EMAIL_URL or ENV.text("CLOUDSIGNAL_EMAIL_BACKEND", "") else "optional"
 ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_ADAPTER = "orgs.accounts.AccountAdapter"
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
@@ -151,10 +151,11 @@ MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "CloudSignal"
 # Browsers offer passkeys on https and on localhost; fido2 must be told of the second.
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not HTTPS
-EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+EMAIL_BACKEND = ENV.text("CLOUDSIGNAL_EMAIL_BACKEND", "") or (
+    "django.core.mail.backends.smtp.EmailBackend" if EMAIL_URL else "cloudsignal.mail.KeepingBackend"
+)
 EMAIL_FILE_PATH = DATA_DIR / "mail"
 if EMAIL_URL:
-    EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     _mail = mail_server(EMAIL_URL)
     EMAIL_HOST, EMAIL_PORT, EMAIL_TIMEOUT = _mail.host, _mail.port, 10
     EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail.user, _mail.password

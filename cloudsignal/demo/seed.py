@@ -82,10 +82,15 @@ WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron",
 
 
 def _person(email: str, passwords: Passwords, *, operator: bool = False) -> User:
+    from allauth.account.models import EmailAddress
+
     from orgs.models import User
 
     found = User.objects.filter(email=email).first()
-    return found or User.objects.create_user(email, passwords.of(email), is_operator=operator)
+    found = found or User.objects.create_user(email, passwords.of(email), is_operator=operator)
+    # A second factor can be added to confirmed addresses only.
+    EmailAddress.objects.get_or_create(user=found, email=email, defaults={"verified": True, "primary": True})
+    return found
 
 
 def _organization(troupe: Troupe, passwords: Passwords) -> Issued:

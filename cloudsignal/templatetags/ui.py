@@ -89,6 +89,12 @@ def bytesize(count: int) -> str:
 
 
 @register.filter
+def browser(user_agent: str) -> str:
+    """A browser by its user agent."""
+    return words.browser(user_agent)
+
+
+@register.filter
 def counted(count: int, noun: str) -> str:
     """``{{ 3|counted:"session" }}`` -> ``3 sessions``; ``"policy,policies"`` names an irregular plural."""
     one, _, many = noun.partition(",")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
@@ -13,6 +14,7 @@ from django.utils import timezone
 from acl.access import list_nodes
 from audit.kinds import CloseCause
 from cloudsignal.errors import NotFound
+from cloudsignal.mail import kept_mail
 from cloudsignal.web.confirm import Question, Touched, confirm
 from orgs.access import access_org, all_organizations
 from orgs.forms import SuspendForm
@@ -45,6 +47,14 @@ def nodes(request: HttpRequest, user: User) -> HttpResponseBase:
     }
     template = "platform/nodes.html#nodes" if request.headers.get("HX-Request") else "platform/nodes.html"
     return render(request, template, context)
+
+
+@operator_page()
+def mail(request: HttpRequest, user: User) -> HttpResponseBase:
+    """The e-mails of a demo, which has no mail server. They hold links that open accounts, so nowhere but there."""
+    if not settings.DEMO:
+        raise NotFound
+    return render(request, "platform/mail.html", {"mails": kept_mail()})
 
 
 @operator_page(methods=("GET", "POST"))

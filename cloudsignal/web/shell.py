@@ -53,6 +53,7 @@ OPERATOR_PAGES: tuple[tuple[str, str, str, str], ...] = (
     ("Organizations", "platform:operator-organizations", "orgs", "o"),
     ("Nodes", "platform:operator-nodes", "server", "n"),
 )
+DEMO_PAGE = ("Mail", "platform:operator-mail", "mail", "m")
 ORG_ACTIONS: tuple[tuple[str, str, str, Permission], ...] = (
     ("Issue a credential", "orgs:credential-new", "plus", Permission.CREDENTIALS_MANAGE),
     ("Start from a preset", "acl:presets", "shield", Permission.POLICY_EDIT),
@@ -124,8 +125,12 @@ class Shell:
                 if access.may(permission)
             ]
         if self.operator and self._request.path.startswith("/operator/"):
-            return [self._link(title, reverse(name), icon, key) for title, name, icon, key in OPERATOR_PAGES]
+            return [self._link(title, reverse(name), icon, key) for title, name, icon, key in self._operator_pages]
         return [self._link("Organizations", reverse("orgs:list"), "orgs", "o")]
+
+    @property
+    def _operator_pages(self) -> tuple[tuple[str, str, str, str], ...]:
+        return (*OPERATOR_PAGES, DEMO_PAGE) if self.demo else OPERATOR_PAGES
 
     def _link(self, title: str, url: str, icon: str, key: str) -> Link:
         path = self._request.path
@@ -151,7 +156,8 @@ class Shell:
         ]
         if self.operator:
             found += [
-                Command(f"Operator: {title}", "Page", icon, reverse(name)) for title, name, icon, _ in OPERATOR_PAGES
+                Command(f"Operator: {title}", "Page", icon, reverse(name))
+                for title, name, icon, _ in self._operator_pages
             ]
         found.append(Command("New organization", "Action", "plus", reverse("orgs:new")))
         found.append(Command("Help and keys", "Page", "help", reverse("platform:help")))

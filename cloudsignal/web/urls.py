@@ -13,6 +13,7 @@ urlpatterns = [
     path("theme/", pages.theme, name="theme"),
     path("cloudsignal-ca.pem", pages.certificate, name="ca"),
     path("operator/organizations/", operator.organizations, name="operator-organizations"),
+    path("operator/mail/", operator.mail, name="operator-mail"),
     path("operator/nodes/", operator.nodes, name="operator-nodes"),
     path("operator/organizations/<str:org_id>/suspend/", operator.suspend, name="operator-suspend"),
     path("operator/organizations/<str:org_id>/resume/", operator.resume, name="operator-resume"),

@@ -58,6 +58,20 @@ def size(count: int) -> str:
     raise AssertionError
 
 
+_BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
+_SYSTEMS = (
+    ("iPhone", "iPhone"), ("iPad", "iPad"), ("Android", "Android"), ("Windows", "Windows"), ("Mac OS X", "macOS"),
+    ("CrOS", "ChromeOS"), ("Linux", "Linux"),
+)  # fmt: skip
+
+
+def browser(user_agent: str) -> str:
+    """A browser as people call it: ``Firefox on Linux``; what is not known stays as it is, cut to 60 characters."""
+    name = next((name for mark, name in _BROWSERS if mark in user_agent), "")
+    system = next((name for mark, name in _SYSTEMS if mark in user_agent), "")
+    return f"{name} on {system}" if name and system else user_agent[:60] or "unknown"
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """``1 session``, ``2 sessions``, ``1,204 messages``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -66,6 +66,7 @@ SCREENS = {
     "operator: organizations": "/operator/organizations/",
     "operator: nodes": "/operator/nodes/",
     "two-step sign-in": "/accounts/2fa/",
+    "confirm who it is": "/accounts/reauthenticate/",
     "password": "/accounts/password/change/",
     "sessions": "/accounts/sessions/",
     "e-mail": "/accounts/email/",

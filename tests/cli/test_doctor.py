@@ -71,6 +71,7 @@ def test_every_part_that_runs_is_looked_at(data_parts: Stack) -> None:
     ("name", "value", "message"),
     [
         ("CLOUDSIGNAL_PEPPER", "short", "must be 32 bytes"),
+        ("CLOUDSIGNAL_EMAIL_BACKEND", "nowhere.Backend", "no such package"),
         ("CLOUDSIGNAL_MQTT_PORT", "99999", "between 1 and 65535"),
         ("CLOUDSIGNAL_DEBUG", "maybe", "write 1 or 0"),
         ("CLOUDSIGNAL_PUBLIC_URL", "signal.example.com", "must start with https:// or http://"),

@@ -17,6 +17,8 @@ from orgs.web.gate import Gate
 from tests.world import member, organization, person
 
 if TYPE_CHECKING:
+    from pytest_django.fixtures import Settings
+
     from tests.web.conftest import Visitor
 
 pytestmark = pytest.mark.django_db
@@ -43,6 +45,7 @@ TABLE: dict[str, Row] = {
     "platform:ca": Row("public"),
     "platform:operator-organizations": Row("operator"),
     "platform:operator-nodes": Row("operator"),
+    "platform:operator-mail": Row("operator"),
     "platform:operator-suspend": Row("operator", post=True),
     "platform:operator-resume": Row("operator", get=False, post=True),
     "orgs:list": Row("person"),
@@ -190,7 +193,8 @@ def test_a_role_opens_exactly_what_it_holds(name: str, role: Role, acme: Access,
 
 
 @pytest.mark.parametrize("name", sorted(name for name, row in TABLE.items() if row.scope == "operator"))
-def test_operator_pages_exist_for_operators_only(name: str, acme: Access, visitor: Visitor) -> None:
+def test_operator_pages_exist_for_operators_only(name: str, acme: Access, visitor: Visitor, settings: Settings) -> None:
+    settings.DEMO = True  # the mail page exists in demos only
     assert set(statuses(visitor(acme), name, acme).values()) == {404}
     allowed = statuses(visitor(person(operator=True)), name, acme)
     assert not set(allowed.values()) & {403, 404, 500}

@@ -8,7 +8,7 @@ import pytest
 
 from acl.web.textdiff import diff
 from cloudsignal.templatetags.ui import topic
-from cloudsignal.web.words import actor, ago, duration, exact, plural, size, topic_parts
+from cloudsignal.web.words import actor, ago, browser, duration, exact, plural, size, topic_parts
 
 NOW = datetime(2026, 11, 22, 18, 4, 5, 123_456, tzinfo=UTC)
 
@@ -38,6 +38,16 @@ def test_lengths_of_time(seconds: float, words: str) -> None:
 )
 def test_sizes(count: int, words: str) -> None:
     assert size(count) == words
+
+
+def test_browsers() -> None:
+    chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36"
+    assert browser(chrome) == "Chrome on Linux"
+    assert browser(chrome + " Edg/150.0") == "Edge on Linux"
+    assert browser("Mozilla/5.0 (Macintosh; Intel Mac OS X 14.1; rv:130.0) Firefox/130.0") == "Firefox on macOS"
+    assert browser("curl/8.5") == "curl/8.5"
+    assert browser("x" * 500) == "x" * 60
+    assert browser("") == "unknown"
 
 
 def test_plurals_and_actors() -> None:

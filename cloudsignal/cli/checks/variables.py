@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -91,6 +92,12 @@ def _upstream(environment: Environment, name: str) -> None:
     environment.upstream(name)
 
 
+def _dotted(environment: Environment, name: str) -> None:
+    package, dot, _ = environment.text(name).partition(".")
+    if not dot or find_spec(package) is None:
+        raise ConfigError(f"{name}: no such package is installed; write the dotted path of a class")
+
+
 def _file(environment: Environment, name: str) -> None:
     path = environment.path(name)
     try:
@@ -121,6 +128,7 @@ CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "CLOUDSIGNAL_DATA": _folder,
     "CLOUDSIGNAL_PUBLIC_URL": _url("https", "http"),
     "CLOUDSIGNAL_EMAIL_URL": _url("smtps", "smtp", "smtp+plain"),
+    "CLOUDSIGNAL_EMAIL_BACKEND": _dotted,
     "CLOUDSIGNAL_MQTT_PORT": _port,
     "CLOUDSIGNAL_WSS_PORT": _port,
     "CLOUDSIGNAL_PEPPER": _key,
