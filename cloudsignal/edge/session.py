@@ -366,6 +366,10 @@ class Session:
         self.trail.record(self.event(CRITICAL, reason=CloseCause.INVARIANT.value, details={"text": text}))
         self.end(CloseCause.INVARIANT)
 
+    def transport_broken(self, text: str) -> None:
+        """What carries the packets (a WebSocket) broke its own protocol."""
+        self._protocol_error(ProtocolError(Reason.MALFORMED, text))
+
     def _protocol_error(self, error: ProtocolError) -> None:
         if self.phase is Phase.LIVE:
             details: dict[str, str | int | float | bool] = {"reason_code": int(error.reason), "text": str(error)}

@@ -57,7 +57,18 @@ class WebSocketClient(Client):
         self._write()
         if parts:
             self.received(b"".join(parts))
-        if websocket.state in {State.CLOSING, State.CLOSED} and websocket.close_expected():
+        if websocket.close_expected():
+            self._finish()
+
+    def _finish(self) -> None:
+        """The other side was told to go: by a close frame, or by the answer to a handshake that came to nothing."""
+        websocket = self._websocket
+        if websocket.state is State.CONNECTING:
+            self.session.transport_broken("the WebSocket handshake came to nothing")
+        elif websocket.close_rcvd is None and websocket.close_sent is not None and websocket.close_sent.code != 1000:
+            self.session.transport_broken("a WebSocket frame is wrong")
+        self.pump()
+        if not self.transport.is_closing():
             self.transport.close()
 
     def send(self, data: bytes) -> None:

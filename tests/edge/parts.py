@@ -170,6 +170,8 @@ class Plane:
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     revisions: dict[str, int] = field(default_factory=dict)
     records: dict[tuple[str, str], Credential] = field(default_factory=dict)
+    bundles: dict[str, bytes] = field(default_factory=dict)
+    """The newest bundle made for each organization."""
 
     @property
     def verify_key(self) -> str:
@@ -187,7 +189,7 @@ class Plane:
         parsed = parse(policy)
         assert parsed.policy is not None, [str(finding) for finding in parsed.findings]
         self.revisions[org] = self.revisions.get(org, 0) + 1
-        return sign_bundle(
+        self.bundles[org] = sign_bundle(
             Bundle(
                 org=org,
                 revision=self.revisions[org],
@@ -200,6 +202,7 @@ class Plane:
             ),
             self.key,
         )
+        return self.bundles[org]
 
     def deploy(self, org: str, policy: str = ALLOW_ALL, **options: Any) -> int:
         """Sign, store and announce a bundle; returns its revision."""

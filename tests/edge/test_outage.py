@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from cloudsignal.edge.codec import Kind
 from cloudsignal.wire import keys
+from cloudsignal.wire.bundle import open_bundle, sign_bundle
 from tests.edge.conftest import Rig
 from tests.edge.parts import ALLOW_ALL, wait_for
 from tests.edge.wire import ClosedError, Wire
@@ -61,6 +63,42 @@ def test_an_edge_that_starts_without_redis_enforces_what_it_enforced_before(make
     bundle.write_bytes(bundle.read_bytes()[:-1] + b"\0")
     rig.edge.start()
     wait_for(lambda: "refused" in rig.edge.log.read_text().rpartition("drains")[2], what="the refusal")
+
+
+def test_the_policy_on_disk_is_in_force_when_redis_withholds_it(make_rig: MakeRig) -> None:
+    """Signed, so that a disk in foreign hands grants nothing; kept, so that Redis losing it opens and shuts nothing."""
+    rig = make_rig()
+    org = rig.org(DENY)
+    issued = rig.plane.issue(org)
+    rig.edge.stop()
+    rig.plane.redis.delete(keys.bundle(org))
+    rig.edge.start()
+    client = rig.client(issued)
+    assert client.publish("ok/1", qos=1) in {0, 0x10}
+    assert client.publish("no/1", qos=1) == 0x87
+    folder = rig.edge.folder / "edge" / rig.edge.node
+    kept = folder / "bundles" / org
+    assert kept.read_bytes() == rig.plane.bundles[org]
+    rig.edge.stop()
+    other = rig.plane.new_org()
+    rig.plane.bundle(other, ALLOW_ALL)
+    kept.write_bytes(rig.plane.bundles[other])  # signed, but another organization's
+    rig.edge.start()
+    refused = rig.dial().connect(version=5, username=issued.username, password=issued.password)
+    assert refused.code == 0x87
+    assert rig.plane.event(org=org, kind="auth_failed").reason == "no_policy"
+
+
+@pytest.mark.parametrize("spoilt", [{"digest": "sha256:" + "0" * 64}, {"policy": '{"version": "3"'}, {"org": ""}])
+def test_a_signed_bundle_that_contradicts_itself_is_refused(rig: Rig, spoilt: dict[str, str]) -> None:
+    org = rig.org(DENY)
+    issued = rig.plane.issue(org)
+    bundle = open_bundle(rig.plane.bundle(org, ALLOW_ALL), rig.plane.key.public_key(), org=org)
+    rig.plane.store_bundle(org, sign_bundle(replace(bundle, **spoilt), rig.plane.key))
+    report = wait_for(lambda: [r for r in rig.plane.reports(org) if r.status == "refused"], what="the refusal")[0]
+    assert report.reason
+    assert rig.client(issued).publish("no/1", qos=1) == 0x87
+    rig.plane.enforced(org, rig.plane.deploy(org, ALLOW_ALL))
 
 
 def test_a_report_redis_did_not_take_arrives_once_redis_is_back(make_rig: MakeRig) -> None:

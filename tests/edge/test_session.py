@@ -200,6 +200,32 @@ def test_a_denied_delivery_is_acknowledged_for_the_client() -> None:
     assert (bench.client(), bench.broker()) == (b"", b"\x70\2\0\6")
 
 
+def test_what_the_broker_says_in_words_never_reaches_the_client() -> None:
+    """Reason strings and user properties of a broker may name topics as it sees them (MQTT 5 s3.4.2.2, s3.14.2.2)."""
+    told = Properties([(Property.REASON_STRING, ORG.encode()), (Property.USER_PROPERTY, (b"topic", ORG.encode()))])
+    block = told.encode()
+    for first in (0x40, 0x50, 0x62, 0x70):
+        bench = Bench()
+        bench.session.broker_received(codec.packet(first, b"\0\1\x10", block))
+        assert bench.client() == codec.packet(first, b"\0\1\x10")
+    bench = Bench()
+    bench.session.client_received(codec.encode_subscribe(Subscribe(1, [Subscription(b"a", 0)]), 5))
+    bench.session.broker_received(codec.packet(0x90, b"\0\1", block, b"\0"))
+    assert bench.client() == codec.suback(1, [0], 5)
+    bench.session.client_received(codec.encode_unsubscribe(codec.Unsubscribe(2, [b"a"]), 5))
+    bench.session.broker_received(codec.packet(0xB0, b"\0\2", block, b"\0"))
+    assert bench.client() == codec.unsuback(2, [0], 5)
+    bench.session.broker_received(codec.packet(0xE0, b"\x8e", block))
+    assert bench.client() == codec.disconnect(0x8E)
+    refused = Bench(answered=False)
+    refused.session.broker_received(codec.packet(0x20, b"\0\x87", block))
+    assert refused.client() == codec.connack(5, 0x88)
+    late = Bench(answered=False)
+    server = Properties([*told, (Property.SERVER_REFERENCE, ORG.encode()), (Property.RESPONSE_INFORMATION, b"x")])
+    late.session.broker_received(codec.packet(0x20, b"\0\0", server.encode()))
+    assert ORG.encode() not in late.client()
+
+
 def test_a_message_above_the_clients_maximum_is_discarded_as_if_sent() -> None:
     bench = Bench(connect={"properties": Properties([(Property.MAXIMUM_PACKET_SIZE, 30)])})
     for packet_id, size in ((1, 22), (2, 23)):

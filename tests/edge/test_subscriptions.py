@@ -282,3 +282,38 @@ def test_a_session_is_resumed_on_another_edge_and_after_the_broker_forgot_it(
     wait_for(lambda: not rig.plane.redis.exists(keys.filters(org, "stored")), what="nothing remembered")
     rig.client(sender).publish("b/1", b"no", qos=1)
     fresh.nothing()
+
+
+def test_a_handshake_of_a_refused_message_is_completed_on_the_next_connection(rig: Rig) -> None:
+    """MQTT 3.1.1 s4.4: the client repeats its PUBREL; who refused the message is gone with the old connection."""
+    org = rig.org(ONLY_B)
+    issued = rig.plane.issue(org, "reader")
+    first = come(rig, issued, 4, present=False)
+    first.send(first.message("no/1", b"x", 2, packet_id=7))
+    assert first.expect(Kind.PUBREC) == b"\0\7"
+    first.close()
+    wait_for(lambda: rig.plane.events(org=org, kind="disconnect", client_id="stored"), what="the end")
+    again = come(rig, issued, 4, present=True)
+    again.send(codec.acknowledgement(Kind.PUBREL, 7, 4))
+    assert again.expect(Kind.PUBCOMP) == b"\0\7"
+    again.ping()
+
+
+@BOTH
+def test_a_delivery_the_edge_refused_is_over_for_the_next_connection(rig: Rig, version: int) -> None:
+    """Its identifier may still travel (PUBREL), its topic and payload never; the broker's window is free again."""
+    org = rig.org()
+    reader, sender = rig.plane.issue(org, "reader"), rig.client(rig.plane.issue(org, "sender"))
+    first = come(rig, reader, version, present=False)
+    first.subscribe("a/#", "b/#", qos=2)
+    hole = "version: '3'\nrules: [{id: h, effect: deny, topic: a/x, action: sub}, {id: all, topic: '#'}]"
+    rig.plane.enforced(org, rig.plane.deploy(org, hole))
+    for number in range(25):
+        sender.publish("a/x", b"no", qos=2, packet_id=number + 1)
+    first.close()
+    wait_for(lambda: rig.plane.events(org=org, kind="disconnect", client_id="stored"), what="the end")
+    again = come(rig, reader, version, present=True)
+    for number in range(25):
+        sender.publish("b/x", b"%d" % number, qos=2, packet_id=number + 1)
+    assert [again.delivery().payload for _ in range(25)] == [b"%d" % number for number in range(25)]
+    again.nothing()

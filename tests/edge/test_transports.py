@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import signal
@@ -123,10 +124,57 @@ def test_a_websocket_of_another_path_or_protocol_is_refused(rig: Rig, path: str,
         dial_websocket(rig.edge.wss_port, rig.authority.client_context(), path=path, protocol=protocol)
 
 
-def test_a_text_frame_closes_the_websocket(rig: Rig) -> None:
-    wire = dial_websocket(rig.edge.wss_port, rig.authority.client_context())
-    wire.sock.sendall(b"\x81\x82\0\0\0\0hi")
-    assert wire.closed() == []
+FRAMES = {
+    1002: [b"\x82\x05hello", b"\x83\x80\0\0\0\0", b"\xc2\x80\0\0\0\0", b"\x89\xfe\1\0" + bytes(260)],
+    1003: [b"\x81\x82\0\0\0\0hi"],
+    1009: [b"\x82\xff" + (1 << 40).to_bytes(8, "big") + b"\0\0\0\0"],
+}
+"""Wrong frames by the code that answers them: not masked, unknown, with reserved bits, long control; text; huge."""
+
+
+@pytest.mark.parametrize(("code", "frame"), [(code, frame) for code, found in FRAMES.items() for frame in found])
+def test_a_wrong_frame_ends_the_session_and_says_why(rig: Rig, code: int, frame: bytes) -> None:
+    """RFC 6455 s7.4.1 and MQTT 5 s6: a text frame, or one that breaks the framing, ends the connection."""
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    stranger = dial_websocket(rig.edge.wss_port, rig.authority.client_context())
+    known = dial_websocket(rig.edge.wss_port, rig.authority.client_context())
+    assert known.connect(version=5, username=issued.username, password=issued.password).code == 0
+    for wire in (stranger, known):
+        wire.sock.sendall(frame)
+        answer = b""
+        while data := wire.sock.recv(4096):
+            answer += data
+        assert answer[0] == 0x88
+        assert int.from_bytes(answer[2:4], "big") == code
+    event = rig.plane.event(org=org, kind="session_closed")
+    assert (event.reason, event.details["reason_code"]) == ("protocol", 0x81)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GARBAGE\r\n\r\n", b""),
+        (b"POST /mqtt HTTP/1.1\r\n\r\n", b"405"),
+        (b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\n\r\n", b"426"),
+        (b"GET /mqtt HTTP/1.1\r\nA: " + b"x" * 20_000 + b"\r\n\r\n", b"431"),
+        (b"GET /mqtt HTTP/1.1\r\n" + b"a: b\r\n" * 300 + b"\r\n", b"431"),
+        (b"GET /other HTTP/1.1\r\nHost: localhost\r\n\r\n", b"404"),
+    ],
+)
+def test_a_handshake_that_comes_to_nothing_is_answered_and_closed_at_once(
+    rig: Rig, request_: bytes, status: bytes
+) -> None:
+    raw = socket.create_connection(("127.0.0.1", rig.edge.wss_port), timeout=5)
+    sock = rig.authority.client_context().wrap_socket(raw, server_hostname="localhost")
+    sock.sendall(request_)
+    answer = b""
+    with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
+        while data := sock.recv(4096):
+            answer += data
+    assert answer[9:12] == status
+    event = rig.plane.event(kind="auth_failed", port=sock.getsockname()[1])
+    assert (event.org, event.reason, event.transport) == ("", "protocol", "wss")
 
 
 @pytest.mark.parametrize("protocol", [MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5])
@@ -208,6 +256,41 @@ def test_a_proxy_header_gives_address_and_tls_facts(make_rig: MakeRig) -> None:
         bare.sock.sendall(header)
         assert bare.closed() == []
     wait_for(lambda: rig.plane.events(kind="tls_failed"), what="tls_failed")
+
+
+def test_limits_go_by_the_address_in_the_proxy_header(make_rig: MakeRig) -> None:
+    port = free_port()
+    rig = make_rig(EDGE_PROXY=f"127.0.0.1:{port}", EDGE_ADDRESS_CONNECTIONS="2")
+    issued = rig.plane.issue(rig.org())
+
+    def come(ip: str, client_id: str) -> Wire:
+        wire = Wire(socket.create_connection(("127.0.0.1", port), timeout=5))
+        wire.sock.sendall(proxy_header(ip, 4711))
+        wire.connect(version=5, username=issued.username, password=issued.password, client_id=client_id)
+        return wire
+
+    held = [come("203.0.113.9", "a"), come("203.0.113.9", "b")]
+    with pytest.raises((ClosedError, OSError)):
+        come("203.0.113.9", "c")
+    held.append(come("203.0.113.10", "d"))
+    event = rig.plane.event(kind="limit_reached", reason="address_connections")
+    assert event.ip == "203.0.113.9"
+    # One /64 of IPv6 belongs to one host.
+    held += [come("2001:db8::1", "e"), come("2001:db8::2", "f")]
+    with pytest.raises((ClosedError, OSError)):
+        come("2001:db8::3", "g")
+    for wire in held:
+        wire.ping()
+
+
+def test_a_health_check_of_the_terminator_is_no_failure_and_version_1_is_refused(make_rig: MakeRig) -> None:
+    port = free_port()
+    rig = make_rig(EDGE_PROXY=f"127.0.0.1:{port}")
+    for data in (SIGNATURE + b"\x20\x00\0\0", b"PROXY TCP4 203.0.113.9 203.0.113.1 1 2\r\n"):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock, contextlib.suppress(ConnectionError):
+            sock.sendall(data)
+            assert sock.recv(100) == b""
+    assert rig.plane.event(kind="tls_failed").reason == "no PROXY v2 header"
 
 
 def test_proxy_headers_are_read_strictly() -> None:
