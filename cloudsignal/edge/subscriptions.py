@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cloudsignal.edge.codec import ProtocolError, Reason, Unsubscribe, encode_unsubscribe, suback, unsuback
 from cloudsignal.edge.codec.connect import check_topic_filter
-from cloudsignal.edge.codec.primitives import checked_text, malformed, protocol_error
+from cloudsignal.edge.codec.primitives import checked_text, malformed
 from cloudsignal.edge.mount import MountError
 
 if TYPE_CHECKING:
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 PENDING_MAX = 256
 """SUBSCRIBE and UNSUBSCRIBE packets the broker has not answered yet."""
+
+
+Item = TypeVar("Item")
+Pending = dict[int, list[Item]]
+"""What the broker has not answered yet, by packet identifier, oldest first."""
 
 
 class Memory(Protocol):
@@ -53,9 +58,9 @@ class Subscriptions:
         self._session = session
         self.live: dict[bytes, Asked] = {}
         self.memory: Memory | None = None
-        self._asked: dict[int, list[Asked]] = {}
-        self._leaving: dict[int, list[bytes]] = {}
-        self._own: dict[int, list[bytes]] = {}
+        self._asked: Pending[list[Asked]] = {}
+        self._leaving: Pending[list[bytes]] = {}
+        self._own: Pending[list[bytes]] = {}
         """UNSUBSCRIBE packets of the edge, which the client knows nothing of."""
         self._doubted = False
         """A policy came while the broker was being asked: what it grants is judged once more."""
@@ -64,20 +69,18 @@ class Subscriptions:
 
     def ask(self, packet_id: int, asked: list[Asked]) -> None:
         """A SUBSCRIBE goes upstream."""
-        _check_free(packet_id, self._asked)
-        self._asked[packet_id] = asked
+        _wait_for(self._asked, packet_id, asked)
 
     def leave(self, packet_id: int, filters: list[bytes]) -> None:
         """An UNSUBSCRIBE goes upstream."""
-        _check_free(packet_id, self._leaving)
-        self._leaving[packet_id] = filters
+        _wait_for(self._leaving, packet_id, filters)
 
     # --- what the broker answers ---------------------------------------------------------------------------------
 
     def suback(self, packet_id: int, codes: list[int]) -> None:
         """Put the broker's codes back among the edge's own refusals."""
         session = self._session
-        asked = self._asked.pop(packet_id, None)
+        asked = _answered(self._asked, packet_id)
         if asked is None or sum(one.refusal is None for one in asked) != len(codes):
             raise malformed("a SUBACK answers nothing that was asked")
         answers: list[int] = []
@@ -98,10 +101,11 @@ class Subscriptions:
     def unsuback(self, packet_id: int, codes: list[int]) -> None:
         """Pass the answer on, unless the edge had asked."""
         session = self._session
-        if packet_id in self._own:
-            self._remembered_no_longer(self._own.pop(packet_id))
+        own = _answered(self._own, packet_id)
+        if own is not None:
+            self._remembered_no_longer(own)
             return
-        filters = self._leaving.pop(packet_id, None)
+        filters = _answered(self._leaving, packet_id)
         if filters is None:
             raise malformed("an UNSUBACK answers nothing that was asked")
         for topic_filter in filters:
@@ -158,14 +162,28 @@ class Subscriptions:
         if not lost:
             return
         packet_id = next(i for i in range(65_535, 0, -1) if i not in self._leaving and i not in self._own)
-        self._own[packet_id] = lost
+        self._own[packet_id] = [lost]
         mounted = [session.mount.filter(topic_filter) for topic_filter in lost]
         session.to_broker.append(encode_unsubscribe(Unsubscribe(packet_id, mounted), session.version))
 
 
-def _check_free(packet_id: int, pending: Collection[int]) -> None:
-    """MQTT 5 s2.2.1: an identifier is used again only once it has been answered."""
-    if packet_id in pending:
-        raise protocol_error("a packet identifier is in use")
-    if len(pending) >= PENDING_MAX:
+def _wait_for(pending: Pending[Item], packet_id: int, item: Item) -> None:
+    """Note what is asked under ``packet_id``.
+
+    MQTT 5 s2.2.1 wants an identifier that is not in use. Brokers do not insist, and answer in the order they were
+    asked in; so does the edge.
+    """
+    if sum(map(len, pending.values())) >= PENDING_MAX:
         raise ProtocolError(Reason.QUOTA_EXCEEDED, "too many unanswered packets")
+    pending.setdefault(packet_id, []).append(item)
+
+
+def _answered(pending: Pending[Item], packet_id: int) -> Item | None:
+    """The oldest that was asked under ``packet_id``."""
+    items = pending.get(packet_id)
+    if not items:
+        return None
+    item = items.pop(0)
+    if not items:
+        del pending[packet_id]
+    return item

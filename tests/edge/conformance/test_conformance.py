@@ -48,7 +48,12 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[dict[Run, Outcome]]:
         yield played
 
 
-@pytest.mark.parametrize("runs", [(run,) for run in RUNS], ids=lambda runs: str(runs[0]))
+def section(run: Run) -> str:
+    """The section of the specification, for a test's name."""
+    return f"s{CASES[run.case].section}"
+
+
+@pytest.mark.parametrize("runs", [(run,) for run in RUNS], ids=lambda runs: f"{runs[0]}-{section(runs[0])}")
 def test_specification(runs: tuple[Run], outcomes: dict[Run, Outcome]) -> None:
     """The case's own assertions, written from the specification."""
     if outcomes[runs[0]].error:
@@ -58,7 +63,7 @@ def test_specification(runs: tuple[Run], outcomes: dict[Run, Outcome]) -> None:
 @pytest.mark.parametrize(
     "runs",
     [(Run("bare", *place), Run("edge", *place)) for place in PLACES if not CASES[place[2]].differs],  # type: ignore[arg-type]
-    ids=lambda runs: str(runs[1])[5:],
+    ids=lambda runs: f"{str(runs[1])[5:]}-{section(runs[1])}",
 )
 def test_same_outcome(runs: tuple[Run, Run], outcomes: dict[Run, Outcome]) -> None:
     """Every client received the same through the edge as from the bare broker.
@@ -80,6 +85,10 @@ def test_the_suite_is_as_large_as_promised() -> None:
     """At least 120 distinct cases, each with the section it is written from."""
     assert len(CASES) >= 120
     assert all(made.section and made.play.__doc__ for made in CASES.values())
+    places = {(run.target, run.version, run.transport) for run in RUNS}
+    assert len(places) == 8, "bare and edge, 3.1.1 and 5, TLS and WSS"
+    for place in places:
+        assert len({run.case for run in RUNS if (run.target, run.version, run.transport) == place}) >= 120, place
 
 
 def test_differences_are_few() -> None:

@@ -34,6 +34,19 @@ async def suback_answers_every_filter_in_its_place(h: Stage) -> None:
     assert answer.reasons == (2, 0, 1)
 
 
+@case("2.2.1")
+async def identifier_used_again_before_its_answer(h: Stage) -> None:
+    """A client must not use an identifier that is in use (s2.3.1 of 3.1.1); brokers answer each, in order."""
+    client = await h.client()
+    wanted = ((h.topic("a"), 2), (h.topic("b"), 0), (h.topic("c"), 1))
+    await client.send(b"".join(mqtt.subscribe(h.version, 9, [one]) for one in wanted))
+    await client.send(b"".join(mqtt.unsubscribe(h.version, 9, [topic]) for topic, _ in wanted))
+    await client.ping()
+    answers = [packet for packet in client.log if packet.kind in (mqtt.SUBACK, mqtt.UNSUBACK)]
+    assert [(packet.kind, packet.mid) for packet in answers] == [(mqtt.SUBACK, 9)] * 3 + [(mqtt.UNSUBACK, 9)] * 3
+    assert [packet.reasons for packet in answers[:3]] == [(2,), (0,), (1,)]
+
+
 @case("3.8.3")
 async def a_hundred_filters_in_one_subscribe(h: Stage) -> None:
     """A SUBSCRIBE may hold many filters."""
