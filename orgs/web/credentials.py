@@ -22,6 +22,7 @@ from orgs.forms import CredentialFilter, CredentialForm
 from orgs.models import Credential
 from orgs.permissions import Permission
 from orgs.services.credentials import issue_credential, revoke_credential, revoke_identity
+from orgs.services.identities import get_identity
 from orgs.web.closing import follow
 from orgs.web.connection import connection
 from orgs.web.gate import org_page
@@ -135,7 +136,7 @@ def revoke(request: HttpRequest, access: Access, token_id: str) -> HttpResponseB
 @org_page(Permission.CREDENTIALS_MANAGE, methods=("GET", "POST"))
 def revoke_username(request: HttpRequest, access: Access, username: str) -> HttpResponseBase:
     """Revoke a username: all of its secrets and sessions."""
-    clicked_at = timezone.now()
+    clicked_at, username = timezone.now(), get_identity(access, username).username
     sessions = sessions_or_none(access)
     live = [session for session in sessions or () if session.username.partition("@")[0] == username]
     if request.method == "POST":
