@@ -81,6 +81,7 @@ ORG_RESUMED = _kind("org.resumed", "Organization resumed", Source.CHANGE, Tone.G
 ORG_DELETED = _kind(
     "org.deleted", "Organization deleted", Source.CHANGE, Tone.BAD, "It was marked for deletion or deleted."
 )
+ORG_EXPORTED = _kind("org.exported", "Data exported", Source.CHANGE, Tone.NEUTRAL, "Its data was taken along.")
 MEMBER_ADDED = _kind("member.added", "Member added", Source.CHANGE, Tone.NEUTRAL, "A person joined.")
 MEMBER_CHANGED = _kind(
     "member.changed", "Member changed", Source.CHANGE, Tone.NEUTRAL, "A role or an end date was changed."

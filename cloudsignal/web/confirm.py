@@ -20,6 +20,14 @@ class Touched:
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """A file that is better downloaded before."""
+
+    text: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What is asked. ``url`` takes the POST, ``cancel`` is where "no" leads."""
 
@@ -30,6 +38,7 @@ class Question:
     url: str
     cancel: str
     danger: bool = True
+    first: Aside | None = None
 
 
 def confirm(request: HttpRequest, question: Question, form: Form | None = None) -> HttpResponse:

@@ -19,7 +19,7 @@ from orgs.api.endpoint import OperatorEndpoint, OrgEndpoint, PersonEndpoint
 from orgs.api.schema import ORGANIZATION
 from orgs.models import Organization
 from orgs.permissions import Permission
-from orgs.services import deletion, members, organizations, preferences
+from orgs.services import deletion, export, members, organizations, preferences
 from orgs.services.api_keys import KeyUse
 
 TAGS = ["organizations"]
@@ -225,8 +225,11 @@ class ExportOrganization(OrgEndpoint):
         operation_id="export_organization", tags=TAGS, responses={200: {"type": "object", "additionalProperties": True}}
     )
     def get(self, request: Request, organization_id: str) -> Response:
-        """Take the organization's data along: members, users, providers, policy with its history. No secrets."""
-        return Response(deletion.export_organization(self.access))
+        """Take the organization's data along: members, users, credentials, providers, policy with its history.
+
+        No secret is in it. The audit is read by `/v2/audit/events`; the dashboard has an archive of both.
+        """
+        return Response(export.export_organization(self.access))
 
 
 class TransferOrganization(OrgEndpoint):

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from django.db import connection
 from django.utils import timezone
 from redis import Redis
 
-from acl.models import PolicyDraft, PolicyVersion
 from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
@@ -23,7 +21,7 @@ from cloudsignal.redis import announce
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
 from orgs.access import Access
-from orgs.models import ApiKey, IdentityProvider, Membership, MqttIdentity, Organization
+from orgs.models import Organization
 from orgs.permissions import Permission
 from orgs.tenancy import org_scope, platform_scope
 
@@ -76,38 +74,6 @@ def restore_organization(access: Access) -> Organization:
         after = {"status": str(org.status)}
         record(access, kinds.ORG_RESUMED, target=f"org:{org.pk}", before={"status": "deleting"}, after=after)
     return org
-
-
-def export_organization(access: Access) -> dict[str, Any]:
-    """Everything of an organization that can be taken along, as plain data: no secret, no hash of one.
-
-    The audit is exported by itself. Raises ``Forbidden`` for those who may not update the organization.
-    """
-    access.require(Permission.ORG_UPDATE)
-    with org_scope(access.org_id):
-        org = Organization.objects.get(pk=access.org_id)
-        draft = PolicyDraft.objects.filter(org=org).first()
-        return {
-            "organization": {"id": org.pk, "name": org.name, "created_at": org.created_at},
-            "members": list(Membership.objects.filter(org=org).values("user__email", "role", "ends_at", "created_at")),
-            "api_keys": [
-                {"key": str(key), "name": key.name, "scopes": key.scopes} for key in ApiKey.objects.filter(org=org)
-            ],
-            "providers": list(
-                IdentityProvider.objects.filter(org=org).values("name", "kind", "issuer", "audience", "jwks_url")
-            ),
-            "users": list(
-                MqttIdentity.objects.filter(org=org)
-                .order_by("username")
-                .values("username", "static", "provider", "external_id", "email", "claims", "note", "revoked_at")
-            ),
-            "draft": draft.text if draft else "",
-            "versions": list(
-                PolicyVersion.objects.filter(org=org)
-                .order_by("number")
-                .values("number", "digest", "source", "note", "created_at", "created_by")
-            ),
-        }
 
 
 def purge_due(redis: Redis) -> int:

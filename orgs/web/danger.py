@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -11,12 +11,13 @@ from django.utils import timezone
 from acl.access import list_versions
 from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError
-from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.confirm import Aside, Question, Touched, confirm
 from cloudsignal.web.words import plural
 from orgs.access import Access, credential_counts, list_members
 from orgs.forms_danger import DeleteForm
 from orgs.permissions import Permission
-from orgs.services.deletion import GRACE, delete_organization, export_organization, restore_organization
+from orgs.services.deletion import GRACE, delete_organization, restore_organization
+from orgs.services.export import export_archive
 from orgs.services.identities import revoke_everything
 from orgs.web.closing import follow
 from orgs.web.credentials import sessions_or_none
@@ -37,11 +38,11 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
     return render(request, "orgs/danger.html", context)
 
 
-@org_page(Permission.ORG_UPDATE)
+@org_page(Permission.ORG_UPDATE, one_transaction=False)
 def export(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Everything of the organization as one JSON file: no secret, no hash of one."""
-    answer = JsonResponse(export_organization(access), json_dumps_params={"indent": 2, "ensure_ascii": False})
-    answer.headers["Content-Disposition"] = f'attachment; filename="{access.org_id}.json"'
+    """Everything of the organization as one archive, sent while it is made: no secret, no hash of one."""
+    answer = StreamingHttpResponse(export_archive(access), content_type="application/zip")
+    answer.headers["Content-Disposition"] = f'attachment; filename="{access.org_id}.zip"'
     return answer
 
 
@@ -101,7 +102,8 @@ def _deletion(access: Access) -> Question:
     return Question(
         title=f"Delete {access.org.name}?",
         text=f"Clients are cut off now. For {GRACE.days} days an owner can keep it after all; then everything of it is "
-        "gone for good. Download the export first.",
+        "gone for good.",
+        first=Aside("Take the data along first", reverse("orgs:export", args=[access.org_id])),
         blast=[
             _sessions(access),
             Touched(f"{counts.active:,}", "secret that stops working" if counts.active == 1 else

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,9 +14,11 @@ from django.urls import reverse
 from orgs.access import Access, access_org, get_credential
 from orgs.models import Organization
 from orgs.permissions import Role
-from orgs.services.credentials import issue_credential
+from orgs.services import export
+from orgs.services.api_keys import create_api_key
+from orgs.services.credentials import issue_credential, revoke_credential
 from tests.web.test_organizations import connected
-from tests.world import member
+from tests.world import member, organization
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor
@@ -62,12 +67,61 @@ def test_revoking_everything_asks_first(acme: Access, owner: Client) -> None:
     assert {get_credential(acme, one.token_id).state for one in issued} == {"revoked"}
 
 
-def test_the_export_holds_the_data_and_no_secret(acme: Access, owner: Client) -> None:
-    issued = issue_credential(acme, username="sensor", claims={"room": "lobby"})
-    answer = owner.get(reverse("orgs:export", args=[acme.org_id]))
-    assert answer.headers["Content-Disposition"] == f'attachment; filename="{acme.org_id}.json"'
-    assert answer.json()["users"][0]["claims"] == {"room": "lobby"}
-    assert issued.password not in answer.content.decode()
+def archive(client: Client, access: Access) -> dict[str, str]:
+    """The files of the export by name."""
+    answer = client.get(reverse("orgs:export", args=[access.org_id]))
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{access.org_id}.zip"'
+    with zipfile.ZipFile(io.BytesIO(answer.getvalue())) as found:
+        assert found.testzip() is None
+        return {name: found.read(name).decode() for name in found.namelist()}
+
+
+def test_the_export_holds_everything_and_no_secret(
+    acme: Access, owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "PAGE", 2)
+    issued = [issue_credential(acme, username=f"sensor-{number}", claims={"room": "lobby"}) for number in range(5)]
+    revoke_credential(acme, issued[0].token_id)
+    key = create_api_key(acme, kind="sk", name="billing")
+    other = organization("Other")
+    issue_credential(other, username="foreign")
+    files = archive(owner, acme)
+    assert set(files) == {"organization.json", "usernames.jsonl", "credentials.jsonl", "audit.jsonl"}
+    document = json.loads(files["organization.json"])
+    assert document["organization"]["name"] == "Acme"
+    assert [row["role"] for row in document["members"]] == ["owner"]
+    assert [row["number"] for row in document["versions"]] == [1]
+    assert document["api_keys"][0]["key"] == str(key.key)
+    lines = {name: [json.loads(line) for line in text.splitlines()] for name, text in files.items() if "jsonl" in name}
+    assert [row["username"] for row in lines["usernames.jsonl"]] == [f"sensor-{number}" for number in range(5)]
+    assert lines["usernames.jsonl"][0]["claims"] == {"room": "lobby"}
+    assert [row["token_id"] for row in lines["credentials.jsonl"]] == [one.token_id for one in issued]
+    assert [bool(row["revoked_at"]) for row in lines["credentials.jsonl"]] == [True, False, False, False, False]
+    events = lines["audit.jsonl"]
+    assert [row["ts"] for row in events] == sorted(row["ts"] for row in events)
+    assert len({row["id"] for row in events}) == len(events) == 1 + 1 + 5 + 1 + 1 + 1
+    assert {row["org_id"] for row in events} == {acme.org_id}
+    assert events[-1]["kind"] == "org.exported"
+    whole = "".join(files.values())
+    assert "foreign" not in whole
+    for secret in (key.secret, *(one.password for one in issued)):
+        assert secret not in whole
+    assert '"mac"' not in whole
+    assert '"digest": "' not in files["credentials.jsonl"]
+
+
+def test_a_developer_cannot_take_the_data_along(acme: Access, visitor: Visitor) -> None:
+    url = reverse("orgs:export", args=[acme.org_id])
+    for role in (Role.DEVELOPER, Role.AUDITOR, Role.VIEWER):
+        assert visitor(member(acme.org, role)).get(url).status_code == 403
+    assert visitor(organization("Other")).get(url).status_code == 404
+
+
+def test_the_page_that_deletes_offers_the_export_first(acme: Access, owner: Client) -> None:
+    page = owner.get(reverse("orgs:delete", args=[acme.org_id])).content.decode()
+    assert reverse("orgs:export", args=[acme.org_id]) in page
+    owner.post(reverse("orgs:delete", args=[acme.org_id]), {"confirm": "Acme"})
+    assert "org.deleted" in archive(owner, acme)["audit.jsonl"]  # also during the grace period
 
 
 def test_an_admin_reads_that_only_an_owner_deletes(acme: Access, visitor: Visitor) -> None:
@@ -87,8 +141,6 @@ def test_a_developer_is_not_led_there(acme: Access, visitor: Visitor) -> None:
 
 
 def test_another_organization_is_out_of_reach(acme: Access, visitor: Visitor) -> None:
-    from tests.world import organization
-
     stranger = visitor(organization("Other"))
     assert stranger.post(reverse("orgs:delete", args=[acme.org_id]), {"confirm": "Acme"}).status_code == 404
     assert present(acme).status == "active"
