@@ -314,10 +314,14 @@ class Node:
             session.end(CloseCause.EXPIRED, text="credential expired")
         elif session.connect.keep_alive and now >= session.heard_at + 1.5 * session.connect.keep_alive:
             session.client_lost("keep_alive")
+        elif session.outdated or now >= session.judge.until:
+            session.forget()
+            session.rejudge()
+            client.pump()
         if session.ended:
             client.pump()
             return None
-        again = now + LOOK_EVERY
+        again = min(now + LOOK_EVERY, session.judge.until)
         if session.expires_at:
             again = min(again, session.expires_at)
         if session.connect.keep_alive:

@@ -99,6 +99,7 @@ class Session:
         "opened_at",
         "org",
         "origin",
+        "outdated",
         "own_pings",
         "packet_limit",
         "phase",
@@ -144,6 +145,8 @@ class Session:
         self.opened_at = self.heard_at = self.connected_at = time.time()
         self.messages_in = self.messages_out = self._bytes_in = self._bytes_out = 0
         self.own_pings = 0
+        self.outdated = False
+        """A rule has expired since subscriptions and will were judged."""
         self.subscriptions = Subscriptions(self)
         self.remembered: Sequence[bytes] = ()
         """Filters of the stored session this one may resume."""
@@ -288,7 +291,8 @@ class Session:
     # --- changes while live --------------------------------------------------------------------------------------
 
     def forget(self) -> None:
-        """A rule has expired: judge everything anew from here on."""
+        """A rule has expired: judge everything anew from here on; what is held already is seen to by the node."""
+        self.outdated = True
         self.judge.forget()
         self.uplink.forget()
         self.downlink.forget()
@@ -306,6 +310,7 @@ class Session:
         """After :meth:`adopt`: end subscriptions that are no longer granted, and the session if its will is not."""
         if self.phase is not Phase.LIVE:
             return
+        self.outdated = False
         if self._will_refused():
             self.end(CloseCause.WILL_DENIED)
             return

@@ -162,6 +162,32 @@ def test_a_rule_that_expires_stops_deciding_without_any_deploy(rig: Rig) -> None
     assert client.publish("a/1", qos=1) == 0x87
 
 
+@BOTH
+def test_what_an_expired_rule_had_granted_ends_without_any_deploy(rig: Rig, version: int) -> None:
+    """Deliveries stop at once; subscription and will end when the session is looked at, within a minute."""
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3))
+    org = rig.org(
+        f"version: '3'\nrules: [{{id: brief, topic: 'a/#', expires: {until}}}, {{id: s, who: sender, topic: '#'}}]"
+    )
+    sender = rig.client(rig.plane.issue(org, "sender"))
+    sender.subscribe("a/will")
+    issued = rig.plane.issue(org)
+    holder = rig.client(issued, version=version, client_id="holder", will=Will(b"a/will", b"gone"))
+    reader = rig.client(issued, version=version, client_id="reader", keep_alive=1)
+    assert reader.subscribe("a/#", qos=1) == [1]
+    end = time.time() + 6
+    while time.time() < end and not rig.plane.events(org=org, kind="acl_denied", action="subscribe"):
+        reader.ping()
+        time.sleep(0.3)
+    assert rig.plane.event(org=org, kind="acl_denied", action="subscribe").client_id == "reader"
+    ended(holder, 0x98)
+    assert rig.plane.event(org=org, kind="session_closed", client_id="holder").reason == "will_denied"
+    sender.publish("a/1", b"no", qos=1)
+    reader.nothing()
+    sender.nothing()
+    assert not rig.plane.events(org=org, kind="acl_denied", action="receive"), "ended at the broker, not only held back"
+
+
 def test_changed_claims_reach_the_live_session(rig: Rig) -> None:
     org = rig.org("version: '3'\nrules: [{id: site, topic: 'sites/{claims.site}/#'}]")
     issued = rig.plane.issue(org, claims={"site": "north"})
@@ -286,9 +312,13 @@ def test_a_node_lists_its_sessions_and_beats(rig: Rig) -> None:
 
     entry = wait_for(listed, what="the session on the list")
     assert (entry.org, entry.username, entry.client_id, entry.tls_version) == (org, "dev", "listed", "TLSv1.3")
-    blob = rig.plane.redis.get(keys.node("edge-1"))
-    assert isinstance(blob, bytes)
-    assert decode(blob, Heartbeat).sequence > 0
+
+    def sequence() -> int:
+        blob = rig.plane.redis.get(keys.node("edge-1"))
+        assert isinstance(blob, bytes)
+        return decode(blob, Heartbeat).sequence
+
+    wait_for(lambda: sequence() > 0, what="a heartbeat that counts events")
     client.disconnect()
     wait_for(lambda: listed() is None, what="the session off the list")
 
