@@ -38,10 +38,10 @@ class Access:
     org: Organization
     user: User | None
     role: Role | None
-    """None for an API key or an operator."""
+    """None for an operator, and for an API key that is not a person's command line."""
     permissions: frozenset[Permission]
     actor: str
-    """How the audit names them: ``user:EMAIL``, ``operator:EMAIL``, ``key:sk_...x7m4`` or ``system``."""
+    """How the audit names them: ``user:EMAIL``, ``operator:EMAIL``, ``ApiKey.actor`` or ``system``."""
     ip: str = ""
 
     @property
@@ -57,6 +57,8 @@ class Access:
         """Raise :class:`Forbidden`, naming who may, unless this access includes ``permission``."""
         if self.may(permission):
             return
+        if self.role and permission in PERMISSIONS[self.role]:
+            raise Forbidden("forbidden", f"A command line does not include {permission}: use the dashboard or a key.")
         holders = ", ".join(roles_with(permission))
         who = f"The role {self.role}" if self.role else "This key" if self.user is None else "An operator"
         raise Forbidden("forbidden", f"{who} does not include {permission}. It needs one of: {holders}.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from django import forms
 
 from cloudsignal.web.forms import Form, mono
-from orgs.access import Access
+from orgs.access import Access, OrganizationEntry
 from orgs.forms_people import day_field, end_of_day
 from orgs.models import ApiKey
 from orgs.permissions import Permission
@@ -105,3 +106,22 @@ class RevokeKeyForm(Form):
         help_text="Right when the key may have leaked: whoever held it may have made credentials for themselves. "
         "Their clients are cut off within a second.",
     )
+
+    def __init__(self, access: Access, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not access.may(Permission.CREDENTIALS_MANAGE):
+            del self.fields["credentials"]
+
+
+class CommandLineForm(Form):
+    """For which organization a command line signs in."""
+
+    organization = forms.ChoiceField(
+        label="Organization", widget=forms.RadioSelect, error_messages={"required": "Choose an organization."}
+    )
+
+    def __init__(self, entries: Sequence[OrganizationEntry], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        organization = self.fields["organization"]
+        if isinstance(organization, forms.ChoiceField):
+            organization.choices = [(entry.org.pk, entry.org.name) for entry in entries]

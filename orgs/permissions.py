@@ -70,6 +70,10 @@ OPERATOR = _READ | _AUDIT
 """What platform staff may do inside an organization they are no member of: look. What they change (suspend, resume)
 are services of their own."""
 
+COMMAND_LINE = _READ | _AUDIT | _BUILD
+"""What a person's command line may do at most, whatever their role. Members, keys, providers and the organization
+itself stay out: with them a stolen key could make itself a lasting one."""
+
 if _unheld := set(Permission) - frozenset().union(*PERMISSIONS.values()):
     raise ValueError(f"no role holds {sorted(_unheld)}")
 

@@ -33,8 +33,8 @@ class PolicyEndpoint(OrgEndpoint):
     needs: ClassVar = {}
 
     def handle_exception(self, exc: Exception) -> Response:
-        """412 instead of 409 where the caller sent If-Match."""
-        if isinstance(exc, Conflict) and exc.code == "draft_changed":
+        """412 instead of 409 where the caller said what it must be."""
+        if isinstance(exc, Conflict) and exc.code in {"draft_changed", "deployment_changed"}:
             response = problems.handle(exc, {})
             response.status_code = response.data["status"] = 412
             response.data["title"] = "Precondition Failed"
@@ -176,8 +176,8 @@ class Deployments(PolicyEndpoint):
     )  # fmt: skip
     def post(self, request: Request) -> Response:
         """Make the draft the next version and send it to every node. Errors and failing tests refuse it."""
-        note = valid(shapes.DeploySerializer, request)["note"]
-        made = deployments.deploy(self.access, note=note, if_match=request.headers.get("If-Match"))
+        wanted = valid(shapes.DeploySerializer, request)
+        made = deployments.deploy(self.access, **wanted, if_match=request.headers.get("If-Match"))
         return Response(shapes.DeploymentSerializer(made).data, status=201)
 
 
@@ -206,7 +206,7 @@ class Rollback(PolicyEndpoint):
     def post(self, request: Request) -> Response:
         """Send an earlier version to every node again."""
         wanted = valid(shapes.RollbackSerializer, request)
-        made = deployments.rollback(self.access, number=wanted["version"], note=wanted["note"])
+        made = deployments.rollback(self.access, number=wanted["version"], note=wanted["note"], over=wanted["over"])
         return Response(shapes.DeploymentSerializer(made).data, status=201)
 
 

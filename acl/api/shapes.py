@@ -185,9 +185,12 @@ class ProgressSerializer(serializers.Serializer[Any]):
 
 
 class DeploySerializer(serializers.Serializer[Any]):
-    """Why."""
+    """Why, and over what."""
 
     note = serializers.CharField(max_length=200, default="", allow_blank=True)
+    over = serializers.CharField(
+        max_length=20, default="", allow_blank=True, help_text="Only over this deployment, by id, in force; else 412."
+    )
 
 
 class RollbackSerializer(DeploySerializer):

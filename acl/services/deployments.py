@@ -26,11 +26,12 @@ BLANK = next(preset for preset in PRESETS if preset.name == "blank")
 """What a new organization starts with: no rules, so everything is refused."""
 
 
-def deploy(access: Access, *, note: str = "", if_match: str | None = None) -> Deployment:
+def deploy(access: Access, *, note: str = "", if_match: str | None = None, over: str = "") -> Deployment:
     """Make the draft the next version and send it to every node.
 
     Refused with :class:`Invalid` (findings in ``details``) when the draft has errors or a test in it fails, and with
-    :class:`Conflict` when it is what is in force already, or was changed since ``if_match``.
+    :class:`Conflict` when it is what is in force already, was changed since ``if_match``, or another deployment than
+    ``over`` is in force.
     """
     access.require(Permission.POLICY_DEPLOY)
     _check_note(note)
@@ -44,6 +45,7 @@ def deploy(access: Access, *, note: str = "", if_match: str | None = None) -> De
         now = PolicyDraft.objects.get(org=org)
         match(now, draft.etag)
         current = in_force(org.pk)
+        _match_current(current, over)
         if current and current.version.digest == checked.digest and current.version.source == draft.text:
             raise Conflict(
                 "nothing_to_deploy", f"The draft is version {current.version.number}, which is in force already."
@@ -52,10 +54,10 @@ def deploy(access: Access, *, note: str = "", if_match: str | None = None) -> De
         return _begin(access, org, version, kind=Deployment.Kind.DEPLOY, note=note, before=current)
 
 
-def rollback(access: Access, *, number: int, note: str = "") -> Deployment:
+def rollback(access: Access, *, number: int, note: str = "", over: str = "") -> Deployment:
     """Send an earlier version to every node again.
 
-    Raises :class:`NotFound`, and :class:`Conflict` when it is in force already.
+    Raises :class:`NotFound`, and :class:`Conflict` when it is in force already or another deployment than ``over`` is.
     """
     access.require(Permission.POLICY_DEPLOY)
     _check_note(note)
@@ -65,6 +67,7 @@ def rollback(access: Access, *, number: int, note: str = "") -> Deployment:
         if version is None:
             raise NotFound(f"Version {number}")
         current = in_force(org.pk)
+        _match_current(current, over)
         if current and current.version_id == version.pk:
             raise Conflict("nothing_to_deploy", f"Version {number} is in force already.")
         return _begin(access, org, version, kind=Deployment.Kind.ROLLBACK, note=note, before=current)
@@ -139,6 +142,17 @@ def _supersede(org: Organization) -> None:
         status=Target.Status.SUPERSEDED
     )
     waiting.update(status=Deployment.Status.SUPERSEDED)
+
+
+def _match_current(current: Deployment | None, over: str) -> None:
+    """What was compared and agreed to must still be what is replaced."""
+    if over and (current is None or current.pk != over):
+        raise Conflict(
+            "deployment_changed",
+            f"Version {current.version.number if current else 0} was put in force by "
+            f"{current.created_by if current else 'somebody'} in the meantime; look again, then repeat.",
+            field="over",
+        )
 
 
 def _check_note(note: str) -> None:

@@ -28,12 +28,15 @@ class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
     key = serializers.CharField(source="__str__", read_only=True, help_text="Masked, such as sk_...x7m4.")
     scopes = serializers.ListField(child=serializers.CharField(), read_only=True)
     ip_allow = serializers.ListField(child=serializers.CharField(), read_only=True)
+    person = serializers.CharField(
+        source="person.email", allow_null=True, read_only=True, help_text="Whose command line it is; null: a program's."
+    )
     state = serializers.SerializerMethodField(help_text="active, expired or revoked.")
 
     class Meta:
         model = ApiKey
         fields: ClassVar = [
-            "id", "key", "kind", "name", "scopes", "ip_allow", "state",
+            "id", "key", "kind", "name", "person", "scopes", "ip_allow", "state",
             "created_at", "created_by", "expires_at", "revoked_at", "last_used_at",
         ]  # fmt: skip
 

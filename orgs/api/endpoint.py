@@ -33,7 +33,7 @@ from orgs.permissions import Permission
 from orgs.services.api_keys import KeyUse
 from orgs.stepup import require_recent
 
-Scope = Literal["org", "person", "operator", "public", "token"]
+Scope = Literal["org", "person", "key", "operator", "public", "token"]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -161,6 +161,23 @@ class PersonEndpoint(Endpoint):
         """Nobody but a person."""
         self.person(request)
         take("api", self.principal)
+
+
+class KeyEndpoint(Endpoint):
+    """For programs, about the very key they call with."""
+
+    scope = "key"
+
+    def admit(self, request: Request, method: str) -> None:
+        """Nobody without a key."""
+        self.use(request)
+        take("api", self.principal)
+
+    def use(self, request: Request) -> KeyUse:
+        """The key of the request; raises :class:`Unauthenticated` without one."""
+        if not isinstance(request.auth, KeyUse):
+            raise Unauthenticated("unauthorized", "Send an API key as `Authorization: Bearer ...`.")
+        return request.auth
 
 
 class OperatorEndpoint(Endpoint):

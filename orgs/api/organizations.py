@@ -45,6 +45,10 @@ class MeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(help_text="E-mail address, or the masked key.")
     operator = serializers.BooleanField()
     organization_id = serializers.CharField(allow_null=True)
+    organization = serializers.CharField(allow_null=True, help_text="Its name.")
+    person = serializers.CharField(allow_null=True, help_text="Whose command line the key is.")
+    role = serializers.CharField(allow_null=True, help_text="That person's role now.")
+    expires_at = serializers.DateTimeField(allow_null=True, help_text="When the key ends.")
     permissions = serializers.ListField(child=serializers.CharField())
 
 
@@ -124,12 +128,11 @@ class Me(PersonEndpoint):
         """Say who is asking and what they may do."""
         use = request.auth
         if isinstance(use, KeyUse):
-            held = sorted(use.access.permissions)
-            body = {"kind": "key", "name": str(use.key), "operator": False, "organization_id": use.access.org_id}
-            return Response({**body, "permissions": held})
+            return Response(MeSerializer(_key(use)).data)
         user = self.person(request)
-        body = {"kind": "person", "name": user.email, "operator": user.is_operator, "organization_id": None}
-        return Response({**body, "permissions": []})
+        nothing = dict.fromkeys(("organization_id", "organization", "person", "role", "expires_at"))
+        body = {"kind": "person", "name": user.email, "operator": user.is_operator, "permissions": []}
+        return Response(MeSerializer({**body, **nothing}).data)
 
 
 class Organizations(PersonEndpoint):
@@ -327,3 +330,17 @@ class Usage(OrgEndpoint):
                 "sessions": len(live_sessions(self.access)),
             }
         )
+
+
+def _key(use: KeyUse) -> dict[str, Any]:
+    return {
+        "kind": "key",
+        "name": str(use.key),
+        "operator": False,
+        "organization_id": use.access.org_id,
+        "organization": use.access.org.name,
+        "person": use.key.person.email if use.key.person else None,
+        "role": use.access.role,
+        "expires_at": use.key.expires_at,
+        "permissions": sorted(use.access.permissions),
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from orgs.api import api_keys, credentials, members, organizations, providers, tokens
+from orgs.api import api_keys, command_line, credentials, members, organizations, providers, tokens
 from orgs.api import schema as _schema  # noqa: F401 - tells drf-spectacular of our authentication
 
 ORG = "organizations/<str:organization_id>"
@@ -39,6 +39,8 @@ urlpatterns = [
     path("api-keys", api_keys.ApiKeys.as_view(), name="api-api-keys"),
     path("api-keys/<int:key_id>", api_keys.OneApiKey.as_view(), name="api-api-key"),
     path("api-keys/<int:key_id>/rotate", api_keys.RotateApiKey.as_view(), name="api-api-key-rotate"),
+    path("command-line/login", command_line.CommandLineLogin.as_view(), name="api-command-line-login"),
+    path("command-line/logout", command_line.CommandLineLogout.as_view(), name="api-command-line-logout"),
     path("identity-providers", providers.Providers.as_view(), name="api-identity-providers"),
     path("identity-providers/<str:provider_id>", providers.OneProvider.as_view(), name="api-identity-provider"),
     path("identity-providers/<str:provider_id>/try", providers.TryToken.as_view(), name="api-try-token"),

@@ -21,6 +21,10 @@ class ApiKey(models.Model):
         PUBLISHABLE = "pk", "publishable"
 
     org = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="api_keys")
+    person = models.ForeignKey(
+        "orgs.User", on_delete=models.CASCADE, null=True, blank=True, related_name="api_keys", db_index=False
+    )
+    """Whose command line it is: it may do no more than they may at that moment. None for keys of programs."""
     kind = models.CharField(max_length=2, choices=Kind.choices)
     name = models.CharField(max_length=80)
     digest = models.CharField(max_length=64, unique=True)
@@ -40,3 +44,8 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind}_...{self.hint}"
+
+    @property
+    def actor(self) -> str:
+        """How the audit names who uses it: ``key:sk_...x7m4``, or ``key:rk_...x7m4 of EMAIL`` for a command line."""
+        return f"key:{self} of {self.created_by.removeprefix('user:')}" if self.person_id else f"key:{self}"

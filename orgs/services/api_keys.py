@@ -2,6 +2,8 @@
 
 A key is ``sk_``, ``rk_`` or ``pk_`` and 27 base62 characters (160 bits). It leaves here once; only its SHA-256 is
 stored. Nobody can make a key that may do more than they may themselves.
+
+A person's command line holds a key of its own (``ApiKey.person``): it acts with their role as of each use.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 
 from audit import kinds
-from audit.services.record import record
+from audit.services.record import Actor, record
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, Unauthenticated
-from orgs.access import Access, permissions_of
-from orgs.models import ApiKey, Organization
-from orgs.permissions import PERMISSIONS, Permission, Role
-from orgs.services.organizations import clean_name
+from orgs.access import Access, access_org, permissions_of
+from orgs.models import ApiKey, Organization, User
+from orgs.permissions import COMMAND_LINE, PERMISSIONS, Permission, Role
+from orgs.services.organizations import NAME_MAX, clean_name
 from orgs.tenancy import api_key_scope, org_scope
 
 SECRET = PERMISSIONS[Role.ADMIN]
@@ -30,7 +32,10 @@ SECRET = PERMISSIONS[Role.ADMIN]
 RANDOM = 27
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 KEYS_MAX = 100
-"""Keys of one organization that work at the same time."""
+"""Keys of one organization that work at the same time; those of command lines are counted apart."""
+PERSONAL_MAX = 20
+"""Command lines of one person in one organization."""
+PERSONAL_LIFETIME = timedelta(days=30)
 NETWORKS_MAX = 50
 OVERLAP_DEFAULT = 24 * 3600
 OVERLAP_MAX = 30 * 24 * 3600
@@ -76,6 +81,25 @@ def create_api_key(
         return _store(access, made, kind=kinds.API_KEY_CREATED, before=None)
 
 
+def create_personal_key(access: Access, *, machine: str) -> NewKey:
+    """Make the key of a person's command line; ``machine`` is what it says it runs on.
+
+    Raises :class:`Limit` at :data:`PERSONAL_MAX` of them and :class:`Forbidden` for who is no member.
+    """
+    if access.user is None or access.role is None:
+        raise Forbidden("needs_member", "A command line belongs to a member of the organization.")
+    whose = f"command line of {access.user.email}"
+    made = ApiKey(
+        kind=ApiKey.Kind.RESTRICTED,
+        person=access.user,
+        name=clean_name(f"{whose} on {machine}"[:NAME_MAX] if machine else whose[:NAME_MAX]),
+        scopes=sorted(COMMAND_LINE),
+        expires_at=timezone.now() + PERSONAL_LIFETIME,
+    )
+    with org_scope(access.org_id):
+        return _store(access, made, kind=kinds.API_KEY_CREATED, before=None)
+
+
 def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAULT) -> NewKey:
     """Make a successor with the same rights; the old key works ``overlap`` seconds longer, or until its own expiry.
 
@@ -87,6 +111,8 @@ def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAUL
     now = timezone.now()
     with org_scope(access.org_id):
         old = _locked(access, key_id)
+        if old.person_id is not None:
+            raise Conflict("personal_key", "A command line's key is not rotated: `cloudsignal login` makes a new one.")
         if state(old, now) != "active":
             raise Conflict("key_not_active", f"This key is {state(old, now)}; create a new one.")
         _not_beyond(access, old)
@@ -101,35 +127,51 @@ def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAUL
 
 
 def revoke_api_key(access: Access, key_id: int) -> ApiKey:
-    """End a key at once. Revoking twice changes nothing."""
-    access.require(Permission.API_KEYS_MANAGE)
+    """End a key at once; everybody may end their own command line's. Revoking twice changes nothing."""
     with org_scope(access.org_id):
         key = _locked(access, key_id)
-        if key.revoked_at is None:
-            key.revoked_at = timezone.now()
-            key.save(update_fields=["revoked_at"])
-            record(
-                access,
-                kinds.API_KEY_REVOKED,
-                target=f"api_key:{key}",
-                before={"id": key.pk, "revoked": False},
-                after={"id": key.pk, "revoked": True},
-            )
+        if not may_revoke(access, key):
+            access.require(Permission.API_KEYS_MANAGE)
+        _end(access, key)
     return key
+
+
+def may_revoke(access: Access, key: ApiKey) -> bool:
+    """Whether ``access`` may end the key: who manages keys, and the person whose command line it is."""
+    own = access.user is not None and key.person_id == access.user.pk
+    return own or access.may(Permission.API_KEYS_MANAGE)
+
+
+def end_own_key(use: KeyUse) -> ApiKey:
+    """A command line signs out: the key that it used ends. Raises :class:`Forbidden` for keys of programs."""
+    if use.key.person_id is None:
+        raise Forbidden("needs_command_line", "Only the key of a person's command line ends itself; revoke this one.")
+    with org_scope(use.access.org_id):
+        key = _locked(use.access, use.key.pk)
+        _end(use.access, key)
+    return key
+
+
+def end_personal_keys(actor: Actor, person: User, *, key_id: int | None = None) -> None:
+    """End the command lines of a person in the organization of ``actor`` (only ``key_id`` if given), in its scope."""
+    found = ApiKey.objects.select_for_update().filter(org=actor.org_id, person=person, revoked_at=None)
+    for key in found.filter(pk=key_id) if key_id is not None else found:
+        _end(actor, key)
 
 
 def list_api_keys(access: Access) -> tuple[ApiKey, ...]:
     """Every key of the organization, newest first, masked."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
-        return tuple(ApiKey.objects.filter(org=access.org).order_by("-created_at", "-id"))
+        found = ApiKey.objects.filter(org=access.org).select_related("person")
+        return tuple(found.order_by("-created_at", "-id"))
 
 
 def get_api_key(access: Access, key_id: int) -> ApiKey:
     """One key, masked; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
-        found = ApiKey.objects.filter(org=access.org, pk=key_id).first()
+        found = ApiKey.objects.filter(org=access.org, pk=key_id).select_related("person").first()
     if found is None:
         raise NotFound("The API key")
     return found
@@ -137,10 +179,10 @@ def get_api_key(access: Access, key_id: int) -> ApiKey:
 
 def use_api_key(secret: str, *, ip: str) -> KeyUse:
     """Whose key this is and what it may do. Raises :class:`Unauthenticated` when it is none, expired or revoked, and
-    :class:`Forbidden` when it may not be used from ``ip``."""
+    :class:`Forbidden` when it may not be used from ``ip``, or its person would not be let in either."""
     digest = _digest(secret)
     with api_key_scope(digest):
-        key = ApiKey.objects.filter(digest=digest).first()
+        key = ApiKey.objects.filter(digest=digest).select_related("person").first()
     now = timezone.now()
     if key is None:
         raise Unauthenticated("unauthorized", "The API key is not valid.")
@@ -152,9 +194,10 @@ def use_api_key(secret: str, *, ip: str) -> KeyUse:
         org = Organization.objects.filter(pk=key.org_id).first()
         if org is None:
             raise Unauthenticated("unauthorized", "The API key is not valid.")
+        access = _of_person(key, ip) if key.person else Access(org, None, None, permissions_held(key), key.actor, ip)
         if key.last_used_at is None or now - key.last_used_at > USED_EVERY:
             ApiKey.objects.filter(org=org, pk=key.pk).update(last_used_at=now)
-    return KeyUse(key, Access(org, None, None, permissions_held(key), f"key:{key}", ip))
+    return KeyUse(key, access)
 
 
 def permissions_held(key: ApiKey) -> frozenset[Permission]:
@@ -173,6 +216,20 @@ def state(key: ApiKey, now: datetime) -> str:
     if key.revoked_at:
         return "revoked"
     return "expired" if key.expires_at and key.expires_at <= now else "active"
+
+
+def _of_person(key: ApiKey, ip: str) -> Access:
+    """What a command line may do: what its person may at this moment, within the scopes of the key."""
+    assert key.person is not None  # noqa: S101 - the caller has looked
+    try:
+        found = access_org(key.person, key.org_id, ip)
+    except NotFound:
+        found = None
+    if found is None or found.role is None or not key.person.is_active:
+        raise Unauthenticated("unauthorized", "The person of this key is not a member of the organization any more.")
+    if found.org.status != Organization.Status.ACTIVE:
+        raise Forbidden("org_not_active", f"{found.org.name} is {found.org.status}; its command lines wait.")
+    return Access(found.org, None, found.role, found.permissions & permissions_held(key), key.actor, ip)
 
 
 def _checked(
@@ -199,7 +256,11 @@ def _not_beyond(access: Access, key: ApiKey) -> None:
 def _store(access: Access, key: ApiKey, *, kind: str, before: dict[str, object] | None) -> NewKey:
     Organization.objects.select_for_update().get(pk=access.org_id)
     known = list(ApiKey.objects.filter(org=access.org))
-    if sum(state(each, timezone.now()) == "active" for each in known) >= KEYS_MAX:
+    alike = [each for each in known if (each.person_id is None) == (key.person is None)]
+    working = [each.person_id for each in alike if state(each, timezone.now()) == "active"]
+    if key.person is not None and working.count(key.person.pk) >= PERSONAL_MAX:
+        raise Limit("too_many_keys", f"You are signed in on {PERSONAL_MAX} command lines; revoke one of their keys.")
+    if key.person is None and len(working) >= KEYS_MAX:
         raise Limit("too_many_keys", f"An organization has at most {KEYS_MAX} working keys; revoke one first.")
     secret = _new_secret(key.kind, {str(each) for each in known})
     key.org, key.created_by = access.org, access.actor
@@ -209,6 +270,7 @@ def _store(access: Access, key: ApiKey, *, kind: str, before: dict[str, object] 
         "id": key.pk,
         "key": str(key),
         "name": key.name,
+        "person": key.person.email if key.person else None,
         "scopes": key.scopes,
         "ip_allow": key.ip_allow,
         "expires_at": key.expires_at.isoformat() if key.expires_at else None,
@@ -224,6 +286,15 @@ def _new_secret(kind: str, masks: Collection[str]) -> str:
         secret = f"{kind}_" + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM))
         if f"{kind}_...{secret[-4:]}" not in masks:
             return secret
+
+
+def _end(actor: Actor, key: ApiKey) -> None:
+    if key.revoked_at is not None:
+        return
+    key.revoked_at = timezone.now()
+    key.save(update_fields=["revoked_at"])
+    before, after = {"id": key.pk, "revoked": False}, {"id": key.pk, "revoked": True}
+    record(actor, kinds.API_KEY_REVOKED, target=f"api_key:{key}", before=before, after=after)
 
 
 def _locked(access: Access, key_id: int) -> ApiKey:

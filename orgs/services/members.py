@@ -15,6 +15,7 @@ from cloudsignal.errors import Conflict, Forbidden, Invalid, NotFound
 from orgs.access import Access
 from orgs.models import Membership, Organization, User
 from orgs.permissions import Permission, Role
+from orgs.services.api_keys import end_personal_keys
 from orgs.tenancy import org_scope
 
 
@@ -50,7 +51,10 @@ def change_member(
 
 
 def remove_member(access: Access, member_id: int) -> None:
-    """Take a person out of the organization; anybody may leave by themselves. The last owner stays."""
+    """Take a person out of the organization, with their command lines; anybody may leave by themselves.
+
+    The last owner stays.
+    """
     with org_scope(access.org_id):
         own = Membership.objects.filter(org=access.org, pk=member_id, user=access.user) if access.user else None
         leaving = own is not None and own.exists()
@@ -61,6 +65,7 @@ def remove_member(access: Access, member_id: int) -> None:
             _may_touch(access, membership, None)
         _another_owner(membership)
         record(access, kinds.MEMBER_REMOVED, target=_target(membership), before=_facts(membership))
+        end_personal_keys(access, membership.user)
         membership.delete()
 
 
@@ -105,6 +110,7 @@ def add_member(access: Access, user: User, *, role: Role, ends_at: datetime | No
             raise Conflict("member_already", "You are a member of this organization already.")
         membership.role, membership.ends_at = role, ends_at
         membership.save(update_fields=["role", "ends_at"])
+        end_personal_keys(access, user)
     record(access, kinds.MEMBER_ADDED, target=_target(membership), after=_facts(membership))
     return membership
 

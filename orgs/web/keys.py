@@ -23,6 +23,7 @@ from orgs.services.api_keys import (
     create_api_key,
     get_api_key,
     list_api_keys,
+    may_revoke,
     revoke_api_key,
     rotate_api_key,
     state,
@@ -40,17 +41,19 @@ class Row:
     key: ApiKey
     state: str
     scopes: list[str]
+    may_revoke: bool
 
 
 @org_page(Permission.ORG_READ)
 def index(request: HttpRequest, access: Access) -> HttpResponseBase:
     """Working keys first, then those that are over; newest first in each."""
     now = timezone.now()
-    rows = [Row(key, state(key, now), _words(key)) for key in list_api_keys(access)]
+    rows = [Row(key, state(key, now), _words(key), may_revoke(access, key)) for key in list_api_keys(access)]
     context = {
         "rows": sorted(rows, key=lambda row: row.state != "active"),
         "working": sum(row.state == "active" for row in rows),
         "may_manage": access.may(Permission.API_KEYS_MANAGE),
+        "may_act": any(row.may_revoke and row.state == "active" for row in rows),
     }
     return render(request, "orgs/keys.html", context)
 
@@ -103,20 +106,22 @@ def rotate(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBas
     return confirm(request, question, form)
 
 
-@org_page(Permission.API_KEYS_MANAGE, methods=("GET", "POST"))
+@org_page(Permission.ORG_READ, methods=("GET", "POST"))
 def revoke(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBase:
-    """End a key now and, when asked, everything it has issued."""
+    """End a key now and, when asked, everything it has issued. Everybody may end their own command line's."""
     key, clicked_at = get_api_key(access, key_id), timezone.now()
-    reach = reach_of(access, issued_by=f"key:{key}")
-    form = RevokeKeyForm(request.POST if request.method == "POST" else None)
+    if not may_revoke(access, key):
+        access.require(Permission.API_KEYS_MANAGE)
+    reach = reach_of(access, issued_by=key.actor) if access.may(Permission.CREDENTIALS_MANAGE) else None
+    form = RevokeKeyForm(access, request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         revoke_api_key(access, key_id)
         told, closing = f"{key} is revoked.", False
-        if form.cleaned_data["credentials"]:
-            ended = revoke_issued_by(access, f"key:{key}")
+        if reach is not None and form.cleaned_data["credentials"]:
+            ended = revoke_issued_by(access, key.actor)
             told += f" {plural(ended.credentials, 'credential')} it had issued ended with it."
             closing = reach.sessions is None or reach.sessions > 0
-        if closing:
+        if reach is not None and closing:
             cause = CloseCause.REVOKED
             return follow(
                 request, access.org_id, what=told, clicked_at=clicked_at, sessions=reach.sessions, cause=cause
@@ -126,7 +131,7 @@ def revoke(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBas
     question = Question(
         title=f"Revoke {key.name}?",
         text="Every request with this key is refused from now on. This cannot be undone.",
-        blast=[Touched("1", f"key that stops working: {key}"), _used(key), *_issued(reach)],
+        blast=[Touched("1", f"key that stops working: {key}"), _used(key), *(_issued(reach) if reach else ())],
         action="Revoke the key",
         url=reverse("orgs:key-revoke", args=[access.org_id, key_id]),
         cancel=reverse("orgs:keys", args=[access.org_id]),

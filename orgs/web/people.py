@@ -268,8 +268,8 @@ def _going(access: Access, member: Membership, url: str) -> Question:
     return Question(
         title=f"Leave {access.org.name}?" if mine else f"Remove {member.user.email}?",
         text=("You lose access now" if mine else "They lose access now")
-        + " and come back only with a new invitation. Credentials and keys issued so far keep working: "
-        "revoke those separately.",
+        + " and come back only with a new invitation. Command lines are signed out. Credentials and other keys issued "
+        "so far keep working: revoke those separately.",
         blast=blast,
         action="Leave the organization" if mine else "Remove the member",
         url=url,

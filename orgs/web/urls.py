@@ -8,6 +8,7 @@ from orgs.web import (
     bulk,
     clients,
     closing,
+    command_line,
     credentials,
     danger,
     expiry,
@@ -60,5 +61,6 @@ urlpatterns = [
     path("o/<str:org_id>/settings/danger/revoke/", danger.revoke_all, name="revoke-all"),
     path("o/<str:org_id>/settings/danger/delete/", danger.delete, name="delete"),
     path("o/<str:org_id>/settings/danger/keep/", danger.restore, name="restore"),
+    path("command-line/", command_line.command_line, name="command-line"),
     path("invitations/<str:token>/", people.accept, name="invitation"),
 ]

@@ -139,6 +139,20 @@ def test_a_draft_that_changed_since_it_was_looked_at_is_not_deployed() -> None:
     assert current_deployment(access).version.number == 1  # type: ignore[union-attr]
 
 
+def test_nothing_is_deployed_over_something_else_than_was_compared() -> None:
+    access = organization()
+    seen = current_deployment(access)
+    assert seen is not None
+    save_draft(access, text=POLICY)
+    deploy(access, over=seen.pk)
+    save_draft(access, text="# more\n" + POLICY)
+    for late in (lambda: deploy(access, over=seen.pk), lambda: rollback(access, number=1, over=seen.pk)):
+        with pytest.raises(Conflict) as refused:
+            late()
+        assert refused.value.code == "deployment_changed"
+    assert current_deployment(access).version.number == 2  # type: ignore[union-attr]
+
+
 def test_a_newer_deployment_overtakes_targets_that_still_wait() -> None:
     access = organization()
     node("edge-1"), node("edge-2")

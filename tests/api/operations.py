@@ -15,7 +15,11 @@ P = Permission
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation. ``gate``: a permission, or ``person``, ``operator``, ``anybody``, ``token`` (its own proof)."""
+    """One operation.
+
+    ``gate``: a permission, or ``person``, ``key`` (a command line's own), ``operator``, ``anybody``, ``token`` (its own
+    proof).
+    """
 
     method: str
     path: str
@@ -71,6 +75,8 @@ OPERATIONS = (
     Operation("GET", "/v2/api-keys/{key_id}", P.ORG_READ),
     Operation("DELETE", "/v2/api-keys/{key_id}", P.API_KEYS_MANAGE),
     Operation("POST", "/v2/api-keys/{key_id}/rotate", P.API_KEYS_MANAGE, {"overlap": 60}),
+    Operation("POST", "/v2/command-line/login", "anybody", {"code": "x", "code_verifier": "x", "redirect_uri": "x"}),
+    Operation("POST", "/v2/command-line/logout", "key"),
     Operation("GET", "/v2/identity-providers", P.ORG_READ),
     Operation("POST", "/v2/identity-providers", P.PROVIDERS_MANAGE, PROVIDER),
     Operation("GET", "/v2/identity-providers/{provider_id}", P.ORG_READ),

@@ -130,6 +130,9 @@ def test_the_draft_is_guarded_by_its_etag(acme: World) -> None:
     assert (late.status, late.code, late.body["status"]) == (412, "draft_changed", 412)
     assert ci.get("/v2/policy/draft").body["text"] == RULES
     assert ci.post("/v2/policy/deployments", {}, If_Match=etag).status == 412
+    late = ci.post("/v2/policy/deployments", {"over": "dep_other"})
+    assert (late.status, late.code, late.body["status"]) == (412, "deployment_changed", 412)
+    assert ci.post("/v2/policy/rollback", {"version": 1, "over": "dep_other"}).status == 412
 
 
 def test_a_policy_is_validated_simulated_compared_deployed_and_rolled_back(acme: World) -> None:
@@ -191,7 +194,7 @@ def test_whoami_and_usage(acme: World) -> None:
     ci = acme.caller("rk", "org.read")
     assert ci.get("/v2/me").body == {
         "kind": "key", "name": f"rk_...{ci.key[-4:]}", "operator": False, "organization_id": acme.id,
-        "permissions": ["org.read"],
+        "organization": "Acme", "person": None, "role": None, "expires_at": None, "permissions": ["org.read"],
     }  # fmt: skip
     assert acme.person().get("/v2/me").body["kind"] == "person"
     acme.caller().post("/v2/credentials", {"username": "device"})

@@ -195,5 +195,9 @@ def test_roles_and_keys_may_do_what_the_registry_says_and_no_more(
         if operation.gate == "person":
             assert call(acme.caller(), operation, ids, acme.id).code == "needs_person", operation.name
             assert call(Caller(), operation, ids, acme.id).status == 401
+        if operation.gate == "key":
+            assert call(acme.caller(), operation, ids, acme.id).code == "needs_command_line"
+            assert call(acme.person(), operation, ids, acme.id).status == 401
+            assert call(Caller(), operation, ids, acme.id).status == 401
     with capsys.disabled():
         print(f"\nroles: {len(people) + len(programs)} callers, {asked} requests as the registry says")

@@ -62,6 +62,8 @@ SCREENS = {
     "danger zone": "/o/{lived}/settings/danger/",
     "delete": "/o/{lived}/settings/danger/delete/",
     "invitation": "{invitation}",
+    "command line": "/command-line/?response_type=code&code_challenge_method=S256&machine=laptop"
+    "&redirect_uri=http://127.0.0.1:54321/callback" + f"&code_challenge={'c' * 43}&state={'s' * 32}",
     "help": "/help/",
     "operator: organizations": "/operator/organizations/",
     "operator: nodes": "/operator/nodes/",

@@ -75,7 +75,8 @@ TABLE: dict[str, Row] = {
     "orgs:keys": Row("org", READ),
     "orgs:key-new": Row("org", KEYS, post=True),
     "orgs:key-rotate": Row("org", KEYS, post=True),
-    "orgs:key-revoke": Row("org", KEYS, post=True),
+    "orgs:key-revoke": Row("org", READ, post=True),  # one's own command line's; the service asks for KEYS else
+    "orgs:command-line": Row("person", post=True),
     "orgs:providers": Row("org", READ, post=True, write=Permission.ORG_UPDATE),
     "orgs:provider-choose": Row("org", PROVIDERS),
     "orgs:provider-new": Row("org", PROVIDERS, post=True),

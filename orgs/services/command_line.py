@@ -1,0 +1,162 @@
+"""Signing a command line in: an approved request gives a code, the code and its proof give a key, once.
+
+The authorization code grant for native applications (RFC 8252) with PKCE (RFC 7636), cut down to the one client there
+is: the answer goes to a loopback address or is shown to be pasted, the challenge is always S256. A code lives a minute
+on Redis under its hash, sealed: who can read or write Redis can neither learn nor make one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import urlencode, urlsplit
+
+from redis.exceptions import RedisError
+
+from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, Unavailable
+from cloudsignal.redis import fast_client
+from cloudsignal.sealing import SealError, seal, unseal
+from cloudsignal.wire.keys import PREFIX
+from orgs.access import Access, access_org
+from orgs.models import Organization, User
+from orgs.services.actors import SystemActor
+from orgs.services.api_keys import NewKey, create_personal_key, end_personal_keys
+from orgs.tenancy import org_scope
+
+CODE_SECONDS = 60
+REPLAY_SECONDS = 600
+"""How long a used code is remembered: showing it again ends the key that it gave (RFC 6749 s4.1.2)."""
+MACHINE_MAX = 40
+_REDIRECT = re.compile(r"http://127\.0\.0\.1:([1-9][0-9]{0,4})/callback")
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
+_STATE = re.compile(r"[A-Za-z0-9_-]{16,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRequest:
+    """What a command line asks for; nothing in it is trusted but as far as it was checked here."""
+
+    redirect_uri: str
+    """Where on the person's own computer the answer goes."""
+    state: str
+    challenge: str
+    machine: str
+    """What the program says it runs on."""
+    shows_code: bool
+    """The browser is on another computer: the code is shown, to be pasted."""
+
+    @property
+    def origin(self) -> str:
+        """The origin of the redirect address, for the Content-Security-Policy of the page that leads there."""
+        parts = urlsplit(self.redirect_uri)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def phrase(self) -> str:
+        """Eight characters that the terminal shows too, so that a person sees whose request they approve."""
+        return phrase(self.challenge)
+
+    def answer(self, **parameters: str) -> str:
+        """The redirect address with ``parameters`` and the state."""
+        return f"{self.redirect_uri}?{urlencode({**parameters, 'state': self.state})}"
+
+
+def phrase(challenge: str) -> str:
+    """A PKCE challenge as two groups of four characters; the command line works it out in the same way."""
+    text = base64.b32encode(hashlib.sha256(challenge.encode()).digest()).decode()
+    return f"{text[:4]}-{text[4:8]}"
+
+
+def read_request(asked: Mapping[str, str]) -> LoginRequest:
+    """The parameters of an authorization request; raises :class:`Invalid` for anything but what our program sends."""
+    redirect_uri, state = asked.get("redirect_uri", ""), asked.get("state", "")
+    challenge, machine = asked.get("code_challenge", ""), asked.get("machine", "")
+    found = _REDIRECT.fullmatch(redirect_uri)
+    if found is None or int(found[1]) > 65535:
+        raise Invalid("bad_redirect", "The answer may only go to http://127.0.0.1:PORT/callback, this very computer.")
+    if asked.get("response_type") != "code" or asked.get("code_challenge_method") != "S256":
+        raise Invalid("bad_request", "Only response_type=code with code_challenge_method=S256 is known here.")
+    if not _CHALLENGE.fullmatch(challenge) or not _STATE.fullmatch(state):
+        raise Invalid("bad_request", "code_challenge or state is missing or malformed.")
+    machine = "".join(each for each in machine if each.isprintable())[:MACHINE_MAX].strip()
+    return LoginRequest(redirect_uri, state, challenge, machine, asked.get("show") == "code")
+
+
+def approve_login(access: Access, asked: LoginRequest) -> str:
+    """The person says yes: a code, good for one minute and one use, by whoever holds the verifier.
+
+    Raises :class:`Forbidden` for who is no member, :class:`Conflict` unless the organization is active.
+    """
+    if access.user is None or access.role is None:
+        raise Forbidden("needs_member", "A command line belongs to a member of the organization.")
+    if access.org.status != Organization.Status.ACTIVE:
+        raise Conflict("org_not_active", f"{access.org.name} is {access.org.status}; no command line can sign in.")
+    code = secrets.token_urlsafe(32)
+    facts = [access.user.pk, access.org_id, asked.redirect_uri, asked.challenge, asked.machine]
+    _store("code", code, facts, CODE_SECONDS)
+    return code
+
+
+def redeem_code(code: str, *, verifier: str, redirect_uri: str, ip: str) -> NewKey:
+    """The key for a code. Whatever is wrong, the code is used up, and the refusal (``invalid_grant``) is the same."""
+    facts = _take("code", code)
+    if facts is None:
+        _end_replayed(code, ip)
+        raise _refused()
+    user_id, org_id, wanted_uri, challenge, machine = facts
+    proof = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode("utf-8", "replace")).digest()).decode().rstrip("=")
+    proven = bool(_VERIFIER.fullmatch(verifier)) and secrets.compare_digest(proof, challenge)
+    user = User.objects.filter(pk=user_id, is_active=True).first()
+    if not proven or redirect_uri != wanted_uri or user is None:
+        raise _refused()
+    made = create_personal_key(access_org(user, org_id, ip), machine=machine)
+    with suppress(Unavailable):  # the code is gone either way, and the key exists: its owner must get it
+        _store("used", code, [user_id, org_id, made.key.pk], REPLAY_SECONDS)
+    return made
+
+
+def _end_replayed(code: str, ip: str) -> None:
+    """Somebody shows a code for the second time: one of the two is a thief, so nobody keeps the key."""
+    facts = _take("used", code)
+    if facts is None:
+        return
+    user_id, org_id, key_id = facts
+    with org_scope(org_id):
+        person = User.objects.get(pk=user_id)
+        end_personal_keys(SystemActor(org_id, ip=ip), person, key_id=key_id)
+
+
+def _store(purpose: str, code: str, facts: list[Any], seconds: int) -> None:
+    try:
+        fast_client().set(_name(purpose, code), seal(purpose, code, json.dumps(facts).encode()), ex=seconds)
+    except RedisError as error:
+        raise Unavailable("unavailable", "Signing in a command line is not possible right now; try again.") from error
+
+
+def _take(purpose: str, code: str) -> list[Any] | None:
+    """What is stored for a code, which is gone from then on: the database does both at once."""
+    try:
+        found = cast("bytes | None", fast_client().getdel(_name(purpose, code)))
+        return None if found is None else list(json.loads(unseal(purpose, code, found)))
+    except RedisError as error:
+        raise Unavailable("unavailable", "Signing in a command line is not possible right now; try again.") from error
+    except SealError:
+        return None
+
+
+def _name(purpose: str, code: str) -> str:
+    return f"{PREFIX}login:{purpose}:{hashlib.sha256(code.encode('utf-8', 'replace')).hexdigest()}"
+
+
+def _refused() -> DomainError:
+    return DomainError(
+        "invalid_grant", "The code is wrong, was used, or is older than a minute; run `cloudsignal login` again."
+    )
