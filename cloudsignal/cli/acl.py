@@ -1,4 +1,4 @@
-"""``cloudsignal acl``: work on policy files. These commands need no server: they run what the edge runs."""
+"""``cloudsignal acl``: work on policy files. What stands here needs no server: it runs what the edge runs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from acl.policy import (
     run_tests,
     to_yaml,
 )
+from cloudsignal.cli.arguments import CLAIM, claims_of
+from cloudsignal.cli.group import LazyGroup
 from cloudsignal.cli.outcome import CommandError, Exit, json_option, print_json
 
 ORG = "org_aaaaaaaaaaaa"
@@ -34,31 +36,45 @@ FILE = click.argument("file", type=click.Path(path_type=Path, allow_dash=True, d
 ORG_OPTION = click.option("--org", default=ORG, show_default=True, help="The organization that {org} stands for.")
 
 
-@click.group()
+ONLINE = {
+    "get": "cloudsignal.cli.deployed:get",
+    "plan": "cloudsignal.cli.push:plan",
+    "push": "cloudsignal.cli.push:push",
+    "history": "cloudsignal.cli.deployed:history",
+    "rollback": "cloudsignal.cli.push:rollback",
+}
+
+
+@click.group(cls=LazyGroup, sections={"On a server": ONLINE, "On files": {}}, aliases={"pull": "get", "update": "push"})
 def acl() -> None:
-    """Policy files: validate, test, simulate, compare."""
+    """Access rules: work on policy files, deploy them, look at what is in force."""
 
 
 @acl.command()
 @FILE
+@click.option("--local-only", is_flag=True, help="Do not ask the server that you are signed in to.")
 @json_option
-def validate(*, file: Path, as_json: bool) -> int:
+def validate(*, file: Path, local_only: bool, as_json: bool) -> int:
     """Check a policy FILE (YAML or JSON; - reads standard input).
 
     Every finding stands on a line FILE:LINE:COLUMN. Exit code 1 when there are errors; warnings alone are fine.
+    Whoever is signed in also has the server check it; without a server the answer from here stands.
     """
-    parsed = parse(_read(file), filename=str(file))
+    document = read_file(file)
+    parsed = parse(document, filename=str(file))
     errors = sum(finding.level == "error" for finding in parsed.findings)
+    if not errors and not local_only:
+        errors = _errors_there(file, document)
     if as_json:
         names = ("level", "path", "message", "code", "line", "column")
         findings = [{name: getattr(finding, name) for name in names} for finding in parsed.findings]
         found = digest(parsed.policy) if parsed.policy else None
         print_json({"valid": not errors, "digest": found, "findings": findings})
         return Exit.FAILED if errors else Exit.FINE
-    _show_findings(file, parsed.findings)
+    show_findings(file, parsed.findings)
     if parsed.policy is not None and not errors:
         rules, tests = len(parsed.policy.rules), len(parsed.policy.tests)
-        click.echo(f"{file}: valid, {_count(rules, 'rule')}, {_count(tests, 'test')}, {digest(parsed.policy)}")
+        click.echo(f"{file}: valid, {count(rules, 'rule')}, {count(tests, 'test')}, {digest(parsed.policy)}")
         return Exit.FINE
     return Exit.FAILED
 
@@ -69,7 +85,7 @@ def validate(*, file: Path, as_json: bool) -> int:
 @json_option
 def test(*, file: Path, org: str, as_json: bool) -> int:
     """Run the tests inside a policy FILE. Exit code 1 when one fails."""
-    outcomes = run_tests(_policy(file), org=org, now=datetime.now(UTC))
+    outcomes = run_tests(read_policy(file), org=org, now=datetime.now(UTC))
     failed = sum(not outcome.passed for outcome in outcomes)
     if as_json:
         tests = [{"name": one.name, "passed": one.passed, "message": one.message} for one in outcomes]
@@ -79,26 +95,26 @@ def test(*, file: Path, org: str, as_json: bool) -> int:
         click.echo(f"{'pass' if outcome.passed else 'FAIL'}  {outcome.name}")
         if not outcome.passed:
             click.echo(f"      {outcome.message}")
-    click.echo(f"{_count(len(outcomes), 'test')}, {failed} failed" if outcomes else f"{file} carries no tests")
+    click.echo(f"{count(len(outcomes), 'test')}, {failed} failed" if outcomes else f"{file} carries no tests")
     return Exit.FAILED if failed else Exit.FINE
 
 
 @acl.command()
-@FILE
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False), required=False)
 @click.option("--as", "username", required=True, metavar="NAME", help="Who asks: a username, without @org.")
 @click.option("--pub", metavar="TOPIC", help="May NAME publish to TOPIC?")
 @click.option("--sub", metavar="FILTER", help="May NAME subscribe to FILTER?")
 @click.option("--receive", metavar="TOPIC", help="Would a message on TOPIC be delivered to NAME?")
 @click.option("--client-id", default="", help="Client id of the connection.")
-@click.option("--claim", "claims", multiple=True, metavar="KEY=VALUE", help="A claim; give it twice for a list.")
+@CLAIM
 @click.option("--qos", type=click.IntRange(0, 2), default=0, show_default=True)
 @click.option("--retain", is_flag=True, help="Publish as a retained message.")
 @click.option("--rules", is_flag=True, help="Say of every rule why it did or did not decide.")
-@ORG_OPTION
+@click.option("--org", help=f"The organization that {{org}} stands for.  [with FILE: {ORG}, else yours]")
 @json_option
 def simulate(
     *,
-    file: Path,
+    file: Path | None,
     username: str,
     pub: str | None,
     sub: str | None,
@@ -108,10 +124,13 @@ def simulate(
     qos: int,
     retain: bool,
     rules: bool,
-    org: str,
+    org: str | None,
     as_json: bool,
 ) -> int:
-    """Ask a policy FILE one question. Exit code 0 when the answer is allow, 1 when it is deny."""
+    """Ask a policy FILE one question. Exit code 0 when the answer is allow, 1 when it is deny.
+
+    Without FILE the rules in force on the server are asked.
+    """
     asked: list[tuple[Literal["pub", "sub", "receive"], str]] = []
     asked += [("pub", pub)] if pub is not None else []
     asked += [("sub", sub)] if sub is not None else []
@@ -119,8 +138,9 @@ def simulate(
     if len(asked) != 1:
         raise click.UsageError("give exactly one of --pub, --sub and --receive")
     action, topic = asked[0]
-    identity = Identity(org, username, client_id, _claims(claims))
-    explanation = explain(_policy(file), Request(identity, action, topic, qos, retain), now=datetime.now(UTC))
+    policy, home = (read_policy(file), ORG) if file else _in_force()
+    identity = Identity(org or home, username, client_id, claims_of(claims))
+    explanation = explain(policy, Request(identity, action, topic, qos, retain), now=datetime.now(UTC))
     if as_json:
         print_json(_explanation(explanation))
     else:
@@ -135,7 +155,7 @@ def simulate(
 @json_option
 def diff(*, old: Path, new: Path, exit_code: bool, as_json: bool) -> int:
     """Compare two policy files, OLD and NEW, by what they say: order of keys, comments and layout do not count."""
-    one, other = _policy(old), _policy(new)
+    one, other = read_policy(old), read_policy(new)
     equal = digest(one) == digest(other)
     lines = list(
         difflib.unified_diff(to_yaml(one).splitlines(), to_yaml(other).splitlines(), str(old), str(new), lineterm="")
@@ -151,7 +171,7 @@ def diff(*, old: Path, new: Path, exit_code: bool, as_json: bool) -> int:
     return Exit.FAILED if exit_code and not equal else Exit.FINE
 
 
-def _read(file: Path) -> bytes:
+def read_file(file: Path) -> bytes:
     """The file's bytes, one more than a document may have at most."""
     try:
         if str(file) == "-":
@@ -162,30 +182,53 @@ def _read(file: Path) -> bytes:
         raise CommandError(f"{file} cannot be read: {error.strerror}", Exit.USAGE) from None
 
 
-def _policy(file: Path) -> Policy:
-    """The policy in ``file``; shows the findings and fails when it has errors."""
-    parsed = parse(_read(file), filename=str(file))
+def read_policy(file: Path, document: bytes | None = None) -> Policy:
+    """The policy in ``file`` (or in what was read of it); shows the findings and fails when it has errors."""
+    parsed = parse(read_file(file) if document is None else document, filename=str(file))
     if parsed.policy is None or any(finding.level == "error" for finding in parsed.findings):
-        _show_findings(file, parsed.findings)
+        show_findings(file, parsed.findings)
         raise CommandError(f"{file} is not a valid policy")
     return parsed.policy
 
 
-def _claims(pairs: tuple[str, ...]) -> dict[str, str | list[str]]:
-    claims: dict[str, str | list[str]] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not name or not equals:
-            raise click.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--claim")
-        known = claims.get(name)
-        if known is None:
-            claims[name] = value
-        else:
-            claims[name] = [*(known if isinstance(known, list) else [known]), value]
-    return claims
+def _errors_there(file: Path, document: bytes) -> int:
+    """How many errors the server finds, which may be newer than this program; none when it cannot be asked."""
+    from cloudsignal.cli.online import default_server
+    from cloudsignal.cli.server import plain
+
+    try:
+        server = default_server()
+        if server is None:
+            return 0
+        with server:
+            found = server.post("/v2/policy/validate", {"text": document.decode()})
+    except CommandError as error:
+        click.echo(f"checked here only; the server was not asked: {error}", err=True)
+        return 0
+    errors = [each for each in found["findings"] if each["level"] == "error"]
+    for each in errors:
+        text = f"{each['level']}: {each['path']} - {each['message']} (found by {server.url})"
+        click.echo(f"{file}:{each['line']}:{each['column']}: {plain(text)}", err=True)
+    return len(errors)
 
 
-def _show_findings(file: Path, findings: tuple[Finding, ...]) -> None:
+def _in_force() -> tuple[Policy, str]:
+    """The policy in force on the server, and its organization."""
+    from cloudsignal.cli.deployed import current_text
+    from cloudsignal.cli.online import NOT_SIGNED_IN, default_server
+
+    server = default_server()
+    if server is None:
+        raise CommandError(f"give a FILE, or sign in to ask the rules in force: {NOT_SIGNED_IN}", Exit.REFUSED)
+    with server:
+        text, org = current_text(server), server.get("/v2/me")["organization_id"]
+    parsed = parse(text.encode())
+    if parsed.policy is None:
+        raise CommandError("the rules in force cannot be read by this version of the program", Exit.SERVER)
+    return parsed.policy, org
+
+
+def show_findings(file: Path, findings: tuple[Finding, ...]) -> None:
     for finding in findings:
         click.echo(f"{file}:{finding.line}:{finding.column}: {finding}", err=True)
 
@@ -215,5 +258,6 @@ def _explanation(explanation: Explanation) -> dict[str, object]:
     }
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """``1 rule``, ``2 rules``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

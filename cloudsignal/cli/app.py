@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from importlib import import_module
 
 import click
 
 from cloudsignal import __version__
+from cloudsignal.cli.group import LazyGroup
 from cloudsignal.cli.outcome import CommandError, Exit
 from cloudsignal.config import ConfigError
 
-COMMANDS = {
-    "up": "cloudsignal.cli.up:up",
-    "doctor": "cloudsignal.cli.doctor:doctor",
-    "version": "cloudsignal.cli.version:version",
-    "acl": "cloudsignal.cli.acl:acl",
+SECTIONS = {
+    "An organization on a server": {
+        "login": "cloudsignal.cli.login:login",
+        "logout": "cloudsignal.cli.login:logout",
+        "whoami": "cloudsignal.cli.login:whoami",
+        "acl": "cloudsignal.cli.acl:acl",
+        "creds": "cloudsignal.cli.creds:creds",
+        "sessions": "cloudsignal.cli.sessions:sessions",
+        "audit": "cloudsignal.cli.audit:audit",
+    },
+    "This machine": {
+        "up": "cloudsignal.cli.up:up",
+        "doctor": "cloudsignal.cli.doctor:doctor",
+        "version": "cloudsignal.cli.version:version",
+    },
 }
-"""Name -> ``module:attribute``. A new command is one line here and one module."""
+"""Title -> name -> ``module:attribute``. A new command is one line here and one module."""
+
+COMMANDS = {name: target for section in SECTIONS.values() for name, target in section.items()}
 
 
-class LazyGroup(click.Group):
-    """Imports a command when it is asked for: ``cloudsignal version`` does not wait for what ``up`` needs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of :data:`COMMANDS`."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, or None when there is none of that name."""
-        target = COMMANDS.get(cmd_name)
-        if target is None:
-            return None
-        module, _, attribute = target.partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
-        return command
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="cloudsignal")
 def cli() -> None:
     """CloudSignal: a self-hosted, multi-tenant control plane for MQTT.
+
+    \b
+    cloudsignal login https://signal.example.com     sign in through the browser
+    cloudsignal acl plan policy.yaml                 what would change
+    cloudsignal acl push policy.yaml                 deploy it, and wait for every node
+
+    For CI set CLOUDSIGNAL_URL and CLOUDSIGNAL_API_KEY instead of signing in.
 
     Exit codes: 0 fine, 1 the thing checked failed, 2 wrong usage, 3 not signed in or refused, 4 server or network.
     """
@@ -62,4 +69,8 @@ def main() -> None:
     except ConfigError as error:
         click.echo(f"cloudsignal: {error}", err=True)
         sys.exit(Exit.USAGE)
+    except BrokenPipeError:
+        # Whoever read our output has had enough (`| head`); Python would complain once more while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.FINE)
     sys.exit(code if isinstance(code, int) else Exit.FINE)

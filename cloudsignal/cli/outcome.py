@@ -31,8 +31,9 @@ class CommandError(Exception):
 
 
 def print_json(data: object) -> None:
-    """One JSON document on standard output, for programs."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    """One JSON document on standard output, for programs. What would steer a terminal is written as ``\\uXXXX``."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, default=str)
+    click.echo("".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text))
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")

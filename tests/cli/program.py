@@ -14,6 +14,8 @@ from cloudsignal.cli import main
 from cloudsignal.supervisor.part import PROJECT
 from tests.stack.process import clean_environment
 
+OWN = {"CLOUDSIGNAL_URL", "CLOUDSIGNAL_API_KEY", "CLOUDSIGNAL_CA", "BROWSER"}
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -27,7 +29,7 @@ class Done:
 def program(*arguments: str, stdin: str = "", environment: dict[str, str] | None = None) -> Done:
     """Run ``cloudsignal`` with ``arguments``."""
     output, errors = io.StringIO(), io.StringIO()
-    own = clean_environment() | (environment or {})
+    own = alone() | (environment or {})
     code: object = 0
     with (
         mock.patch.dict(os.environ, own, clear=True),
@@ -43,10 +45,21 @@ def program(*arguments: str, stdin: str = "", environment: dict[str, str] | None
     return Done(int(code) if isinstance(code, int) else 1, output.getvalue(), errors.getvalue())
 
 
-def process(*arguments: str) -> Done:
+def process(*arguments: str, stdin: str = "", environment: dict[str, str] | None = None) -> Done:
     """The same as a process of its own, as people start it."""
     done = subprocess.run(
-        [sys.executable, "-m", "cloudsignal.cli", *arguments],
-        cwd=PROJECT, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False,
+        command(*arguments), cwd=PROJECT, env=alone() | (environment or {}), input=stdin, capture_output=True,
+        text=True, timeout=90, check=False,
     )  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def command(*arguments: str) -> list[str]:
+    """What starts the program."""
+    return [sys.executable, "-m", "cloudsignal.cli", *arguments]
+
+
+def alone() -> dict[str, str]:
+    """An environment in which nobody is signed in, and nothing says where to."""
+    given = {name: value for name, value in clean_environment().items() if name not in OWN}
+    return given | {"XDG_CONFIG_HOME": "/nonexistent"}

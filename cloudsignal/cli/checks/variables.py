@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 from cloudsignal.cli.checks.result import Result, fine, problem, warning
 from cloudsignal.config import VARIABLES, ConfigError, Environment
 
-OTHERS = {"CLOUDSIGNAL_API_KEY", "CLOUDSIGNAL_URL", "CLOUDSIGNAL_SUPERVISED", "CLOUDSIGNAL_DB_POOL"}
+OTHERS = {
+    "CLOUDSIGNAL_API_KEY", "CLOUDSIGNAL_URL", "CLOUDSIGNAL_CA", "CLOUDSIGNAL_SUPERVISED", "CLOUDSIGNAL_DB_POOL",
+}  # fmt: skip
 """Read by programs of ours, but not part of the configuration of a server."""
 
 TOGETHER = (

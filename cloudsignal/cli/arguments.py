@@ -1,0 +1,53 @@
+"""Kinds of arguments that several commands take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Duration(click.ParamType[int]):
+    """A length of time such as ``90``, ``15m``, ``12h``; in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The seconds."""
+        found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no length of time; write seconds, or 15m, 12h, 1d", param, ctx)
+        return int(found[1]) * UNITS[found[2]]
+
+
+def claims_of(pairs: tuple[str, ...]) -> dict[str, str | list[str]]:
+    """``KEY=VALUE`` pairs as claims; a key that stands twice makes a list."""
+    claims: dict[str, str | list[str]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--claim")
+        known = claims.get(name)
+        if known is None:
+            claims[name] = value
+        else:
+            claims[name] = [*(known if isinstance(known, list) else [known]), value]
+    return claims
+
+
+CLAIM = click.option("--claim", "claims", multiple=True, metavar="KEY=VALUE", help="A claim; give it twice for a list.")
+YES = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+Command = TypeVar("Command", bound=Callable[..., int])
+
+
+def limit(default: int) -> Callable[[Command], Command]:
+    """``--limit``: how many rows."""
+    return click.option(
+        "--limit", type=click.IntRange(1, 100_000), default=default, show_default=True, help="Rows at most."
+    )

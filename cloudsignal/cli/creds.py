@@ -1,0 +1,94 @@
+"""``cloudsignal creds``: MQTT credentials of an organization."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import click
+
+from cloudsignal.cli.arguments import CLAIM, YES, Duration, claims_of, limit
+from cloudsignal.cli.online import online
+from cloudsignal.cli.outcome import Exit, print_json
+from cloudsignal.cli.server import Server, plain
+from cloudsignal.cli.show import agree, table, when
+
+STATES = ("active", "static", "expired", "revoked")
+
+
+@click.group()
+def creds() -> None:
+    """Credentials that MQTT clients sign in with: create, list, revoke."""
+
+
+@creds.command()
+@click.argument("name", required=False)
+@click.option("--ttl", type=Duration(), default=3600, metavar="TIME", help="How long it lives: 60 s to 24h.  [1h]")
+@click.option("--static", is_flag=True, help="The flagged exception: it does not expire.")
+@CLAIM
+@click.option("--note", default="", help="For the next person.")
+@click.option("--replace", is_flag=True, help="Revoke the other secrets of NAME.")
+@online
+def create(
+    *, server: Server, name: str | None, ttl: int, static: bool, claims: tuple[str, ...], note: str, replace: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Issue a credential for the username NAME (left out: a new opaque one). The secret is shown once, now."""
+    body = {
+        "username": name, "ttl": ttl, "static": static, "claims": claims_of(claims), "note": note,
+        "replace_existing": replace,
+    }  # fmt: skip
+    made = server.post("/v2/credentials", body)
+    if as_json:
+        print_json(made)
+        return Exit.FINE
+    until = "never, until it is revoked" if made["static"] else when(made["expires_at"])
+    for title, value in (("username", made["username"]), ("password", made["password"]), ("expires", until)):
+        click.echo(f"{title + ':':<10}{value}")
+    click.echo(f"token:    {made['token_id']}\nThe password is not stored and cannot be shown again.", err=True)
+    return Exit.FINE
+
+
+@creds.command("list")
+@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
+@click.option("--username", metavar="PREFIX", help="Only usernames that begin with this.")
+@limit(50)
+@online
+def list_(*, server: Server, state: str | None, username: str | None, limit: int, as_json: bool) -> int:
+    """List credentials, newest first. No secret is in it."""
+    rows = list(server.pages("/v2/credentials", limit=limit, state=state, username=username))
+    if as_json:
+        print_json({"data": rows})
+        return Exit.FINE
+    table(
+        ("TOKEN", "USERNAME", "STATE", "ISSUED", "EXPIRES", "BY"),
+        (
+            (row["token_id"], row["username"], row["state"], when(row["issued_at"]), when(row["expires_at"]),
+             row["created_by"])
+            for row in rows
+        ),
+        nothing="no credential",
+    )  # fmt: skip
+    return Exit.FINE
+
+
+@creds.command()
+@click.argument("token", nargs=-1)
+@click.option("--username", metavar="NAME", help="Every secret of this username.")
+@YES
+@online
+def revoke(*, server: Server, token: tuple[str, ...], username: str | None, yes: bool, as_json: bool) -> int:
+    """Revoke credentials by their TOKEN ids, or all of a username. Live sessions that use them are closed."""
+    if bool(token) == bool(username):
+        raise click.UsageError("give either TOKEN ids or --username")
+    what = f"every credential of {username}" if username else ", ".join(token)
+    if not agree(f"Revoke {what}, and close the sessions that use it?", yes=yes):
+        return Exit.FAILED
+    paths = [f"/v2/users/{quote(username, safe='')}"] if username else []
+    paths += [f"/v2/credentials/{quote(each, safe='')}" for each in token]
+    ended = [server.delete(path) for path in paths]
+    if as_json:
+        print_json({"revoked": ended})
+    else:
+        for each in ended:
+            click.echo(f"revoked {plain(each.get('token_id') or each['username'])}")
+    return Exit.FINE

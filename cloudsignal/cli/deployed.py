@@ -1,0 +1,85 @@
+"""``cloudsignal acl get`` and ``history``: what is in force on a server, and what was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from acl.policy import canonical, parse, to_yaml
+from cloudsignal.cli.arguments import limit
+from cloudsignal.cli.online import online
+from cloudsignal.cli.outcome import CommandError, Exit, print_json
+from cloudsignal.cli.server import Server
+from cloudsignal.cli.show import table, when
+
+
+@click.command()
+@click.option("--pretty", is_flag=True, help="As YAML in one layout, without comments.")
+@click.option("--compact", is_flag=True, help="As JSON on one line: equal rules, equal bytes.")
+@click.option("--draft", is_flag=True, help="What is being edited, not what is in force.")
+@click.option("--version", "number", type=click.IntRange(1), metavar="NUMBER", help="An earlier version.")
+@online
+def get(*, server: Server, pretty: bool, compact: bool, draft: bool, number: int | None, as_json: bool) -> int:
+    """Print the policy in force, as it was written."""
+    if pretty and compact:
+        raise click.UsageError("give --pretty or --compact, not both")
+    if draft and number is not None:
+        raise click.UsageError("give --draft or --version, not both")
+    found = server.get("/v2/policy/draft") if draft else version(server, number)
+    text = str(found.pop("text", "") if draft else found.pop("source"))
+    if pretty or compact:
+        text = _printed(text, compact=compact)
+    if as_json:
+        print_json({**found, "text": text})
+    else:
+        click.echo(text, nl=not text.endswith("\n"))
+    return Exit.FINE
+
+
+@click.command()
+@limit(20)
+@online
+def history(*, server: Server, limit: int, as_json: bool) -> int:
+    """List deployments, newest first. The first is in force."""
+    rows = list(server.pages("/v2/policy/deployments", limit=limit))
+    if as_json:
+        print_json({"data": rows})
+        return Exit.FINE
+    table(
+        ("VERSION", "HOW", "STATUS", "WHEN", "BY", "NOTE"),
+        (
+            (row["version"], row["kind"], row["status"], when(row["created_at"]), row["created_by"], row["note"])
+            for row in rows
+        ),
+        nothing="nothing was deployed yet",
+    )
+    return Exit.FINE
+
+
+def current(server: Server) -> dict[str, Any]:
+    """The deployment in force."""
+    found = server.get("/v2/policy/deployments", limit=1)["data"]
+    if not found:
+        raise CommandError("nothing was deployed yet")
+    deployment: dict[str, Any] = found[0]
+    return deployment
+
+
+def version(server: Server, number: int | None = None) -> dict[str, Any]:
+    """A version with its text; without ``number`` the one in force."""
+    wanted = current(server)["version"] if number is None else number
+    found: dict[str, Any] = server.get(f"/v2/policy/versions/{wanted}")
+    return found
+
+
+def current_text(server: Server) -> str:
+    """The text of the version in force."""
+    return str(version(server)["source"])
+
+
+def _printed(text: str, *, compact: bool) -> str:
+    parsed = parse(text.encode())
+    if parsed.policy is None or any(finding.level == "error" for finding in parsed.findings):
+        raise CommandError("this document has errors and can only be printed as it was written")
+    return canonical(parsed.policy).decode() if compact else to_yaml(parsed.policy)

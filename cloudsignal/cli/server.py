@@ -1,0 +1,203 @@
+"""Talking to a CloudSignal: one request at a time, every failure as a message with an exit code."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import click
+import httpx
+
+from cloudsignal import __version__
+from cloudsignal.cli.outcome import CommandError, Exit
+
+TIMEOUT = httpx.Timeout(60, connect=10)
+"""Seconds. Comparing two large policies takes a while; connecting does not."""
+PATIENCE = 120
+"""Seconds that a command waits at most, all in all, because the server asks it to (429)."""
+PAGE = 200
+_KEY = re.compile(r"[!-~]{1,200}")
+
+
+class RefusedError(CommandError):
+    """The server said no."""
+
+    def __init__(self, message: str, exit_code: Exit, *, status: int, code: str) -> None:
+        super().__init__(message, exit_code)
+        self.status = status
+        self.problem = code
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server answered, when it did what was asked."""
+
+    body: Any
+    etag: str
+
+
+class Server:
+    """A CloudSignal and the key it is asked with. ``ca`` holds certificates to trust instead of the usual ones."""
+
+    def __init__(self, url: str, key: str = "", *, ca: Path | None = None, hint: str = "") -> None:
+        self.url = checked_url(url)
+        self.hint = hint
+        """What to do when the key is refused."""
+        headers = {"User-Agent": f"cloudsignal/{__version__}", "Accept": "application/json"}
+        if key:
+            if not _KEY.fullmatch(key):
+                raise CommandError("the API key contains characters that no key has", Exit.USAGE)
+            headers["Authorization"] = f"Bearer {key}"
+        # Plain HTTP is for this machine alone, so no proxy may carry it elsewhere.
+        own = self.url.startswith("http://")
+        self._http = httpx.Client(
+            base_url=self.url, headers=headers, timeout=TIMEOUT, verify=_trust(ca), trust_env=not own
+        )
+        self._waited = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The body of a GET; parameters that are None or empty are left out."""
+        return self.send("GET", path, query=query).body
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """The body of a POST's answer."""
+        return self.send("POST", path, {} if body is None else body).body
+
+    def delete(self, path: str) -> Any:
+        """The body of a DELETE's answer."""
+        return self.send("DELETE", path).body
+
+    def pages(self, path: str, *, limit: int, **query: Any) -> Iterator[Any]:
+        """At most ``limit`` rows of a list, page after page."""
+        cursor = None
+        while limit > 0:
+            found = self.get(path, cursor=cursor, limit=min(limit, PAGE), **query)
+            yield from found["data"][:limit]
+            limit -= len(found["data"])
+            cursor = found["next_cursor"]
+            if cursor is None:
+                return
+
+    def send(
+        self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None, if_match: str = ""
+    ) -> Answer:
+        """Send a request. Raises :class:`RefusedError`, or :class:`CommandError` when there is no CloudSignal there."""
+        asked = {name: value for name, value in (query or {}).items() if value not in {None, ""}}
+        headers = {"If-Match": if_match} if if_match else {}
+        while True:
+            try:
+                got = self._http.request(method, path, json=body, params=asked, headers=headers)
+            except httpx.HTTPError as error:
+                raise CommandError(f"{self.url} cannot be reached: {_why(error)}", Exit.SERVER) from None
+            if got.status_code != httpx.codes.TOO_MANY_REQUESTS or not self._wait(got):
+                return self._read(got)
+
+    def _wait(self, got: httpx.Response) -> bool:
+        """Wait as long as the server asks, unless that is too long."""
+        text = got.headers.get("Retry-After", "")
+        seconds = max(int(text), 1) if text.isascii() and text.isdigit() and len(text) < 6 else 5
+        if self._waited + seconds > PATIENCE:
+            return False
+        self._waited += seconds
+        click.echo(f"the server asks to wait {seconds} s", err=True)
+        time.sleep(seconds)
+        return True
+
+    def _read(self, got: httpx.Response) -> Answer:
+        body = _json(got)
+        if got.is_success and body is not None:
+            return Answer(body, got.headers.get("ETag", ""))
+        if got.is_redirect:
+            raise CommandError(f"{self.url} leads to {got.headers.get('Location')}; use that address", Exit.SERVER)
+        if not isinstance(body, dict) or "detail" not in body:
+            raise CommandError(
+                f"{self.url} does not answer as a CloudSignal does (status {got.status_code})", Exit.SERVER
+            )
+        raise self._refusal(got.status_code, body)
+
+    def _refusal(self, status: int, body: dict[str, Any]) -> RefusedError:
+        lines = [str(body["detail"])]
+        lines += [f"  {each.get('message')}" for each in body.get("errors", ())[:20] if len(body["errors"]) > 1]
+        if status == httpx.codes.UNAUTHORIZED and self.hint:
+            lines.append(self.hint)
+        if status == httpx.codes.PRECONDITION_FAILED:
+            lines.append("Nothing was deployed. Run `cloudsignal acl plan` again.")
+        code = str(body.get("code", ""))
+        return RefusedError("\n".join(plain(line) for line in lines), _exit(status, code), status=status, code=code)
+
+
+def checked_url(text: str) -> str:
+    """The address of a server, without a slash at the end. Plain HTTP is for this machine only."""
+    url = text.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise CommandError(f"{text!r} is not an address; write https://signal.example.com", Exit.USAGE) from None
+    if parts.scheme not in {"https", "http"} or not host or parts.username or parts.query or parts.fragment:
+        raise CommandError(f"{text!r} is not an address of a server; write https://signal.example.com", Exit.USAGE)
+    if parts.scheme == "http" and not _loopback(host):
+        raise CommandError(f"{url} would send your key in the clear; only https:// leaves this machine", Exit.USAGE)
+    return url
+
+
+def plain(text: object) -> str:
+    """Text of others, safe to show: what would steer a terminal is written out, such as ``\\x1b``."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(text))
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _trust(ca: Path | None) -> ssl.SSLContext | bool:
+    if ca is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(ca))
+    except (OSError, ssl.SSLError) as error:
+        raise CommandError(f"{ca} is no file of certificates (PEM): {error}", Exit.USAGE) from None
+
+
+def _why(error: httpx.HTTPError) -> str:
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({inner.verify_message}); name a private CA with --ca FILE"
+        inner = inner.__cause__ or inner.__context__
+    if isinstance(error, httpx.TimeoutException):
+        return "it did not answer in time"
+    return str(error) or type(error).__name__
+
+
+def _json(got: httpx.Response) -> Any:
+    try:
+        return got.json()
+    except ValueError:
+        return None
+
+
+def _exit(status: int, code: str) -> Exit:
+    if status in {401, 403}:
+        return Exit.REFUSED
+    if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return Exit.SERVER
+    if status in {400, 422} and not code.startswith("policy_"):
+        return Exit.USAGE
+    return Exit.FAILED

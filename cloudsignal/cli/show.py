@@ -1,0 +1,37 @@
+"""How answers look in a terminal: tables, times, questions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+
+from cloudsignal.cli.server import plain
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, nothing: str) -> None:
+    """Print rows in columns under ``head``, or ``nothing`` when there are none."""
+    cells = [["–" if cell in {None, ""} else plain(cell) for cell in row] for row in rows]
+    if not cells:
+        click.echo(nothing)
+        return
+    lines = [list(head), *cells]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for number, line in enumerate(lines):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        click.echo(click.style(text, bold=True) if number == 0 else text)
+
+
+def when(time: str | None) -> str:
+    """A time of the API to the second: ``2026-01-31 12:00:00Z``."""
+    return f"{time[:19].replace('T', ' ')}Z" if time else ""
+
+
+def agree(question: str, *, yes: bool) -> bool:
+    """Whether the person says yes. Where nobody can be asked, ``--yes`` must have been given."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody can be asked here; give --yes")
+    return click.confirm(question, err=True)

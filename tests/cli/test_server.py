@@ -1,0 +1,207 @@
+"""Talking to servers that are slow, gone, strange or hostile: what the program says, and what it never sends."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from cloudsignal import pki
+from cloudsignal.cli.outcome import CommandError, Exit
+from cloudsignal.cli.server import checked_url, plain
+from tests.cli.program import Done, program
+
+ME = {
+    "kind": "key", "name": "sk_...x7m4", "operator": False, "organization_id": "org_aaaaaaaaaaaa",
+    "organization": "Acme", "person": None, "role": None, "expires_at": None, "permissions": ["org.read"],
+}  # fmt: skip
+Answer = Callable[[BaseHTTPRequestHandler, int], None]
+
+
+def reply(handler: BaseHTTPRequestHandler, status: int, body: object, **headers: str) -> None:
+    text = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.send_header("Content-Length", str(len(text)))
+    handler.end_headers()
+    handler.wfile.write(text)
+
+
+@contextmanager
+def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A server on loopback; ``answer`` gets the handler and how many requests there were before."""
+    count = iter(range(1000))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self, next(count))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def whoami(url: str, *options: str, key: str = "sk_test", **environment: str) -> Done:
+    own = {"CLOUDSIGNAL_URL": url, "CLOUDSIGNAL_API_KEY": key}
+    return program("whoami", *options, environment=own | environment)
+
+
+def test_the_key_goes_in_the_header_and_nowhere_else() -> None:
+    seen = []
+
+    def answer(handler: BaseHTTPRequestHandler, _: int) -> None:
+        seen.append((handler.path, handler.headers["Authorization"]))
+        reply(handler, 200, ME)
+
+    with serving(answer) as url:
+        done = whoami(url)
+    assert done.code == 0
+    assert seen == [("/v2/me", "Bearer sk_test")]
+    assert "sk_test" not in done.output + done.errors
+
+
+def test_a_server_that_asks_to_wait_is_waited_for() -> None:
+    problem = {"detail": "Too many requests", "code": "rate_limited"}
+
+    def answer(handler: BaseHTTPRequestHandler, before: int) -> None:
+        if before == 0:
+            reply(handler, 429, problem, Retry_After="1")
+        else:
+            reply(handler, 200, ME)
+
+    with serving(answer) as url:
+        done = whoami(url)
+    assert (done.code, done.errors) == (0, "the server asks to wait 1 s\n")
+
+
+def test_a_server_that_asks_to_wait_for_an_hour_is_not() -> None:
+    problem = {"detail": "Too many requests", "code": "rate_limited"}
+    with serving(lambda handler, _: reply(handler, 429, problem, Retry_After="3600")) as url:
+        done = whoami(url)
+    assert (done.code, done.errors) == (4, "cloudsignal: Too many requests\n")
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 3), (403, 3), (404, 1), (409, 1), (422, 2), (500, 4), (503, 4)])
+def test_exit_codes_say_whose_fault_it_is(status: int, code: int) -> None:
+    with serving(lambda handler, _: reply(handler, status, {"detail": "No.", "code": "x"})) as url:
+        done = whoami(url)
+    assert done.code == code
+    assert done.errors.startswith("cloudsignal: No.")
+
+
+@pytest.mark.parametrize("body", ["<html>hello</html>", "", "[]", "{"])
+def test_what_is_no_cloudsignal_is_told_as_such(body: str) -> None:
+    with serving(lambda handler, _: reply(handler, 404, body)) as url:
+        done = whoami(url)
+    assert done.code == 4
+    assert "does not answer as a CloudSignal does" in done.errors
+
+
+def test_a_redirect_is_not_followed_with_a_key_in_hand() -> None:
+    asked = []
+    with serving(lambda handler, _: (asked.append(1), reply(handler, 200, ME))[1]) as thief:  # type: ignore[func-returns-value]
+        with serving(lambda handler, _: reply(handler, 302, "", Location=f"{thief}/v2/me")) as url:
+            done = whoami(url)
+        assert not asked
+    assert done.code == 4
+    assert "use that address" in done.errors
+
+
+def test_no_proxy_carries_plain_http_away() -> None:
+    with serving(lambda handler, _: reply(handler, 200, ME)) as url:
+        assert whoami(url, http_proxy="http://127.0.0.1:1", HTTP_PROXY="http://127.0.0.1:1").code == 0
+
+
+def test_a_server_that_is_away() -> None:
+    done = whoami("http://127.0.0.1:1")
+    assert done.code == 4
+    assert "http://127.0.0.1:1 cannot be reached" in done.errors
+    assert "Traceback" not in done.errors
+
+
+def test_a_certificate_of_nobody_is_refused_and_a_private_ca_can_be_named(tmp_path: Path) -> None:
+    chain = pki.ensure(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "edge.pem", tmp_path / "edge.key")
+    assert chain
+    with serving(lambda handler, _: reply(handler, 200, ME), tls) as url:
+        refused = whoami(url)
+        assert refused.code == 4
+        assert "certificate is not trusted" in refused.errors
+        assert "--ca FILE" in refused.errors
+        assert whoami(url, "--ca", str(tmp_path / "ca.pem")).code == 0
+        assert whoami(url, CLOUDSIGNAL_CA=str(tmp_path / "ca.pem")).code == 0
+        assert whoami(url, "--ca", str(tmp_path / "edge.key")).code == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://signal.example.com", "http://127.0.0.1.example.com", "http://10.0.0.1", "ftp://127.0.0.1", "127.0.0.1",
+     "https://", "https://user:word@signal.example.com", "https://signal.example.com/?x=1", "https://[::1", ""],
+)  # fmt: skip
+def test_plain_http_leaves_this_machine_never(url: str) -> None:
+    with pytest.raises(CommandError) as refused:
+        checked_url(url)
+    assert refused.value.code is Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000", "http://localhost", "http://[::1]:8000", "https://a.example/"]
+)
+def test_what_may_be_asked(url: str) -> None:
+    assert checked_url(url) == url.rstrip("/")
+
+
+@pytest.mark.parametrize("key", ["sk_a\nX-Evil: 1", "sk_ä", "sk a", "k" * 500])
+def test_a_key_is_not_a_way_to_write_headers(key: str) -> None:
+    done = whoami("http://127.0.0.1:1", key=key)
+    assert (done.code, done.output) == (2, "")
+    assert "X-Evil" not in done.errors
+
+
+def test_a_key_in_a_command_is_warned_of() -> None:
+    with serving(lambda handler, _: reply(handler, 200, ME)) as url:
+        done = program("whoami", "--url", url, "--api-key", "sk_test")
+    assert done.code == 0
+    assert "others on this machine can see a key" in done.errors
+    assert "sk_test" not in done.errors
+
+
+def test_what_a_server_says_does_not_steer_the_terminal() -> None:
+    evil = {**ME, "organization": "\x1b[2J\x9b31mevil\u202e\r\n"}
+    with serving(lambda handler, _: reply(handler, 200, evil)) as url:
+        shown, data = whoami(url).output, whoami(url, "--json").output
+    for text in (shown, data):
+        assert not set("\x1b\x9b\u202e\r") & set(text)
+    assert "\\x1b[2J" in shown
+    assert json.loads(data)["organization"] == evil["organization"]
+    assert plain("grüße 日本") == "grüße 日本"
+
+
+def test_a_key_without_a_server_says_what_is_missing() -> None:
+    done = program("whoami", environment={"CLOUDSIGNAL_API_KEY": "sk_test"})
+    assert done.code == 2
+    assert "CLOUDSIGNAL_URL" in done.errors
+
+
+@pytest.mark.parametrize("command", [["whoami"], ["logout"], ["acl", "get"], ["creds", "list"], ["audit", "tail"]])
+def test_nobody_is_signed_in(command: list[str]) -> None:
+    done = program(*command)
+    assert (done.code, done.output) == (3, "")
+    assert "cloudsignal login" in done.errors
