@@ -113,7 +113,7 @@ def _follow(server: Server, wanted: Wanted, first: int, end: float) -> Iterator[
 
 def _show(event: dict[str, Any]) -> None:
     """One event as a line: when, what, who, about what, and why."""
-    who = event["actor"] or event["username"] or event["client_id"] or event["ip"] or ""
+    who = event["actor"] or event["username"] or event["client_id"] or event["node"] or event["ip"] or ""
     of = event["username"] if event["actor"] else ""
     about = " ".join(str(part) for part in (event["action"], event["topic"] or event["target"], of) if part)
     why = f"rule {event['rule']}" if event["rule"] else event["reason"]

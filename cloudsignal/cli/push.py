@@ -204,7 +204,7 @@ def _show_regions(title: str, colour: str, regions: Sequence[dict[str, Any]]) ->
         limit = f" ({each['limit']})" if each["limit"] else ""
         click.secho(f"  {title}: ", fg=colour, nl=False)
         click.echo(plain(f"{each['who']}: {verbs.get(each['action'], each['action'])} {each['filter']}{limit}"))
-        witness = f"{each['witness_username']} on {each['witness_topic']}"
+        witness = f"{each['witness_username'] or 'anybody'} on {each['witness_topic']}"
         click.echo(plain(f"      by rule {each['rule']}; for example {witness}"))
 
 
