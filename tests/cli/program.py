@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -34,6 +35,8 @@ def program(*arguments: str, stdin: str = "", environment: dict[str, str] | None
     with (
         mock.patch.dict(os.environ, own, clear=True),
         mock.patch.object(sys, "argv", ["cloudsignal", *arguments]),
+        # The program configures no logging; Django does, when other tests have set it up in this process.
+        mock.patch.object(logging.getLogger(), "handlers", []),
         mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()))),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
