@@ -49,17 +49,17 @@ CLAIM = timedelta(seconds=60)
 
 _TABLE = """
 CREATE TEMP TABLE IF NOT EXISTS minting (
-    username text, static boolean, claims jsonb, note text, token_id text, mac bytea, hint text,
-    expires_at timestamptz, event uuid, after jsonb
+    username text, static boolean, claims text, note text, token_id text, mac bytea, hint text,
+    expires_at timestamptz, event uuid, after text
 ) ON COMMIT DELETE ROWS
 """
 _COLUMNS = "username, static, claims, note, token_id, mac, hint, expires_at, event, after"
-_TYPES = ["text", "bool", "jsonb", "text", "text", "bytea", "text", "timestamptz", "uuid", "jsonb"]
+_TYPES = ["text", "bool", "text", "text", "text", "bytea", "text", "timestamptz", "uuid", "text"]
 _STORE = """
 WITH made AS (
     INSERT INTO orgs_mqttidentity (org_id, username, static, provider, external_id, email, claims, note, revision,
                                    revised_at, created_at, created_by)
-    SELECT %(org)s, username, static, '', '', '', claims, note, 1, %(now)s, %(now)s, %(actor)s FROM minting
+    SELECT %(org)s, username, static, '', '', '', claims::jsonb, note, 1, %(now)s, %(now)s, %(actor)s FROM minting
     ORDER BY username ON CONFLICT (org_id, username) DO NOTHING RETURNING id, username
 ), secrets AS (
     INSERT INTO orgs_credential (org_id, identity_id, token_id, mac, hint, issued_at, expires_at, refreshed_from,
@@ -71,7 +71,7 @@ WITH made AS (
                              mqtt_version, tls_version, tls_cipher, reason, action, topic, qos, retain, size, rule,
                              policy_digest, count, actor, target, after)
     SELECT %(now)s, event, %(org)s, %(kind)s, '', '', username, '', %(ip)s, 0, '', '', '', '', '', '', '', -1, false,
-           0, '', '', 1, %(actor)s, 'credential:' || token_id, after
+           0, '', '', 1, %(actor)s, 'credential:' || token_id, after::jsonb
     FROM minting JOIN made USING (username)
 )
 SELECT username FROM made
@@ -109,9 +109,9 @@ class Batch:
 class _Prepared:
     entry: Entry
     issued: Issued
-    mac: bytes
     record: bytes
-    event: UUID
+    row: tuple[object, ...]
+    """For the temporary table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ def _one(org: str, key: bytes, now: datetime, entry: Entry) -> _Prepared:
     mac = secret_mac(key, org=org, username=username, secret=secret, expires_at=until)
     record = Credential(org, username, 1, (Secret(token_id, mac, until),), entry.claims)
     issued = Issued(f"{username}@{org}", username, secret, token_id, now, expires_at, "", "")
-    return _Prepared(entry, issued, mac, seal_credential(record, key), UUID(uuid7()))
+    return _Prepared(entry, issued, seal_credential(record, key), _row(entry, issued, mac))
 
 
 def _store(access: Access, prepared: Sequence[_Prepared], aside: ThreadPoolExecutor) -> _Stored:
@@ -277,15 +277,12 @@ def _insert(access: Access, prepared: Sequence[_Prepared], now: datetime) -> set
         with cursor.copy(f"COPY minting ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(_TYPES)
             for each in prepared:
-                copy.write_row(_row(each))
+                copy.write_row(each.row)
         cursor.execute(_STORE, {**values, "kind": kinds.CREDENTIAL_ISSUED})
         return {str(row[0]) for row in cursor.fetchall()}
 
 
-def _row(each: _Prepared) -> tuple[object, ...]:
-    from psycopg.types.json import Jsonb
-
-    issued, entry = each.issued, each.entry
+def _row(entry: Entry, issued: Issued, mac: bytes) -> tuple[object, ...]:
     after = {
         "token_id": issued.token_id,
         "expires_at": issued.expires_at.isoformat() if issued.expires_at else None,
@@ -293,11 +290,14 @@ def _row(each: _Prepared) -> tuple[object, ...]:
         "hint": issued.password[-4:],
         "claims": sorted(entry.claims),
     }
-    claims, kept = Jsonb(dict(entry.claims), msgspec.json.encode), Jsonb(after, msgspec.json.encode)
     return (
-        issued.local, entry.static, claims, entry.note, issued.token_id, each.mac, issued.password[-4:],
-        issued.expires_at, each.event, kept,
+        issued.local, entry.static, _json(entry.claims), entry.note, issued.token_id, mac, issued.password[-4:],
+        issued.expires_at, UUID(uuid7()), _json(after),
     )  # fmt: skip
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _push(org: str, fresh: Sequence[_Prepared], now: datetime) -> None:

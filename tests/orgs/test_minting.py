@@ -25,6 +25,7 @@ from orgs.services.minting import mint, mint_in_batches
 from orgs.services.roster import Entry, read_roster
 from orgs.tasks import abandon_batch
 from orgs.tenancy import platform_scope
+from tests.stack.databases import Databases
 from tests.world import member, organization
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -178,3 +179,29 @@ def test_a_process_that_is_killed_half_way_leaves_what_it_has_shown() -> None:
     assert shown == {f"d-{number}" for number in range(6)}
     run_due_claims()
     assert {name for name, state in states(access).items() if state == "active"} == shown
+
+
+def test_a_row_costs_the_same_however_many_names_there_are(databases: Databases) -> None:
+    """The check of the foreign key once read every name of the organization for every new secret."""
+    access = organization()
+
+    def read() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_stat_force_next_flush()")
+        with databases.admin() as admin:
+            row = admin.execute(
+                "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname IN "
+                "('orgs_mqttidentity', 'orgs_credential')"
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def scanned() -> int:
+        with databases.admin() as admin:
+            row = admin.execute(
+                "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'orgs_mqttidentity'"
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    before = read() + scanned()
+    mint(access, roster(600))
+    assert read() + scanned() - before < 600 * 10
