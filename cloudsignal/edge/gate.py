@@ -71,7 +71,7 @@ class Gate:
             session.refuse(AuthReason.NO_POLICY, org=record.org)
         elif org.force.suspended:
             session.refuse(AuthReason.ORG_SUSPENDED, org=org.id)
-        elif org.full():
+        elif org.full(session.client_id, record.username):
             session.refuse(AuthReason.QUOTA, org=org.id)
         else:
             await self._enter(client, org, record, token_id)

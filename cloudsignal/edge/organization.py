@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from cloudsignal.edge.session import Session
 
 
+FILTERS_FLOOR = 1_000
+"""Filters clients may ask for a minute, however low the quota of messages is."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Force:
     """What is in force: replaced as a whole, never edited, so that no packet meets half of a change."""
@@ -38,22 +42,42 @@ class Organization:
     """The newest session of each client id."""
     _minute: int = 0
     _spent: int = 0
+    _asked: int = 0
 
     def over_quota(self, now: float) -> bool:
         """Whether this minute's messages are used up. ``now`` is seconds since the epoch."""
         limit = self.force.quotas.messages_per_minute
         if not limit:
             return False
-        minute = int(now) // 60
-        if minute != self._minute:
-            self._minute, self._spent = minute, 0
+        self._turn(now)
         return self._spent >= limit
 
     def spend(self, messages: int) -> None:
         """Count messages of clients against this minute."""
         self._spent += messages
 
-    def full(self) -> bool:
-        """Whether no further connection fits."""
+    def ask(self, now: float) -> bool:
+        """Count a filter of a SUBSCRIBE; ``False`` when this minute's are used up.
+
+        As many as messages, and counted apart from them: each is judged and may be an event, so that a client that
+        asks without end would keep everybody else waiting and fill the audit.
+        """
+        limit = self.force.quotas.messages_per_minute
+        if not limit:
+            return True
+        self._turn(now)
+        self._asked += 1
+        return self._asked <= max(limit, FILTERS_FLOOR)
+
+    def _turn(self, now: float) -> None:
+        minute = int(now) // 60
+        if minute != self._minute:
+            self._minute, self._spent, self._asked = minute, 0, 0
+
+    def full(self, client_id: str, username: str) -> bool:
+        """Whether no further connection fits; one that takes over from its own earlier one needs no room."""
         limit = self.force.quotas.connections
-        return bool(limit) and len(self.sessions) >= limit
+        if not limit or len(self.sessions) < limit:
+            return False
+        held = self.clients.get(client_id)
+        return held is None or held.ended or held.username != username

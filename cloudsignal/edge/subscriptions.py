@@ -52,13 +52,15 @@ class Asked:
 class Subscriptions:
     """The subscriptions of one session."""
 
-    __slots__ = ("_asked", "_doubted", "_leaving", "_own", "_session", "live", "memory")
+    __slots__ = ("_asked", "_coming", "_doubted", "_leaving", "_own", "_session", "live", "memory")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.live: dict[bytes, Asked] = {}
         self.memory: Memory | None = None
         self._asked: Pending[list[Asked]] = {}
+        self._coming: set[bytes] = set()
+        """Filters the broker is being asked for, other than live ones: they count against the quota already."""
         self._leaving: Pending[list[bytes]] = {}
         self._own: Pending[list[bytes]] = {}
         """UNSUBSCRIBE packets of the edge, which the client knows nothing of."""
@@ -66,6 +68,15 @@ class Subscriptions:
         """A policy came while the broker was being asked: what it grants is judged once more."""
 
     # --- what the client asks ------------------------------------------------------------------------------------
+
+    def reserve(self, topic_filter: bytes, room: int) -> bool:
+        """Whether this filter fits among ``room``; if so, it takes its place."""
+        if topic_filter in self.live or topic_filter in self._coming:
+            return True
+        if len(self.live) + len(self._coming) >= room:
+            return False
+        self._coming.add(topic_filter)
+        return True
 
     def ask(self, packet_id: int, asked: list[Asked]) -> None:
         """A SUBSCRIBE goes upstream."""
@@ -91,6 +102,7 @@ class Subscriptions:
                 continue
             code = next(granted)
             answers.append(code)
+            self._coming.discard(one.topic_filter)
             if code <= 2:
                 self._granted(one, code)
         session.to_client.append(suback(packet_id, answers, session.version))
@@ -108,9 +120,11 @@ class Subscriptions:
         filters = _answered(self._leaving, packet_id)
         if filters is None:
             raise malformed("an UNSUBACK answers nothing that was asked")
-        for topic_filter in filters:
-            self.live.pop(topic_filter, None)
-            session.unsubscribed(topic_filter)
+        for number, topic_filter in enumerate(filters):
+            known = self.live.pop(topic_filter, None) is not None
+            # A resumed session may hold what the edge does not know of; MQTT 5 says whether it did (0x11: it did not).
+            if known or (number < len(codes) and codes[number] == 0):
+                session.unsubscribed(topic_filter)
         self._remembered_no_longer(filters)
         session.to_client.append(unsuback(packet_id, codes, session.version))
 

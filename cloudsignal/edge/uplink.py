@@ -53,6 +53,12 @@ ALIAS_MAX = 10
 TURN_MAX = 256
 """Packets off the hot loop that one turn works off: nobody waits long for a client that sends the costly kind."""
 
+YIELD = TURN_MAX // 4
+"""Packets of the costly kind in one read after which others come first, even when nothing is left of it."""
+
+FILTERS_MIN, FILTERS_MAX = 100, 1_000
+"""Filters of one SUBSCRIBE that are looked at: as many as the session may hold, within these bounds."""
+
 HELD_MAX = 4_096
 """Denied QoS 2 messages of MQTT 3.1.1 whose handshake the edge is completing, by their identifiers. One that is used
 again for a message the broker gets is the broker's from then on (:meth:`Uplink.feed` knows nothing by heart while
@@ -62,7 +68,7 @@ there are any)."""
 class Uplink:
     """The client's half of a live session."""
 
-    __slots__ = ("_aliases", "_carry", "_heads", "_held", "_session", "_topics")
+    __slots__ = ("_aliases", "_carry", "_heads", "_held", "_session", "_topics", "_weight")
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -71,6 +77,8 @@ class Uplink:
         self._topics: dict[bytes, bytes] = {}
         self._aliases: dict[int, bytes] | None = None
         self._held: set[int] | None = None
+        self._weight = 0
+        """How many packets the last one was worth, beyond itself."""
 
     def forget(self) -> None:
         """Drop everything learned: policy, claims or time have moved on."""
@@ -90,6 +98,7 @@ class Uplink:
         if session.judge.force is not org.force:
             session.adopt()
         heads = {} if self._held or org.over_quota(now) else self._heads
+        session.unread = False
         joined = self._carry.join(data)
         if joined is None:
             return
@@ -98,7 +107,6 @@ class Uplink:
         five = session.version == 5
         limit = session.packet_limit
         position = keep = count = need = slow = 0
-        session.unread = False
         end = len(data)
         try:
             while end - position >= 2:
@@ -132,8 +140,7 @@ class Uplink:
                     continue
                 if stop - position > limit:
                     raise too_large()
-                if slow == TURN_MAX:
-                    session.unread = True
+                if slow >= TURN_MAX:
                     break
                 slow += 1
                 if position > keep:
@@ -148,6 +155,8 @@ class Uplink:
                     self._other(first, data[position:stop], data[body:stop])
                     if session.ended:
                         return
+                    slow += self._weight
+                    self._weight = 0
                 position = stop
         finally:
             if count:
@@ -155,6 +164,9 @@ class Uplink:
                 org.spend(count)
             if keep < position:
                 out.append(data[keep:position])
+        if slow >= YIELD:
+            # Also when nothing is left: the transport would read on before everybody else had their turn.
+            session.unread = True
         if position < end:
             self._carry.keep(data[position:], need)
 
@@ -288,19 +300,16 @@ class Uplink:
     def _subscribe(self, first: int, body: bytes) -> None:
         session = self._session
         message = decode_subscribe(first, body, session.version)
-        asked: list[Asked] = []
-        forwarded: list[Subscription] = []
         room = session.org.force.quotas.subscriptions_per_session or 65_535
-        wanted = set(session.subscriptions.live)
-        for entry in message.entries:
-            one = self._judge_filter(entry, len(body))
-            if one.refusal is None and len(wanted | {entry.topic_filter}) > room:
-                session.limit_reached("subscriptions_per_session")
-                one.refusal = Reason.QUOTA_EXCEEDED if session.version == 5 else Reason.UNSPECIFIED
-            asked.append(one)
-            if one.refusal is None:
-                wanted.add(one.topic_filter)
-                forwarded.append(Subscription(session.mount.filter(one.topic_filter), one.options))
+        look = min(max(room, FILTERS_MIN), FILTERS_MAX)
+        asked = [
+            self._judge_filter(entry, len(body), room) if number < look else self._too_many(entry, "filters_per_packet")
+            for number, entry in enumerate(message.entries)
+        ]
+        self._weight = min(len(asked), look) + len(asked) // 16
+        forwarded = [
+            Subscription(session.mount.filter(one.topic_filter), one.options) for one in asked if one.refusal is None
+        ]
         if not forwarded:
             codes = [Reason.UNSPECIFIED if one.refusal is None else one.refusal for one in asked]
             session.to_client.append(suback(message.packet_id, codes, session.version))
@@ -309,9 +318,17 @@ class Uplink:
         upstream = Subscribe(message.packet_id, forwarded, message.properties)
         session.to_broker.append(encode_subscribe(upstream, session.version))
 
-    def _judge_filter(self, entry: Subscription, size: int) -> Asked:
+    def _too_many(self, entry: Subscription, limit: str) -> Asked:
+        session = self._session
+        session.limit_reached(limit)
+        refusal = Reason.QUOTA_EXCEEDED if session.version == 5 else Reason.UNSPECIFIED
+        return Asked(entry.topic_filter, entry.options, refusal=refusal)
+
+    def _judge_filter(self, entry: Subscription, size: int, room: int) -> Asked:
         """Judge one filter; the QoS asked for is lowered to what the policy grants."""
         session = self._session
+        if not session.org.ask(session.heard_at):
+            return self._too_many(entry, "filters_per_minute")
         five = session.version == 5
         one = Asked(entry.topic_filter, entry.options)
         try:
@@ -324,6 +341,8 @@ class Uplink:
             session.denied("subscribe", entry.topic_filter, decision, qos=entry.qos, size=size)
             one.refusal = Reason.NOT_AUTHORIZED if five else Reason.UNSPECIFIED
             return one
+        if not session.subscriptions.reserve(entry.topic_filter, room):
+            return self._too_many(entry, "subscriptions_per_session")
         one.options = entry.options & ~3 | min(entry.qos, decision.qos)
         one.rule = decision.rule or NO_RULE
         return one
@@ -331,6 +350,7 @@ class Uplink:
     def _unsubscribe(self, first: int, body: bytes) -> None:
         session = self._session
         message = decode_unsubscribe(first, body, session.version)
+        self._weight = len(message.filters) // 16
         session.subscriptions.leave(message.packet_id, list(message.filters))
         try:
             message.filters = [session.mount.filter(topic_filter) for topic_filter in message.filters]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudsignal.edge.codec import Kind, connack
+from cloudsignal.edge.codec import Kind, Subscribe, Subscription, connack, encode_subscribe
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conftest import Rig
 from tests.edge.parts import Edge, wait_for
@@ -52,6 +52,22 @@ def test_a_connection_beyond_the_quota_is_refused_and_one_fits_again_when_anothe
     first.disconnect()
     rig.plane.event(org=org, kind="disconnect")
     rig.client(issued, client_id="c", version=version).ping()
+
+
+@BOTH
+def test_a_client_comes_back_at_a_full_quota_though_its_old_connection_lingers(
+    rig: Rig, bystander: Wire, version: int
+) -> None:
+    org = rig.org(quotas=Quotas(connections=2))
+    issued, other = rig.plane.issue(org), rig.plane.issue(org, "other")
+    first = rig.client(issued, client_id="a", version=version)
+    rig.client(other, client_id="b", version=version)
+    again = rig.client(issued, client_id="a", version=version)
+    ended(first, 0x8E)
+    again.ping()
+    for who, client_id in ((other, "a"), (issued, "c"), (issued, "")):
+        answer = rig.dial().connect(version=version, username=who.username, password=who.password, client_id=client_id)
+        assert answer.code == (0x97 if version == 5 else 3), client_id
 
 
 @BOTH
@@ -103,6 +119,53 @@ def test_a_subscription_beyond_the_quota_is_refused_and_the_session_goes_on(
         ),
         what="one event that counts two",
     )
+
+
+class Insatiable(threading.Thread):
+    """Asks for thousands of filters it is not granted, as fast as the edge takes them."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__(daemon=True)
+        self.wire = wire
+        self.stop = False
+        self.packets = [
+            encode_subscribe(Subscribe(n, [Subscription(b"n/%d/%d" % (n, i), 0) for i in range(12_000)]), wire.version)
+            for n in range(1, 9)
+        ]
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while not self.stop:
+                for packet in self.packets:
+                    self.wire.send(packet)
+
+    def drain(self) -> None:
+        """Read what comes back."""
+        with contextlib.suppress(OSError, ValueError):
+            while not self.stop and self.wire.sock.recv(65_536):
+                pass
+
+
+@BOTH
+def test_a_client_that_asks_for_filters_without_end_keeps_nobody_waiting(make_rig: MakeRig, version: int) -> None:
+    rig = make_rig()
+    org = rig.org("version: '3'\nrules: []")
+    greedy = Insatiable(rig.client(rig.plane.issue(org), version=version))
+    other = rig.client(rig.plane.issue(rig.org()), version=version)
+    greedy.start()
+    threading.Thread(target=greedy.drain, daemon=True).start()
+    end = time.monotonic() + 4
+    rounds = 0
+    while time.monotonic() < end:
+        other.send(bytes([Kind.PINGREQ, 0]))
+        other.expect(Kind.PINGRESP, seconds=2)
+        rounds += 1
+    greedy.stop = True
+    assert rounds > 20
+    assert sum(event.count for event in rig.plane.events(kind="limit_reached", reason="filters_per_packet")) > 10_000
+    kept = sum(path.stat().st_size for path in (rig.edge.folder / "edge" / "edge-1" / "journal").iterdir())
+    assert kept < 60 * 1024 * 1024, "the audit of one organization fills the disk of all"
+    rig.client(rig.plane.issue(rig.org())).ping()
 
 
 def test_a_new_quota_binds_sessions_that_are_live(rig: Rig, bystander: Wire) -> None:

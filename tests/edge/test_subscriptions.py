@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 
 import pytest
 
 from cloudsignal.edge import codec
 from cloudsignal.edge.codec import Kind, Subscribe, Subscription, Unsubscribe
+from cloudsignal.edge.organization import FILTERS_FLOOR
 from cloudsignal.edge.stored import FILTER_BYTES, FILTERS_MAX, resumed
 from cloudsignal.edge.subscriptions import PENDING_MAX
+from cloudsignal.edge.uplink import FILTERS_MIN
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conftest import Rig
@@ -100,11 +103,76 @@ def test_answers_to_an_identifier_that_is_used_twice_come_in_the_order_of_the_qu
 def test_questions_without_an_answer_are_bounded(version: int) -> None:
     bench = Bench(version)
     packet = codec.encode_subscribe(Subscribe(5, [Subscription(b"a", 0)]), version)
-    bench.session.client_received(packet * PENDING_MAX)
-    assert bench.session.live
-    bench.session.client_received(packet)
-    assert bench.session.ended
+    for count, ended in ((PENDING_MAX, False), (1, True)):
+        bench.session.client_received(packet * count)
+        while bench.session.unread and not bench.session.ended:
+            bench.session.client_received(b"")
+        assert bench.session.ended is ended
     assert bench.kinds() == ["connect", "session_closed"]
+
+
+def ask(bench: Bench, packet_id: int, *filters: bytes) -> bytes:
+    """Send a SUBSCRIBE; returns what the client hears at once."""
+    entries = [Subscription(topic_filter, 0) for topic_filter in filters]
+    bench.session.client_received(codec.encode_subscribe(Subscribe(packet_id, entries), bench.version))
+    while bench.session.unread:
+        bench.session.client_received(b"")
+    return bench.client()
+
+
+@BOTH
+def test_subscriptions_count_from_the_moment_they_are_asked_for(version: int) -> None:
+    """A client that does not wait for answers could otherwise ask for any number at once."""
+    bench = Bench(version, quotas=Quotas(subscriptions_per_session=3))
+    over = 0x97 if version == 5 else 0x80
+    assert ask(bench, 1, b"1", b"2") == b""
+    assert ask(bench, 2, b"2", b"3", b"4") == b""
+    assert ask(bench, 3, b"5") == codec.suback(3, [over], version)
+    bench.session.broker_received(codec.suback(1, [0, 0x80], version))  # the broker refuses 2
+    assert bench.client() == codec.suback(1, [0, 0x80], version)
+    bench.session.broker_received(codec.suback(2, [0, 0], version))
+    assert bench.client() == codec.suback(2, [0, 0, over], version)
+    assert set(bench.session.subscriptions.live) == {b"1", b"2", b"3"}
+    assert ask(bench, 4, b"6") == codec.suback(4, [over], version)
+    (event,) = [event for event in bench.trail.events if event.kind == "limit_reached"]
+    assert (event.reason, event.count) == ("subscriptions_per_session", 3)
+
+
+@BOTH
+def test_of_one_packet_as_many_filters_are_judged_as_a_session_may_hold(version: int) -> None:
+    bench = Bench(version, policy="version: '3'\nrules: []", quotas=Quotas(subscriptions_per_session=2))
+    over, denied = (0x97, 0x87) if version == 5 else (0x80, 0x80)
+    answer = ask(bench, 1, *(b"%d" % number for number in range(5_000)))
+    assert answer == codec.suback(1, [denied] * FILTERS_MIN + [over] * (5_000 - FILTERS_MIN), version)
+    assert bench.kinds() == ["connect", *["acl_denied"] * FILTERS_MIN, "limit_reached"]
+    assert (bench.trail.events[-1].reason, bench.trail.events[-1].count) == ("filters_per_packet", 4_900)
+
+
+@BOTH
+def test_an_organization_asks_for_as_many_filters_a_minute_as_it_may_send_messages(version: int) -> None:
+    bench = Bench(version, policy="version: '3'\nrules: []", quotas=Quotas(messages_per_minute=1))
+    over, denied = (0x97, 0x87) if version == 5 else (0x80, 0x80)
+    bench.org._minute, bench.session.heard_at = int(time.time()) // 60, time.time()
+    for number in range(FILTERS_FLOOR // 100):
+        answer = ask(bench, 1, *(b"%d/%d" % (number, index) for index in range(100)))
+        assert answer == codec.suback(1, [denied] * 100, version)
+    assert ask(bench, 1, b"more") == codec.suback(1, [over], version)
+    assert bench.trail.events[-1].reason == "filters_per_minute"
+    bench.org._minute -= 1  # the next minute
+    assert ask(bench, 1, b"more") == codec.suback(1, [denied], version)
+    assert bench.publish("a", qos=1, packet_id=1)[0][-1:] == (b"\x87" if version == 5 else b"\1"), "messages are apart"
+
+
+def test_ending_what_was_never_there_is_no_event() -> None:
+    for version, events in ((4, 1), (5, 2)):
+        bench = Bench(version)
+        subscribed(bench, b"a")
+        packet = Unsubscribe(2, [b"a", b"never", b"held"])
+        bench.session.client_received(codec.encode_unsubscribe(packet, version))
+        # A resumed session may hold what the edge does not know of, and only MQTT 5 tells.
+        bench.session.broker_received(codec.unsuback(2, [0, 0x11, 0], version))
+        assert bench.client() == codec.unsuback(2, [0, 0x11, 0], version)
+        assert bench.kinds().count("unsubscribe") == events
 
 
 @BOTH
