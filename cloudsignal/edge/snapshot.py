@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from acl.policy import CompiledPolicy, compile_policy, digest, parse
+from acl.policy import CompiledPolicy, compile_policy, from_canonical
 from audit.kinds import POLICY_APPLIED, POLICY_REFUSED
 from cloudsignal.edge.floors import Floors
 from cloudsignal.edge.mount import Mount
@@ -113,7 +113,7 @@ class Snapshot:
     async def _compile(self, bundle: Bundle) -> CompiledPolicy:
         policy = self._policies.get(bundle.digest)
         if policy is None:
-            policy = await asyncio.get_running_loop().run_in_executor(None, _compiled, bundle)
+            policy = await asyncio.get_running_loop().run_in_executor(None, read_policy, bundle)
             self._policies[bundle.digest] = policy
             if len(self._policies) > POLICIES_MAX:
                 self._policies.popitem(last=False)
@@ -246,14 +246,18 @@ class Snapshot:
         self._trail.fold(("credential", org, username, reason), event)
 
 
-def _compiled(bundle: Bundle) -> CompiledPolicy:
-    """Compile a bundle's policy; raises :class:`WireError` when it is not what its digest says or does not parse."""
-    parsed = parse(bundle.policy)
-    if parsed.policy is None:
-        raise WireError("the policy of the bundle does not parse")
-    if digest(parsed.policy) != bundle.digest:
+def read_policy(bundle: Bundle) -> CompiledPolicy:
+    """Compile a bundle's policy; raises :class:`WireError` when it is not canonical or not what its digest says.
+
+    The control plane has parsed what it signed: reading its own canonical form is several times faster. Whatever that
+    form cannot express, or the compiler cannot take, is refused like any other fault of a record.
+    """
+    if f"sha256:{hashlib.sha256(bundle.policy).hexdigest()}" != bundle.digest:
         raise WireError("the policy of the bundle is not what its digest says")
-    return compile_policy(parsed.policy)
+    try:
+        return compile_policy(from_canonical(bundle.policy))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise WireError("the policy of the bundle cannot be read") from error
 
 
 __all__ = ["Snapshot", "UnavailableError"]
