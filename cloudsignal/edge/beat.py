@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cloudsignal.edge.session import Session
-from cloudsignal.edge.store import UnavailableError
+from cloudsignal.edge.store import Command, UnavailableError
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import HEARTBEAT_SECONDS, Heartbeat, LiveSession
@@ -21,6 +21,9 @@ logger = logging.getLogger("cloudsignal.edge.beat")
 EXPIRY = int(3 * HEARTBEAT_SECONDS)
 """Seconds until a silent node counts as gone."""
 
+GATHER = 0.1
+"""Seconds a change of the session list may wait for others."""
+
 _CHUNK = 500
 
 
@@ -30,16 +33,22 @@ class Beat:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._listed: dict[str, Session] = {}
+        self._fresh: dict[str, Session] = {}
+        """Listed, and not written yet."""
+        self._gone: list[str] = []
+        """Written, and not listed any more."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def add(self, session: Session) -> None:
         """A session is live."""
-        self._listed[session.id] = session
-        self._node.store.send(("HSET", keys.sessions(self._node.name), session.id, self._entry(session)))
+        self._listed[session.id] = self._fresh[session.id] = session
+        self._write_soon()
 
     def remove(self, session: Session) -> None:
-        """A session is over."""
-        if self._listed.pop(session.id, None) is not None:
-            self._node.store.send(("HDEL", keys.sessions(self._node.name), session.id))
+        """A session is over; one that was never written needs no mention."""
+        if self._listed.pop(session.id, None) is not None and self._fresh.pop(session.id, None) is None:
+            self._gone.append(session.id)
+            self._write_soon()
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -67,8 +76,27 @@ class Beat:
             return False
         return isinstance(held, bytes) and held.rpartition(b"\n")[2] != session.id.encode()
 
+    def _write_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER, self._write)
+
+    def _write(self) -> None:
+        """Bring the list on Redis up to date with few commands. Should they be lost, the next beat notices."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        name = keys.sessions(self._node.name)
+        fresh, self._fresh = list(self._fresh.values()), {}
+        gone, self._gone = self._gone, []
+        for start in range(0, len(fresh), _CHUNK):
+            self._node.store.send(*self._listing(name, fresh[start : start + _CHUNK]))
+        for start in range(0, len(gone), _CHUNK):
+            self._node.store.send(("HDEL", name, *gone[start : start + _CHUNK]))
+
     async def _beat(self) -> None:
         node = self._node
+        self._write()
+        expected = len(self._listed)
         now = time.time()
         heartbeat = Heartbeat(
             node=node.name,
@@ -77,7 +105,7 @@ class Beat:
             started_at=node.started_at,
             at=now,
             address=str(node.settings.mqtts or node.settings.wss or ""),
-            sessions=len(self._listed),
+            sessions=expected,
             counters=dict(node.counters),
         )
         name = keys.sessions(node.name)
@@ -86,19 +114,24 @@ class Beat:
             ("HLEN", name),
             ("EXPIRE", name, EXPIRY),
         )
-        if listed != len(self._listed):
+        if listed != expected:
             await self._rewrite(name)
 
     async def _rewrite(self, name: str) -> None:
         """Redis has forgotten sessions, or remembers those of an earlier process."""
-        sessions = list(self._listed.values())
+        identifiers = list(self._listed)
+        self._fresh.clear()
+        self._gone.clear()
         await self._node.store.call(("DEL", name))
-        for start in range(0, len(sessions), _CHUNK):
-            fields: list[str | bytes] = []
-            for session in sessions[start : start + _CHUNK]:
-                fields += (session.id, self._entry(session))
-            await self._node.store.call(("HSET", name, *fields))
-        await self._node.store.call(("EXPIRE", name, EXPIRY))
+        for start in range(0, len(identifiers), _CHUNK):
+            chunk = (self._listed.get(identifier) for identifier in identifiers[start : start + _CHUNK])
+            await self._node.store.call(*self._listing(name, [session for session in chunk if session is not None]))
+
+    def _listing(self, name: str, sessions: list[Session]) -> list[Command]:
+        fields: list[str | bytes] = []
+        for session in sessions:
+            fields += (session.id, self._entry(session))
+        return [("HSET", name, *fields), ("EXPIRE", name, EXPIRY)] if fields else [("EXPIRE", name, EXPIRY)]
 
     def _entry(self, session: Session) -> bytes:
         return encode(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from audit.kinds import AuthReason
 from cloudsignal.edge.link import Client
@@ -25,20 +26,43 @@ SLOWED = 2.0
 """Seconds a failed sign-in takes from an address that fails often."""
 
 CLAIM = """
-local held = redis.call('GET', KEYS[1])
-if held and string.match(held, '^[^\\n]*') ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1] .. '\\n' .. ARGV[2], 'EX', ARGV[3])
-return 1
+local taken = 1
+for i = 1, #KEYS / 2 do
+  local key, filters = KEYS[2 * i - 1], KEYS[2 * i]
+  local name, session, seconds = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+  local held = redis.call('GET', key)
+  if held and string.match(held, '^[^\\n]*') ~= name then
+    taken = 0
+  else
+    redis.call('SET', key, name .. '\\n' .. session, 'EX', seconds)
+    redis.call('EXPIRE', filters, seconds)
+  end
+end
+return taken
 """
-"""Take a client id for a username unless another username holds it: ``username, session, seconds`` -> 0 or 1."""
+"""Take client ids unless another username holds them: ``username, session, seconds`` each -> 0 or 1."""
 
 RELEASE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] .. '\\n' .. ARGV[2] then return 0 end
-if ARGV[3] == '0' then return redis.call('DEL', KEYS[1], KEYS[2]) end
-redis.call('EXPIRE', KEYS[2], ARGV[3])
-return redis.call('EXPIRE', KEYS[1], ARGV[3])
+for i = 1, #KEYS / 2 do
+  local key, filters = KEYS[2 * i - 1], KEYS[2 * i]
+  local name, session, seconds = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+  if redis.call('GET', key) == name .. '\\n' .. session then
+    if seconds == '0' then
+      redis.call('DEL', key, filters)
+    else
+      redis.call('EXPIRE', key, seconds)
+      redis.call('EXPIRE', filters, seconds)
+    end
+  end
+end
 """
-"""Give it and its filters back (0 seconds) or keep them for the stored session, unless a newer session has them."""
+"""Give them and their filters back (0 seconds) or keep them for stored sessions, unless newer sessions have them."""
+
+GATHER = 0.02
+"""Seconds a client id may wait to be given back together with others."""
+
+CHUNK = 200
+"""Client ids one run of a script is about, at most: Redis does nothing else meanwhile."""
 
 
 class Gate:
@@ -47,6 +71,9 @@ class Gate:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.stored = Stored(node.store)
+        self._released: dict[str, list[tuple[Session, int]]] = {}
+        """Client ids to be given back, by key."""
+        self._timer: asyncio.TimerHandle | None = None
 
     async def sign_in(self, client: Client) -> None:
         """Take a session from SIGNING_IN to a connection with the broker, or refuse it."""
@@ -126,37 +153,77 @@ class Gate:
             return
         # From here on the session is found by every change of its organization and identity.
         node.register(client)
-        if not await self._claim(session):
-            session.refuse(AuthReason.CLIENT_ID_TAKEN)
-        if session.ended:  # it may have been closed while we waited
-            return  # type: ignore[unreachable]
+        claim = self._claim(session)
+        broker = None
         try:
-            await node.dialer.dial(client)
+            broker = await node.dialer.dial(client)
+            if not await self._claimed(session, claim) and not client.session.ended:
+                session.refuse(AuthReason.CLIENT_ID_TAKEN)
         except BrokerUnreachableError as error:
             if not session.ended:
                 session.refuse(AuthReason.UNAVAILABLE, details={"broker": str(error)})
+        finally:
+            # Connecting took place while Redis was asked, but only now is anything said to the broker.
+            if client.session.ended and broker is not None:
+                broker.close()
+            else:
+                client.broker = broker
 
-    async def _claim(self, session: Session) -> bool:
-        key = keys.client(session.org.id, session.client_id)
-        asked: list[Command] = [("EVAL", CLAIM, 1, key, session.username, session.id, held_seconds(session))]
+    def _claim(self, session: Session) -> list[asyncio.Future[Any]]:
+        """Ask for the client id, and for what a stored session is subscribed to.
+
+        Nobody holds most client ids, and Redis needs no script to say so.
+        """
+        store, key = self._node.store, keys.client(session.org.id, session.client_id)
+        if key in self._released:
+            self._give_back()
+        value = f"{session.username}\n{session.id}"
+        asked = [store.ask(("SET", key, value, "EX", held_seconds(session), "NX"))]
         if not session.connect.clean_start:
-            asked.append(("SMEMBERS", keys.filters(session.org.id, session.client_id)))
+            asked.append(store.ask(("SMEMBERS", keys.filters(session.org.id, session.client_id))))
+        return asked
+
+    async def _claimed(self, session: Session, asked: list[asyncio.Future[Any]]) -> bool:
+        """Whether the client id is ours; one that the same username holds is taken over."""
         try:
-            reply = await self._node.store.call(*asked)
+            free = await asked[0] is not None
+            session.remembered = resumed(await asked[1]) if len(asked) > 1 else ()
+            return free or bool((await self._node.store.call(_command(CLAIM, [(session, held_seconds(session))])))[0])
         except UnavailableError:
             # Redis is away: this node's own sessions were looked at; a credential in memory signs in all the same.
             return True
-        session.remembered = resumed(reply[1]) if len(reply) > 1 else ()
-        return bool(reply[0])
 
-    def renew(self, session: Session) -> None:
-        """Keep the client id of a session that lives longer than its time on Redis."""
-        org, client_id, seconds = session.org.id, session.client_id, held_seconds(session)
-        claim = ("EVAL", CLAIM, 1, keys.client(org, client_id), session.username, session.id, seconds)
-        self._node.store.send(claim, ("EXPIRE", keys.filters(org, client_id), seconds))
+    async def renew(self, sessions: Iterable[Session]) -> None:
+        """Keep the client ids of sessions that live longer than their time on Redis."""
+        live = list(sessions)
+        for start in range(0, len(live), CHUNK):
+            holds = [(session, held_seconds(session)) for session in live[start : start + CHUNK] if not session.ended]
+            if holds:
+                self._node.store.send(_command(CLAIM, holds))
+            await asyncio.sleep(GATHER)
 
     def release(self, session: Session) -> None:
         """The connection is gone: the client id stays with the username while the broker keeps the session."""
-        names = keys.client(session.org.id, session.client_id), keys.filters(session.org.id, session.client_id)
-        lifetime = session_lifetime(session)
-        self._node.store.send(("EVAL", RELEASE, 2, *names, session.username, session.id, lifetime))
+        key = keys.client(session.org.id, session.client_id)
+        self._released.setdefault(key, []).append((session, session_lifetime(session)))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER, self._give_back)
+
+    def _give_back(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        released, self._released = self._released, {}
+        holds = [hold for each in released.values() for hold in each]
+        for start in range(0, len(holds), CHUNK):
+            self._node.store.send(_command(RELEASE, holds[start : start + CHUNK]))
+
+
+def _command(script: str, holds: list[tuple[Session, int]]) -> Command:
+    """Run ``script`` for these sessions, each with its seconds."""
+    names: list[str] = []
+    values: list[str | int] = []
+    for session, seconds in holds:
+        names += keys.client(session.org.id, session.client_id), keys.filters(session.org.id, session.client_id)
+        values += session.username, session.id, seconds
+    return ("EVAL", script, len(names), *names, *values)

@@ -208,6 +208,10 @@ class SegmentReader:
             behind = self.offset + end
         return events, behind
 
+    def forget(self) -> None:
+        """Everything was read: the events are needed no more."""
+        self._events.clear()
+
 
 def segments(folder: Path) -> list[tuple[int, Path]]:
     """Number and path of every segment, oldest first."""

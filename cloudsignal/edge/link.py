@@ -17,12 +17,8 @@ from cloudsignal.edge.trail import Origin
 if TYPE_CHECKING:
     from cloudsignal.edge.node import Node
 
-_VIEW = memoryview(bytearray(262_144))
-
-
-def view(count: int) -> bytes:
-    """A copy of the first ``count`` bytes of the shared read buffer."""
-    return bytes(_VIEW[:count])
+READ_BUFFER = memoryview(bytearray(262_144))
+"""Where every read of every session goes, decrypted; it is copied out before a callback returns."""
 
 
 ANSWER_BACKLOG = 1024 * 1024
@@ -32,6 +28,8 @@ LINGER = 3.0
 """Seconds a client may take to read the last words."""
 
 PING = bytes([Kind.PINGREQ, 0])
+
+_LIVE = Phase.LIVE  # looking it up in the enumeration costs as much as a call
 
 
 class Client(asyncio.BufferedProtocol):
@@ -44,7 +42,6 @@ class Client(asyncio.BufferedProtocol):
         "_linger",
         "_task",
         "broker",
-        "generation",
         "node",
         "session",
         "transport",
@@ -61,7 +58,6 @@ class Client(asyncio.BufferedProtocol):
         self._task: asyncio.Task[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._ip = origin.ip
-        self.generation = 0
         self.session = Session(origin, node.journal, node=node.name, upstream_password=node.upstream.password)
 
     # --- asyncio's side ------------------------------------------------------------------------------------------
@@ -80,11 +76,15 @@ class Client(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the transport puts what it reads."""
-        return _VIEW
+        return READ_BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes from the client."""
-        self.received(view(nbytes))
+        self.take(bytes(READ_BUFFER[:nbytes]))
+
+    def take(self, data: bytes) -> None:
+        """What the client sent, decrypted."""
+        self.received(data)
 
     def eof_received(self) -> bool:
         """The client will send nothing more: MQTT has no half-closed connections."""
@@ -112,9 +112,11 @@ class Client(asyncio.BufferedProtocol):
             self._task.cancel()
         if self.broker is not None:
             self.broker.close()
+            self.broker = None
         if self._linger is not None:
             self._linger.cancel()
         self.node.closed(self, self._ip)
+        self.session.release()
 
     # --- our side ------------------------------------------------------------------------------------------------
 
@@ -122,9 +124,10 @@ class Client(asyncio.BufferedProtocol):
         """MQTT bytes from the client."""
         if self._closing:
             return
-        self.session.client_received(data)
+        session = self.session
+        session.client_received(data)
         self.pump()
-        if self.session.unread and not self._closing:
+        if session.unread and not self._closing:
             _pause(self.transport)
             asyncio.get_running_loop().call_soon(self._go_on)
         if self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG:
@@ -140,7 +143,7 @@ class Client(asyncio.BufferedProtocol):
         """Read from the client again unless something still stands against it."""
         waiting = self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG
         blocked = self.broker is not None and self.broker.blocked
-        if self.session.phase is Phase.LIVE and not (self.session.unread or waiting or blocked):
+        if self.session.phase is _LIVE and not (self.session.unread or waiting or blocked):
             _resume(self.transport)
 
     def send(self, data: bytes) -> None:
@@ -149,7 +152,7 @@ class Client(asyncio.BufferedProtocol):
 
     def pump(self) -> None:
         """Write what the session has to say, the trail first; start signing in or close as it asks."""
-        session = self.session
+        session, broker = self.session, self.broker
         try:
             self.node.journal.flush()
         except OSError:
@@ -157,10 +160,10 @@ class Client(asyncio.BufferedProtocol):
             self.node.journal_failed()
             self.abort()
             return
-        if session.to_broker and self.broker is not None and self.broker.transport is not None:
+        if session.to_broker and broker is not None and broker.transport is not None:
             data = b"".join(session.to_broker)
             session.to_broker.clear()
-            self.broker.transport.write(data)
+            broker.transport.write(data)
         if session.to_client:
             data = b"".join(session.to_client)
             session.to_client.clear()
@@ -169,10 +172,12 @@ class Client(asyncio.BufferedProtocol):
                 self.send(data)
         if session.ended:
             self.close()
+        elif session.phase is _LIVE and self._task is None:
+            return
         elif session.phase is Phase.SIGNING_IN and self._task is None:
             _pause(self.transport)
             self._task = asyncio.get_running_loop().create_task(self._sign_in())
-        elif session.phase is Phase.LIVE and self._task is not None:
+        elif session.phase is _LIVE and self._task is not None:
             self._task = None
             self.read_on()
             self.node.signed_in(self)
@@ -231,12 +236,12 @@ class Broker(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the transport puts what it reads."""
-        return _VIEW
+        return READ_BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes from the broker."""
         client = self._client
-        client.session.broker_received(view(nbytes))
+        client.session.broker_received(bytes(READ_BUFFER[:nbytes]))
         client.pump()
 
     def pause_writing(self) -> None:

@@ -7,15 +7,15 @@ import logging
 import resource
 import socket
 import ssl
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from cloudsignal.config import Address
 from cloudsignal.edge import proxy
-from cloudsignal.edge.link import LINGER, Client
+from cloudsignal.edge.link import Client
 from cloudsignal.edge.node import Node
 from cloudsignal.edge.proxy import ProxyError
+from cloudsignal.edge.secure import HANDSHAKE, NothingSaidError, SecureTransport
 from cloudsignal.edge.tls import Certificates
 from cloudsignal.edge.trail import Origin
 
@@ -24,9 +24,6 @@ logger = logging.getLogger("cloudsignal.edge.listen")
 BACKLOG = 1024
 AT_ONCE = 512
 """Handshakes under way at a time; beyond it, new connections wait in the kernel."""
-
-HANDSHAKE = 10.0
-"""Seconds a TLS handshake may take."""
 
 RESERVE = 128
 """File descriptors kept back for everything that is not a client."""
@@ -67,6 +64,7 @@ class Listener:
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits it
             self._socket.bind((address.host, address.port))
             self._socket.listen(BACKLOG)
         except OSError as error:
@@ -124,8 +122,6 @@ class Listener:
             node.turned_away(origin, limit)
             return
         connection.setblocking(False)
-        if connection.family != socket.AF_UNIX:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = asyncio.get_running_loop().create_task(self._serve(connection, origin))
         self._tasks.add(task)
         task.add_done_callback(self._served)
@@ -158,7 +154,7 @@ class Listener:
             counted = False
         except ProxyError as error:
             self._node.tls_failed(origin, str(error))
-        except _NothingSaidError:
+        except NothingSaidError:
             pass
         except (OSError, ssl.SSLError, TimeoutError) as error:
             self._node.tls_failed(origin, handshake_reason(error))
@@ -168,24 +164,21 @@ class Listener:
 
     async def _hand_over(self, connection: socket.socket, origin: Origin) -> None:
         """Shake hands; from then on the client is on its own."""
-        context = self._certificates.default if self._certificates is not None else None
-        # The loop closes the socket of a handshake that failed before it can be asked what came in on it.
-        twin = connection.dup()
+        loop = asyncio.get_running_loop()
+
+        def make() -> Client:
+            return self._make(self._node, origin)
+
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._make(self._node, origin),
-                connection,
-                ssl=context,
-                ssl_handshake_timeout=HANDSHAKE if context else None,
-                ssl_shutdown_timeout=LINGER if context else None,
-            )
-        except BaseException as error:
+            if self._certificates is None:
+                await loop.connect_accepted_socket(make, connection)
+                return
+            secure = SecureTransport(self._certificates.default, make)
+            await loop.connect_accepted_socket(lambda: secure, connection)
+        except BaseException:
             connection.close()
-            if isinstance(error, ConnectionError) and _received(twin) == 0:
-                raise _NothingSaidError from error
             raise
-        finally:
-            twin.close()
+        await secure.ready
 
     async def _read_proxy(self, connection: socket.socket) -> proxy.Proxied | None:
         """The PROXY header, to the byte: what follows belongs to MQTT."""
@@ -200,20 +193,6 @@ class Listener:
         if found is None:
             connection.close()
         return found
-
-
-class _NothingSaidError(Exception):
-    """A connection that was opened and closed: a health check or a port scan, no handshake that failed."""
-
-
-def _received(connection: socket.socket) -> int:
-    """Bytes that came in on a connection, by ``TCP_INFO``; -1 where the kernel does not tell."""
-    try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
-    except OSError:
-        return -1
-    count = int.from_bytes(info[128:136], sys.byteorder) if len(info) >= 136 else -1
-    return 0 if count == 1 else count  # the end of the stream itself counts as one
 
 
 async def _exactly(loop: asyncio.AbstractEventLoop, connection: socket.socket, count: int) -> bytes:

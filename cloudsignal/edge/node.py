@@ -18,7 +18,7 @@ from cloudsignal.edge.limits import Limits
 from cloudsignal.edge.link import Client
 from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.reports import Reports
-from cloudsignal.edge.session import Phase
+from cloudsignal.edge.session import Phase, Session
 from cloudsignal.edge.settings import Settings
 from cloudsignal.edge.ship import Shipper
 from cloudsignal.edge.signin import session_end
@@ -40,7 +40,7 @@ SIGN_IN_WITHIN = 20.0
 """Seconds from the TLS handshake to CONNACK."""
 
 LOOK_EVERY = 60.0
-"""Seconds between two looks at a session that asks for none: what has left the wheel with it is forgotten by then."""
+"""Seconds between two looks at a session that asks for none."""
 
 PING_EVERY = 30.0
 """Seconds between pings to a distant broker."""
@@ -95,7 +95,7 @@ class Node:
             reconnected=self.reports.again,
         )
         self.beat = Beat(self)
-        self._wheel: Wheel[tuple[str, int]] = Wheel(self._look)
+        self._wheel: Wheel[str] = Wheel(self._look)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- life of the process -------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class Node:
     def opened(self, client: Client) -> None:
         """A TLS handshake is done."""
         self.clients[client.session.id] = client
-        self._wheel.add((client.session.id, client.generation), time.time() + CONNECT_WITHIN)
+        self._wheel.add(client.session.id, time.time() + CONNECT_WITHIN)
 
     async def sign_in(self, client: Client) -> None:
         """A CONNECT has arrived."""
@@ -165,11 +165,9 @@ class Node:
     def signed_in(self, client: Client) -> None:
         """The client has its CONNACK."""
         self.count("connects")
-        client.generation += 1
-        entry = (client.session.id, client.generation)
-        again = self._look(entry)
+        again = self._look(client.session.id)
         if again is not None:
-            self._wheel.add(entry, again)
+            self._wheel.add(client.session.id, again)
         self.beat.add(client.session)
 
     def broker_lost(self, client: Client) -> None:
@@ -182,6 +180,7 @@ class Node:
         session = client.session
         if self.clients.pop(session.id, None) is None:
             return
+        self._wheel.drop(session.id)
         if not hasattr(session, "org"):
             return
         org = session.org
@@ -295,16 +294,12 @@ class Node:
             self.snapshot.floors.save()
             if now - renewed > LIVE_TTL / 2:
                 renewed = now
-                for org in self.snapshot.organizations.values():
-                    for session in org.sessions.values():
-                        self.gate.renew(session)
+                self._spawn(self.gate.renew(self._sessions()))
             self._flush()
 
-    def _look(self, item: tuple[str, int]) -> float | None:
-        """``item`` names a session; holding the client itself would keep a closed one in memory until its turn."""
-        session_id, generation = item
+    def _look(self, session_id: str) -> float | None:
         client = self.clients.get(session_id)
-        if client is None or generation != client.generation or client.session.phase is Phase.CLOSED:
+        if client is None or client.session.phase is Phase.CLOSED:
             return None
         session = client.session
         now = time.time()
@@ -345,10 +340,13 @@ class Node:
 
     # --- small things --------------------------------------------------------------------------------------------
 
-    def _identities(self) -> Iterator[tuple[str, str]]:
+    def _sessions(self) -> Iterator[Session]:
         for org in self.snapshot.organizations.values():
-            for session in org.sessions.values():
-                yield org.id, session.username
+            yield from org.sessions.values()
+
+    def _identities(self) -> Iterator[tuple[str, str]]:
+        for session in self._sessions():
+            yield session.org.id, session.username
 
     def _pump(self, session_id: str) -> None:
         client = self.clients.get(session_id)

@@ -159,5 +159,6 @@ class Shipper:
             if self._journal.current_size < ROTATE_BYTES or reader.offset < self._journal.current_size:
                 return
             self._journal.rotate()
+        reader.forget()
         self._sent.append(reader)
         self._reader = None

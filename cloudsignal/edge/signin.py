@@ -45,8 +45,9 @@ def parse_name(username: str | None) -> Name | None:
 def check(record: Credential | None, *, pepper: bytes, name: Name, password: bytes | None, now: float) -> Checked:
     """Check ``password`` against the record found for ``name`` (``None``: there is none).
 
-    Every listed secret is compared, found or not. A secret that is right but ended says so (``expired``,
-    ``revoked``); only somebody who holds it can learn that. ``now`` is in seconds since the epoch.
+    Every refusal compares every listed secret, found or not; a secret that signs in ends the search. One that is right
+    but ended says so (``expired``, ``revoked``); only somebody who holds it can learn that. ``now`` is in seconds
+    since the epoch.
     """
     try:
         secret = (password or b"").decode()
@@ -59,6 +60,8 @@ def check(record: Credential | None, *, pepper: bytes, name: Name, password: byt
         mac = secret_mac(pepper, org=name.org, username=name.local, secret=secret, expires_at=one.expires_at)
         if hmac.compare_digest(mac, one.mac) and one is not _NOBODY:
             match = one
+            if not (one.revoked or (record is not None and record.revoked) or 0 < one.expires_at <= now):
+                return Checked(one, None)
     origin = secret_origin(pepper, name.org, secret)
     if match is None:
         if origin is Origin.OTHER_ORG:
@@ -66,9 +69,7 @@ def check(record: Credential | None, *, pepper: bytes, name: Name, password: byt
         return Checked(None, AuthReason.UNKNOWN if record is None else AuthReason.BAD_SECRET)
     if match.revoked or (record is not None and record.revoked):
         return Checked(None, AuthReason.REVOKED)
-    if match.expires_at and match.expires_at <= now:
-        return Checked(None, AuthReason.EXPIRED)
-    return Checked(match, None)
+    return Checked(None, AuthReason.EXPIRED)
 
 
 def session_end(record: Credential, token_id: str, *, now: float) -> tuple[int, AuthReason | None]:

@@ -76,6 +76,13 @@ class Store:
             raise failed[0]
         return [first, *(future.result() for future in futures[1:])]
 
+    def ask(self, command: Command) -> asyncio.Future[Any]:
+        """Run a command; its reply may be awaited later, or never. It fails with :class:`UnavailableError`."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_seen)
+        self._push(command, future)
+        return future
+
     def send(self, *commands: Command) -> None:
         """Run commands whose replies nobody needs; failures are ignored."""
         for command in commands:
@@ -241,6 +248,12 @@ def _tls(options: dict[str, Any]) -> ssl.SSLContext:
     if options.get("ssl_certfile"):
         context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
     return context
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Nobody need wait for the answer: its failure is not to be reported as forgotten."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _fail(future: asyncio.Future[Any] | None, why: str) -> None:

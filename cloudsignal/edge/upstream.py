@@ -40,14 +40,17 @@ class Dialer:
         """Whether the broker is behind a unix socket, whose end is noticed at once on both sides."""
         return bool(self._upstream.path)
 
-    async def dial(self, client: Client) -> None:
-        """Connect ``client.broker``. Raises :class:`BrokerUnreachableError`."""
+    async def dial(self, client: Client) -> Broker | None:
+        """Connect to the broker for ``client``; ``None`` when its session ended meanwhile.
+
+        Raises :class:`BrokerUnreachableError`.
+        """
         try:
             if self._under_way >= AT_ONCE:
                 await self._turn()
             self._under_way += 1
             try:
-                await self._try(client)
+                return await self._try(client)
             finally:
                 self._under_way -= 1
         except (OSError, TimeoutError) as error:
@@ -61,20 +64,19 @@ class Dialer:
                 raise TimeoutError
             await asyncio.sleep(RETRY)
 
-    async def _try(self, client: Client) -> None:
+    async def _try(self, client: Client) -> Broker | None:
         end = time.monotonic() + PATIENCE
         while not client.session.ended:
             try:
-                await self._connect(client)
+                return await self._connect(client)
             except OSError as error:
                 if error.errno != errno.EAGAIN or time.monotonic() > end:
                     raise
                 self.waited += 1
                 await asyncio.sleep(RETRY)
-            else:
-                return
+        return None
 
-    async def _connect(self, client: Client) -> None:
+    async def _connect(self, client: Client) -> Broker:
         loop = asyncio.get_running_loop()
         broker = Broker(client)
         if self._tls is None:
@@ -88,4 +90,4 @@ class Dialer:
                     ssl=self._tls,
                     server_hostname=self._upstream.host,
                 )
-        client.broker = broker
+        return broker

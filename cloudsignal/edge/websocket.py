@@ -15,7 +15,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from cloudsignal.edge.link import Client, view
+from cloudsignal.edge.link import Client
 from cloudsignal.edge.mount import MAX_PACKET_BYTES
 from cloudsignal.edge.node import Node
 from cloudsignal.edge.session import CONNECT_MAX, Phase
@@ -39,12 +39,12 @@ class WebSocketClient(Client):
         super().__init__(node, origin)
         self._websocket = ServerProtocol(subprotocols=[Subprotocol("mqtt")], max_size=CONNECT_MAX, logger=_SILENT)
 
-    def buffer_updated(self, nbytes: int) -> None:
+    def take(self, data: bytes) -> None:
         """Bytes from the client: a handshake or frames."""
         websocket = self._websocket
         if self.session.phase is Phase.LIVE and websocket.max_message_size == CONNECT_MAX:
             websocket.max_message_size = MAX_PACKET_BYTES
-        websocket.receive_data(view(nbytes))
+        websocket.receive_data(data)
         parts: list[bytes] = []
         for event in websocket.events_received():
             if isinstance(event, Request):

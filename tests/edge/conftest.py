@@ -59,7 +59,7 @@ def broker(workdir: Path) -> Iterator[Broker]:
     made.stop()
 
 
-def build_rig(folder: Path, *, broker: Broker | None = None, **env: str) -> Rig:
+def build_rig(folder: Path, *, broker: Broker | None = None, edge: type[Edge] = Edge, **env: str) -> Rig:
     """Start a broker, a Valkey and an edge."""
     broker = broker or Broker(folder)
     broker.start()
@@ -67,7 +67,7 @@ def build_rig(folder: Path, *, broker: Broker | None = None, **env: str) -> Rig:
     valkey.start()
     plane = Plane(valkey.redis)
     authority = Authority(folder / "tls")
-    edge = Edge(
+    made = edge(
         folder,
         redis_url=valkey.url,
         upstream=f"unix://{broker.socket}",
@@ -75,8 +75,8 @@ def build_rig(folder: Path, *, broker: Broker | None = None, **env: str) -> Rig:
         authority=authority,
         **env,
     )
-    edge.start()
-    return Rig(broker, valkey, plane, authority, edge)
+    made.start()
+    return Rig(broker, valkey, plane, authority, made)
 
 
 def stop_rig(rig: Rig) -> None:

@@ -360,6 +360,8 @@ class Authority:
 class Edge(Process):
     """An edge process."""
 
+    module = "cloudsignal.edge"
+
     def __init__(
         self,
         folder: Path,
@@ -397,7 +399,7 @@ class Edge(Process):
 
     def start(self) -> None:
         """Start it and wait until its TLS listener accepts."""
-        self.launch([sys.executable, "-m", "cloudsignal.edge"], self.env)
+        self.launch([sys.executable, "-m", self.module], self.env)
         wait_for(self.accepts, what=f"{self.node}: {self.log.read_text()[-2000:]}")
 
     def accepts(self) -> bool:
@@ -409,3 +411,14 @@ class Edge(Process):
         except OSError:
             return False
         return True
+
+
+class Watched(Edge):
+    """An edge that collects all garbage every few seconds and says how much it was and how long it took."""
+
+    module = "tests.edge.watched"
+
+    def collections(self) -> list[tuple[int, float]]:
+        """Objects found by each full collection, and the seconds it took."""
+        lines = [line.split() for line in self.log.read_text().splitlines() if line.startswith("collected ")]
+        return [(int(found), float(seconds)) for _, found, seconds in lines]
