@@ -5,7 +5,8 @@
  *   fanout  one publisher, N subscribers of one topic
  *   rate    N pairs, RATE messages a second in all; prints latency percentiles
  *   connect N at once: TCP, TLS, CONNECT, CONNACK, DISCONNECT, close, again
- *   idle    N connections with one subscription each, held until stdin closes
+ *   idle    N connections with one subscription each, held until stdin closes; RATE is their keep-alive in seconds,
+ *           and each sends a PINGREQ twice in that time
  * Prints "READY" when everything is connected, "BEGIN" and "END" around the measured seconds, then one JSON line.
  */
 #define _GNU_SOURCE
@@ -80,7 +81,7 @@ static SSL_CTX *ctx;
 static int ep;
 static conn *conns;
 static int nconns, measuring, running = 1;
-static long total, failures;
+static long total, failures, pings, pongs;
 static uint32_t *latencies;
 static long nlat, maxlat;
 static struct sockaddr_in addr;
@@ -167,8 +168,9 @@ static void send_connect(conn *c) {
     int n = str(b, "MQTT");
     b[n++] = version;
     b[n++] = 0xC2;
-    b[n++] = 0;
-    b[n++] = 0;
+    int keep_alive = strcmp(mode, "idle") ? 0 : (int)rate;
+    b[n++] = keep_alive >> 8;
+    b[n++] = keep_alive;
     if (version == 5) b[n++] = 0;
     sprintf(id, "%s%d-%d", c->subscriber ? "s" : "p", c->index, getpid());
     n += str(b + n, id);
@@ -305,6 +307,9 @@ static void packet(conn *c, unsigned char first, unsigned char *b, int n) {
         if (!strcmp(mode, "fanout")) c->peer->delivered++;
         break;
     }
+    case 0xD0:
+        pongs++;
+        break;
     case 0x40:
         if (n > 2 && b[2] >= 0x80) die("PUBACK refused");
         c->acked++;
@@ -489,14 +494,24 @@ int main(int argc, char **argv) {
         struct epoll_event e = {.events = EPOLLIN, .data.ptr = NULL};
         fcntl(0, F_SETFL, O_NONBLOCK);
         epoll_ctl(ep, EPOLL_CTL_ADD, 0, &e);
-        for (;;) {
+        const unsigned char ping[2] = {0xC0, 0};
+        uint64_t next = now_ns(), gap = rate > 0 ? (uint64_t)(rate * 5e8 / count) : 0;
+        for (int turn = 0;;) {
             struct epoll_event events[256];
-            int n = epoll_wait(ep, events, 256, 1000);
+            int n = epoll_wait(ep, events, 256, gap ? 10 : 1000);
             for (int i = 0; i < n; i++) {
                 if (!events[i].data.ptr) {
                     char b[16];
-                    if (read(0, b, sizeof b) <= 0) return 0;
+                    if (read(0, b, sizeof b) <= 0) {
+                        printf("{\"pings\": %ld, \"pongs\": %ld}\n", pings, pongs);
+                        return 0;
+                    }
                 } else step(events[i].data.ptr, events[i].events);
+            }
+            for (; gap && next <= now_ns(); next += gap, pings++) {
+                conn *c = &conns[turn++ % count];
+                put(c, ping, 2);
+                flush(c);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ import pytest
 from cloudsignal.edge.codec import Kind
 from tests.benchmarks.edge import UNLIMITED, Idle, Target, build_load, resident
 from tests.edge.conftest import Rig, build_rig, stop_rig
-from tests.edge.parts import ALLOW_ALL, Edge, wait_for
+from tests.edge.parts import ALLOW_ALL, Edge, Watched, wait_for
 from tests.edge.wire import ClosedError, dial_tls
 
 
@@ -135,29 +135,61 @@ def test_a_client_that_sends_and_never_reads_cannot_fill_the_memory(make_rig: Ca
     assert time.monotonic() - started < 3, "one client kept the others waiting"
 
 
+def watched(edge: Edge) -> Watched:
+    assert isinstance(edge, Watched)
+    return edge
+
+
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
-def test_ten_thousand_idle_sessions_are_steady(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
-    """As many as the file descriptors of one process allow, for ten minutes: memory steady, pings answered."""
-    rig = make_rig(EDGE_ADDRESS_CONNECTIONS="1000000")
-    limit = int(subprocess.run(["sh", "-c", "ulimit -Hn"], capture_output=True, text=True, check=True).stdout)
-    count = min(10_000, (limit - 200) // 2)
-    org = rig.org(quotas=UNLIMITED)
-    issued = rig.plane.issue(org, "idle", ttl=0)
-    target = Target("edge", rig.edge.port, issued.username, issued.password, {})
-    idle = Idle(build_load(tmp_path), target, count)
-    time.sleep(10)
-    settled = resident(rig.edge.pid)
-    end = time.monotonic() + 600
-    probe = rig.client(issued, client_id="probe", keep_alive=0)
-    while time.monotonic() < end:
-        started = time.monotonic()
-        probe.ping()
-        assert time.monotonic() - started < 1
-        time.sleep(1)
-    assert resident(rig.edge.pid) - settled < 16 * 1024 * 1024
-    assert not [event for event in rig.plane.events(org=org) if event.kind not in {"connect", "subscribe"}]
-    idle.close()
+def test_ten_thousand_idle_sessions_are_steady(workdir: Path, tmp_path: Path) -> None:
+    """Two processes on one port, because the descriptors of one may not do; ``SOAK_SECONDS`` instead of ten minutes.
+
+    Nobody is dropped, every ping is answered, memory stays where it is, and a full garbage collection, forced every
+    few seconds, keeps nobody waiting for long.
+    """
+    seconds = int(os.environ.get("SOAK_SECONDS", "600"))
+    folder = Path(tempfile.mkdtemp(dir=workdir))
+    rig = build_rig(folder, edge=Watched, EDGE_ADDRESS_CONNECTIONS="1000000")
+    second = Watched(
+        folder,
+        redis_url=rig.valkey.url,
+        upstream=f"unix://{rig.broker.socket}",
+        verify_key=rig.plane.verify_key,
+        authority=rig.authority,
+        node="edge-2",
+        EDGE_MQTTS=rig.edge.env["EDGE_MQTTS"],
+        EDGE_ADDRESS_CONNECTIONS="1000000",
+    )
+    second.port = rig.edge.port
+    second.start()
+    try:
+        org = rig.org(quotas=UNLIMITED)
+        issued = rig.plane.issue(org, "idle", ttl=0)
+        target = Target("edge", rig.edge.port, issued.username, issued.password, {})
+        idle = Idle(build_load(tmp_path), target, 10_000, keep_alive=60)
+        time.sleep(min(30, seconds / 4))
+        settled = [resident(edge.pid) for edge in (rig.edge, second)]
+        probe = rig.client(issued, client_id="probe", keep_alive=0)
+        end, slowest = time.monotonic() + seconds, 0.0
+        while time.monotonic() < end:
+            started = time.monotonic()
+            probe.ping()
+            slowest = max(slowest, time.monotonic() - started)
+            time.sleep(0.02)
+        grown = [resident(edge.pid) - before for edge, before in zip((rig.edge, second), settled, strict=True)]
+        pings, pongs = idle.close()
+        pauses = [pause for edge in (rig.edge, second) for _, pause in watched(edge).collections()]
+        print(f"settled {settled} grown {grown} pings {pings} pongs {pongs} slowest {slowest:.3f} pauses {pauses}")
+        assert pings > 10_000 * seconds / 60
+        assert pings - pongs < 1_000, "pings were not answered"  # those of the last moment may be under way
+        assert max(grown) < 8 * 1024 * 1024
+        assert pauses
+        assert max(pauses) < 0.3
+        assert slowest < 2
+        assert not rig.plane.events(org=org, kind="session_closed")
+    finally:
+        second.stop(kill=True)
+        stop_rig(rig)
 
 
 def test_a_full_journal_lets_nobody_new_in_and_keeps_everything(make_rig: Callable[..., Rig]) -> None:
