@@ -135,6 +135,7 @@ ACCOUNT_UNIQUE_EMAIL = True
 # Without a mail server the confirmation lands in a file: then it is asked for, but nobody is kept out by it.
 ACCOUNT_EMAIL_VERIFICATION = "mandatory" if EMAIL_URL or ENV.text("CLOUDSIGNAL_EMAIL_BACKEND", "") else "optional"
 ACCOUNT_EMAIL_NOTIFICATIONS = True
+ACCOUNT_EMAIL_SUBJECT_PREFIX = "CloudSignal: "
 ACCOUNT_ADAPTER = "orgs.accounts.AccountAdapter"
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 300

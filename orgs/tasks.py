@@ -67,6 +67,6 @@ def abandon_batch(org: str, tokens: str) -> int:
     name="orgs.tasks.push_batch", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
     time_limit=70,
 )  # fmt: skip
-def push_batch(org: str, usernames: str) -> None:
-    """Write the records of usernames that were minted together, separated by spaces, to Redis."""
-    minting.push_batch(org, usernames.split())
+def push_batch(org: str, usernames: str) -> int:
+    """Write the records of usernames that were minted or revoked together, separated by spaces, to Redis."""
+    return push.push_batch(fast_client(), org, usernames.split())

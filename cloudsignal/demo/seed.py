@@ -89,7 +89,7 @@ def _person(email: str, passwords: Passwords, *, operator: bool = False) -> User
     found = User.objects.filter(email=email).first()
     found = found or User.objects.create_user(email, passwords.of(email), is_operator=operator)
     # A second factor can be added to confirmed addresses only.
-    EmailAddress.objects.get_or_create(user=found, email=email, defaults={"verified": True, "primary": True})
+    EmailAddress.objects.update_or_create(user=found, email=email, defaults={"verified": True, "primary": True})
     return found
 
 

@@ -8,13 +8,13 @@ half a second, a worker delivers it instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 from math import ceil
 
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from audit import kinds
@@ -282,6 +282,22 @@ def tell_edges(identity: MqttIdentity) -> None:
         org=identity.org_id,
         key=f"{identity.org_id}/{identity.username}",
         payload={"org": identity.org_id, "username": identity.username},
+        immediate=True,
+    )
+
+
+def tell_edges_of_many(identities: Sequence[MqttIdentity]) -> None:
+    """The same for locked identities of one organization: one write and one push, so that the last one is told as soon
+    as the first."""
+    org_id = identities[0].org_id
+    MqttIdentity.objects.filter(org=org_id, pk__in=[identity.pk for identity in identities]).update(
+        revision=F("revision") + 1, revised_at=timezone.now()
+    )
+    outbox.enqueue(
+        "orgs.tasks.push_batch",
+        org=org_id,
+        key=f"{org_id}/{identities[0].username} and {len(identities) - 1} more",
+        payload={"org": org_id, "usernames": " ".join(identity.username for identity in identities)},
         immediate=True,
     )
 

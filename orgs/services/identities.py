@@ -18,7 +18,7 @@ from orgs.access import Access, live_sessions
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Permission
 from orgs.services.claims import CLAIMS_MAX, clean_claims
-from orgs.services.credentials import tell_edges
+from orgs.services.credentials import tell_edges, tell_edges_of_many
 from orgs.tenancy import org_scope
 
 BATCH = 500
@@ -134,10 +134,10 @@ def _revoke(access: Access, *, target: str, issued_by: str) -> Ended:
             live = _live_of(access, issued_by, now)
             ids = list(live.order_by("identity_id").values_list("identity_id", flat=True).distinct()[:BATCH])
             if ids:
-                for identity in MqttIdentity.objects.select_for_update().filter(pk__in=ids).order_by("pk"):
-                    credentials += live.filter(identity_id=identity.pk).update(revoked_at=now)
-                    identities += 1
-                    tell_edges(identity)
+                locked = list(MqttIdentity.objects.select_for_update().filter(pk__in=ids).order_by("pk"))
+                credentials += live.filter(identity_id__in=ids).update(revoked_at=now)
+                identities += len(locked)
+                tell_edges_of_many(locked)
                 continue
             if credentials:
                 after = {"revoked": True, "identities": identities, "credentials": credentials}

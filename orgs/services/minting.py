@@ -168,14 +168,6 @@ def mint_in_batches(access: Access, entries: Sequence[Entry], *, hold: bool = Fa
     _release(claims)
 
 
-def push_batch(org_id: str, usernames: Iterable[str]) -> None:
-    """What a worker does when Redis was away while a batch was minted."""
-    from orgs.services.push import push_credential
-
-    for username in usernames:
-        push_credential(client(), org_id, username)
-
-
 def abandon(org_id: str, tokens: Iterable[str]) -> int:
     """Revoke what was minted and never handed out; returns how many credentials. For the worker."""
     with org_scope(org_id):

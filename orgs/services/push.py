@@ -41,6 +41,13 @@ def push_many(redis: Redis, identities: Sequence[int]) -> int:
     return sum(write_states(redis, states)) if states else 0
 
 
+def push_batch(redis: Redis, org: str, usernames: Sequence[str]) -> int:
+    """The same by username, of one organization."""
+    with org_scope(org):
+        found = list(MqttIdentity.objects.filter(org_id=org, username__in=usernames).values_list("pk", flat=True))
+    return push_many(redis, found)
+
+
 def catch_up(redis: Redis, org: str, username: str) -> bool:
     """Redis claims a revision that the database never reached: set that right and push. False when it has reached it.
 

@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from cloudsignal.errors import DomainError, Forbidden, NotFound, Unauthenticated
+from cloudsignal.limits import take
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.forms import Form
 from orgs.access import Access, list_members
@@ -207,6 +208,7 @@ def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
 @public_page(methods=("GET", "POST"))
 def accept(request: HttpRequest, token: str) -> HttpResponseBase:
     """What an invitation's link offers, to be accepted by the person it was sent to. The link itself is the key."""
+    take("public", address_of(request))
     offer = read_link(token)
     user = request.user if isinstance(request.user, User) else None
     if request.method == "POST":

@@ -66,6 +66,15 @@ def test_account_pages_say_when_to_come_back(transactional_db: None) -> None:
     assert b"Too many requests" in answers[-1].content
 
 
+def test_links_of_invitations_cannot_be_tried_out(transactional_db: None, settings: Settings) -> None:
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "public": "2/60"}
+    guesser, guest = Client(REMOTE_ADDR="192.0.2.1"), Client(REMOTE_ADDR="198.51.100.7")
+    answers = [guesser.get(f"/invitations/inv_{number}.0/") for number in range(3)]
+    assert [answer.status_code for answer in answers] == [404, 404, 429]
+    assert int(answers[-1].headers["Retry-After"]) >= 1
+    assert guest.get("/invitations/inv_1.0/").status_code == 404
+
+
 def test_what_a_leaked_key_has_fetched_since_ends_with_it(acme: World) -> None:
     """Whoever had the key may have refreshed what they issued themselves: that is issued by the key all the same."""
     thief = acme.caller()

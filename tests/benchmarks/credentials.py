@@ -49,7 +49,7 @@ def main() -> None:
     databases.export()
     try:
         with _django(databases):
-            print(json.dumps(measure(databases), indent=2))
+            print(json.dumps(measure(databases)))
     finally:
         databases.stop()
 

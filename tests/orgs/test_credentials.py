@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection
-from pytest_django import DjangoCaptureOnCommitCallbacks
+from pytest_django import DjangoAssertNumQueries, DjangoCaptureOnCommitCallbacks
 
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, Unauthenticated
@@ -30,6 +30,7 @@ from orgs.services.credentials import (
     revoke_credential,
     revoke_identity,
 )
+from orgs.services.identities import revoke_everything
 from orgs.tenancy import org_scope, platform_scope
 from tests.world import member, organization
 
@@ -256,6 +257,29 @@ def test_revoking_reaches_the_record_and_is_done_once(
     assert callbacks == []
     assert stored(access, "pump").revision == revision
     assert len(search(access, AuditQuery(kind="credential.revoked")).events) == 1
+
+
+def test_revoking_many_tells_the_edges_of_all_at_once(
+    access: Access,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+    django_assert_max_num_queries: DjangoAssertNumQueries,
+) -> None:
+    """One after the other the last of five hundred would be cut off seconds after the first."""
+    with django_capture_on_commit_callbacks(execute=True):
+        for number in range(30):
+            issue_credential(access, username=f"sensor-{number}")
+    before = client().xlen(keys.CHANGES)
+    with django_capture_on_commit_callbacks(execute=True) as callbacks, django_assert_max_num_queries(30):
+        ended = revoke_everything(access)
+    assert (ended.identities, ended.credentials) == (30, 30)
+    assert len(callbacks) == 1
+    assert client().xlen(keys.CHANGES) - before == 30
+    for number in range(30):
+        record = stored(access, f"sensor-{number}")
+        assert record.revision == 2
+        assert all(secret.revoked for secret in record.secrets)
+    with platform_scope():
+        assert OutboxRow.objects.filter(task="orgs.tasks.push_batch").count() == 0
 
 
 def test_revoking_a_name_ends_all_of_it_and_a_new_credential_brings_back_only_itself(
