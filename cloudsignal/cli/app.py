@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
@@ -69,8 +68,4 @@ def main() -> None:
     except ConfigError as error:
         click.echo(f"cloudsignal: {error}", err=True)
         sys.exit(Exit.USAGE)
-    except BrokenPipeError:
-        # Whoever read our output has had enough (`| head`); Python would complain once more while it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(Exit.FINE)
     sys.exit(code if isinstance(code, int) else Exit.FINE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,8 @@ def login(*, url: str | None, no_browser: bool, timeout: int, ca: Path | None, a
     """Sign in to the server at URL through the browser, for one organization.
 
     The browser asks which organization, shows what the command line may do, and brings the answer to a port of
-    127.0.0.1 here. With --no-browser open the printed address anywhere, and paste the code that it shows.
+    127.0.0.1 here. With --no-browser, or where there is no display, open the printed address anywhere and paste the
+    code that it shows.
     """
     last = logins.find()
     if url is None and last is None:
@@ -50,6 +53,8 @@ def login(*, url: str | None, no_browser: bool, timeout: int, ca: Path | None, a
     replaced = logins.remember(fresh)
     if replaced is not None:
         _end(replaced)
+    if os.environ.get("CLOUDSIGNAL_API_KEY"):
+        click.echo("CLOUDSIGNAL_API_KEY is set here and comes before this sign-in", err=True)
     if as_json:
         print_json(_facts(fresh))
     else:
@@ -124,10 +129,10 @@ def _look(server: Server) -> None:
 
 
 def _ask(server: Server, *, no_browser: bool, timeout: int) -> dict[str, Any]:
-    proof = Proof()
+    proof, browser = Proof(), not no_browser and _has_browser()
     with Listener(proof) as listener:
-        address = listener.address(server.url, machine=socket.gethostname(), shows_code=no_browser)
-        opened = not no_browser and webbrowser.open(address)
+        address = listener.address(server.url, machine=socket.gethostname(), shows_code=not browser)
+        opened = browser and webbrowser.open(address)
         told = "Your browser asks you now. If it did not open, go to" if opened else "Open this address in a browser:"
         click.echo(f"{told}\n\n  {address}\n\nIt must show {click.style(proof.phrase, bold=True)}.", err=True)
         if not opened:
@@ -143,6 +148,11 @@ def _ask(server: Server, *, no_browser: bool, timeout: int) -> dict[str, Any]:
             raise CommandError(str(error), Exit.REFUSED) from None
         raise
     return made
+
+
+def _has_browser() -> bool:
+    """Whether a window can open. Without a display a browser in text would take the terminal over."""
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
 def _end(one: Login) -> str:

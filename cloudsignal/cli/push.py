@@ -265,7 +265,7 @@ def _outcome(progress: dict[str, Any], timeout: int) -> tuple[Exit, str]:
         return Exit.FAILED, "was overtaken: another one was deployed in the meantime"
     if refused:
         return Exit.FAILED, f"was refused by {count(len(refused), 'node')}"
-    if not nodes:
+    if not any(node["online"] or node["status"] == "enforcing" for node in nodes):
         return Exit.SERVER, "is deployed, but no node is there to enforce it"
     if waiting:
         return Exit.SERVER, f"is deployed, but {count(len(waiting), 'node')} did not acknowledge it within {timeout} s"

@@ -101,7 +101,9 @@ class RevokeManySerializer(serializers.Serializer[Any]):
     """Which credentials to end: all that one key or person has issued, or all there are."""
 
     issued_by = serializers.CharField(
-        max_length=320, required=False, help_text="As the audit names them: key:sk_...x7m4 or user:EMAIL."
+        max_length=320,
+        required=False,
+        help_text="As the audit names them: key:sk_...x7m4, key:rk_...x7m4 of EMAIL, user:EMAIL.",
     )
     everything = serializers.BooleanField(default=False)
     dry_run = serializers.BooleanField(default=False, help_text="Only count what would end.")

@@ -21,6 +21,7 @@ from urllib.parse import urlencode, urlsplit
 from redis.exceptions import RedisError
 
 from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, Unavailable
+from cloudsignal.limits import take
 from cloudsignal.redis import fast_client
 from cloudsignal.sealing import SealError, seal, unseal
 from cloudsignal.wire.keys import PREFIX
@@ -93,12 +94,14 @@ def read_request(asked: Mapping[str, str]) -> LoginRequest:
 def approve_login(access: Access, asked: LoginRequest) -> str:
     """The person says yes: a code, good for one minute and one use, by whoever holds the verifier.
 
-    Raises :class:`Forbidden` for who is no member, :class:`Conflict` unless the organization is active.
+    Raises :class:`Forbidden` for who is no member, :class:`Conflict` unless the organization is active, and
+    :class:`Limit` for who signs in all the time.
     """
     if access.user is None or access.role is None:
         raise Forbidden("needs_member", "A command line belongs to a member of the organization.")
     if access.org.status != Organization.Status.ACTIVE:
         raise Conflict("org_not_active", f"{access.org.name} is {access.org.status}; no command line can sign in.")
+    take("command_lines", f"user {access.user.pk}")
     code = secrets.token_urlsafe(32)
     facts = [access.user.pk, access.org_id, asked.redirect_uri, asked.challenge, asked.machine]
     _store("code", code, facts, CODE_SECONDS)

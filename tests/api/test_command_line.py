@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -296,6 +297,15 @@ def test_a_key_of_one_organization_opens_no_other(acme: World, rival: World) -> 
     program = sign_in(acme.owner)
     assert program.get(f"/v2/credentials?organization_id={rival.id}").status == 404
     assert program.get(f"/v2/credentials?organization_id={acme.id}").status == 200
+
+
+def test_signing_in_all_the_time_is_limited(acme: World, limit: Callable[[str, str], None]) -> None:
+    limit("command_lines", "2/60")
+    for _ in range(2):
+        approve_login(acme.owner, read_request(asked()))
+    with pytest.raises(Limit):
+        approve_login(acme.owner, read_request(asked()))
+    approve_login(member(acme.owner.org, Role.VIEWER), read_request(asked()))
 
 
 def test_the_phrase_is_the_same_on_both_sides() -> None:

@@ -258,6 +258,14 @@ def test_every_sign_in_has_secrets_of_its_own_and_shows_none_of_them() -> None:
         assert one.verifier not in address
 
 
+@pytest.mark.browser
+@pytest.mark.stack
+def test_without_a_display_it_asks_for_a_code_by_itself(place: Place, tmp_path: Path) -> None:
+    with logging_in(place, tmp_path, DISPLAY="", WAYLAND_DISPLAY="", BROWSER="") as running:
+        assert "show=code" in running.address
+        assert running.end("not-a-code").code == 3
+
+
 def test_the_server_has_to_be_named_the_first_time() -> None:
     done = process("login")
     assert done.code == 2
