@@ -53,6 +53,13 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
             with suppress(Limit):
                 take(limit, who)
 
+    def set_password(self, user: User, password: str) -> None:
+        """A new password, mostly because the old one may have leaked: what it had let in is signed out."""
+        from orgs.services.api_keys import end_command_lines
+
+        super().set_password(user, password)
+        end_command_lines(user, ip=str(self.request.META.get("REMOTE_ADDR") or ""))
+
 
 class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
     """Second factors at rest: secrets of TOTP and recovery codes are encrypted under a key that no database holds."""

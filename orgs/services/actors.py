@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SystemActor:
-    """CloudSignal itself, for an organization or (``org_id`` None) for the platform."""
+    """CloudSignal itself, for an organization or (``org_id`` None) for the platform; or on behalf of ``actor``."""
 
     org_id: str | None = None
     actor: str = "system"

@@ -22,10 +22,11 @@ from audit import kinds
 from audit.services.record import Actor, record
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, Unauthenticated
 from orgs.access import Access, access_org, permissions_of
-from orgs.models import ApiKey, Organization, User
+from orgs.models import ApiKey, Membership, Organization, User
 from orgs.permissions import COMMAND_LINE, PERMISSIONS, Permission, Role
+from orgs.services.actors import SystemActor
 from orgs.services.organizations import NAME_MAX, clean_name
-from orgs.tenancy import api_key_scope, org_scope
+from orgs.tenancy import api_key_scope, org_scope, user_scope
 
 SECRET = PERMISSIONS[Role.ADMIN]
 """What an ``sk_`` key may do: everything of the organization but deleting it or giving it away."""
@@ -157,6 +158,15 @@ def end_personal_keys(actor: Actor, person: User, *, key_id: int | None = None) 
     found = ApiKey.objects.select_for_update().filter(org=actor.org_id, person=person, revoked_at=None)
     for key in found.filter(pk=key_id) if key_id is not None else found:
         _end(actor, key)
+
+
+def end_command_lines(person: User, *, ip: str = "") -> None:
+    """End the command lines of a person in every organization they are, or were, in."""
+    with user_scope(person.pk):
+        orgs = list(Membership.objects.filter(user=person).values_list("org_id", flat=True))
+    for org_id in orgs:
+        with org_scope(org_id):
+            end_personal_keys(SystemActor(org_id, f"user:{person.email}", ip), person)
 
 
 def list_api_keys(access: Access) -> tuple[ApiKey, ...]:

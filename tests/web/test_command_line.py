@@ -9,10 +9,12 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from audit.access import AuditQuery, search
+from cloudsignal.errors import Unauthenticated
 from orgs.access import Access
 from orgs.models import Organization, User
 from orgs.permissions import Role
-from orgs.services.api_keys import create_personal_key, list_api_keys
+from orgs.services.api_keys import create_personal_key, list_api_keys, use_api_key
 from orgs.services.command_line import redeem_code
 from orgs.tenancy import org_scope
 from tests.api.test_command_line import BACK, VERIFIER, asked
@@ -120,6 +122,26 @@ def test_a_suspended_organization_is_not_offered(acme: Access, owner: Client) ->
 
 def test_somebody_without_an_organization_is_told_so(visitor: Visitor) -> None:
     assert "in no organization" in visitor(person()).get(address()).content.decode()
+
+
+def test_a_new_password_signs_every_command_line_out(acme: Access) -> None:
+    eve = User.objects.create_user("eve@example.com", "correct horse battery")
+    first, second = organization("Eve", owner=eve), organization("More of Eve", owner=eve)
+    keys = [create_personal_key(access, machine="") for access in (first, second)]
+    kept = create_personal_key(acme, machine="")
+    client = Client()
+    client.post(reverse("account_login"), {"login": "eve@example.com", "password": "correct horse battery"})
+    fresh = {"oldpassword": "correct horse battery", "password1": "staple horse battery", "password2": "staple horse b"}
+    client.post(reverse("account_change_password"), fresh)
+    use_api_key(keys[0].secret, ip="192.0.2.7")
+    done = client.post(reverse("account_change_password"), fresh | {"password2": "staple horse battery"})
+    assert done.status_code == 302
+    for key in keys:
+        with pytest.raises(Unauthenticated):
+            use_api_key(key.secret, ip="192.0.2.7")
+    use_api_key(kept.secret, ip="192.0.2.7")
+    (event,) = search(first, AuditQuery(kind="api_key.revoked")).events
+    assert event.actor == "user:eve@example.com"
 
 
 def test_a_viewer_revokes_their_own_command_line_on_the_page(acme: Access, visitor: Visitor) -> None:
