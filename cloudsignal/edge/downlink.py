@@ -33,21 +33,26 @@ if TYPE_CHECKING:
 HEADS_MAX = 64
 """Ready-made headers kept per session: one per topic, flags and size of packet."""
 
+TOPICS_MAX = 512
+"""Unmounted topics kept per session, for packets whose sizes vary."""
+
 
 class Downlink:
     """The broker's half of a session, from its CONNACK on."""
 
-    __slots__ = ("_carry", "_heads", "_session", "_swallowed")
+    __slots__ = ("_carry", "_heads", "_session", "_swallowed", "_topics")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._carry = Carry()
         self._heads: dict[bytes, bytes] = {}
+        self._topics: dict[bytes, bytes] = {}
         self._swallowed: set[int] | None = None
 
     def forget(self) -> None:
         """Drop everything learned: policy, claims or time have moved on."""
         self._heads = {}
+        self._topics = {}
 
     def feed(self, data: bytes) -> None:  # noqa: PLR0912, PLR0915 - the hot loop, on purpose in one function
         """Take bytes from the broker. Raises :class:`ProtocolError` when they are not MQTT."""
@@ -113,6 +118,11 @@ class Downlink:
         """The slow path of a delivery: a new topic or size, properties, or one the policy does not let through."""
         session = self._session
         first = data[position]
+        tail = body + 2 + int.from_bytes(data[body : body + 2], "big")
+        topic_key = data[position : position + 1] + data[body:tail]
+        known = self._topics.get(topic_key)
+        if known is not None and self._pass_on(data, position, tail, stop, known):
+            return
         message = decode_publish(first, data[body:stop], session.version, where="DELIVERY")
         try:
             topic = session.mount.client_topic(message.topic)
@@ -132,17 +142,33 @@ class Downlink:
             self._unmount_response(message)
             packet = encode_publish(message, session.version)
         else:
-            tail = body + 2 + mounted_length
-            head = bytes([first]) + varint(stop - body - mounted_length + len(topic)) + binary(topic)
+            head = data[position : position + 1] + varint(stop - body - mounted_length + len(topic)) + binary(topic)
             packet = head + data[tail:stop]
             if len(self._heads) < HEADS_MAX and len(packet) <= session.client_packet_limit:
                 self._heads[data[position:tail]] = head
+            if len(self._topics) >= TOPICS_MAX:
+                self._topics.clear()
+            self._topics[topic_key] = binary(topic)
         if len(packet) > session.client_packet_limit:
             # MQTT 5 s3.1.2.11.4: discard it and behave as if it had been sent.
             self._swallow(message)
             return
         session.messages_out += 1
         session.to_client.append(packet)
+
+    def _pass_on(self, data: bytes, position: int, tail: int, stop: int, topic: bytes) -> bool:
+        """A delivery on a topic seen before with the same flags, in another size; ``False`` when it needs more."""
+        session = self._session
+        after_id = tail + 2 if data[position] & 6 else tail
+        if after_id >= stop or (session.version == 5 and data[after_id]):
+            return False
+        head = data[position : position + 1] + varint(stop - tail + len(topic)) + topic
+        if len(head) + stop - tail > session.client_packet_limit:
+            return False
+        session.messages_out += 1
+        session.to_client.append(head)
+        session.to_client.append(data[tail:stop])
+        return True
 
     def _unmount_response(self, message: Publish) -> None:
         response = message.properties.string(Property.RESPONSE_TOPIC)
