@@ -18,6 +18,7 @@ import pytest
 from cloudsignal.cli.loopback import Listener, Proof
 from cloudsignal.cli.outcome import CommandError, Exit
 from cloudsignal.supervisor.part import PROJECT
+from tests.browser.test_screens import ALL, accessible
 from tests.cli.conftest import PASSWORD, Place
 from tests.cli.program import Done, alone, command, process
 
@@ -138,6 +139,7 @@ class TestInABrowser:
         with logging_in(place, tmp_path, "--no-browser", "--json") as running:
             approve(page, place, running, who="developer@tidewater.example")
             code = page.text_content("#code") or ""
+            accessible(page, ALL)
             link = page.get_by_role("link", name="hand the code over").get_attribute("href") or ""
             done = running.end(link if whole_address else code)
         assert done.code == 0, done

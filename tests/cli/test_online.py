@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -320,6 +321,20 @@ def test_the_audit_is_searched_and_followed(place: Place) -> None:
     assert len({event["id"] for event in followed}) == len(followed)
     assert place.run("audit", "search", "--kind", "acl_denied", "--topic-prefix", "nowhere/").output == "nothing fits\n"
     assert place.run("audit", "search", "--since", "yesterday").code == 2
+
+
+def test_following_ends_with_ctrl_c_and_without_complaint(place: Place) -> None:
+    own = {"CLOUDSIGNAL_URL": place.stack.url, "CLOUDSIGNAL_API_KEY": place.keys["auditor"]}
+    place.json("creds", "create", "before")
+    tail = subprocess.Popen(
+        command("audit", "tail", "--limit", "1"), cwd=PROJECT, env=alone() | own, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert tail.stdout is not None
+    assert tail.stdout.readline()
+    tail.send_signal(signal.SIGINT)
+    assert tail.communicate(timeout=30)[1] == ""
+    assert tail.returncode == 0
 
 
 @pytest.mark.parametrize("role", ["developer", "viewer"])
