@@ -75,6 +75,36 @@ def test_a_printed_password_signs_in(demo: Stack) -> None:
         assert TROUPES[0].name in page.text
 
 
+def csrf(page: str) -> str:
+    found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
+    assert found is not None
+    return found[1]
+
+
+def test_the_mail_of_the_demo_stands_on_a_page_that_only_operators_see(demo: Stack) -> None:
+    owner = TROUPES[0].people[0][0]
+    with httpx.Client(base_url=demo.url, follow_redirects=True, headers={"Referer": demo.url}) as client:
+
+        def mail_page(email: str) -> httpx.Response:
+            found = re.search(rf"^  {re.escape(email)} +(\S+) ", guide(demo), re.MULTILINE)
+            assert found is not None
+            client.cookies.clear()
+            form = csrf(client.get("/accounts/login/").text)
+            client.post("/accounts/login/", data={"csrfmiddlewaretoken": form, "login": email, "password": found[1]})
+            return client.get("/operator/mail/")
+
+        assert mail_page(owner).status_code == 404
+        client.cookies.clear()
+        fields = {"csrfmiddlewaretoken": csrf(client.get("/accounts/password/reset/").text), "email": owner}
+        assert client.post("/accounts/password/reset/", data=fields).status_code == 200
+        page = mail_page(OPERATOR)
+        assert page.status_code == 200
+        link = re.search(r'href="(http[^"]+/accounts/password/reset/key/[^"]+)"', page.text)
+        assert link is not None
+        client.cookies.clear()
+        assert 'name="password1"' in client.get(link[1]).text
+
+
 def test_every_device_is_connected_and_denials_are_on_record(demo: Stack) -> None:
     devices = sum(len(troupe.devices) for troupe in TROUPES)
     client = demo.redis()
