@@ -1,4 +1,4 @@
-"""Fetching a small JSON document from a host that a tenant named: bounded in time and size, public addresses only.
+"""Asking a host that a tenant named for a small document: bounded in time and size, public addresses only.
 
 A tenant chooses the URL, so without a guard the control plane could be sent to its own database or to the metadata
 service of its cloud. The host is resolved once, every address is checked, and the connection goes to the address that
@@ -7,15 +7,16 @@ was checked: a name that resolves differently the second time changes nothing. R
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpcore
 from django.conf import settings
@@ -32,21 +33,57 @@ class FetchError(Exception):
     """The document could not be had; the message says why and is fit to be shown to the tenant who named the URL."""
 
 
-def get_json(url: str) -> Any:
-    """The JSON document at ``url``; raises :class:`FetchError`."""
+def get_json(url: str, *, bearer: str = "") -> Any:
+    """The JSON document at ``url``, asked for with a bearer token if there is one; raises :class:`FetchError`."""
+    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {bearer}"} if bearer else {})
+    status, body = _exchange("GET", url, headers)
+    if status != 200:
+        raise FetchError(f"{_host(url)} answered {status} instead of the document.")
+    return _parsed(url, body)
+
+
+def get_text(url: str) -> str:
+    """The UTF-8 document at ``url``; raises :class:`FetchError`."""
+    status, body = _exchange("GET", url, {"Accept": "*/*"})
+    if status != 200:
+        raise FetchError(f"{_host(url)} answered {status} instead of the document.")
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise FetchError(f"{_host(url)} answered something that is not text.") from None
+
+
+def post_form(url: str, form: Mapping[str, str], *, basic: tuple[str, str] | None = None) -> tuple[int, Any]:
+    """Send a form, with a user name and password if given; the status and the JSON document of the answer.
+
+    Raises :class:`FetchError`, for an answer that is not JSON too.
+    """
+    headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
+    if basic is not None:
+        headers["Authorization"] = f"Basic {base64.b64encode(':'.join(basic).encode()).decode()}"
+    status, body = _exchange("POST", url, headers, urlencode(form).encode())
+    return status, _parsed(url, body)
+
+
+def _exchange(method: str, url: str, headers: Mapping[str, str], content: bytes = b"") -> tuple[int, bytes]:
     check_url(url)
     backend = _Guarded(time.monotonic() + SECONDS)
+    sent = [(name.encode(), value.encode()) for name, value in {**headers, "User-Agent": "CloudSignal"}.items()]
+    if content:
+        sent.append((b"Content-Length", str(len(content)).encode()))
     try:
-        with httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend, max_connections=1) as pool:
-            headers = [(b"Accept", b"application/json"), (b"User-Agent", b"CloudSignal")]
-            with pool.stream("GET", url, headers=headers) as response:
-                if response.status != 200:
-                    raise FetchError(f"{_host(url)} answered {response.status} instead of the document.")
-                body = _read(response.iter_stream(), url)
+        with (
+            httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend, max_connections=1) as pool,
+            pool.stream(method, url, headers=sent, content=content or None) as response,
+        ):
+            return response.status, _read(response.iter_stream(), url)
     except (httpcore.TimeoutException, TimeoutError):
         raise FetchError(f"{_host(url)} did not answer within {SECONDS:.0f} seconds.") from None
     except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError, OSError) as error:
         raise FetchError(f"{_host(url)} could not be reached: {type(error).__name__}.") from None
+
+
+def _parsed(url: str, body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

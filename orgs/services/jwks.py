@@ -45,9 +45,21 @@ class _Source:
     lock: Lock = field(default_factory=Lock)
 
 
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What an issuer says of itself. Texts it does not give are empty."""
+
+    jwks_uri: str
+    authorization_endpoint: str
+    token_endpoint: str
+    userinfo_endpoint: str
+    takes_secret_in_form: bool
+    """Whether the client's secret may stand in the form; without a word from the issuer it is sent as Basic."""
+
+
 _sources: dict[str, _Source] = {}
-_addresses: dict[str, tuple[str, str, float]] = {}
-"""By issuer: the URL of its keys, or why it is not known; and when that was learnt."""
+_configurations: dict[str, tuple[Configuration | None, str, float]] = {}
+"""By issuer: its configuration, or why it is not known; and when that was learnt."""
 
 
 def find_key(url: str, *, kid: str | None, algorithm: str) -> PyJWK:
@@ -75,33 +87,49 @@ def find_key(url: str, *, kid: str | None, algorithm: str) -> PyJWK:
 
 def jwks_url_of(issuer: str) -> str:
     """Where an issuer says its keys are (OpenID Connect Discovery s4); raises :class:`KeysUnavailableError`."""
+    return configuration_of(issuer).jwks_uri
+
+
+def configuration_of(issuer: str) -> Configuration:
+    """What an issuer says of itself (OpenID Connect Discovery s4); raises :class:`KeysUnavailableError`."""
     now = time.monotonic()
-    url, problem, at = _addresses.get(issuer, ("", "", 0.0))
+    found, problem, at = _configurations.get(issuer, (None, "", 0.0))
     if not at or now - at > (AGAIN_SECONDS if problem else FRESH_SECONDS):
-        url, problem = _discover(issuer)
-        if len(_addresses) >= SOURCES_MAX:
-            _addresses.clear()
-        _addresses[issuer] = (url, problem, now)
-    if problem:
+        found, problem = _discover(issuer)
+        if len(_configurations) >= SOURCES_MAX:
+            _configurations.clear()
+        _configurations[issuer] = (found, problem, now)
+    if found is None:
         raise KeysUnavailableError(problem)
-    return url
+    return found
 
 
-def _discover(issuer: str) -> tuple[str, str]:
+def _discover(issuer: str) -> tuple[Configuration | None, str]:
     try:
         document = get_json(issuer.rstrip("/") + "/.well-known/openid-configuration")
     except FetchError as error:
-        return "", f"The issuer could not be asked for its keys: {error}"
-    found = document.get("jwks_uri") if isinstance(document, dict) else None
-    if not isinstance(found, str) or document.get("issuer") != issuer:
-        return "", "The issuer's configuration names another issuer, or no keys."
-    return found, ""
+        return None, f"The issuer could not be asked for its keys: {error}"
+    if not isinstance(document, dict) or document.get("issuer") != issuer or not _text(document, "jwks_uri"):
+        return None, "The issuer's configuration names another issuer, or no keys."
+    methods = document.get("token_endpoint_auth_methods_supported")
+    return Configuration(
+        jwks_uri=_text(document, "jwks_uri"),
+        authorization_endpoint=_text(document, "authorization_endpoint"),
+        token_endpoint=_text(document, "token_endpoint"),
+        userinfo_endpoint=_text(document, "userinfo_endpoint"),
+        takes_secret_in_form=isinstance(methods, list) and "client_secret_post" in methods,
+    ), ""
+
+
+def _text(document: Mapping[str, Any], name: str) -> str:
+    found = document.get(name)
+    return found if isinstance(found, str) else ""
 
 
 def forget() -> None:
     """Drop everything that is kept."""
     _sources.clear()
-    _addresses.clear()
+    _configurations.clear()
 
 
 def _source(url: str) -> _Source:
