@@ -203,7 +203,7 @@ def fingerprint(level: str) -> str:
     """What the environment depends on: the pins, the project's own metadata, and where it stands."""
     names = ["requirements/base.txt", "pyproject.toml", ".ci/bootstrap.py"]
     if level == "dev":
-        names.append("requirements/dev.txt")
+        names += ["requirements/dev.txt", "requirements/saml.txt"]
     digest = hashlib.sha256(str(ROOT).encode())
     for name in names:
         digest.update((ROOT / name).read_bytes())

@@ -127,6 +127,30 @@ PROVIDER_CHANGED = _kind(
     Tone.NEUTRAL,
     "An identity provider was added, changed or removed.",
 )
+SIGN_ON_CHANGED = _kind(
+    "sign_on.changed",
+    "Single sign-on changed",
+    Source.CHANGE,
+    Tone.NEUTRAL,
+    "A way of single sign-on was added, changed, removed, or its e-mail domains were approved.",
+)
+SIGN_ON_LINKED = _kind(
+    "sign_on.linked",
+    "Single sign-on linked",
+    Source.CHANGE,
+    Tone.NEUTRAL,
+    "A person became known at an identity provider.",
+)
+SIGN_ON_USED = _kind(
+    "sign_on.used", "Person signed in", Source.CHANGE, Tone.GOOD, "A person came in through single sign-on."
+)
+SIGN_ON_REFUSED = _kind(
+    "sign_on.refused",
+    "Person refused",
+    Source.CHANGE,
+    Tone.BAD,
+    "A sign-in through single sign-on was refused.",
+)
 DRAFT_SAVED = _kind(
     "draft.saved",
     "Draft saved",
@@ -202,6 +226,22 @@ class CloseCause(StrEnum):
     UPSTREAM_LOST = "upstream_lost"
     PROTOCOL = "protocol"
     INVARIANT = "invariant"
+
+
+class SignOnReason(StrEnum):
+    """Why a person was refused at single sign-on (``sign_on.refused.reason``)."""
+
+    PROVIDER_UNREACHABLE = "provider_unreachable"
+    PROVIDER_REFUSED = "provider_refused"
+    BAD_ASSERTION = "bad_assertion"
+    NOT_RECENT = "not_recent"
+    EMAIL_MISSING = "email_missing"
+    EMAIL_UNVERIFIED = "email_unverified"
+    NOT_INVITED = "not_invited"
+    NOT_MEMBER = "not_member"
+    ACCOUNT_EXISTS = "account_exists"
+    LINKED_TO_ANOTHER = "linked_to_another"
+    NOT_ALLOWED = "not_allowed"
 
 
 NO_RULE = "none"

@@ -56,6 +56,11 @@ def provider_id() -> str:
     return f"idp_{random_text(16)}"
 
 
+def sign_on_id() -> str:
+    """``sso_`` and 16 characters: a way of single sign-on."""
+    return f"sso_{random_text(16)}"
+
+
 def invitation_id(org: str) -> str:
     """``inv_``, the organization's 12 characters and 16 random ones: who follows an invitation names nothing else."""
     return f"inv_{org.removeprefix('org_')}_{random_text(16)}"

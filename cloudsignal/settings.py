@@ -90,6 +90,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "orgs.web.through.SignOnSessions",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -136,7 +137,7 @@ ACCOUNT_UNIQUE_EMAIL = True
 ACCOUNT_EMAIL_VERIFICATION = "mandatory" if EMAIL_URL or ENV.text("CLOUDSIGNAL_EMAIL_BACKEND", "") else "optional"
 ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "CloudSignal: "
-ACCOUNT_ADAPTER = "orgs.accounts.AccountAdapter"
+ACCOUNT_ADAPTER = "orgs.web.through.Adapter"
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
 # allauth's own counts by account are for second factors alone: who gets as far has shown the password. Failed passwords
@@ -258,6 +259,7 @@ RATE_LIMITS = {
     "organizations": "20/3600",
     "invitations": "100/3600",
     "command_lines": "60/3600",
+    "sign_ons": "60/300",
     "failed_sign_ins": "30/300",
     "failed_sign_ins_to_account": "5/300",
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from django.db.models import Count, Max, Model, Q, QuerySet
+from django.db.models import Count, Exists, Max, Model, OuterRef, Q, QuerySet
 from django.utils import timezone
 from redis.exceptions import RedisError
 
@@ -21,12 +21,14 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import LiveSession
 from orgs.accounts import has_second_factor
-from orgs.models import Credential, Membership, MqttIdentity, Organization, User
+from orgs.models import Credential, Membership, MqttIdentity, Organization, SingleSignOn, User
 from orgs.permissions import OPERATOR, PERMISSIONS, Permission, Role, roles_with
 from orgs.tenancy import org_scope, platform_scope, user_scope
 
 PAGE = 50
 PAGE_MAX = 200
+SIGN_ON_REQUIRED = "sign_on_required"
+"""The code of the refusal that signing in through the organization's own provider lifts."""
 
 Row = TypeVar("Row", bound=Model)
 
@@ -110,29 +112,46 @@ class IdentityPage:
 
 
 def access_org(user: User, org_id: str, ip: str = "") -> Access:
-    """What ``user`` may do in the organization. Strangers and ended memberships get :class:`NotFound`, never a hint."""
-    if not ids.ORG.match(org_id):
+    """What ``user`` may do in the organization. Strangers and ended memberships get :class:`NotFound`, never a hint,
+    and so does a session that came through another organization's single sign-on."""
+    if not ids.ORG.match(org_id) or not user.reaches(org_id):
         raise NotFound("The organization")
+    required = SingleSignOn.objects.filter(org=OuterRef("pk"), required=True, enabled=True)
     with org_scope(org_id):
-        org = Organization.objects.filter(pk=org_id).first()
+        org = Organization.objects.annotate(sign_on_required=Exists(required)).filter(pk=org_id).first()
         if org is None:
             raise NotFound("The organization")
         membership = Membership.objects.filter(_current(), org=org, user=user).first()
     if membership is not None:
-        if org.mfa_required and not has_second_factor(user):
-            raise Forbidden("mfa_required", f"{org.name} requires a second factor: set one up in your account first.")
         role = Role(membership.role)
+        if user.through is None:
+            _check_way_in(user, org, role, sign_on_required=org.sign_on_required)
+        elif role is Role.OWNER:
+            # Administrators choose the identity provider, and it can say that anybody is at the door.
+            role = Role.ADMIN
         return Access(org, user, role, PERMISSIONS[role], f"user:{user.email}", ip)
     if user.is_operator:
         return Access(org, user, None, OPERATOR, f"operator:{user.email}", ip)
     raise NotFound("The organization")
 
 
+def _check_way_in(user: User, org: Organization, role: Role, *, sign_on_required: bool) -> None:
+    """What an organization asks of members who sign in by themselves. For those who come through its single sign-on
+    its identity provider answers, second factor included.
+
+    Owners are never shut out by a provider that is down or misconfigured: a second factor is what it takes them.
+    """
+    if sign_on_required and role is not Role.OWNER:
+        raise Forbidden(SIGN_ON_REQUIRED, f"{org.name} asks its members to sign in through its single sign-on.")
+    if (org.mfa_required or sign_on_required) and not has_second_factor(user):
+        raise Forbidden("mfa_required", f"{org.name} requires a second factor: set one up in your account first.")
+
+
 def list_organizations(user: User) -> tuple[OrganizationEntry, ...]:
-    """The organizations ``user`` is a member of now, by name."""
+    """The organizations ``user`` is a member of now and can reach the way they came in, by name."""
     with user_scope(user.pk):
         memberships = Membership.objects.filter(_current(), user=user).select_related("org").order_by("org__name", "id")
-        return tuple(OrganizationEntry(row.org, Role(row.role)) for row in memberships)
+        return tuple(OrganizationEntry(row.org, Role(row.role)) for row in memberships if user.reaches(row.org_id))
 
 
 def all_organizations(operator: User) -> tuple[Organization, ...]:

@@ -13,13 +13,14 @@ from django.utils import timezone
 
 from acl.access import list_nodes
 from audit.kinds import CloseCause
-from cloudsignal.errors import NotFound
+from cloudsignal.errors import DomainError, NotFound
 from cloudsignal.mail import kept_mail
 from cloudsignal.web.confirm import Question, Touched, confirm
 from orgs.access import access_org, all_organizations
 from orgs.forms import SuspendForm
 from orgs.models import Organization, User
 from orgs.services.organizations import resume_organization, suspend_organization
+from orgs.services.sign_on import approve_domains, waiting_domains
 from orgs.web.closing import follow
 from orgs.web.credentials import sessions_or_none
 from orgs.web.gate import address_of, operator_page
@@ -94,6 +95,26 @@ def _live(user: User, org_id: str) -> int | None:
 
 def _count(live: int | None) -> str:
     return "?" if live is None else f"{live:,}"
+
+
+@operator_page()
+def domains(request: HttpRequest, user: User) -> HttpResponseBase:
+    """The e-mail domains that organizations named for their single sign-on, to be approved."""
+    return render(request, "platform/domains.html", {"sign_ons": waiting_domains(user)})
+
+
+@operator_page(methods=("POST",))
+def approve(request: HttpRequest, user: User, org_id: str, sign_on_id: str) -> HttpResponseBase:
+    """Let a single sign-on speak for the domains that are ticked, and for no others."""
+    ticked = request.POST.getlist("domains")
+    try:
+        sign_on = approve_domains(user, org_id, sign_on_id, domains=ticked, ip=address_of(request))
+    except DomainError as error:
+        messages.error(request, error.message)
+    else:
+        said = ", ".join(sign_on.approved_domains) or "no domain"
+        messages.success(request, f"{sign_on.name} of {sign_on.org.name} speaks for {said}.")
+    return redirect("platform:operator-domains")
 
 
 def _organization(user: User, org_id: str) -> Organization:

@@ -51,6 +51,7 @@ ORG_PAGES: tuple[tuple[str, str, str, str, Permission], ...] = (
 )
 OPERATOR_PAGES: tuple[tuple[str, str, str, str], ...] = (
     ("Organizations", "platform:operator-organizations", "orgs", "o"),
+    ("E-mail domains", "platform:operator-domains", "check", "e"),
     ("Nodes", "platform:operator-nodes", "server", "n"),
 )
 DEMO_PAGE = ("Mail", "platform:operator-mail", "mail", "m")
@@ -66,6 +67,7 @@ ORG_ACTIONS: tuple[tuple[str, str, str, Permission], ...] = (
     ("API keys", "orgs:keys", "key", Permission.ORG_READ),
     ("Create an API key", "orgs:key-new", "plus", Permission.API_KEYS_MANAGE),
     ("Identity providers", "orgs:providers", "server", Permission.ORG_READ),
+    ("Single sign-on", "orgs:sign-ons", "shield", Permission.ORG_READ),
     ("Danger zone", "orgs:danger", "warning", Permission.ORG_UPDATE),
     ("Versions and rollback", "acl:versions", "history", Permission.ORG_READ),
 )
@@ -109,6 +111,11 @@ class Shell:
     def operator(self) -> bool:
         """Whether the reader is platform staff."""
         return bool(getattr(getattr(self._request, "user", None), "is_operator", False))
+
+    @property
+    def through(self) -> bool:
+        """Whether the reader came through single sign-on, and so reaches one organization and no account page."""
+        return getattr(getattr(self._request, "user", None), "through", None) is not None
 
     @property
     def initial(self) -> str:
@@ -159,7 +166,8 @@ class Shell:
                 Command(f"Operator: {title}", "Page", icon, reverse(name))
                 for title, name, icon, _ in self._operator_pages
             ]
-        found.append(Command("New organization", "Action", "plus", reverse("orgs:new")))
+        if not self.through:
+            found.append(Command("New organization", "Action", "plus", reverse("orgs:new")))
         found.append(Command("Help and keys", "Page", "help", reverse("platform:help")))
         found.append(Command("Sign out", "Action", "logout", form="sign-out"))
         return found

@@ -1,11 +1,12 @@
-"""Who: people, organizations, memberships, invitations, MQTT identities and credentials, API keys, providers."""
+"""Who: people, organizations, memberships, invitations, MQTT identities, credentials, API keys, providers, sign-on."""
 
 from orgs.models.api_key import ApiKey
 from orgs.models.credential import Credential, MqttIdentity
 from orgs.models.invitation import Invitation
 from orgs.models.organization import Membership, Organization
 from orgs.models.provider import IdentityProvider
-from orgs.models.user import User
+from orgs.models.sign_on import SignOnAccount, SingleSignOn
+from orgs.models.user import Through, User
 
 __all__ = [
     "ApiKey",
@@ -15,5 +16,8 @@ __all__ = [
     "Membership",
     "MqttIdentity",
     "Organization",
+    "SignOnAccount",
+    "SingleSignOn",
+    "Through",
     "User",
 ]

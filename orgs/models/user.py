@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
 from django.db import models
 from django.db.models.functions import Lower
 from django.utils import timezone
+
+
+@dataclass(frozen=True, slots=True)
+class Through:
+    """How a session came about: through the single sign-on of one organization, which vouches for it there alone."""
+
+    org_id: str
+    sign_on_id: str
 
 
 class UserManager(BaseUserManager["User"]):
@@ -48,11 +57,19 @@ class User(AbstractBaseUser):
 
     objects = UserManager()
 
+    through: Through | None = None
+    """Not stored: set on the person of a session that came through single sign-on, which reaches that organization
+    only. Whoever runs an identity provider can be anybody there, so it must open nothing beyond that organization."""
+
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(Lower("email"), name="orgs_user_email_lower")]
 
     def __str__(self) -> str:
         return self.email
+
+    def reaches(self, org_id: str) -> bool:
+        """Whether the way this person came in leads to the organization at all; a membership is needed besides."""
+        return self.through is None or self.through.org_id == org_id
 
     @property
     def is_staff(self) -> bool:

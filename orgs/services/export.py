@@ -20,7 +20,16 @@ from audit import kinds
 from audit.models import Event
 from audit.services.record import record
 from orgs.access import Access
-from orgs.models import ApiKey, Credential, IdentityProvider, Invitation, Membership, MqttIdentity, Organization
+from orgs.models import (
+    ApiKey,
+    Credential,
+    IdentityProvider,
+    Invitation,
+    Membership,
+    MqttIdentity,
+    Organization,
+    SingleSignOn,
+)
 from orgs.permissions import Permission
 from orgs.tenancy import org_scope
 
@@ -33,6 +42,10 @@ SETTINGS = (
     "subscriptions_per_session",
 )  # fmt: skip
 PROVIDER = ("name", "kind", "issuer", "audience", "jwks_url", "algorithms", "enabled")
+SIGN_ON = (
+    "name", "kind", "issuer", "client_id", "algorithms", "metadata", "domains", "approved_domains", "role", "required",
+    "enabled",
+)  # fmt: skip
 IDENTITY = ("username", "static", "provider", "external_id", "email", "claims", "note", "created_at", "revoked_at")
 CREDENTIAL = (
     "token_id", "identity__username", "hint", "issued_at", "expires_at", "revoked_at", "refreshed_from", "created_by",
@@ -116,6 +129,7 @@ def _document(access: Access) -> dict[str, Any]:
                 for key in ApiKey.objects.filter(org=org).order_by("pk")
             ],
             "providers": list(providers.values(*PROVIDER)),
+            "sign_ons": list(SingleSignOn.objects.filter(org=org).order_by("name").values(*SIGN_ON)),
             "draft": draft.text if draft else "",
             "versions": list(versions.values("number", "digest", "source", "note", "created_at", "created_by")),
         }  # fmt: skip

@@ -126,6 +126,10 @@ def read_link(token: str) -> Offer:
 def accept_invitation(user: User, token: str, *, ip: str = "") -> Membership:
     """Join. Only for the person who was invited: the link alone is not enough, it may have been passed on."""
     offer = read_link(token)
+    if not user.reaches(offer.invitation.org_id):
+        raise Forbidden(
+            "came_through", "You came in through another organization's single sign-on; sign in by yourself first."
+        )
     if user.email.casefold() != offer.invitation.email.casefold():
         raise Forbidden(
             "other_address", f"This invitation is for {offer.invitation.email}; sign in with that address to accept it."

@@ -12,7 +12,7 @@ from acl.services.deployments import begin_with_deny_all
 from audit import kinds
 from audit.services.record import record
 from cloudsignal import ids, outbox
-from cloudsignal.errors import Conflict, Invalid, Limit, NotFound
+from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from orgs.access import Access
 from orgs.models import Membership, Organization, User
 from orgs.permissions import PERMISSIONS, Permission, Role
@@ -26,8 +26,13 @@ OWNED_MAX = 25
 def create_organization(user: User, *, name: str, ip: str = "") -> Organization:
     """A new organization owned by ``user``, with an empty policy in force: clients connect and everything is refused.
 
-    Raises :class:`Invalid` for a bad name and :class:`Limit` when the person owns too many.
+    Raises :class:`Invalid` for a bad name, :class:`Limit` when the person owns too many, and :class:`Forbidden` for a
+    session that came through an organization's single sign-on.
     """
+    if user.through is not None:
+        raise Forbidden(
+            "came_through", "You came in through the single sign-on of one organization; sign in by yourself first."
+        )
     name = clean_name(name)
     with user_scope(user.pk):
         owned = Membership.objects.filter(user=user, role=Role.OWNER).count()

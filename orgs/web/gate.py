@@ -17,11 +17,12 @@ from typing import Any, Concatenate, ParamSpec, Protocol, cast
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from cloudsignal.errors import DomainError, Limit, NotFound, Unauthenticated
-from orgs.access import Access, access_org
+from orgs.access import SIGN_ON_REQUIRED, Access, access_org
 from orgs.models import User
 from orgs.permissions import Permission
 from orgs.tenancy import org_scope, platform_scope, user_scope
@@ -163,6 +164,10 @@ def refusal(request: HttpRequest, error: DomainError) -> HttpResponseBase:
     htmx = bool(request.headers.get("HX-Request"))
     if isinstance(error, Unauthenticated) and not htmx:
         return redirect_to_login(request.get_full_path())
+    match = request.resolver_match
+    if error.code == SIGN_ON_REQUIRED and not htmx and match is not None and "org_id" in match.kwargs:
+        there = reverse("orgs:sign-on-door", args=[match.kwargs["org_id"]])
+        return redirect_to_login(request.get_full_path(), login_url=there)
     if htmx:
         response = HttpResponse(error.message, content_type="text/plain; charset=utf-8", status=error.status)
     else:

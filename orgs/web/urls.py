@@ -18,6 +18,8 @@ from orgs.web import (
     people,
     providers,
     settings,
+    sign_in,
+    sign_on,
 )
 
 app_name = "orgs"
@@ -56,11 +58,22 @@ urlpatterns = [
     path("o/<str:org_id>/settings/providers/<str:provider_id>/", providers.change, name="provider"),
     path("o/<str:org_id>/settings/providers/<str:provider_id>/remove/", providers.remove, name="provider-remove"),
     path("o/<str:org_id>/settings/providers/<str:provider_id>/try/", providers.try_page, name="provider-try"),
+    path("o/<str:org_id>/settings/sign-on/", sign_on.index, name="sign-ons"),
+    path("o/<str:org_id>/settings/sign-on/new/<str:kind>/", sign_on.new, name="sign-on-new"),
+    path("o/<str:org_id>/settings/sign-on/<str:sign_on_id>/", sign_on.change, name="sign-on"),
+    path("o/<str:org_id>/settings/sign-on/<str:sign_on_id>/remove/", sign_on.remove, name="sign-on-remove"),
     path("o/<str:org_id>/settings/danger/", danger.index, name="danger"),
     path("o/<str:org_id>/settings/danger/export/", danger.export, name="export"),
     path("o/<str:org_id>/settings/danger/revoke/", danger.revoke_all, name="revoke-all"),
     path("o/<str:org_id>/settings/danger/delete/", danger.delete, name="delete"),
     path("o/<str:org_id>/settings/danger/keep/", danger.restore, name="restore"),
     path("command-line/", command_line.command_line, name="command-line"),
+    path("accounts/sso/", sign_in.find, name="sign-on-find"),
+    path("accounts/sso/<str:org_id>/", sign_in.door, name="sign-on-door"),
+    path("accounts/sso/<str:org_id>/<str:sign_on_id>/", sign_in.start, name="sign-on-start"),
+    path("accounts/sso/<str:org_id>/<str:sign_on_id>/callback/", sign_in.callback, name="sign-on-callback"),
+    path("accounts/sso/<str:org_id>/<str:sign_on_id>/acs/", sign_in.consume, name="sign-on-consume"),
+    path("accounts/sso/<str:org_id>/<str:sign_on_id>/arrive/", sign_in.arrive, name="sign-on-arrive"),
+    path("accounts/sso/<str:org_id>/<str:sign_on_id>/metadata/", sign_in.metadata, name="sign-on-metadata"),
     path("invitations/<str:token>/", people.accept, name="invitation"),
 ]

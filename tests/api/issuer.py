@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -17,6 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 AUDIENCE = "cloudsignal-test"
+CLIENT_ID = "dashboard"
+CLIENT_SECRET = "marker-client-secret:marker/client+secret"
+"""With characters that have a meaning in forms and in Basic authentication."""
 
 
 @dataclass
@@ -27,6 +33,17 @@ class Issuer:
     mode: str = "honest"
     keys: dict[str, Any] = field(default_factory=dict)
     asked: int = 0
+    person: dict[str, Any] = field(default_factory=dict)
+    """Claims of whoever is at the authorization endpoint; None takes one away."""
+    signs: Callable[[dict[str, Any]], str] | None = None
+    """Makes the ID token of the claims in some other way than honestly."""
+    token_mode: str = "honest"
+    """How the token endpoint answers: honest, hang, refuse, nothing."""
+    public_client: bool = False
+    secret_in_form: bool = False
+    userinfo: dict[str, Any] | None = None
+    codes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What was asked for, by the code that was given for it; a code is taken once."""
     stopped: Event = field(default_factory=Event)
 
     @property
@@ -69,6 +86,42 @@ class Issuer:
         algorithm = "RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256"
         return jwt.encode(self.claims(**changes), key, algorithm, headers={"kid": kid, **(header or {})})
 
+    def authorize(self, query: str) -> str:
+        """A person signs in at the authorization endpoint; returns where the browser is sent back to."""
+        asked = dict(parse_qsl(query))
+        code = f"code-{len(self.codes)}"
+        self.codes[code] = asked
+        return f"{asked['redirect_uri']}?{urlencode({'code': code, 'state': asked['state'], 'iss': self.url})}"
+
+    def exchange(self, form: dict[str, str], authorization: str) -> tuple[int, dict[str, Any]]:
+        """The token endpoint, as strict as a good one: client, code, redirect URI and PKCE verifier have to fit."""
+        if self.token_mode == "refuse":
+            return 400, {"error": "invalid_grant"}
+        asked = self.codes.pop(form.get("code", ""), None)
+        digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
+        challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        if asked is None or asked["code_challenge"] != challenge or asked["redirect_uri"] != form["redirect_uri"]:
+            return 400, {"error": "invalid_grant"}
+        if not self.public_client and self._secret(form, authorization) != CLIENT_SECRET:
+            return 401, {"error": "invalid_client"}
+        if self.token_mode == "nothing":
+            return 200, {"access_token": "at", "token_type": "Bearer"}
+        claims = self.claims(
+            **{"aud": CLIENT_ID, "nonce": asked["nonce"], "auth_time": int(time.time()), **self.person}
+        )
+        token = self.signs(claims) if self.signs else self.sign(claims)
+        return 200, {"access_token": "access", "token_type": "Bearer", "id_token": token}
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        """An honest signature with the first key."""
+        return jwt.encode(claims, self.keys["one"], "RS256", headers={"kid": "one"})
+
+    def _secret(self, form: dict[str, str], authorization: str) -> str:
+        if self.secret_in_form:
+            return form.get("client_secret", "")
+        decoded = base64.b64decode(authorization.removeprefix("Basic ") or "Og==").decode()
+        return dict(parse_qsl(f"secret={decoded.partition(':')[2]}")).get("secret", "")
+
 
 @contextmanager
 def issuing() -> Iterator[Issuer]:
@@ -79,7 +132,24 @@ def issuing() -> Iterator[Issuer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             issuer.asked += 1
-            _answer(self, issuer)
+            where = urlsplit(self.path)
+            if where.path == "/authorize":
+                self.send_response(302)
+                self.send_header("Location", issuer.authorize(where.query))
+                self.end_headers()
+            elif where.path == "/userinfo":
+                known = self.headers.get("Authorization") == "Bearer access" and issuer.userinfo is not None
+                _json(self, 200 if known else 401, issuer.userinfo or {})
+            else:
+                _answer(self, issuer)
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            if issuer.token_mode == "hang":
+                issuer.stopped.wait(30)
+                return
+            form = {name: values[0] for name, values in parse_qs(body).items()}
+            _json(self, *issuer.exchange(form, self.headers.get("Authorization", "")))
 
         def log_message(self, *_: object) -> None:
             """Quiet."""
@@ -97,10 +167,24 @@ def issuing() -> Iterator[Issuer]:
         server.server_close()
 
 
+def _json(handler: BaseHTTPRequestHandler, status: int, document: dict[str, Any]) -> None:
+    body = json.dumps(document).encode()
+    handler.send_response(status)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
 def _answer(handler: BaseHTTPRequestHandler, issuer: Issuer) -> None:
     body = json.dumps(issuer.jwks()).encode()
     if handler.path.endswith("/openid-configuration"):
-        body = json.dumps({"issuer": issuer.url, "jwks_uri": f"{issuer.url}/keys"}).encode()
+        document = {
+            "issuer": issuer.url, "jwks_uri": f"{issuer.url}/keys", "authorization_endpoint": f"{issuer.url}/authorize",
+            "token_endpoint": f"{issuer.url}/token", "userinfo_endpoint": f"{issuer.url}/userinfo",
+        }  # fmt: skip
+        if issuer.secret_in_form:
+            document["token_endpoint_auth_methods_supported"] = ["client_secret_post"]  # type: ignore[assignment]
+        body = json.dumps(document).encode()
     match issuer.mode:
         case "hang":
             issuer.stopped.wait(30)

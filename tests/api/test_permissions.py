@@ -25,6 +25,7 @@ from orgs.services.api_keys import SECRET
 from orgs.services.credentials import issue_credential
 from orgs.services.invitations import invite
 from orgs.services.providers import Wanted, add_provider
+from orgs.services.sign_on import WantedSignOn, add_sign_on
 from orgs.tenancy import org_scope
 from tests.api.calling import Answer, Caller, World
 from tests.api.operations import OPERATIONS, Operation
@@ -77,6 +78,7 @@ def fill(world: World, marker: str = MARKER) -> dict[str, str]:
     issued = issue_credential(owner, username=f"{marker}-device", claims={"name": marker})
     invitation = invite(owner, email=f"{marker}@example.com", role="viewer")
     provider = add_provider(owner, Wanted(marker, "oidc", "https://id.example.com", marker))
+    sign_on = add_sign_on(owner, "oidc", WantedSignOn(marker, issuer="https://id.example.com", client_id=marker))
     world.key()
     session = LiveSession(
         session=f"s-{world.id}", org=world.id, username=marker, client_id=marker, node="n1", ip="", port=0,
@@ -92,7 +94,7 @@ def fill(world: World, marker: str = MARKER) -> dict[str, str]:
     return {
         "organization_id": world.id, "token_id": issued.token_id, "username": issued.local, "name": "name",
         "member_id": str(membership.pk), "invitation_id": invitation.pk, "key_id": str(key.pk),
-        "provider_id": provider.pk, "session": session.session, "number": "1", "deployment_id": deployment.pk,
+        "provider_id": provider.pk, "sign_on_id": sign_on.pk, "session": session.session, "number": "1", "deployment_id": deployment.pk,
         "cursor": cursor_of(event),
     }  # fmt: skip
 

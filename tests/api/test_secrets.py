@@ -12,9 +12,11 @@ from cloudsignal.logs import JsonFormatter
 from cloudsignal.redis import client as redis_client
 from orgs.services import invitations
 from orgs.services.providers import Wanted, add_provider
+from orgs.services.sign_on import WantedSignOn, add_sign_on
 from tests.api.calling import Caller, World
 from tests.stack.databases import Databases
 
+CLIENT_SECRET = "marker-client-secret-marker-client-secret"
 SHARED = "marker-shared-secret-marker-shared-secret"
 
 
@@ -69,6 +71,10 @@ def test_secrets_are_nowhere(
     bulk = ci("POST", "/v2/credentials/bulk", b"username\nbulk-1\n", **{"content-type": "text/csv"})
     secrets.add(bulk.body["issued"][0]["password"])
     add_provider(acme.owner, Wanted("legacy", "supabase", "https://id.example.com", "x", secret=SHARED))
+    secrets.add(CLIENT_SECRET)
+    wanted = WantedSignOn("staff", issuer="https://id.example.com", client_id="dashboard", secret=CLIENT_SECRET)
+    sign_on = add_sign_on(acme.owner, "oidc", wanted)
+    page = f"/o/{acme.id}/settings/sign-on/{sign_on.pk}/"
     invitation = invitations.invite(acme.owner, email="eve@example.com", role="viewer")
     secrets.add(invitations.link_of(invitation).rstrip("/").rpartition(".")[2])
     answers = [
@@ -78,7 +84,7 @@ def test_secrets_are_nowhere(
         ci.get(f"/v2/users/{issued['password']}").text,
         ci.get("/v2/credentials").text, ci.get("/v2/api-keys").text, ci.get("/v2/identity-providers").text,
         ci.get("/v2/invitations").text, ci.get("/v2/audit/events").text,
-        owner.get(f"/v2/organizations/{acme.id}/export").text,
+        owner.get(f"/v2/organizations/{acme.id}/export").text, owner.client.get(page).content.decode(),
     ]  # fmt: skip
     logged = "\n".join(JsonFormatter().format(record) for record in caplog.records)
     places = {

@@ -1,0 +1,84 @@
+"""Single sign-on: an identity provider of an organization's own people, for the dashboard.
+
+Not :class:`~orgs.models.IdentityProvider`, whose tokens are exchanged for MQTT credentials of the organization's users.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+from cloudsignal import ids
+from orgs.models.organization import Organization
+from orgs.permissions import Role
+
+
+class SingleSignOn(models.Model):
+    """One way in. An OIDC one has ``issuer``, ``client_id`` and mostly ``secret``; a SAML one has ``metadata``."""
+
+    class Kind(models.TextChoices):
+        """The protocol."""
+
+        OIDC = "oidc", "OpenID Connect"
+        SAML = "saml", "SAML 2.0"
+
+    id = models.CharField(primary_key=True, max_length=20, default=ids.sign_on_id, editable=False)
+    org = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="sign_ons")
+    kind = models.CharField(max_length=4, choices=Kind.choices)
+    name = models.CharField(max_length=63)
+    """What the button on the sign-in page says."""
+    issuer = models.CharField(max_length=255)
+    """OIDC: the issuer. SAML: the entity id that the metadata names."""
+    client_id = models.CharField(max_length=255, blank=True)
+    secret = models.BinaryField(null=True, blank=True)
+    """The client's secret, encrypted (``cloudsignal.sealing``); None for a public client and for SAML."""
+    algorithms = models.JSONField(default=list)
+    """Signature algorithms of ID tokens that are accepted (RFC 7518 s3.1); no others ever are."""
+    metadata = models.TextField(blank=True)
+    """The identity provider's SAML metadata, as it was pasted or fetched when this was saved."""
+    domains = models.JSONField(default=list, blank=True)
+    """E-mail domains that the organization says are its own, in lower case."""
+    approved_domains = models.JSONField(default=list, blank=True)
+    """Those of them that an operator has approved: only there does the provider's word about an address count."""
+    role = models.CharField(max_length=10, blank=True, choices=[(role.value, role.value) for role in Role])
+    """What newcomers of the approved domains become; empty lets in the invited only."""
+    required = models.BooleanField(default=False)
+    """Members have to come this way; owners keep their own way in, with a second factor."""
+    enabled = models.BooleanField(default=False)
+    created_at = models.DateTimeField(default=timezone.now)
+    created_by = models.CharField(max_length=320)
+    updated_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["org", "name"], name="orgs_singlesignon_name"),
+            models.UniqueConstraint(fields=["org", "id"], name="orgs_singlesignon_org_id"),
+            models.CheckConstraint(condition=~models.Q(role="owner"), name="orgs_singlesignon_no_owners"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.org_id}"
+
+
+class SignOnAccount(models.Model):
+    """A person as an identity provider knows them: its word for ``subject`` signs in ``user``, in this organization."""
+
+    org = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="sign_on_accounts")
+    sign_on = models.ForeignKey(
+        SingleSignOn, on_delete=models.CASCADE, related_name="accounts", db_constraint=False, db_index=False
+    )
+    user = models.ForeignKey("orgs.User", on_delete=models.CASCADE, related_name="sign_on_accounts")
+    subject = models.CharField(max_length=255, db_collation="C")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["org", "sign_on", "subject"], name="orgs_signonaccount_subject"),
+            models.UniqueConstraint(fields=["org", "sign_on", "user"], name="orgs_signonaccount_user"),
+            models.UniqueConstraint(fields=["org", "id"], name="orgs_signonaccount_org_id"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} through {self.sign_on_id}"
