@@ -94,8 +94,8 @@ def fill(world: World, marker: str = MARKER) -> dict[str, str]:
     return {
         "organization_id": world.id, "token_id": issued.token_id, "username": issued.local, "name": "name",
         "member_id": str(membership.pk), "invitation_id": invitation.pk, "key_id": str(key.pk),
-        "provider_id": provider.pk, "sign_on_id": sign_on.pk, "session": session.session, "number": "1", "deployment_id": deployment.pk,
-        "cursor": cursor_of(event),
+        "provider_id": provider.pk, "sign_on_id": sign_on.pk, "session": session.session, "number": "1",
+        "deployment_id": deployment.pk, "cursor": cursor_of(event),
     }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from orgs.services.credentials import issue_credential, revoke_credential
 from orgs.services.invitations import invite, link_of
 from orgs.services.organizations import create_organization
 from orgs.services.providers import Wanted, add_provider
+from orgs.services.sign_on import WantedSignOn, add_sign_on, approve_domains
 
 ada = User.objects.create_user("ada@example.com", "correct horse battery", is_operator=True)
 lived = access_org(ada, create_organization(ada, name="Harbour Logistics").pk)
@@ -45,7 +46,12 @@ save_draft(lived, text=preset("agent-pipelines").text + "# a further line\\n")
 invited = invite(lived, email="grace@example.com", role="auditor")
 create_api_key(lived, kind="rk", name="billing", scopes=["org.read", "credentials.manage"], ip_allow=["192.0.2.0/24"])
 provider = add_provider(lived, Wanted("login", "oidc", "https://id.example.com", "mqtt", secret="x" * 32))
+wanted = WantedSignOn("Harbour staff", issuer="https://id.example.com", client_id="x", domains=["harbour.example"],
+    enabled=True)
+sign_on = add_sign_on(lived, "oidc", wanted)
+approve_domains(ada, lived.org_id, sign_on.pk, domains=["harbour.example"])
 print(json.dumps({
+    "sign_on": sign_on.pk,
     "lived": lived.org_id, "empty": empty.org_id, "username": agent.username, "password": agent.password,
     "token": agent.token_id, "deployment": deployment.pk,
     "provider": provider.pk, "invitation": "/invitations/" + link_of(invited).split("/invitations/")[1],
@@ -65,6 +71,7 @@ class Place:
     token: str
     deployment: str
     provider: str
+    sign_on: str
     invitation: str
     cookies: list[Any]
 

@@ -59,6 +59,12 @@ SCREENS = {
     "new provider": "/o/{lived}/settings/providers/new/supabase/",
     "provider": "/o/{lived}/settings/providers/{provider}/",
     "try a token": "/o/{lived}/settings/providers/{provider}/try/",
+    "single sign-on": "/o/{lived}/settings/sign-on/",
+    "single sign-on, none": "/o/{empty}/settings/sign-on/",
+    "new OpenID sign-on": "/o/{lived}/settings/sign-on/new/oidc/",
+    "new SAML sign-on": "/o/{lived}/settings/sign-on/new/saml/",
+    "one sign-on": "/o/{lived}/settings/sign-on/{sign_on}/",
+    "door, signed in": "/accounts/sso/{lived}/",
     "danger zone": "/o/{lived}/settings/danger/",
     "delete": "/o/{lived}/settings/danger/delete/",
     "invitation": "{invitation}",
@@ -66,6 +72,7 @@ SCREENS = {
     "&redirect_uri=http://127.0.0.1:54321/callback" + f"&code_challenge={'c' * 43}&state={'s' * 32}",
     "help": "/help/",
     "operator: organizations": "/operator/organizations/",
+    "operator: e-mail domains": "/operator/domains/",
     "operator: nodes": "/operator/nodes/",
     "two-step sign-in": "/accounts/2fa/",
     "confirm who it is": "/accounts/reauthenticate/",
@@ -74,7 +81,16 @@ SCREENS = {
     "e-mail": "/accounts/email/",
     "not found": "/o/org_aaaaaaaaaaaa/",
 }
-PUBLIC = {"sign in": "/accounts/login/", "sign up": "/accounts/signup/", "reset": "/accounts/password/reset/"}
+PUBLIC = {
+    "sign in": "/accounts/login/",
+    "sign up": "/accounts/signup/",
+    "reset": "/accounts/password/reset/",
+    "find the organization": "/accounts/sso/",
+    "found": "/accounts/sso/?who=grace@harbour.example",
+    "not found": "/accounts/sso/?who=grace@unknown.example",
+    "door": "/accounts/sso/{lived}/",
+    "answer without a question": "/accounts/sso/{lived}/{sign_on}/callback/",
+}
 
 
 def look(page: Page, url: str) -> None:
@@ -102,14 +118,14 @@ def accessible(page: Page, rules: dict[str, list[str]]) -> None:
 def test_a_screen_is_accessible_and_fits(screen: str, signed_in: Page, place: Place) -> None:
     ids = {
         "lived": place.lived, "empty": place.empty, "token": place.token, "deployment": place.deployment,
-        "provider": place.provider, "invitation": place.invitation,
+        "provider": place.provider, "invitation": place.invitation, "sign_on": place.sign_on,
     }  # fmt: skip
     look(signed_in, place.url + SCREENS[screen].format(**ids))
 
 
 @pytest.mark.parametrize("screen", sorted(PUBLIC))
 def test_a_page_before_sign_in_is_accessible_and_fits(screen: str, page: Page, place: Place) -> None:
-    look(page, place.url + PUBLIC[screen])
+    look(page, place.url + PUBLIC[screen].format(lived=place.lived, sign_on=place.sign_on))
 
 
 def test_dialogs_are_accessible(signed_in: Page, place: Place) -> None:
