@@ -21,12 +21,14 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import LiveSession
 from orgs.accounts import has_second_factor
-from orgs.models import Credential, Membership, MqttIdentity, Organization, SingleSignOn, User
+from orgs.models import Credential, Membership, MqttIdentity, Organization, SignOnAccount, SingleSignOn, Through, User
 from orgs.permissions import OPERATOR, PERMISSIONS, Permission, Role, roles_with
 from orgs.tenancy import org_scope, platform_scope, user_scope
 
 PAGE = 50
 PAGE_MAX = 200
+THROUGH_LIFETIME = timedelta(hours=12)
+"""How long what came through single sign-on lasts at most: whoever leaves the directory is out by the next day."""
 SIGN_ON_REQUIRED = "sign_on_required"
 """The code of the refusal that signing in through the organization's own provider lifts."""
 
@@ -123,12 +125,9 @@ def access_org(user: User, org_id: str, ip: str = "") -> Access:
             raise NotFound("The organization")
         membership = Membership.objects.filter(_current(), org=org, user=user).first()
     if membership is not None:
-        role = Role(membership.role)
+        role = _role(user, membership)
         if user.through is None:
             _check_way_in(user, org, role, sign_on_required=org.sign_on_required)
-        elif role is Role.OWNER:
-            # Administrators choose the identity provider, and it can say that anybody is at the door.
-            role = Role.ADMIN
         return Access(org, user, role, PERMISSIONS[role], f"user:{user.email}", ip)
     if user.is_operator:
         return Access(org, user, None, OPERATOR, f"operator:{user.email}", ip)
@@ -147,11 +146,27 @@ def _check_way_in(user: User, org: Organization, role: Role, *, sign_on_required
         raise Forbidden("mfa_required", f"{org.name} requires a second factor: set one up in your account first.")
 
 
+def way_is_open(through: Through, user: User) -> bool:
+    """Whether what came through a single sign-on may go on: it is enabled, and the person is known there."""
+    if user.is_operator or not ids.ORG.match(through.org_id):
+        return False
+    with org_scope(through.org_id):
+        known = SignOnAccount.objects.filter(org_id=through.org_id, sign_on=through.sign_on_id, user=user)
+        return known.filter(sign_on__enabled=True).exists()
+
+
+def _role(user: User, membership: Membership) -> Role:
+    """What a member is, the way they came in. Administrators choose the identity provider, and it can say that anybody
+    is at the door: so an owner who comes through it is an administrator there."""
+    role = Role(membership.role)
+    return Role.ADMIN if user.through is not None and role is Role.OWNER else role
+
+
 def list_organizations(user: User) -> tuple[OrganizationEntry, ...]:
     """The organizations ``user`` is a member of now and can reach the way they came in, by name."""
     with user_scope(user.pk):
         memberships = Membership.objects.filter(_current(), user=user).select_related("org").order_by("org__name", "id")
-        return tuple(OrganizationEntry(row.org, Role(row.role)) for row in memberships if user.reaches(row.org_id))
+        return tuple(OrganizationEntry(row.org, _role(user, row)) for row in memberships if user.reaches(row.org_id))
 
 
 def all_organizations(operator: User) -> tuple[Organization, ...]:

@@ -15,6 +15,12 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AddField(
+            model_name="apikey",
+            name="sign_on",
+            field=models.CharField(blank=True, default="", max_length=20),
+            preserve_default=False,
+        ),
         migrations.CreateModel(
             name="SingleSignOn",
             fields=[

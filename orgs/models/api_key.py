@@ -25,6 +25,8 @@ class ApiKey(models.Model):
         "orgs.User", on_delete=models.CASCADE, null=True, blank=True, related_name="api_keys", db_index=False
     )
     """Whose command line it is: it may do no more than they may at that moment. None for keys of programs."""
+    sign_on = models.CharField(max_length=20, blank=True)
+    """For a command line of somebody who came through single sign-on: its id. The key ends with that way in."""
     kind = models.CharField(max_length=2, choices=Kind.choices)
     name = models.CharField(max_length=80)
     digest = models.CharField(max_length=64, unique=True)

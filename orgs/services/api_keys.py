@@ -21,8 +21,8 @@ from django.utils import timezone
 from audit import kinds
 from audit.services.record import Actor, record
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, Unauthenticated
-from orgs.access import Access, access_org, permissions_of
-from orgs.models import ApiKey, Membership, Organization, User
+from orgs.access import THROUGH_LIFETIME, Access, access_org, permissions_of, way_is_open
+from orgs.models import ApiKey, Membership, Organization, Through, User
 from orgs.permissions import COMMAND_LINE, PERMISSIONS, Permission, Role
 from orgs.services.actors import SystemActor
 from orgs.services.organizations import NAME_MAX, clean_name
@@ -95,10 +95,16 @@ def create_personal_key(access: Access, *, machine: str) -> NewKey:
         person=access.user,
         name=clean_name(f"{whose} on {machine}"[:NAME_MAX] if machine else whose[:NAME_MAX]),
         scopes=sorted(COMMAND_LINE),
-        expires_at=timezone.now() + PERSONAL_LIFETIME,
+        sign_on=access.user.through.sign_on_id if access.user.through else "",
+        expires_at=timezone.now() + personal_lifetime(access.user),
     )
     with org_scope(access.org_id):
         return _store(access, made, kind=kinds.API_KEY_CREATED, before=None)
+
+
+def personal_lifetime(person: User) -> timedelta:
+    """How long the key of a command line lives, which depends on how its person came in."""
+    return PERSONAL_LIFETIME if person.through is None else THROUGH_LIFETIME
 
 
 def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAULT) -> NewKey:
@@ -231,6 +237,10 @@ def state(key: ApiKey, now: datetime) -> str:
 def _of_person(key: ApiKey, ip: str) -> Access:
     """What a command line may do: what its person may at this moment, within the scopes of the key."""
     assert key.person is not None  # noqa: S101 - the caller has looked
+    if key.sign_on:
+        key.person.through = Through(key.org_id, key.sign_on)
+        if not way_is_open(key.person.through, key.person):
+            raise Unauthenticated("unauthorized", "The single sign-on that this key came through is closed.")
     try:
         found = access_org(key.person, key.org_id, ip)
     except NotFound:

@@ -25,8 +25,8 @@ from cloudsignal.limits import take
 from cloudsignal.redis import fast_client
 from cloudsignal.sealing import SealError, seal, unseal
 from cloudsignal.wire.keys import PREFIX
-from orgs.access import Access, access_org
-from orgs.models import Organization, User
+from orgs.access import Access, access_org, way_is_open
+from orgs.models import Organization, Through, User
 from orgs.services.actors import SystemActor
 from orgs.services.api_keys import NewKey, create_personal_key, end_personal_keys
 from orgs.tenancy import org_scope
@@ -103,7 +103,8 @@ def approve_login(access: Access, asked: LoginRequest) -> str:
         raise Conflict("org_not_active", f"{access.org.name} is {access.org.status}; no command line can sign in.")
     take("command_lines", f"user {access.user.pk}")
     code = secrets.token_urlsafe(32)
-    facts = [access.user.pk, access.org_id, asked.redirect_uri, asked.challenge, asked.machine]
+    way = access.user.through.sign_on_id if access.user.through else ""
+    facts = [access.user.pk, access.org_id, way, asked.redirect_uri, asked.challenge, asked.machine]
     _store("code", code, facts, CODE_SECONDS)
     return code
 
@@ -114,12 +115,16 @@ def redeem_code(code: str, *, verifier: str, redirect_uri: str, ip: str) -> NewK
     if facts is None:
         _end_replayed(code, ip)
         raise _refused()
-    user_id, org_id, wanted_uri, challenge, machine = facts
+    user_id, org_id, way, wanted_uri, challenge, machine = facts
     proof = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode("utf-8", "replace")).digest()).decode().rstrip("=")
     proven = bool(_VERIFIER.fullmatch(verifier)) and secrets.compare_digest(proof, challenge)
     user = User.objects.filter(pk=user_id, is_active=True).first()
     if not proven or redirect_uri != wanted_uri or user is None:
         raise _refused()
+    if way:
+        user.through = Through(org_id, way)
+        if not way_is_open(user.through, user):
+            raise _refused()
     made = create_personal_key(access_org(user, org_id, ip), machine=machine)
     with suppress(Unavailable):  # the code is gone either way, and the key exists: its owner must get it
         _store("used", code, [user_id, org_id, made.key.pk], REPLAY_SECONDS)

@@ -146,15 +146,6 @@ def came_in(through: Through, user: User, *, ip: str = "") -> None:
             record(door, kinds.SIGN_ON_USED, target=target_of(sign_on))
 
 
-def still_open(through: Through, user: User) -> bool:
-    """Whether a session that came through may go on: the way is enabled, and the person is known there."""
-    if user.is_operator or not ids.ORG.match(through.org_id):
-        return False
-    with org_scope(through.org_id):
-        known = SignOnAccount.objects.filter(org_id=through.org_id, sign_on=through.sign_on_id, user=user)
-        return known.filter(sign_on__enabled=True).exists()
-
-
 def _decide(sign_on: SingleSignOn, asserted: Asserted) -> Entry:
     known = SignOnAccount.objects.filter(org_id=sign_on.org_id, sign_on=sign_on, subject=asserted.subject)
     account = known.select_related("user").first()

@@ -7,11 +7,12 @@ from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
 
 from cloudsignal.errors import DomainError
+from cloudsignal.web.words import duration
 from orgs.access import OrganizationEntry, access_org, list_organizations
 from orgs.forms_keys import SCOPES, CommandLineForm
 from orgs.models import Organization, User
 from orgs.permissions import COMMAND_LINE, PERMISSIONS
-from orgs.services.api_keys import PERSONAL_LIFETIME
+from orgs.services.api_keys import personal_lifetime
 from orgs.services.command_line import CODE_SECONDS, LoginRequest, approve_login, read_request
 from orgs.web.gate import address_of, person_page
 from orgs.web.recent import ask_again
@@ -41,7 +42,7 @@ def command_line(request: HttpRequest, user: User) -> HttpResponseBase:
         "form": form,
         "may": {entry.org.pk: _words(entry) for entry in entries},
         "roles": {entry.org.pk: entry.role for entry in entries},
-        "days": PERSONAL_LIFETIME.days,
+        "lifetime": duration(personal_lifetime(user).total_seconds()),
         "address": address_of(request),
     }
     # A form's answer may lead elsewhere only if the policy of its page says so: here to the address that was checked.

@@ -13,15 +13,14 @@ from django.shortcuts import render
 from django.utils.functional import SimpleLazyObject
 
 from cloudsignal.errors import Forbidden
+from orgs.access import THROUGH_LIFETIME, way_is_open
 from orgs.accounts import AccountAdapter
 from orgs.models import Through, User
-from orgs.services.sign_on_entry import came_in, still_open
+from orgs.services.sign_on_entry import came_in
 from orgs.web.gate import address_of
 
 MARK = "through"
 """Where a session keeps its mark, and the word for it in django-allauth's hand-over from one step to the next."""
-SECONDS = 12 * 3600.0
-"""How long such a session lives at most: whoever leaves the organization's directory is out by the next day."""
 OPEN_PAGES = {"account_login", "account_logout", "account_inactive"}
 """The pages below /accounts/ of django-allauth that such a session may open."""
 
@@ -84,7 +83,7 @@ def _held(request: HttpRequest, user: User | AnonymousUser) -> User | AnonymousU
     if mark is None or not isinstance(user, User):
         return user
     through = Through(str(mark["org_id"]), str(mark["sign_on_id"]))
-    if not 0 <= time.time() - float(mark["at"]) < SECONDS or not still_open(through, user):
+    if not 0 <= time.time() - float(mark["at"]) < THROUGH_LIFETIME.total_seconds() or not way_is_open(through, user):
         request.session.flush()
         return AnonymousUser()
     user.through = through

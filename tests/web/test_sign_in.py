@@ -8,29 +8,35 @@ import hmac
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import jwt
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from pytest_django.fixtures import Settings
+from redis import Redis
 
 from audit import kinds
 from audit.models import Event
 from cloudsignal.errors import Conflict, Forbidden, NotFound
 from orgs.access import Access, access_org
-from orgs.models import Membership, SignOnAccount, User
+from orgs.models import ApiKey, Membership, SignOnAccount, User
 from orgs.permissions import Permission, Role
 from orgs.services import jwks
 from orgs.services.invitations import invite
 from orgs.services.members import remove_member
 from orgs.services.sign_on import WantedSignOn, approve_domains, change_sign_on, remove_sign_on
 from orgs.tenancy import org_scope
+from tests.api.calling import Caller
 from tests.api.issuer import CLIENT_ID, Issuer, issuing
+from tests.api.test_command_line import asked, redeem
 from tests.web.signing_on import DOMAIN, Browser, add_oidc, cast
 from tests.world import member, organization, person
 
@@ -690,3 +696,62 @@ def test_dangerous_acts_ask_the_provider_again(acme: Access, issuer: Issuer, mon
     answer = browser.sign_in(f"?again=1&next={new_key}")
     assert answer.headers["Location"] == new_key
     assert browser.client.post(new_key, {"name": "x", "kind": "sk"}).status_code != 302
+
+
+# --- a command line, two at once, and parts that are away ------------------------------------------------------------
+
+
+def test_a_command_line_of_such_a_session_is_held_as_the_session_is(acme: Access, eve: Browser, issuer: Issuer) -> None:
+    assert acme.user is not None
+    eve.sign_in()
+    page = eve.client.post(f"{reverse('orgs:command-line')}?{urlencode(asked())}", {"organization": acme.org_id})
+    code = parse_qs(urlsplit(page.headers["Location"]).query)["code"][0]
+    program = Caller(redeem(code).body["secret"])
+    me = program.get("/v2/me").body
+    assert (me["person"], me["role"]) == (f"eve@{DOMAIN}", "viewer")
+    with org_scope(acme.org_id):
+        key = ApiKey.objects.get(sign_on=eve.sign_on.pk)
+    assert key.expires_at is not None
+    assert key.expires_at - key.created_at <= timedelta(hours=12, minutes=1)
+    TOTP.activate(acme.user, generate_totp_secret())
+    wanted = {"name": "Acme staff", "issuer": issuer.url, "client_id": CLIENT_ID, "domains": [DOMAIN], "role": "viewer"}
+    change_sign_on(acme, eve.sign_on.pk, WantedSignOn(**wanted, enabled=True, required=True))
+    assert program.get("/v2/me").status == 200  # it came the required way
+    change_sign_on(acme, eve.sign_on.pk, WantedSignOn(**wanted))
+    assert program.get("/v2/me").status == 401
+
+
+def test_a_command_line_that_was_approved_does_not_outlive_the_way_in(acme: Access, eve: Browser) -> None:
+    eve.sign_in()
+    page = eve.client.post(f"{reverse('orgs:command-line')}?{urlencode(asked())}", {"organization": acme.org_id})
+    code = parse_qs(urlsplit(page.headers["Location"]).query)["code"][0]
+    remove_sign_on(acme, eve.sign_on.pk)
+    assert redeem(code).code == "invalid_grant"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_first_sign_ins_at_once_make_one_account(acme: Access, eve: Browser) -> None:
+    browsers = [Browser(eve.sign_on) for _ in range(4)]
+    backs = [browser.at_provider(browser.leave()) for browser in browsers]
+
+    def arrive(turn: int) -> int:
+        try:
+            return browsers[turn].client.get(backs[turn]).status_code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(arrive, range(4))) == {302}
+    assert User.objects.filter(email=f"eve@{DOMAIN}").count() == 1
+    with org_scope(acme.org_id):
+        assert SignOnAccount.objects.count() == 1
+        assert Membership.objects.filter(user__email=f"eve@{DOMAIN}").count() == 1
+    assert [browser.status(acme) for browser in browsers] == [200] * 4
+
+
+def test_while_redis_is_away_people_come_in_all_the_same(
+    acme: Access, eve: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudsignal.limits.fast_client", lambda: Redis(port=1, socket_connect_timeout=0.2))
+    assert eve.sign_in().status_code == 302
+    assert eve.status(acme) == 200
