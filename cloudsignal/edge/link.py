@@ -94,13 +94,13 @@ class Client(asyncio.BufferedProtocol):
         """The client reads too slowly: stop reading from the broker."""
         self._blocked = True
         if self.broker is not None and self.broker.transport is not None:
-            _pause(self.broker.transport)
+            pause(self.broker.transport)
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._blocked = False
         if self.broker is not None and self.broker.transport is not None:
-            _resume(self.broker.transport)
+            resume(self.broker.transport)
         self.read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -128,10 +128,10 @@ class Client(asyncio.BufferedProtocol):
         session.client_received(data)
         self.pump()
         if session.unread and not self._closing:
-            _pause(self.transport)
+            pause(self.transport)
             asyncio.get_running_loop().call_soon(self._go_on)
         if self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG:
-            _pause(self.transport)
+            pause(self.transport)
 
     def _go_on(self) -> None:
         """Work off the next part of what was received; read on when nothing is left of it."""
@@ -144,7 +144,7 @@ class Client(asyncio.BufferedProtocol):
         waiting = self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG
         blocked = self.broker is not None and self.broker.blocked
         if self.session.phase is _LIVE and not (self.session.unread or waiting or blocked):
-            _resume(self.transport)
+            resume(self.transport)
 
     def send(self, data: bytes) -> None:
         """Write MQTT bytes to the client."""
@@ -175,7 +175,7 @@ class Client(asyncio.BufferedProtocol):
         elif session.phase is _LIVE and self._task is None:
             return
         elif session.phase is Phase.SIGNING_IN and self._task is None:
-            _pause(self.transport)
+            pause(self.transport)
             self._task = asyncio.get_running_loop().create_task(self._sign_in())
         elif session.phase is _LIVE and self._task is not None:
             self._task = None
@@ -247,7 +247,7 @@ class Broker(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The broker reads too slowly: stop reading from the client."""
         self.blocked = True
-        _pause(self._client.transport)
+        pause(self._client.transport)
 
     def resume_writing(self) -> None:
         """The broker has caught up."""
@@ -266,11 +266,13 @@ class Broker(asyncio.BufferedProtocol):
             self.transport.close()
 
 
-def _pause(transport: asyncio.Transport) -> None:
+def pause(transport: asyncio.Transport) -> None:
+    """Read nothing more for now."""
     if not transport.is_closing():
         transport.pause_reading()
 
 
-def _resume(transport: asyncio.Transport) -> None:
+def resume(transport: asyncio.Transport) -> None:
+    """Read on."""
     if not transport.is_closing():
         transport.resume_reading()

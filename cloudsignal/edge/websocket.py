@@ -6,22 +6,29 @@ several packets, or a part of one; each read still becomes one write.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from websockets.exceptions import WebSocketException
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import State
+from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from cloudsignal.edge.link import Client
+from cloudsignal.edge.link import ANSWER_BACKLOG, Client, pause, resume
 from cloudsignal.edge.mount import MAX_PACKET_BYTES
 from cloudsignal.edge.node import Node
 from cloudsignal.edge.session import CONNECT_MAX, Phase
 from cloudsignal.edge.trail import Origin
 
 PATHS = frozenset({"/", "/mqtt"})
+
+SLICE = 4_096
+"""Bytes handed to the library at a time."""
+
+FRAMES_MAX = 256
+"""Frames worked off before everybody else gets a turn, give or take a slice."""
 
 _SILENT = logging.getLogger("cloudsignal.edge.websocket.frames")
 _SILENT.addHandler(logging.NullHandler())
@@ -33,32 +40,76 @@ _SILENT.setLevel(logging.CRITICAL)
 class WebSocketClient(Client):
     """A client behind a WebSocket."""
 
-    __slots__ = ("_websocket",)
+    __slots__ = ("_rest", "_resting", "_websocket")
 
     def __init__(self, node: Node, origin: Origin) -> None:
         super().__init__(node, origin)
         self._websocket = ServerProtocol(subprotocols=[Subprotocol("mqtt")], max_size=CONNECT_MAX, logger=_SILENT)
+        self._rest = b""
+        self._resting = False
+        """Part of what was received, or the next read, waits until others had their turn."""
 
     def take(self, data: bytes) -> None:
         """Bytes from the client: a handshake or frames."""
+        if self._resting:
+            self._rest += data
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Work off ``data`` until it has cost a turn: frames can be as small as six bytes."""
         websocket = self._websocket
         if self.session.phase is Phase.LIVE and websocket.max_message_size == CONNECT_MAX:
             websocket.max_message_size = MAX_PACKET_BYTES
-        websocket.receive_data(data)
         parts: list[bytes] = []
-        for event in websocket.events_received():
-            if isinstance(event, Request):
-                self._greet(event)
-            elif isinstance(event, Frame):
-                if event.opcode in {Opcode.BINARY, Opcode.CONT}:
-                    parts.append(bytes(event.data))
-                elif event.opcode is Opcode.TEXT:
-                    websocket.fail(1003, "MQTT travels in binary frames")
+        position = seen = 0
+        while position < len(data) and seen < FRAMES_MAX:
+            websocket.receive_data(data[position : position + SLICE])
+            position += SLICE
+            for event in websocket.events_received():
+                seen += 1
+                self._event(event, parts)
         self._write()
         if parts:
             self.received(b"".join(parts))
         if websocket.close_expected():
             self._finish()
+        elif not self._closing:
+            self._pace(data[position:], seen)
+
+    def _event(self, event: Event, parts: list[bytes]) -> None:
+        if isinstance(event, Request):
+            self._greet(event)
+        elif isinstance(event, Frame):
+            if event.opcode in {Opcode.BINARY, Opcode.CONT}:
+                parts.append(bytes(event.data))
+            elif event.opcode is Opcode.TEXT:
+                self._websocket.fail(1003, "MQTT travels in binary frames")
+
+    def _pace(self, rest: bytes, seen: int) -> None:
+        """Let others come first when this read cost much; read on no sooner than the client reads its pongs."""
+        if seen >= FRAMES_MAX:
+            self._rest, self._resting = rest, True
+            pause(self.transport)
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        elif self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG:
+            pause(self.transport)
+
+    def _next_turn(self) -> None:
+        rest, self._rest, self._resting = self._rest, b"", False
+        if self._closing:
+            return
+        if rest:
+            self._take(rest)
+        if self.session.phase is Phase.NEW and not self._resting and not self._closing:
+            resume(self.transport)
+        else:
+            self.read_on()
+
+    def read_on(self) -> None:
+        """Read from the client again, unless part of what it sent waits for its turn."""
+        if not self._resting:
+            super().read_on()
 
     def _finish(self) -> None:
         """The other side was told to go: by a close frame, or by the answer to a handshake that came to nothing."""
