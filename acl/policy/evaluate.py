@@ -29,7 +29,7 @@ from acl.policy.topics import (
     topic_problem,
     unshared,
 )
-from acl.policy.verdicts import MAX_NEAR_MISSES, MAX_REGIONS
+from acl.policy.verdicts import MAX_NEAR_MISSES, regions_examined
 
 Entry = tuple[Rule, Levels]
 """A rule and one of its filters, as it reads for the identity that asks."""
@@ -77,7 +77,7 @@ def subscribe(policy: Policy, identity: Identity, topic_filter: str, *, now: dat
         return verdicts.refused(problem)
     asked = split(topic_filter)
     met = [entry for entry in _entries(policy, identity, "sub", now) if intersect(asked, entry[1])]
-    return _gap(asked, met) or _grant(asked, met)
+    return _gap(asked, met) or _grant(asked, met, _limit(policy, asked))
 
 
 def _matching(
@@ -117,20 +117,20 @@ def _gap(asked: Levels, met: Sequence[Entry]) -> Decision | None:
     return None
 
 
-def _grant(asked: Levels, met: Sequence[Entry]) -> Decision:
+def _grant(asked: Levels, met: Sequence[Entry], limit: int) -> Decision:
     """The decision on ``asked`` when the allow rules cover it: what do the deny rules before them take away?
 
     The rule of a grant is the one that covers all of ``asked``; where only the union does, the first with a part in it.
     A deny filter is a hole where the allow filters before it leave something to deny. The work is bounded: with more
-    than ``MAX_REGIONS`` filters to examine, the whole filter is given as the hole, and delivery decides.
+    than ``limit`` filters to examine, the whole filter is given as the hole, and delivery decides.
     """
     deciding = _deciding(asked, met)
     allows = [entry for entry in deciding if entry[0].effect is Effect.ALLOW]
     denies = [entry for entry in deciding if entry[0].effect is Effect.DENY]
     valid_until = min((rule.expires for rule, _ in met if rule.expires), default=None)
     qos = min(rule.qos for rule, _ in met if rule.effect is Effect.ALLOW)
-    first = next((rule for rule, _ in _left(asked, allows[:MAX_REGIONS], deciding)), None)
-    if allows and (len(denies) > MAX_REGIONS or (first is None and len(allows) > MAX_REGIONS)):
+    first = next((rule for rule, _ in _left(asked, allows[:limit], deciding)), None)
+    if allows and (len(denies) > limit or (first is None and len(allows) > limit)):
         return verdicts.granted(allows[-1][0], (join(asked),), qos, valid_until)
     if first is None:
         return verdicts.nothing_left(deciding[0][0], valid_until)
@@ -138,6 +138,12 @@ def _grant(asked: Levels, met: Sequence[Entry]) -> Decision:
     alone = last.effect is Effect.ALLOW and covers(levels, asked)
     holes = [region for _, region in _left(asked, denies, deciding)]
     return verdicts.granted(last if alone else first, largest(holes), qos, valid_until)
+
+
+def _limit(policy: Policy, asked: Levels) -> int:
+    """How many filters of each effect are examined for ``asked``."""
+    lengths = [len(split(topic)) for rule in policy.rules for topic in rule.topics]
+    return regions_examined(max(len(asked), *lengths), len(lengths))
 
 
 def _left(asked: Levels, some: Sequence[Entry], deciding: Sequence[Entry]) -> Iterator[Entry]:

@@ -3,15 +3,17 @@
 Every filter of every rule is one bit, and "the first rule that decides" is the lowest of the bits that are left.
 What depends on the identity (who, variables) is worked out once per identity, in a ``View``; a decision is then a few
 ANDs of masks (``acl.policy.levels``). The work of one decision is bounded by topic levels x filters / 64 words, and
-for a subscription with deny rules in it by ``2 * MAX_REGIONS`` times that.
+for a subscription with deny rules in it by twice ``regions_examined`` times that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import accumulate
+from operator import and_, or_
 from typing import Literal
 
 from acl.policy import verdicts
@@ -35,7 +37,7 @@ from acl.policy.topics import (
     topic_problem,
     unshared,
 )
-from acl.policy.verdicts import MAX_NEAR_MISSES, MAX_REGIONS
+from acl.policy.verdicts import MAX_NEAR_MISSES, regions_examined
 
 _VIEW_BYTES = 32 * 1024 * 1024
 """Memory for the views of one policy, roughly. They are dropped all at once when it is used up."""
@@ -78,6 +80,7 @@ class CompiledPolicy:
         self._no_retain = self._allow & self._where(lambda rule: not rule.retain)
         self._limited = any(rule.qos < 2 or not rule.retain for rule in self._rules)
         self._below_qos = [self._allow & self._where(partial(_below, qos)) for qos in range(4)]
+        self._levels = max(map(len, self._patterns), default=1)
         self._after = {rule.id: rank + 1 for rank, rule in enumerate(self._rules)}
         self._tables: list[Table] = [
             (column.hits.get, column.default, None, 0, column.topic_buckets or None) for column in self._columns.columns
@@ -258,7 +261,7 @@ class CompiledPolicy:
         at = 0
         for level, (literal, default, variable, anything, _) in zip(prefix, view.tables):  # noqa: B905  # hot
             if level == PLUS:
-                covering &= columns.wild[at] | anything
+                covering &= columns.wild[at] | anything if anything else columns.wild[at]
             else:
                 taking = literal(level, default)
                 covering &= taking | variable(level, anything) if variable is not None else taking
@@ -297,16 +300,15 @@ class CompiledPolicy:
 
     def _by_length(self, view: View, prefix: Levels, covering: int) -> list[int]:
         """``covering`` for topics that begin with ``prefix``, length by length; there only wildcards take any text."""
-        columns = self._columns
-        masks: list[int] = []
-        length, least = len(prefix), shortest(prefix)
-        while length <= columns.depth + 1:
-            if length >= least:
-                masks.append(covering & columns.ends[length])
-            if covering and length < columns.depth:
-                covering &= columns.wild[length] | view.tables[length][3]
-            length += 1
-        return masks or [covering & columns.ends[length]]
+        columns, length = self._columns, len(prefix)
+        if length > columns.depth:
+            return [covering & columns.ends[length]]
+        wild: Iterable[int] = columns.wild[length:]
+        if self._has_templates:
+            wild = map(or_, wild, [anything for _, _, _, anything, _ in view.tables[length:]])
+        alive = [*accumulate(wild, and_, initial=covering)]
+        masks = [*map(and_, [*alive, alive[-1]], columns.ends[length:])]
+        return masks[shortest(prefix) - length :]
 
     def _gap(self, asked: Levels, covering: Sequence[int]) -> Decision | None:
         """See ``acl.policy.evaluate._gap``: each mask of ``covering`` holds the deciders of one length."""
@@ -328,6 +330,7 @@ class CompiledPolicy:
             last = min(last, max(ranks.first(deciders & deny) for deciders in covering))
         deciding = met & ranks.before(last + 1)
         allows, denies = deciding & allow, deciding & deny
+        limit = regions_examined(max(self._levels, len(asked)), self._none)
         valid_until = self._expiries.soonest(met) if self._expiring else None
         if not allows:
             return verdicts.nothing_left(self._rules[ranks.first(deciding)], valid_until)
@@ -335,18 +338,18 @@ class CompiledPolicy:
         alone = self._rules[last].effect is Effect.ALLOW and all(deciders & ranks.bit(last) for deciders in covering)
         if not denies:
             return self._plain_grant(last if alone else ranks.first(allows), qos, valid_until)
-        too_many = denies.bit_count() > MAX_REGIONS
-        first = -1 if too_many else next((rank for rank, _ in self._left(view, asked, allows, denies)), -1)
-        if too_many or (first < 0 and allows.bit_count() > MAX_REGIONS):
+        too_many = denies.bit_count() > limit
+        first = -1 if too_many else next((rank for rank, _ in self._left(view, asked, allows, denies, limit)), -1)
+        if too_many or (first < 0 and allows.bit_count() > limit):
             return verdicts.granted(self._rules[ranks.last(allows)], (join(asked),), qos, valid_until)
         if first < 0:
             return verdicts.nothing_left(self._rules[ranks.first(deciding)], valid_until)
-        holes = [region for _, region in self._left(view, asked, denies, allows)]
+        holes = [region for _, region in self._left(view, asked, denies, allows, limit)]
         return verdicts.granted(self._rules[last if alone else first], largest(holes), qos, valid_until)
 
-    def _left(self, view: View, asked: Levels, some: int, others: int) -> Iterator[tuple[int, Levels]]:
-        """See ``acl.policy.evaluate._left``: the first ``MAX_REGIONS`` of ``some``, against ``others`` before them."""
-        for _ in range(MAX_REGIONS):
+    def _left(self, view: View, asked: Levels, some: int, others: int, limit: int) -> Iterator[tuple[int, Levels]]:
+        """See ``acl.policy.evaluate._left``: the first ``limit`` of ``some``, against ``others`` before them."""
+        for _ in range(limit):
             if not some:
                 return
             rank = self._columns.first(some)

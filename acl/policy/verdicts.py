@@ -11,6 +11,17 @@ MAX_NEAR_MISSES = 8
 """Near misses reported with one decision, the first ones in rule order."""
 MAX_REGIONS = 6
 """Filters of each effect examined one by one when a subscription is judged; past it the whole filter is the hole."""
+_EXAMINED_LEVELS = 64
+_MANY_FILTERS = 20_000
+
+
+def regions_examined(levels: int, filters: int) -> int:
+    """How many filters of each effect are examined in a policy of so many filters, of up to so many levels.
+
+    Fewer than ``MAX_REGIONS`` past 10 levels or 20,000 filters: examining one costs more the more there is of either,
+    and the work of a decision is bounded.
+    """
+    return max(1, min(MAX_REGIONS, _EXAMINED_LEVELS // (levels * (1 + filters // _MANY_FILTERS))))
 
 
 def refused(problem: str) -> Decision:
@@ -41,14 +52,14 @@ def undecided(near_misses: Sequence[NearMiss] = ()) -> Decision:
         return Decision(Effect.DENY, None, "no rule allows it")
     first = near_misses[0]
     return Decision(
-        Effect.DENY, None, f"no rule allows it; rule {first.rule} does not because {first.reason}", tuple(near_misses)
+        Effect.DENY, None, f"no rule allows it; rule {first.rule} does not: {first.reason}", tuple(near_misses)
     )
 
 
 def near_miss(rule: Rule, qos: int, retain: bool) -> NearMiss | None:
     """Why an allow rule that matches a publish does not decide it, or ``None`` when it does."""
     if qos > rule.qos:
-        return NearMiss(rule.id, f"qos {qos} is above {rule.qos}")
+        return NearMiss(rule.id, f"qos {qos} above {rule.qos}")
     if retain and not rule.retain:
         return NearMiss(rule.id, "retained messages are not allowed")
     return None

@@ -255,7 +255,7 @@ def allowed(policy: Policy, some: Sequence[Ask]) -> list[bool]:
 
 
 def hostile_policies(rng: random.Random) -> dict[str, tuple[Policy, list[tuple[Identity, str]], list[str]]]:
-    """10,000 rules each, made to be slow: what to publish to, and what to subscribe to."""
+    """Policies at the limits, made to be slow: what to publish to, and what to subscribe to."""
     somebody = PEOPLE[0]
     deep = "/".join("a" * 1 for _ in range(120))
     corpus: dict[str, tuple[Policy, list[tuple[Identity, str]], list[str]]] = {}
@@ -306,6 +306,7 @@ def hostile_policies(rng: random.Random) -> dict[str, tuple[Policy, list[tuple[I
         [(somebody, "a/1/b"), (somebody, "a/x/b")],
         ["#", "a/#", "a/+/+", "+/5/+"],
     )
+    corpus |= _deep_and_many(somebody)
     corpus["near misses"] = (
         Policy(tuple(Rule(f"q{at}", ("a/#",), "pub", Effect.ALLOW, Who(), 0, False) for at in range(10_000))),
         [(somebody, "a/b")],
@@ -327,6 +328,27 @@ def hostile_policies(rng: random.Random) -> dict[str, tuple[Policy, list[tuple[I
         ["a/#", "a/b"],
     )
     return corpus
+
+
+def _deep_and_many(somebody: Identity) -> dict[str, tuple[Policy, list[tuple[Identity, str]], list[str]]]:
+    """Filters of up to 128 levels that keep every length in question, and as many filters as a mebibyte holds."""
+    plus = ["/".join("+" * length) for length in range(1, 128)]
+    below = [tuple(f"+/{at}/{text}" for text in plus[:100]) for at in range(MAX_REGIONS)]
+    six = [Rule(f"d{at}", (f"+/{at}/#",), effect=Effect.DENY) for at in range(MAX_REGIONS)]
+    many = Rule("many", tuple(f"+/{number:x}/#" for number in range(80_000)))
+    everything = Rule("all", ("#",))
+    published = [(somebody, "a/" * 100 + "a"), (somebody, "a/1/b")]
+    asked = ["#", "a/#", "+/a/#", "+/5/+", f"{plus[100]}/#", plus[110]]
+    allows = [Rule(f"a{at}", (text,)) for at, text in enumerate(plus)]
+    denies = [Rule(f"n{at}", (text,), effect=Effect.DENY) for at, text in enumerate(plus[3:])]
+    exceptions = [Rule(f"b{at}", topics) for at, topics in enumerate(below)]
+    policies = {
+        "a length at a time": (*denies, *allows, many, everything),
+        "a length at a time, late": (many, *denies, *allows, everything),
+        "deep exceptions of denies": (*exceptions, *six, many, everything),
+        "deep exceptions of denies, late": (many, *exceptions, *six, everything),
+    }
+    return {name: (Policy(tuple(rules)), published, asked) for name, rules in policies.items()}
 
 
 def _policy(topics: Sequence[str]) -> Policy:
@@ -352,7 +374,7 @@ def hostile(median: float) -> dict[str, float | str]:
         start = time.process_time()
         compiled.publish(published[0][0], published[0][1], qos=0, retain=False, now=NOW)
         first_ask = max(first_ask, time.process_time() - start)
-        timed = [best_time(run) for run in _every_ask(compiled, published, subscribed)]
+        timed = [best_time(run) for run in every_ask(compiled, published, subscribed)]
         print(f"  {title}: worst {max(timed) * 1e6:.1f} us, {max(timed) / median:.1f} x the median", flush=True)
         if max(timed) > worst:
             worst, name = max(timed), title
@@ -364,7 +386,7 @@ def hostile(median: float) -> dict[str, float | str]:
     }
 
 
-def _every_ask(
+def every_ask(
     compiled: CompiledPolicy, published: Sequence[tuple[Identity, str]], subscribed: Sequence[str]
 ) -> list[Callable[[], object]]:
     runs: list[Callable[[], object]] = []

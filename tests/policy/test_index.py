@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import statistics
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -10,7 +17,8 @@ from acl.policy import Effect, Identity, Policy, Rule, Who, compile_policy, eval
 from acl.policy import index as index_module
 from acl.policy import levels as levels_module
 from acl.policy.expiries import Expiries
-from acl.policy.verdicts import MAX_NEAR_MISSES, MAX_REGIONS
+from acl.policy.verdicts import MAX_NEAR_MISSES, MAX_REGIONS, regions_examined
+from tests.benchmarks import policy as benchmark
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 ADA = Identity("org_abcdefghijkl", "ada", "c1", {"team": "ops"})
@@ -142,6 +150,80 @@ def test_allows_without_effect_are_examined_up_to_the_bound(count: int) -> None:
     decision = compile_policy(rules).subscribe(ADA, "a/#", now=NOW)
     assert decision == evaluate.subscribe(rules, ADA, "a/#", now=NOW)
     assert (decision.rule, decision.holes) == (("below", ()) if count <= MAX_REGIONS else (f"x{count - 1}", ("a/#",)))
+
+
+@pytest.mark.parametrize(
+    ("levels", "filters", "examined"),
+    [
+        (1, 1, 6),
+        (10, 1, 6),
+        (11, 1, 5),
+        (22, 9, 2),
+        (64, 1, 1),
+        (128, 1, 1),
+        (4, 19_999, 6),
+        (4, 40_000, 5),
+        (4, 1e6, 1),
+    ],
+)
+def test_fewer_parts_are_examined_where_each_costs_more(levels: int, filters: int, examined: int) -> None:
+    assert regions_examined(levels, filters) == examined
+
+
+@pytest.mark.parametrize("levels", [4, 10, 11, 12, 22, 33, 127, 128])
+@pytest.mark.parametrize("where", ["rule", "request"])
+def test_deep_filters_are_examined_alike(where: str, levels: int) -> None:
+    deep = "/".join(["z", *("+" * (levels - 1))])
+    for count in range(1, MAX_REGIONS + 2):
+        denies = tuple(Rule(f"d{at}", (f"+/{at}/#",), effect=Effect.DENY) for at in range(count))
+        dead = tuple(Rule(f"x{at}", (f"a/y/{at}/#",)) for at in range(count))
+        below = Rule("below", ("a/y/+/#", "a/y"), effect=Effect.DENY)
+        extra = (Rule("deep", (deep,)),) if where == "rule" else ()
+        asked = ("a/#", "+/#", "a/y/#") if where == "rule" else (deep.replace("z", "+"), deep.replace("z/+", "a/y"))
+        holed = policy(*denies, below, *dead, *extra, Rule("all", ("#",)))
+        for each in asked:
+            grant = compile_policy(holed).subscribe(ADA, each, now=NOW)
+            assert grant == evaluate.subscribe(holed, ADA, each, now=NOW)
+        if where == "rule":
+            grant = compile_policy(holed).subscribe(ADA, "a/#", now=NOW)
+            limit = regions_examined(levels, count * 2 + 4)
+            assert len(grant.holes) == (1 if count + 2 > limit else count + 2)
+
+
+def test_a_decision_of_a_policy_at_the_limits_runs_few_more_lines_than_a_usual_one() -> None:
+    """The work bound, counted in lines of Python; ``make bench-policy`` measures it in time."""
+    rng = random.Random(1)
+    usual = benchmark.mixed_policy(1_000, rng)
+    compiled = compile_policy(usual)
+    ordinary = statistics.median(
+        _lines(partial(compiled.publish, ask.identity, ask.topic, qos=0, retain=False, now=NOW))
+        for ask in benchmark.asks(usual, 100, rng)
+    )
+    for name, (hostile, published, subscribed) in benchmark.hostile_policies(rng).items():
+        if sum(len(rule.topics) for rule in hostile.rules) > 20_000:
+            continue  # the same levels; more filters make masks longer, not lines more
+        compiled = compile_policy(hostile)
+        for run in benchmark.every_ask(compiled, published, subscribed):
+            assert _lines(run) <= 50 * ordinary, (name, run)
+
+
+def _lines(run: Callable[[], object]) -> int:
+    """How many lines of Python ``run`` executes, the second time it is asked."""
+    run()
+    lines = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return lines
 
 
 def test_a_first_rule_that_counts_is_found_among_many() -> None:

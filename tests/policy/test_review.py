@@ -1,14 +1,12 @@
-"""What helps people: lint, explain, diff, suggest, the schema, and the tests inside a policy."""
+"""What helps people: lint, explain, diff, suggest, and the tests inside a policy."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from datetime import UTC, datetime
 from types import FrameType
 
-import jsonschema
 import pytest
 
 from acl.policy import (
@@ -31,8 +29,6 @@ from acl.policy import (
     suggest,
     to_json,
 )
-from acl.policy.presets import PRESETS
-from acl.policy.schema import schema_text
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 ADA = Identity("org_abcdefghijkl", "ada", "c1", {"team": "ops"})
@@ -139,17 +135,17 @@ def test_explain_says_why_of_every_rule() -> None:
     explained = explain(policy, Request(ADA, "pub", "agents/7/state", 2), now=NOW)
     assert explained.decision.rule == "yes"
     assert {each.rule: (each.outcome.value, each.why) for each in explained.rules} == {
-        "topic": ("no match", "topic differs at level 3: state is not card"),
-        "user": ("no match", "username ada does not match agent-*"),
+        "topic": ("no match", "topic differs at level 3: `state` is not `card`"),
+        "user": ("no match", "username glob `agent-*` does not match `ada`"),
         "action": ("no match", "action is sub only"),
         "claim": ("no match", "claim agent_id missing"),
-        "value": ("no match", "claim team is ops, not dev"),
+        "value": ("no match", "claim team is `ops`, not `dev`"),
         "variable": ("no match", "claim agent_id missing"),
         "old": ("no match", "expired at 2026-01-01T00:00:00Z"),
-        "low": ("near miss", "qos 2 is above 1"),
-        "client": ("no match", "client id c1 does not match x*"),
+        "low": ("near miss", "qos 2 above 1"),
+        "client": ("no match", "client id glob `x*` does not match `c1`"),
         "short": ("no match", "topic has more levels than the rule's 1"),
-        "long": ("no match", "topic ends before level 4: x"),
+        "long": ("no match", "topic ends before level 4: `x`"),
         "yes": ("decides", "allows it"),
         "late": ("too late", "rule yes decides first"),
     }
@@ -163,7 +159,7 @@ def test_explain_a_subscription() -> None:
     assert [(each.outcome.value, each.why) for each in explained.rules] == [
         ("takes part", "denies a part of the filter"),
         ("decides", "allows it"),
-        ("no match", "topic differs at level 1: a is not $SYS"),
+        ("no match", "topic differs at level 1: `a` is not `$SYS`"),
     ]
     hidden = explain(policy, Request(ADA, "sub", "#"), now=NOW)
     assert hidden.rules[2].why == "a leading wildcard does not reach topics that start with $"
@@ -324,20 +320,6 @@ def test_nothing_is_suggested_for_what_is_allowed_or_malformed() -> None:
     assert suggest(policy, Request(ADA, "pub", "x"), now=NOW) == ()
     assert suggest(policy, Request(ADA, "pub", ""), now=NOW) == ()
     assert suggest(policy, Request(ADA, "sub", "a#"), now=NOW) == ()
-
-
-def test_the_schema_accepts_what_parses_and_refuses_what_does_not() -> None:
-    schema = json.loads(schema_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    validator = jsonschema.Draft202012Validator(schema)
-    for preset in PRESETS:
-        policy = parse(preset.text).policy
-        assert policy is not None
-        validator.validate(json.loads(to_json(policy)))
-    for broken in ({}, {"version": "2"}, {"version": "3", "rules": [{}]}, {"version": "3", "rules": [{"topic": []}]}):
-        assert not validator.is_valid(broken)
-        assert parse(json.dumps(broken)).policy is None or broken == {"version": "2"}
-    assert not validator.is_valid({"version": "3", "rules": [{"topic": "a", "effect": "deny", "qos": 1}]})
 
 
 def test_a_failing_test_says_what_was_wanted() -> None:

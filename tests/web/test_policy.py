@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from acl.access import current_deployment, get_draft
 from acl.models import Node
 from acl.models.cluster import DEFAULT_CLUSTER, Cluster
 from acl.policy.presets import PRESETS, preset
+from acl.policy.schema import schema_text
 from acl.services.deployments import deploy
 from acl.services.drafts import save_draft
 from orgs.access import Access
@@ -141,7 +143,7 @@ def test_holes_and_near_misses_are_shown(acme: Access, owner: Client) -> None:
     page = owner.post(url("simulate", acme), ask(text=holes, action="sub", topic="a/#"), headers=HTMX).content.decode()
     assert "Allowed, with holes" in page
     assert "not delivered" in page
-    assert "qos 2 is above 1" in owner.post(url("simulate", acme), ask(qos="2"), headers=HTMX).content.decode()
+    assert "qos 2 above 1" in owner.post(url("simulate", acme), ask(qos="2"), headers=HTMX).content.decode()
 
 
 def test_a_known_username_is_judged_with_its_stored_claims(acme: Access, owner: Client) -> None:
@@ -320,3 +322,10 @@ def test_an_earlier_version_opens_in_the_editor_unsaved(acme: Access, owner: Cli
     assert "not saved yet" in page.content.decode()
     assert get_draft(acme).text == before
     assert owner.get(url("policy", acme), {"version": "99"}).status_code == 404
+
+
+def test_everybody_gets_the_schema_that_the_package_publishes() -> None:
+    answer = Client().get("/policy.schema.json")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/schema+json")
+    assert answer.content.decode() == schema_text()
+    assert json.loads(answer.content)["properties"]["version"] == {"enum": ["3", 3]}
