@@ -29,6 +29,7 @@ from acl.policy.reader import Finding, Fix, Node, Span, located, read
 from acl.policy.templates import CLAIM_NAME, pattern_problem
 
 RULE_ID = re.compile(r"[a-z0-9-]{1,64}")
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
 MAX_FINDINGS = 200
 ACTIONS: dict[str, ActionName] = {"pub": "pub", "sub": "sub", "pub+sub": "pub+sub"}
 _ACTION_WORDS = {"publish": "pub", "subscribe": "sub", "both": "pub+sub", "sub+pub": "pub+sub", "all": "pub+sub"}
@@ -369,10 +370,9 @@ class _Fields:
 
 
 def read_moment(text: str) -> datetime | None:
-    """The UTC time that an ISO 8601 text with a zone (RFC 3339) names, or ``None``."""
+    """The UTC time that an RFC 3339 ``date-time`` names, or ``None``. There are no leap seconds."""
     try:
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo is not None else None
+        return datetime.fromisoformat(text.upper()).astimezone(UTC) if _MOMENT.fullmatch(text) else None
     except (ValueError, OverflowError):
         return None
 

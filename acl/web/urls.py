@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from django.urls import path
 
-from acl.web import deploy, policy, presets, versions
+from acl.web import deploy, policy, presets, schema, versions
 
 app_name = "acl"
 urlpatterns = [
+    path("policy.schema.json", schema.policy_schema, name="schema"),
     path("o/<str:org_id>/access/", policy.editor, name="policy"),
     path("o/<str:org_id>/access/save/", policy.save, name="save"),
     path("o/<str:org_id>/access/check/", policy.check, name="check"),

@@ -102,6 +102,7 @@ TABLE: dict[str, Row] = {
     "orgs:delete": Row("org", Permission.ORG_DELETE, post=True),
     "orgs:restore": Row("org", Permission.ORG_DELETE, get=False, post=True),
     "orgs:settings": Row("org", READ, post=True, write=Permission.ORG_UPDATE),
+    "acl:schema": Row("public"),
     "acl:policy": Row("org", READ),
     "acl:save": Row("org", EDIT, get=False, post=True),
     "acl:check": Row("org", EDIT, get=False, post=True),
