@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from acl.policy.document import Parsed, parse
-from acl.policy.explanation import Explanation, Outcome, RuleExplanation, explain
 from acl.policy.index import CompiledPolicy, compile_policy
 from acl.policy.model import (
     EMPTY_POLICY,
@@ -32,12 +31,14 @@ from acl.policy.running import TestOutcome, decide, run_tests
 
 if TYPE_CHECKING:
     from acl.policy.comparison import PolicyDiff, Region, Relation, diff, is_wider, permits
+    from acl.policy.explanation import Explanation, Outcome, RuleExplanation, explain
     from acl.policy.linter import lint
     from acl.policy.suggestion import Suggestion, suggest
 
 # What people use, not the edge: imported when it is first asked for, so that a start stays fast.
 _ON_DEMAND = {
     **dict.fromkeys(("PolicyDiff", "Region", "Relation", "diff", "is_wider", "permits"), "comparison"),
+    **dict.fromkeys(("Explanation", "Outcome", "RuleExplanation", "explain"), "explanation"),
     "lint": "linter",
     **dict.fromkeys(("Suggestion", "suggest"), "suggestion"),
 }

@@ -11,13 +11,16 @@ after every later ``expires``. How a wildcard subscription is granted follows fr
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from difflib import SequenceMatcher
 from enum import StrEnum
+from itertools import chain, product
 from typing import Literal
 
+from acl.policy.budget import Budget
 from acl.policy.globs import admits
 from acl.policy.model import Identity, Policy, Request, Rule, as_utc
 from acl.policy.population import population
@@ -27,8 +30,10 @@ from acl.policy.templates import Pattern, Template, compile_pattern, resolve
 from acl.policy.topics import ANY, HASH, PLUS, Levels, intersect
 from acl.policy.walk import Difference, Entry, Walk
 
-MAX_PAIRS = 2_000_000
-MAX_INSTANTS = 8
+EFFORT = 8_000_000
+"""Steps that one comparison may take: seconds, not minutes, whatever the policies are."""
+MAX_INSTANTS = 64
+_MANY_ALIKE = 200_000
 MAX_REGIONS_EACH = 8
 """Filters reported per changed rule, action and direction."""
 
@@ -73,9 +78,9 @@ class PolicyDiff:
     complete: bool = True
 
 
-def diff(old: Policy, new: Policy, *, now: datetime) -> PolicyDiff:
+def diff(old: Policy, new: Policy, *, now: datetime, effort: int | None = None) -> PolicyDiff:
     """Compare ``new`` with ``old`` by meaning, at ``now`` and later."""
-    search = _Search(old, new, as_utc(now))
+    search = _Search(old, new, as_utc(now), Budget(EFFORT if effort is None else effort))
     widened, narrowed = search.regions()
     if widened and narrowed:
         relation = Relation.INCOMPARABLE
@@ -101,79 +106,110 @@ def permits(judge: Judge, request: Request, *, now: datetime) -> bool:
 class _Search:
     """One comparison."""
 
-    def __init__(self, old: Policy, new: Policy, now: datetime) -> None:
-        self.now = now
+    def __init__(self, old: Policy, new: Policy, now: datetime, budget: Budget) -> None:
+        self.now, self._budget = now, budget
         self.complete = True
-        self._rules = (old.rules, new.rules)
-        self._changed = changed_rules(old.rules, new.rules)
-        self._budget = MAX_PAIRS
+        self._changed = list({meaning(rule): rule for rule in reversed(changed_rules(old.rules, new.rules))}.values())[
+            ::-1
+        ]
+        self._rules = (Neighbours(old.rules, now), Neighbours(new.rules, now))
 
     def regions(self) -> tuple[list[Region], list[Region]]:
         """The widened and the narrowed regions, each once, in the order of the changed rules."""
         found: tuple[dict[tuple[str, ...], Region], dict[tuple[str, ...], Region]] = ({}, {})
         for rule in self._changed:
-            for topic in rule.topics:
-                for wider, region in self._differences(rule, compile_pattern(topic), topic):
+            for topic in () if rule.expired(self.now) else rule.topics:
+                for wider, region in self._differences(rule, topic):
                     key = (region.who, region.action, region.filter, region.limit)
                     found[0 if wider else 1].setdefault(key, region)
         return list(found[0].values()), list(found[1].values())
 
-    def _differences(self, changed: Rule, pattern: Pattern, topic: str) -> Iterable[tuple[bool, Region]]:
+    def _differences(self, changed: Rule, topic: str) -> Iterable[tuple[bool, Region]]:
         """The regions within one filter of one changed rule; true ones are wider."""
-        near = [self._near(rules, pattern) for rules in self._rules]
-        identities, complete = population(replace(changed, topics=(topic,)), [*near[0], *near[1]])
-        self.complete = self.complete and complete
-        instants = self._instants(changed, *near)
-        walks: dict[object, Walk] = {}
         actions: tuple[Literal["pub"], Literal["sub"]] = ("pub", "sub")
         for action in actions:
             if not changed.acts_on(action):
                 continue
             tallies = (_Tally(changed, action, topic), _Tally(changed, action, topic))
-            for identity in identities:
-                levels = resolve(pattern, identity, changed.effect)
-                if levels is None or not admits(changed.who, identity):
-                    continue
-                for at in instants:
-                    old, new = (tuple(_entries(rules, identity, action, at)) for rules in near)
-                    walk = self._walk(walks, Walk(levels, old, new, action))
-                    tallies[0].add(identity, at, walk.widened, whole=walk.same == 0)
-                    tallies[1].add(identity, at, walk.narrowed, whole=walk.same == 0)
+            self._tell(replace(changed, topics=(topic,)), action, tallies)
             for wider, tally in zip((True, False), tallies, strict=True):
                 yield from ((wider, region) for region in tally.regions())
+
+    def _tell(self, changed: Rule, action: Literal["pub", "sub"], tallies: tuple[_Tally, _Tally]) -> None:
+        """Tell ``tallies`` what differs within ``changed``, which has one filter, for everybody who matters."""
+        pattern = compile_pattern(changed.topics[0])
+        near = [neighbours.near(pattern, action, self._budget) for neighbours in self._rules]
+        if not self._budget.left > 0:
+            self.complete = False
+            return
+        share = Budget(self._budget.left // 2)  # the other half is for what they do
+        left = share.left
+        identities, complete = population(changed, [*near[0], *near[1]], share)
+        self._budget.take(left - share.left)
+        instants = self._instants(changed, *near)
+        self.complete = self.complete and complete
+        walks: dict[object, Walk] = {}
+        for identity, at in product(identities, instants):
+            levels = resolve(pattern, identity, changed.effect)
+            if levels is None or not admits(changed.who, identity):
+                continue
+            if not self._budget.take(4 * (len(near[0]) + len(near[1]))):
+                self.complete = False
+                return
+            old, new = (tuple(_entries(rules, identity, action, at)) for rules in near)
+            walk = self._walk(walks, Walk(levels, old, new, action))
+            tallies[0].add(identity, at, walk.widened, whole=walk.same == 0)
+            tallies[1].add(identity, at, walk.narrowed, whole=walk.same == 0)
 
     def _walk(self, done: dict[object, Walk], walk: Walk) -> Walk:
         """``walk``, walked; or the one of ``done`` that is the same, for many identities meet the same filters."""
         key = (walk.region, walk.old, walk.new, walk.action)
         if key not in done:
-            self.complete = walk.run() and self.complete
+            self.complete = walk.run(self._budget) and self.complete
             done[key] = walk
         return done[key]
 
-    def _near(self, rules: Sequence[Rule], pattern: Pattern) -> list[Rule]:
-        """The rules that can have a say about topics of ``pattern``, with only the filters that can."""
-        region = _widest(pattern)
-        near = []
-        for rule in rules:
-            if self._budget <= 0:
-                self.complete = False
-                break
-            self._budget -= len(rule.topics)
-            topics = tuple(
-                topic for topic in rule.topics if intersect(region, _widest(compile_pattern(topic))) is not None
-            )
-            if topics:
-                near.append(rule if len(topics) == len(rule.topics) else replace(rule, topics=topics))
-        return near
-
     def _instants(self, changed: Rule, *near: Sequence[Rule]) -> list[datetime]:
         """Now, and every later time at which one of the rules ends."""
-        later = {rule.expires for rules in near for rule in rules if rule.expires and rule.expires > self.now}
-        if changed.expires and changed.expires > self.now:
+        later = {rule.expires for rules in near for rule in rules if rule.expires}
+        if changed.expires:
             later.add(changed.expires)
         instants = [self.now, *sorted(later)]
         self.complete = self.complete and len(instants) <= MAX_INSTANTS
         return instants[:MAX_INSTANTS]
+
+
+class Neighbours:
+    """The rules of one policy that can have a say about a filter, found by the first level of theirs."""
+
+    def __init__(self, rules: Sequence[Rule], now: datetime) -> None:
+        self._rules = rules
+        self._by_first: dict[str | None, list[tuple[int, str, Levels]]] = defaultdict(list)
+        for number, rule in enumerate(rules):
+            for topic in () if rule.expired(now) else rule.topics:
+                widest = _widest(compile_pattern(topic))
+                first = None if widest[0] in (PLUS, HASH, ANY) else widest[0]
+                self._by_first[first].append((number, topic, widest))
+
+    def near(self, pattern: Pattern, action: Literal["pub", "sub"], budget: Budget) -> list[Rule]:
+        """The rules in order, each with only those of its filters that share topics with ``pattern``."""
+        region = _widest(pattern)
+        some: Iterable[list[tuple[int, str, Levels]]] = self._by_first.values()
+        if region[0] not in (PLUS, HASH, ANY):
+            some = [self._by_first.get(region[0], []), self._by_first.get(None, [])]
+        found: dict[int, list[str]] = defaultdict(list)
+        for number, topic, widest in chain.from_iterable(some):
+            if not budget.take(2):
+                break
+            if self._rules[number].acts_on(action) and intersect(region, widest) is not None:
+                found[number].append(topic)
+        return [_only(self._rules[number], found[number]) for number in sorted(found)]
+
+
+def _only(rule: Rule, topics: list[str]) -> Rule:
+    if len(topics) == len(rule.topics):
+        return rule
+    return replace(rule, topics=tuple(topic for topic in rule.topics if topic in topics))
 
 
 def changed_rules(old: Sequence[Rule], new: Sequence[Rule]) -> list[Rule]:
@@ -185,7 +221,11 @@ def changed_rules(old: Sequence[Rule], new: Sequence[Rule]) -> list[Rule]:
     end = 0
     while end < min(len(mine), len(yours)) - start and mine[-1 - end] == yours[-1 - end]:
         end += 1
-    matcher = SequenceMatcher(None, mine[start : len(mine) - end], yours[start : len(yours) - end], autojunk=False)
+    mine, yours = mine[start : len(mine) - end], yours[start : len(yours) - end]
+    counts = Counter(yours)
+    if sum(counts[rule] for rule in mine) > _MANY_ALIKE:  # so many that say the same: matching them takes a square
+        return [*old[start : start + len(mine)], *new[start : start + len(yours)]]
+    matcher = SequenceMatcher(None, mine, yours, autojunk=False)
     changed: list[Rule] = []
     for tag, i, j, k, m in matcher.get_opcodes():
         if tag != "equal":

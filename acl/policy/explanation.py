@@ -58,7 +58,7 @@ class Explanation:
 
 def explain(policy: Policy, request: Request, *, now: datetime) -> Explanation:
     """Decide ``request`` and say of every rule why it did or did not decide."""
-    decision = _decide(policy, request, now)
+    decision = judged(policy, request, now=now)
     topic = request.topic if request.action == "pub" else unshared(request.topic)[0]
     check = filter_problem if request.action == "sub" else topic_problem
     malformed = check(topic) or (request.action != "pub" and unshared(request.topic)[1])
@@ -76,7 +76,8 @@ def explain(policy: Policy, request: Request, *, now: datetime) -> Explanation:
     return Explanation(request, decision, tuple(explained))
 
 
-def _decide(policy: Policy, request: Request, now: datetime) -> Decision:
+def judged(policy: Policy, request: Request, *, now: datetime) -> Decision:
+    """The decision by the evaluator: for one request, quicker than to compile the policy first."""
     if request.action == "pub":
         return evaluate.publish(
             policy, request.identity, request.topic, qos=request.qos, retain=request.retain, now=now

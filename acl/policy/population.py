@@ -1,189 +1,190 @@
 """Identities that tell policies apart: a finite set in which every difference between rules shows.
 
 Who a rule speaks of and what its variables become depend on an identity only through a finite number of questions:
-which globs its username, client id and claims match, which literals of the filters they equal, whether they can stand
-in a topic, and whether two of them are the same text. For every possible set of answers there is an identity here.
+which globs its username, client id and claims match, which literals of the filters its variables read as, whether they
+can stand in a topic, and which of them read alike. For every possible set of answers there is an identity here.
+
+Attributes are combined one after the other, and of those that no filter still in play can tell apart one is kept; so
+the number of identities is that of the differences they make, not that of all combinations of texts.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import combinations, islice, product
+from dataclasses import dataclass
+from itertools import product
 
+from acl.policy.budget import Budget
+from acl.policy.equations import Attribute, readings
 from acl.policy.globs import matches_any
-from acl.policy.model import ClaimValue, Effect, Identity, Rule
-from acl.policy.templates import Pattern, Template, compile_pattern, unusable, variable_value, variables
-from acl.policy.topics import HASH, PLUS
-from acl.policy.words import telling
+from acl.policy.model import ClaimValue, Effect, Identity, Rule, Who, claim_texts
+from acl.policy.templates import Pattern, Template, compile_pattern, unusable
+from acl.policy.words import Framed, telling
 
-MAX_IDENTITIES = 4096
-MAX_LISTED = 6
-"""Texts of one claim up to which every list of them is tried; beyond, single ones, pairs and all together."""
+MAX_IDENTITIES = 8192
+_FEW = 256
+"""Texts that are tried when there are too many to try all."""
 _UNASKED = {"username": "someone", "client_id": "", "org": "org_aaaaaaaaaaaa"}
 """What stands for an attribute that no rule looks at."""
 
 
-@dataclass(slots=True)
-class _Attribute:
-    """What the rules ask of one attribute: ``username``, ``client_id``, ``org`` or ``claims.NAME``."""
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """One value of an attribute, and the filters that it keeps in play, as bits."""
 
-    globs: dict[str, None] = field(default_factory=dict)
-    extra: dict[str, None] = field(default_factory=dict)
-    """Texts to try that cannot be written as a glob: they contain a ``*`` of their own."""
-    in_who: bool = False
-    in_topics: bool = False
-    rivals: int = 1
-    """How many attributes can be the same text at some level, this one included: so many texts tell them apart."""
+    value: ClaimValue | None
+    bits: int
+    text: str | None
+    """What a variable is; ``None`` for one that cannot stand in a topic."""
 
 
-def population(changed: Rule, near: Sequence[Rule]) -> tuple[list[Identity], bool]:
-    """Whom ``changed`` speaks of: identities for every way in which it and the rules ``near`` can tell them apart.
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    """What one filter of a rule asks of identities."""
+
+    who: Who
+    effect: Effect
+    pattern: Pattern
+    variables: frozenset[str]
+
+
+_People = dict[object, tuple[int, dict[str, _Value]]]
+"""Those chosen so far: the filters still in play, and the values, by what no filter in play can tell apart."""
+
+
+def population(changed: Rule, near: Sequence[Rule], budget: Budget) -> tuple[list[Identity], bool]:
+    """Whom ``changed``, a rule of one filter, speaks of: one for every way in which ``near`` tells them apart.
 
     The second value is whether that is all of them.
     """
-    rules = [changed, *near]
-    patterns = [compile_pattern(topic) for rule in rules for topic in rule.topics]
-    attributes = _attributes(rules, patterns)
-    complete = _relate(attributes, patterns)
-    values: dict[str, list[ClaimValue | None]] = {}
-    for name, attribute in attributes.items():
-        texts, whole = telling(tuple(attribute.globs), each=attribute.rivals)
-        texts += [text for text in attribute.extra if text not in texts]
-        complete = complete and whole
-        if name.startswith("claims."):
-            values[name] = _claim_values(texts, attribute)
-        else:
-            asked = attribute.in_who or attribute.in_topics
-            values[name] = list(texts) if asked else [_UNASKED[name]]
-    _add_solutions(values, patterns)
-    for name, some in values.items():
-        values[name] = [value for value in some if _met(changed, name, value)]
-    size = 1
-    for some in values.values():
-        size *= len(some)
-    chosen = islice(product(*values.values()), MAX_IDENTITIES)
-    return [_identity(dict(zip(values, each, strict=True))) for each in chosen], complete and size <= MAX_IDENTITIES
+    filters = list(dict.fromkeys(_filter(rule, topic) for rule in (changed, *near) for topic in rule.topics))
+    attributes = _attributes(filters)
+    complete = readings(list(dict.fromkeys(each.pattern for each in filters)), attributes, budget)
+    using = {name: sum(1 << at for at, each in enumerate(filters) if name in each.variables) for name in attributes}
+    people: _People = {(): ((1 << len(filters)) - 1, {})}
+    for name in sorted(attributes, key=lambda name: using[name] != 0):
+        if not budget.take(len(filters)):
+            complete = False
+            break
+        values, whole = _Question(name, filters, budget).values(attributes[name])
+        people, fits = _combined(people, name, values, using, budget)
+        complete = complete and whole and fits
+    return [_identity(chosen) for _, chosen in people.values()], complete
 
 
-def _attributes(rules: Sequence[Rule], patterns: Sequence[Pattern]) -> dict[str, _Attribute]:
-    attributes = {"username": _Attribute(), "client_id": _Attribute(), "org": _Attribute()}
-    for rule in rules:
-        asked = [("username", rule.who.username), ("client_id", rule.who.client_id)]
-        asked += [(f"claims.{name}", globs) for name, globs in rule.who.claims]
+def _filter(rule: Rule, topic: str) -> _Filter:
+    pattern = compile_pattern(topic)
+    named = (name for level in pattern if isinstance(level, Template) for name in level.variables)
+    return _Filter(rule.who, rule.effect, pattern, frozenset(named))
+
+
+def _attributes(filters: Iterable[_Filter]) -> dict[str, Attribute]:
+    attributes = {name: Attribute() for name in _UNASKED}
+    for each in filters:
+        asked = [("username", each.who.username), ("client_id", each.who.client_id)]
+        asked += [(f"claims.{name}", globs) for name, globs in each.who.claims]
         for name, globs in asked:
-            attribute = attributes.setdefault(name, _Attribute())
-            attribute.globs.update(dict.fromkeys(globs))
-            attribute.in_who = attribute.in_who or globs != ("*",) or name.startswith("claims.")
-    for template in _templates(patterns):
-        for name in template.variables:
-            attribute = attributes.setdefault(name, _Attribute())
-            attribute.in_topics = True
-            attribute.globs.update({"": None, "*/*": None})
+            attributes.setdefault(name, Attribute()).globs.update(dict.fromkeys(globs))
+        for name in each.variables:
+            attributes.setdefault(name, Attribute()).globs.update({"": None, "*/*": None})
+        first = each.pattern[0]
+        if isinstance(first, Template) and not first.parts[0]:
+            attributes[first.parts[1]].globs["$*"] = None
     return attributes
 
 
-def _templates(patterns: Iterable[Pattern]) -> list[Template]:
-    return list(dict.fromkeys(level for pattern in patterns for level in pattern if isinstance(level, Template)))
+class _Question:
+    """What the filters ask of one attribute: globs of which one must match, and whether it can stand in a topic."""
+
+    def __init__(self, name: str, filters: Sequence[_Filter], budget: Budget) -> None:
+        self.name, self._budget = name, budget
+        self._claim = name.removeprefix("claims.") if name.startswith("claims.") else None
+        self._by_text: tuple[dict[str, int], dict[str, int]] = (defaultdict(int), defaultdict(int))
+        """What asks for just this text, and what asks for it and has to stand in a topic as well."""
+        self._by_globs: dict[tuple[tuple[str, ...] | None, bool], int] = defaultdict(int)
+        for at, each in enumerate(filters):
+            needed = each.effect is Effect.ALLOW and name in each.variables
+            globs = self._globs(each.who)
+            for glob in globs or ():
+                if "*" not in glob:
+                    self._by_text[needed][glob] |= 1 << at
+            patterns = None if globs is None else tuple(glob for glob in globs if "*" in glob)
+            if patterns != ():
+                self._by_globs[patterns, needed] |= 1 << at
+        self._any_list = sum(bits for (globs, _), bits in self._by_globs.items() if globs is None)
+
+    def _globs(self, who: Who) -> tuple[str, ...] | None:
+        if self._claim is not None:
+            return dict(who.claims).get(self._claim)
+        return {"username": who.username, "client_id": who.client_id}.get(self.name)
+
+    def values(self, attribute: Attribute) -> tuple[list[_Value], bool]:
+        """The values that can make a difference, and whether those are all."""
+        if not attribute.globs.keys() - {"*"} and self._claim is None:
+            return [self.value(_UNASKED[self.name])], True
+        texts, complete = telling(map(Framed, attribute.globs), self._budget, each=attribute.each)
+        texts = list(dict.fromkeys([*texts, *attribute.readings]))
+        complete = complete and self._budget.take(len(texts) * len(self._by_globs))
+        if not complete:
+            texts = texts[:_FEW]
+        values = [self.value(text) for text in texts]
+        if self._claim is not None:
+            lists, whole = self._lists(texts)
+            return [lists[0], *values, *lists[1:]], complete and whole
+        return values, complete
+
+    def _lists(self, texts: Iterable[str]) -> tuple[list[_Value], bool]:
+        """No claim, and a list for every set of filters that some list keeps in play."""
+        found: dict[int, list[str]] = {self.value([]).bits: []}
+        for text in texts:
+            met = self.value([text]).bits
+            for bits, some in list(found.items()):
+                joined = (bits | met) & ~self._any_list | (bits & met)  # one element of it that matches is enough
+                found.setdefault(joined, [*some, text])
+            if len(found) > MAX_IDENTITIES or not self._budget.take(len(found) + len(self._by_globs)):
+                return [_Value(some or None, bits, None) for bits, some in found.items()], False
+        return [_Value(some or None, bits, None) for bits, some in found.items()], True
+
+    def value(self, value: ClaimValue) -> _Value:
+        """``value`` with what it answers."""
+        texts = claim_texts(value)
+        text = value if isinstance(value, str) and not unusable(value) else None
+        bits = 0
+        for by_text in self._by_text if text is not None else self._by_text[:1]:
+            for each in texts:
+                bits |= by_text.get(each, 0)
+        for (globs, needed), asking in self._by_globs.items():
+            if (text is not None or not needed) and (globs is None or any(matches_any(globs, each) for each in texts)):
+                bits |= asking
+        return _Value(value, bits, text)
 
 
-def _relate(attributes: dict[str, _Attribute], patterns: Sequence[Pattern]) -> bool:
-    """Add the texts at which a variable equals a literal, and let variables that can be equal share their globs."""
-    complete = True
-    sharing: set[tuple[str, str]] = set()
-    for templates, literals in _levels(patterns):
-        for template in templates:
-            if len(template.variables) > 2:
-                complete = False
-            for literal in literals:
-                for solution in _solutions(template, literal):
-                    for name, text in solution.items():
-                        (attributes[name].extra if "*" in text else attributes[name].globs)[text] = None
-        for one, other in combinations(templates, 2):
-            if len(one.parts) == len(other.parts) == 3:
-                sharing.add((one.variables[0], other.variables[0]))
-    rivals = {name for pair in sharing if pair[0] != pair[1] for name in pair}
-    for name in rivals:
-        attributes[name].rivals = len(rivals)
-    for _ in rivals:
-        for one_name, other_name in sharing:
-            shared = attributes[one_name].globs | attributes[other_name].globs
-            attributes[one_name].globs = attributes[other_name].globs = dict(shared)
-    return complete
+def _combined(
+    people: _People, name: str, values: Sequence[_Value], using: Mapping[str, int], budget: Budget
+) -> tuple[_People, bool]:
+    """Everybody so far with every value of one more attribute; one of those that are alike to all filters in play."""
+    variables = [each for each, bits in using.items() if bits]
+    combined: _People = {}
+    for (bits, chosen), value in product(people.values(), values):
+        left = bits & value.bits
+        if not left & 1:
+            continue  # the changed rule does not speak of it
+        now = {**chosen, name: value}
+        key = (left, *(now[each].text for each in variables if each in now and using[each] & left))
+        combined.setdefault(key, (left, now))
+        if len(combined) >= MAX_IDENTITIES or not budget.take(4):
+            return combined, False
+    return combined, True
 
 
-def _levels(patterns: Sequence[Pattern]) -> list[tuple[list[Template], list[str]]]:
-    """The templates and the literals that stand at the same level, level by level, where there are templates."""
-    depth = max(map(len, patterns), default=0)
-    found = []
-    for at in range(depth):
-        here = list(dict.fromkeys(pattern[at] for pattern in patterns if len(pattern) > at))
-        templates = [level for level in here if isinstance(level, Template)]
-        literals = [level for level in here if isinstance(level, str) and level not in (PLUS, HASH)]
-        if templates:
-            found.append((templates, literals))
-    return found
-
-
-def _solutions(template: Template, literal: str) -> list[dict[str, str]]:
-    """The values of the variables at which ``template`` reads ``literal`` (of one or two variables)."""
-    head, tail = template.parts[0], template.parts[-1]
-    if not (literal.startswith(head) and literal.endswith(tail) and len(literal) > len(head) + len(tail)):
-        return []
-    middle = literal[len(head) : len(literal) - len(tail)]
-    if len(template.parts) == 3:
-        return [{template.parts[1]: middle}]
-    joint = template.parts[2]
-    splits = [at for at in range(1, len(middle)) if middle.startswith(joint, at)]
-    return [{template.parts[1]: middle[:at], template.parts[3]: middle[at + len(joint) :]} for at in splits]
-
-
-def _claim_values(texts: list[str], attribute: _Attribute) -> list[ClaimValue | None]:
-    """A claim can be missing, one of ``texts``, or a list of some of them."""
-    values: list[ClaimValue | None] = [None, *texts]
-    if attribute.in_who:
-        sizes = range(2, len(texts) + 1) if len(texts) <= MAX_LISTED else (2, len(texts))
-        values += [list(some) for size in sizes for some in combinations(texts, size)]
-    return values
-
-
-def _add_solutions(values: dict[str, list[ClaimValue | None]], patterns: Sequence[Pattern]) -> None:
-    """For templates of different shape at one level, add the values at which one reads what the other does."""
-    for templates, _ in _levels(patterns):
-        simple = [template for template in templates if len(template.parts) == 3]
-        for one, other in product(simple, simple):
-            if one.parts[::2] == other.parts[::2]:
-                continue
-            name = other.parts[1]
-            for value in [value for value in values[one.parts[1]] if isinstance(value, str)]:
-                read = one.parts[0] + value + one.parts[2]
-                for solution in _solutions(other, read):
-                    if solution[name] not in values[name]:
-                        values[name].append(solution[name])
-
-
-def _met(rule: Rule, name: str, value: ClaimValue | None) -> bool:
-    """Whether ``rule`` can speak of an identity with this value, whatever the other attributes are."""
-    identity = _identity({**_UNASKED, name: value})
-    globs: Sequence[str] | None
-    if name.startswith("claims."):
-        globs = dict(rule.who.claims).get(name.removeprefix("claims."))
-        texts = identity.claim(name.removeprefix("claims."))
-    else:
-        globs = {"username": rule.who.username, "client_id": rule.who.client_id}.get(name)
-        texts = (str(value),)
-    if globs is not None and not any(matches_any(globs, text) for text in texts):
-        return False
-    if rule.effect is Effect.DENY or name not in variables(rule):
-        return True
-    text = variable_value(name, identity)
-    return text is not None and not unusable(text)
-
-
-def _identity(values: Mapping[str, ClaimValue | None]) -> Identity:
+def _identity(chosen: Mapping[str, _Value]) -> Identity:
     claims = {
-        name.removeprefix("claims."): value
-        for name, value in values.items()
-        if name.startswith("claims.") and value is not None
+        name.removeprefix("claims."): each.value
+        for name, each in chosen.items()
+        if name.startswith("claims.") and each.value is not None
     }
-    return Identity(str(values["org"]), str(values["username"]), str(values["client_id"]), claims)
+    org, username, client_id = (
+        str(chosen[name].value) if name in chosen else _UNASKED[name] for name in ("org", "username", "client_id")
+    )
+    return Identity(org, username, client_id, claims)

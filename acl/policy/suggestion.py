@@ -13,11 +13,10 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 from acl.policy import globs
-from acl.policy.comparison import Region, diff
+from acl.policy.comparison import EFFORT, Region, diff
 from acl.policy.document import made_id
-from acl.policy.index import compile_policy
+from acl.policy.explanation import judged
 from acl.policy.model import Effect, Policy, Request, Rule, Who, as_utc
-from acl.policy.running import decide
 from acl.policy.templates import compile_pattern, pattern_problem, resolve
 from acl.policy.topics import HASH, PLUS, Levels, covers, filter_problem, split, unshared
 
@@ -50,7 +49,7 @@ class _Candidate:
 def suggest(policy: Policy, request: Request, *, now: datetime, limit: int = 5) -> tuple[Suggestion, ...]:
     """Up to ``limit`` changes that would allow ``request``, the smallest first. None if it is allowed or malformed."""
     now = as_utc(now)
-    decision = decide(compile_policy(policy), request, now=now)
+    decision = judged(policy, request, now=now)
     asked_text = unshared(request.topic)[0] if request.action != "pub" else request.topic
     if decision.allowed or filter_problem(asked_text) or pattern_problem(asked_text):
         return ()
@@ -65,9 +64,9 @@ def suggest(policy: Policy, request: Request, *, now: datetime, limit: int = 5) 
     kept: list[tuple[float, int, Suggestion]] = []
     for candidate in sorted(candidates, key=lambda each: each.cost)[:MAX_CANDIDATES]:
         changed = _applied(policy, candidate)
-        if not decide(compile_policy(changed), request, now=now).allowed:
+        if not judged(changed, request, now=now).allowed:
             continue
-        widened = diff(policy, changed, now=now).widened
+        widened = diff(policy, changed, now=now, effort=EFFORT // (2 * limit)).widened
         suggestion = Suggestion(candidate.kind, candidate.title, candidate.rule.id, changed, widened)
         kept.append((candidate.cost, len(widened), suggestion))
         if len(kept) >= 2 * limit:

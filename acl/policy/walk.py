@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from acl.policy.budget import Budget
 from acl.policy.model import Effect
 from acl.policy.topics import ANY, HASH, MAX_LEVELS, PLUS, Levels, is_hidden, shortest
 
@@ -53,8 +54,8 @@ class Walk:
     """How many kinds of topics did not differ."""
     _fresh: str = ""
 
-    def run(self) -> bool:
-        """Walk; false when there were more states than ``MAX_STATES``."""
+    def run(self, budget: Budget) -> bool:
+        """Walk; false when there were more states than ``MAX_STATES``, or the budget did not do."""
         named = {level for entry in (*self.old, *self.new) for level in entry.levels} | set(self.region)
         self._fresh = next((text for text in _FRESH_TEXTS if not {text, "$" + text} & named), "") or _unnamed(named)
         queue: list[tuple[tuple[str, ...], tuple[Entry, ...], tuple[Entry, ...]]] = [((), self.old, self.new)]
@@ -66,7 +67,10 @@ class Walk:
                 continue
             if shortest(path) == len(path) and self._ends(len(path)):
                 self._compare(path, old, new)
-            for text in self._texts(path, old, new):
+            texts = self._texts(path, old, new)
+            if not budget.take((len(texts) + 1) * (len(old) + len(new) + 8)):
+                return False
+            for text in texts:
                 longer = (*path, text)
                 after = _after(old, longer), _after(new, longer)
                 state = (len(longer), *after)
