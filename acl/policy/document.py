@@ -7,6 +7,7 @@ Version "3" is read here. Version "2", "2.1" and the short editor form are first
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,9 +26,10 @@ from acl.policy.model import (
     Rule,
     Who,
 )
-from acl.policy.reader import Finding, Fix, Node, Span, located, read
+from acl.policy.reader import Finding, Fix, Node, Span, key_text, located, read
 from acl.policy.templates import CLAIM_NAME, pattern_problem
 
+_RULE_PATH = re.compile(r"rules\[([0-9]+)\]")
 RULE_ID = re.compile(r"[a-z0-9-]{1,64}")
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
 MAX_FINDINGS = 200
@@ -77,14 +79,18 @@ class _DocumentReader:
         self.findings: list[Finding] = []
         self.spans: dict[str, Span] = {}
         self.converted = False
+        self._written: list[str] = []
+        """Where the rules stand in the older document that was written; empty where they stand under ``rules``."""
 
     def error(self, path: str, message: str, code: str, span: Span, fix: Fix | None = None) -> None:
+        if self._written and (rule := _RULE_PATH.match(path)):
+            path = self._written[int(rule[1])] + path[rule.end() :]
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(located("error", path, message, code=code, span=span, fix=fix))
 
     def policy(self, root: Node) -> Policy:
         try:
-            written, root = root, legacy.modernised(root)
+            written, (root, self._written) = root, legacy.modernised(root)
             self.converted = root is not written
         except legacy.CannotConvert as problem:
             self.error(problem.path, problem.message, problem.code, problem.span)
@@ -127,7 +133,9 @@ class _DocumentReader:
                 continue
             if rule.id in taken:
                 span = self.spans.get(f"rules[{at}].id", nodes[at].span)
-                message = f"id {rule.id} is already used by rules[{taken[rule.id]}]"
+                first = taken[rule.id]
+                place = self._written[first] if self._written else f"rules[{first}]"
+                message = f"id {rule.id} is already used by {place}"
                 self.error(f"rules[{at}].id", message, "duplicate-id", span)
             taken.setdefault(rule.id, at)
         named = []
@@ -173,13 +181,15 @@ class _DocumentReader:
             self.error(path, "an empty list names no topic; give at least one", "empty", node.span)
         for at, topic in enumerate(topics):
             inner = node.value[at] if node.kind == "list" else node
+            if node.kind == "list":
+                self.spans[f"{path}[{at}]"] = inner.span
             problem = pattern_problem(topic)
             if problem:
                 code = "self-without-binding" if "{$self}" in topic else "bad-filter"
                 code = "unknown-variable" if problem.startswith("unknown variable") else code
                 fix = None
                 if topic.startswith("$share/") and topic.count("/") > 1:
-                    fix = Fix("Leave out $share", inner.span.start, inner.span.end, f'"{topic.split("/", 2)[2]}"')
+                    fix = Fix("Leave out $share", inner.span.start, inner.span.end, json.dumps(topic.split("/", 2)[2]))
                 self.error(f"{path}[{at}]" if node.kind == "list" else path, problem, code, inner.span, fix)
         return tuple(dict.fromkeys(topics)) or ("#",)
 
@@ -263,7 +273,7 @@ class _DocumentReader:
         claims: dict[str, ClaimValue | tuple[str, ...]] = {}
         for key, value in node.pairs():
             self._claim_name(key, path)
-            if value.kind == "list":
+            if value.kind == "list" or (value.kind == "text" and _surrogates(value.value)):
                 claims[key.value] = self._texts(value, f"{path}.{key.value}", "a text")
             elif value.kind in ("text", "number", "bool") and value.value is not None:
                 claims[key.value] = value.value
@@ -287,7 +297,9 @@ class _DocumentReader:
         for at, each in enumerate(nodes):
             where = f"{path}[{at}]" if node.kind == "list" else path
             if each.kind != "text":
-                fix = Fix("Put it in quotes", each.span.start, each.span.end, f'"{each.raw}"') if each.raw else None
+                fix = (
+                    Fix("Put it in quotes", each.span.start, each.span.end, json.dumps(each.raw)) if each.raw else None
+                )
                 self.error(where, f"{noun} is a text; put {_shown(each)} in quotes", "not-a-text", each.span, fix)
             elif _surrogates(each.value):
                 self.error(where, f"{noun} must be well-formed Unicode", "not-unicode", each.span)
@@ -299,8 +311,8 @@ class _DocumentReader:
                 continue
             close = _close_to(key.value[:64], known)
             hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
-            fix = Fix(f"Write {close[0]}", key.span.start, key.span.end, close[0]) if close else None
-            name = key.value[:64]
+            fix = _written(key, close[0]) if close else None
+            name = key_text(key)
             where = f"{path}.{name}" if path else name
             self.error(where, f"unknown field {name}{hint}", "unknown-field", key.span, fix)
 
@@ -363,7 +375,7 @@ class _Fields:
             return ACTIONS[node.value]
         if node is not None:
             meant = _ACTION_WORDS.get(str(node.value))
-            fix = Fix(f"Write {meant}", node.span.start, node.span.end, meant) if meant in choices and meant else None
+            fix = _written(node, meant) if meant in choices and meant else None
             message = f"unknown action {_shown(node)}; there are {', '.join(choices)}"
             self.document.error(f"{self.path}.{name}", message, "unknown-action", node.span, fix)
         return default
@@ -400,6 +412,12 @@ def _close_to(name: str, known: tuple[str, ...]) -> list[str]:
     import difflib  # only a mistake is worth its import
 
     return difflib.get_close_matches(name, known, 1, 0.6)
+
+
+def _written(node: Node, text: str) -> Fix:
+    """The change of a text of the document to ``text``, in quotes where it stands in quotes."""
+    quoted = node.span.end - node.span.start > len(node.raw)
+    return Fix(f"Write {text}", node.span.start, node.span.end, json.dumps(text) if quoted else text)
 
 
 def _surrogates(text: str) -> bool:

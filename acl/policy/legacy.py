@@ -2,8 +2,8 @@
 
 * Version "2" and "2.1": ``global[]`` (rules for everybody), ``rules[]``, ``agents[]`` (rules of one identity),
   ``publishers[]`` (who may publish what), read in this order. ``binding`` names the variable that ``{$self}`` stands
-  for; it may stand on a rule, on the agent around it, or on the document, the nearest wins. A rule with a binding to a
-  claim but without ``{$self}`` speaks of the identities that carry the claim.
+  for; it may stand on a rule, on the agent around it, or on the document, the nearest wins. A rule with a binding of
+  its own to a claim but without ``{$self}`` speaks of the identities that carry the claim.
 * The short editor form: ``{user, topic, permission: publish|subscribe|both}``, as an entry of ``rules`` in any
   version, or as a bare list.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from acl.policy.reader import Node, Span
+from acl.policy.reader import Node, Span, key_text
 from acl.policy.templates import full_name
 
 OLD_VERSIONS = ("2", "2.0", "2.1")
@@ -30,6 +30,8 @@ _PERMISSIONS = {
 _RENAMED = {"topics": "topic", "description": "note", "comment": "note", "name": "note"}
 _KEPT = ("id", "effect", "qos", "retain", "expires", "note", "topic")
 _PEOPLE = ("user", "username", "agent", "publisher", "who")
+_SAME = {**_RENAMED, "permission": "action", **dict.fromkeys(_PEOPLE, "who")}
+"""By the names that older documents use: what they say."""
 _OLD_RULE = (*_KEPT, *_RENAMED, *_PEOPLE, "client_id", "binding", "permission", "action")
 _OLD_DOCUMENT = ("version", "default", "global", "rules", "agents", "publishers", "tests", "binding")
 _OLD_AGENT = ("id", "agent", "username", "user", "client_id", "binding", "rules", "publish", "subscribe", "note")
@@ -43,8 +45,11 @@ class CannotConvert(Exception):  # noqa: N818  # never leaves the package
         self.path, self.message, self.span, self.code = path, message, span, code
 
 
-def modernised(root: Node) -> Node:
-    """``root`` as a version "3" document; one that is already is returned with its short-form rules written out."""
+def modernised(root: Node) -> tuple[Node, list[str]]:
+    """``root`` as a version "3" document, and where each of its rules was written.
+
+    One that is version "3" already is returned with its short-form rules written out.
+    """
     if root.kind == "list":
         root = Node("map", [_pair("rules", root)], root.span)
     version = root.get("version")
@@ -52,31 +57,32 @@ def modernised(root: Node) -> Node:
     if version is not None and version.raw in OLD_VERSIONS:
         return _from_version_2(root)
     if rules is None or rules.kind != "list" or not any(_is_short(each) for each in rules.value):
-        return root
+        return root, []
     if version is None and all(_is_short(each) for each in rules.value):
         root = Node("map", [_pair("version", _text("3", root.span)), *root.value], root.span)
     written = [_rule(each, f"rules[{at}]", None) if _is_short(each) else each for at, each in enumerate(rules.value)]
     pairs = [(key, Node("list", written, rules.span) if key.value == "rules" else value) for key, value in root.value]
-    return Node("map", pairs, root.span)
+    return Node("map", pairs, root.span), []
 
 
 def _is_short(node: Node) -> bool:
     return node.get("user") is not None or node.get("permission") is not None
 
 
-def _from_version_2(root: Node) -> Node:
+def _from_version_2(root: Node) -> tuple[Node, list[str]]:
     _only(root, "document", _OLD_DOCUMENT)
     binding = root.get("binding")
-    rules: list[Node] = []
+    rules: list[tuple[str, Node]] = []
     for section in ("global", "rules"):
-        rules += [_rule(each, path, binding) for path, each in _section(root, section)]
+        rules += [(path, _rule(each, path, binding)) for path, each in _section(root, section)]
     for path, each in _section(root, "agents"):
         rules += _agent(each, path, binding)
     for path, each in _section(root, "publishers"):
-        rules.append(_publisher(each, path, binding))
-    pairs = [_pair("version", _text("3", root.span)), _pair("rules", Node("list", rules, root.span))]
+        rules.append((path, _publisher(each, path, binding)))
+    written = Node("list", [node for _, node in rules], root.span)
     kept = [(key, value) for key, value in root.pairs() if key.value in ("default", "tests")]
-    return Node("map", pairs + kept, root.span)
+    pairs = [_pair("version", _text("3", root.span)), _pair("rules", written), *kept]
+    return Node("map", pairs, root.span), [path for path, _ in rules]
 
 
 def _section(root: Node, name: str) -> Iterator[tuple[str, Node]]:
@@ -94,6 +100,7 @@ def _rule(node: Node, path: str, binding: Node | None, who: Node | None = None, 
     if node.kind == "text":
         node = Node("map", [_pair("topic", node)], node.span)
     _only(node, path, _OLD_RULE)
+    _once(node, path)
     binding = node.get("binding") or binding
     pairs: list[tuple[Node, Node]] = []
     selves = False
@@ -112,24 +119,29 @@ def _rule(node: Node, path: str, binding: Node | None, who: Node | None = None, 
         pairs.append(_pair("action", _text(_PERMISSIONS[said.raw], said.span)))
     elif action:
         pairs.append(_pair("action", _text(action, node.span)))
-    who = _who(node, who, binding if binding is not None and not selves else None, path)
+    who = _who(node, who, None if selves else node.get("binding"), path)
     return Node("map", pairs + ([_pair("who", who)] if who else []), node.span)
 
 
-def _agent(node: Node, path: str, binding: Node | None) -> list[Node]:
+def _agent(node: Node, path: str, binding: Node | None) -> list[tuple[str, Node]]:
     """The rules of one identity: ``rules``, and the lists of filters under ``publish`` and ``subscribe``."""
     _only(node, path, _OLD_AGENT)
+    _once(node, path)
     named = next((value for name in ("username", "user", "agent", "id") if (value := node.get(name))), None)
     who = _who(node, named, None, path)
     if who is None:
         raise CannotConvert(path, "an agent needs an id", node.span, "missing")
     binding = node.get("binding") or binding
-    rules = [_rule(each, each_path, binding, who) for each_path, each in _section(node, "rules")]
+    inner = [(f"{path}.{each_path}", each) for each_path, each in _section(node, "rules")]
+    rules = [(each_path, _rule(each, each_path, binding, who)) for each_path, each in inner]
     for name, action in (("publish", "pub"), ("subscribe", "sub")):
         topics = node.get(name)
         if topics is not None and _each(topics):
             entry = Node("map", [_pair("topic", topics)], topics.span)
-            rules.append(_rule(entry, f"{path}.{name}", binding, who, action))
+            rules.append((f"{path}.{name}", _rule(entry, f"{path}.{name}", binding, who, action)))
+    note = node.get("note")
+    if note is not None:
+        rules = [(where, rule if rule.get("note") else _with(rule, "note", note)) for where, rule in rules]
     return rules
 
 
@@ -181,6 +193,10 @@ def _variable(binding: Node, path: str) -> str:
     return variable
 
 
+def _with(node: Node, name: str, value: Node) -> Node:
+    return Node("map", [*node.value, _pair(name, value)], node.span)
+
+
 def _each(node: Node) -> list[Node]:
     return list(node.value) if node.kind == "list" else [node]
 
@@ -190,8 +206,20 @@ def _only(node: Node, path: str, known: tuple[str, ...]) -> None:
         raise CannotConvert(path, "this entry is a map", node.span, "not-a-map")
     for key, _ in node.pairs():
         if key.value not in known:
-            where = key.value if path == "document" else f"{path}.{key.value[:64]}"
-            raise CannotConvert(where, f"unknown field {key.value[:64]}", key.span, "unknown-field")
+            name = key_text(key)
+            where = name if path == "document" else f"{path}.{name}"
+            raise CannotConvert(where, f"unknown field {name}", key.span, "unknown-field")
+
+
+def _once(node: Node, path: str) -> None:
+    """Two names for one thing in one entry: one of them would be lost."""
+    said: dict[str, str] = {}
+    for key, _ in node.pairs():
+        meant = _SAME.get(key.value, key.value)
+        if meant in said:
+            message = f"{said[meant]} and {key.value} say the same; keep one of them"
+            raise CannotConvert(f"{path}.{key.value}", message, key.span)
+        said[meant] = key.value
 
 
 def _pair(name: str, value: Node) -> tuple[Node, Node]:

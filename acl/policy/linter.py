@@ -7,8 +7,8 @@ every identity. Nothing here keeps a policy from being deployed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -98,7 +98,12 @@ class _Linter:
         for (topic, first), actions in useless.items():
             name = self._policy.rules[first].id
             message = f"useless in part: {'+'.join(actions)} {topic} is decided by rule {name} first"
-            yield self._finding(at, message, "partly-reached")
+            fix = None
+            if all(
+                self._same_effect(rule, covers[part] or [at]) and covers[part] for part in parts if part[0] == topic
+            ):
+                fix = self._without_topic(at, rule, topic)
+            yield self._finding(at, message, "partly-reached", fix=fix or self._one_action(at, rule, covers))
         if rule.effect is Effect.DENY:
             for topic, action in (part for part, found in covers.items() if not found):
                 for name, region in earlier.taking(at, (topic, action)):
@@ -119,9 +124,27 @@ class _Linter:
     def _same_effect(self, rule: Rule, deciders: Sequence[int]) -> bool:
         return all(self._policy.rules[number].effect is rule.effect for number in deciders)
 
-    def _finding(self, at: int, message: str, code: str, *, removable: bool = False) -> Finding:
+    def _without_topic(self, at: int, rule: Rule, topic: str) -> Fix | None:
+        """The change of the source that takes one of several topics away."""
+        place = self._parsed.spans.get(f"rules[{at}].topic[{rule.topics.index(topic)}]")
+        written = sum(f"rules[{at}].topic[{number}]" in self._parsed.spans for number in range(len(rule.topics) + 1))
+        if place is None or written != len(rule.topics):
+            return None
+        fix = self._removal(place)
+        return replace(fix, title=f"Remove {topic}") if fix else None
+
+    def _one_action(self, at: int, rule: Rule, covers: Mapping[Part, Sequence[int]]) -> Fix | None:
+        """The change of the source that leaves the one action for which the rule is needed."""
+        for action, other in (("pub", "sub"), ("sub", "pub")):
+            place = self._parsed.spans.get(f"rules[{at}].action")
+            mine = [found for part, found in covers.items() if part[1] == action]
+            if place and rule.action == "pub+sub" and all(found and self._same_effect(rule, found) for found in mine):
+                return None if self._parsed.converted else Fix(f"Write {other}", place.start, place.end, f'"{other}"')
+        return None
+
+    def _finding(self, at: int, message: str, code: str, *, removable: bool = False, fix: Fix | None = None) -> Finding:
         span = self._parsed.spans.get(f"rules[{at}]", Span())
-        fix = self._removal(span) if removable else None
+        fix = self._removal(span) if removable else fix
         return located("warning", f"rules[{at}]", message, code=code, span=span, fix=fix)
 
     def _removal(self, span: Span) -> Fix | None:

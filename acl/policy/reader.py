@@ -166,6 +166,8 @@ class Lines:
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_NOT_YAML = "[^\\t\\n\\r\\x20-\\x7e\\x85\\xa0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]"
+"""YAML 1.1 s5.1: what is not printable."""
 _WORDS: dict[str, tuple[Kind, bool | None]] = {
     "true": ("bool", True),
     "false": ("bool", False),
@@ -267,6 +269,12 @@ def number_value(raw: str) -> int | float | None:
     return value if abs(value) < float("inf") else None
 
 
+def key_text(key: Node) -> str:
+    """A name as a path can show it: short, on one line, and never nothing."""
+    name = str(key.value)[:64]
+    return name if name and name.isprintable() else json.dumps(name)
+
+
 def duplicate_key(key: Node) -> SyntaxProblem:
     """The same name twice in one map: which one was meant cannot be known."""
     return SyntaxProblem(f"{json.dumps(key.value)} is given twice", key.span, "duplicate-key")
@@ -280,7 +288,9 @@ def _read_yaml(source: str) -> Node:
     try:
         return _YamlTree(lines, yaml.parse(source, Loader=loader)).document()
     except yaml.reader.ReaderError as error:
-        raise SyntaxProblem("this character cannot stand in a document", lines.point(error.position)) from None
+        bad = re.search(_NOT_YAML, source)  # the error's own position is in bytes
+        at = bad.start() if bad else min(error.position, len(source))
+        raise SyntaxProblem("this character cannot stand in a document", lines.point(at)) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = min(mark.index, len(source)) if mark else 0

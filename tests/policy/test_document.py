@@ -184,6 +184,45 @@ def test_findings_carry_line_and_column(newline: str) -> None:
     assert (finding.line, finding.column, finding.end_column) == (3, 23, 30)
 
 
+PLACES = {
+    "a control character after others": ('version: "3"\nnote: "\u00e9 \u00e9" \x07\n', (2, 13, 2, 13)),
+    "a control character in a text": ('version: "3"\nrules: [{topic: "\u00e9\u00e9\x07"}]\n', (2, 20, 2, 20)),
+    "a name with an accent": ('# \u00e9\nversion: "3"\nbad \u00e9: 1\n', (3, 1, 3, 6)),
+    "after a face": ('version: "3"\nrules:\n  - {note: "\U0001f600", topic: a/#/b}\n', (3, 24, 3, 29)),
+    "after a face in JSON": ('{"version": "3", "rules": [{"note": "\U0001f600", "topic": "a/#/b"}]}', (1, 51, 1, 58)),
+    "a list that does not end": ('version: "3"\nrules:\n  - topic: [\n', (4, 1, 4, 1)),
+    "JSON that does not end": ('{"version": "3",\n "rules": [', (2, 12, 2, 12)),
+    "a comma too many in JSON": ('{"version": "3",\n "rules": [,]}', (2, 12, 2, 12)),
+    "not UTF-8": (b'version: "3"\nnote: \xc3\xa9\xff', (2, 8, 2, 8)),
+    "a second document": ('version: "3"\n---\nversion: "3"\n', (2, 1, 2, 4)),
+    "an anchor": ('version: "3"\nrules: &a []\n', (2, 8, 2, 12)),
+    "a tag": ('version: "3"\nrules: !!set []\n', (2, 8, 2, 15)),
+    "a second key in JSON": ('{"version": "3",\n "version": "3"}', (2, 2, 2, 11)),
+    "a second key": ('version: "3"\nrules: []\nrules: []\n', (3, 1, 3, 6)),
+    "the second of two topics": ('version: "3"\nrules:\n  - topic:\n      - a\n      - b+\n', (5, 9, 5, 11)),
+    "a rule that is a number": ('version: "3"\nrules:\n  - 7\n', (3, 5, 3, 6)),
+    "a field that is missing": ('version: "3"\nrules:\n  - id: a\n  - id: b\n    topic: b\n', (3, 5, 3, 10)),
+    "a glob in an older document": ('version: "2"\nglobal:\n  - a\n  - {topic: b, client_id: 7}\n', (4, 27, 4, 28)),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_every_message_points_at_its_place(name: str) -> None:
+    text, place = PLACES[name]
+    finding = parse(text).findings[0]
+    assert (finding.line, finding.column, finding.end_line, finding.end_column) == place, finding
+
+
+def test_a_fix_in_json_leaves_it_json() -> None:
+    text = '{"version": "3", "rules": [{"id": "a", "topics": "$share/g/\\"x", "action": "publish", "who": 7}]}'
+    for _ in range(4):
+        fix = next(finding.fix for finding in parse(text).findings if finding.fix)
+        text = fix.apply(text)
+        json.loads(text)
+    assert parse(text).findings == ()
+    assert parse(text).policy == policy_of(rule("id: a, topic: '\"x', action: pub, who: '7'"))
+
+
 def test_a_fix_can_be_applied() -> None:
     text = rule("id: a, topics: a/b, action: publish")
     for _ in range(2):

@@ -14,16 +14,19 @@ from acl.policy import (
     Effect,
     Identity,
     Policy,
+    Relation,
     Request,
     Rule,
     canonical,
     compile_policy,
+    diff,
     digest,
     evaluate,
     explain,
     from_canonical,
     lint,
     parse,
+    permits,
     suggest,
     to_json,
     to_yaml,
@@ -165,14 +168,74 @@ def test_a_rule_that_is_called_unreached_can_go(policy: Policy, identity: Identi
 
 
 @settings(deadline=None)
-@given(world.policies(6), st.sampled_from((to_yaml, to_json, canonical)))
-def test_every_fix_takes_just_its_rule_away(policy: Policy, printed: Callable[[Policy], str | bytes]) -> None:
+@given(world.policies(6), st.sampled_from((to_yaml, to_json, canonical)), world.identities(), world.topics(), QOS)
+def test_every_fix_takes_its_finding_away_and_changes_no_meaning(
+    policy: Policy, printed: Callable[[Policy], str | bytes], identity: Identity, topic: str, qos: int
+) -> None:
     text = printed(policy)
     source = text.decode() if isinstance(text, bytes) else text
-    for finding in lint(parse(source), now=NOW):
-        if finding.fix:
-            at = int(finding.path.removeprefix("rules[").removesuffix("]"))
-            assert parse(finding.fix.apply(source)).policy == Policy(policy.rules[:at] + policy.rules[at + 1 :])
+    findings = lint(parse(source), now=NOW)
+    for finding in findings:
+        if not finding.fix:
+            continue
+        at = int(finding.path.removeprefix("rules[").removesuffix("]"))
+        fixed = parse(finding.fix.apply(source))
+        assert fixed.policy is not None, fixed.findings
+        others = [rule for number, rule in enumerate(policy.rules) if number != at]
+        if finding.code == "partly-reached":
+            kept = fixed.policy.rules[at]
+            assert set(kept.topics) < set(policy.rules[at].topics) or kept.action in ("pub", "sub")
+            assert [rule for number, rule in enumerate(fixed.policy.rules) if number != at] == others
+        else:
+            assert list(fixed.policy.rules) == others
+        left = [
+            (each.code, each.message, policy.rules[at].id) for each in lint(fixed, now=NOW) if each.path == finding.path
+        ]
+        assert (
+            len(fixed.policy.rules) < len(policy.rules)
+            or (finding.code, finding.message, policy.rules[at].id) not in left
+        )
+        found = diff(policy, fixed.policy, now=NOW)
+        assert (found.relation, found.complete) == (Relation.EQUIVALENT, True), finding
+        for now in (NOW, world.LATER):
+            asked = {"qos": qos, "retain": qos == 1, "now": now}
+            before = evaluate.publish(policy, identity, topic, **asked)  # type: ignore[arg-type]
+            after = evaluate.publish(fixed.policy, identity, topic, **asked)  # type: ignore[arg-type]
+            assert (before.effect, before.rule) == (after.effect, after.rule)
+
+
+@settings(deadline=None, max_examples=50)
+@given(world.policies(6), st.sampled_from((to_yaml, to_json)))
+def test_fixing_comes_to_an_end_at_the_same_meaning(policy: Policy, printed: Callable[[Policy], str]) -> None:
+    source = printed(policy)
+    for _ in range(100):
+        fix = next((each.fix for each in lint(parse(source), now=NOW) if each.fix), None)
+        if fix is None:
+            break
+        source = fix.apply(source)
+    assert fix is None
+    fixed = parse(source).policy
+    assert fixed is not None
+    assert diff(policy, fixed, now=NOW).relation is Relation.EQUIVALENT
+
+
+@settings(max_examples=30, deadline=None)
+@given(world.policies(4), world.identities(), ACTIONS, world.filters(), world.topics(), world.identities())
+def test_what_a_suggestion_opens_is_what_the_comparison_finds(  # noqa: PLR0917
+    policy: Policy, identity: Identity, action: str, topic: str, other: str, somebody: Identity
+) -> None:
+    request = Request(identity, action, topic)  # type: ignore[arg-type]
+    for suggestion in suggest(policy, request, now=NOW, limit=3):
+        found = diff(policy, suggestion.policy, now=NOW)
+        assert suggestion.widened == found.widened
+        assert found.widened
+        before, after = compile_policy(policy), compile_policy(suggestion.policy)
+        for region in suggestion.widened:
+            assert permits(after, region.witness, now=region.at)
+            assert not permits(before, region.witness, now=region.at)
+        asked = {"qos": 0, "retain": False, "now": NOW}
+        if after.publish(somebody, other, **asked).allowed and not before.publish(somebody, other, **asked).allowed:  # type: ignore[arg-type]
+            assert any(region.action == "pub" for region in suggestion.widened)
 
 
 ODD_TEXTS = ("", "a/b", "#", "+", "$share/g/#", "\ud800", "a\0")

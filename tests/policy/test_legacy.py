@@ -143,7 +143,44 @@ MISTAKES = [
         'version: "2"\nrules: [{binding: "a b", topic: "x/{$self}"}]\n',
         "error: rules[0].binding - a binding names a variable, as username or agent_id",
     ),
-    ('version: "2"\nglobal: [{topic: "a/#/b"}]\n', "error: rules[0].topic - # must be a whole level and the last one"),
+    ('version: "2"\nglobal: [{topic: "a/#/b"}]\n', "error: global[0].topic - # must be a whole level and the last one"),
+    (
+        'version: "2.1"\nglobal: [a]\nagents: [{id: x, rules: [b, {topic: "c+"}]}]\n',
+        "error: agents[0].rules[1].topic - + must be a whole level",
+    ),
+    (
+        'version: "2.1"\nagents: [{id: x, publish: [b, "c+"]}]\n',
+        "error: agents[0].publish.topic[1] - + must be a whole level",
+    ),
+    (
+        'version: "2"\npublishers: [{user: x, topic: "{x}"}]\n',
+        "error: publishers[0].topic - unknown variable {x}; there are {username}, {client_id}, {org} and {claims.NAME}",
+    ),
+    (
+        'version: "2.1"\nagents: [{id: x, rules: [{topic: "{$self}"}]}]\n',
+        "error: agents[0].rules[0].topic - {$self} needs a binding",
+    ),
+    (
+        'version: "2"\nglobal: [{topic: a, topics: b}]\n',
+        "error: global[0].topics - topic and topics say the same; keep one of them",
+    ),
+    (
+        'version: "2"\nrules: [{topic: a, permission: publish, action: sub}]\n',
+        "error: rules[0].action - permission and action say the same; keep one of them",
+    ),
+    (
+        'version: "2"\nrules: [{topic: a, note: x, description: y}]\n',
+        "error: rules[0].description - note and description say the same; keep one of them",
+    ),
+    (
+        "- {user: a, username: b, topic: t, permission: both}\n",
+        "error: rules[0].username - user and username say the same; keep one of them",
+    ),
+    (
+        'version: "2.1"\nglobal: [a, {topic: b, id: x}]\nrules: [{topic: c, id: x}]\n',
+        "error: rules[0].id - id x is already used by global[1]",
+    ),
+    ("- {user: a, topic: t, permission: publish, qos: 3}\n", "error: rules[0].qos - 3 is not a QoS: 0, 1 or 2"),
 ]
 
 
