@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from acl.policy.model import Effect, Identity, Policy, PolicyTest, Rule, Who
+
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def canonical(policy: Policy) -> bytes:
@@ -214,4 +217,5 @@ def _scalar(value: Any) -> str:
     plain = value.replace("/", "").replace("-", "").replace("_", "").replace(".", "")
     if plain.isascii() and plain.isalnum() and value[0].isalpha() and value not in ("true", "false", "null"):
         return value
-    return json.dumps(value)
+    # YAML takes no pairs of surrogates for one character, and not every character as it is.
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))

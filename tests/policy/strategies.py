@@ -46,6 +46,9 @@ def _joined(levels: list[str], open_ended: bool) -> str:
     return "/".join([*levels, "#"] if open_ended else levels)
 
 
+NOTES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
+
+
 @st.composite
 def rules(draw: st.DrawFn, number: int = 0) -> Rule:
     """One rule, valid by construction."""
@@ -62,7 +65,7 @@ def rules(draw: st.DrawFn, number: int = 0) -> Rule:
         qos=draw(st.integers(0, 2)) if allow else 2,
         retain=draw(st.booleans()) if allow else True,
         expires=draw(st.sampled_from((None, None, None, NOW - timedelta(days=1), NOW, LATER))),
-        note=draw(st.sampled_from(("", "", "free: text # here", "- \u00e9 'quoted' \"twice\""))),
+        note=draw(st.sampled_from(("", "", "free: text # here", "- \u00e9 'quoted' \"twice\"")) | NOTES),
     )
 
 
