@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acl.policy import MAX_RULES, Parsed, parse, to_json
+from acl.policy import MAX_RULES, Parsed, Policy, parse, to_json
 from acl.policy.presets import PRESETS
 from acl.policy.schema import schema_text
 from tests.policy import strategies as world
@@ -135,7 +135,7 @@ def test_presets_are_valid(preset: object) -> None:
 
 
 @given(world.policies())
-def test_every_policy_as_it_is_printed_is_valid(policy: world.Policy) -> None:
+def test_every_policy_as_it_is_printed_is_valid(policy: Policy) -> None:
     VALIDATOR.validate(json.loads(to_json(policy)))
 
 
