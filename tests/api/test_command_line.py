@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from audit.models import Event
-from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit
+from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, Unavailable
 from cloudsignal.redis import client as redis_client
+from cloudsignal.redis import fast_client
 from orgs.access import Access, access_org
 from orgs.models import ApiKey, Membership, Organization
 from orgs.permissions import COMMAND_LINE, PERMISSIONS, Role
@@ -23,6 +28,9 @@ from orgs.services.members import add_member, remove_member
 from orgs.tenancy import org_scope
 from tests.api.calling import Answer, Caller, World
 from tests.world import member, person
+
+if TYPE_CHECKING:
+    from pytest_django.fixtures import Settings
 
 BACK = "http://127.0.0.1:54321/callback"
 VERIFIER = "correct-horse-battery-staple-0123456789-ABCDEFG"
@@ -84,6 +92,37 @@ def test_a_code_works_once_and_showing_it_again_ends_the_key_it_gave(acme: World
     assert (again.status, again.code) == (400, "invalid_grant")
     assert program.get("/v2/me").status == 401
     assert redeem(code).status == 400
+
+
+def test_of_two_who_show_a_code_at_once_one_gets_a_key(acme: World) -> None:
+    for _ in range(5):
+        code = approve_login(acme.owner, read_request(asked()))
+        barrier = threading.Barrier(4)
+
+        def show(code: str = code, barrier: threading.Barrier = barrier) -> int:
+            try:
+                barrier.wait(10)
+                return redeem(code).status
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(4) as pool:
+            statuses = [each.result() for each in [pool.submit(show) for _ in range(4)]]
+        assert sorted(statuses) == [201, 400, 400, 400]
+
+
+def test_nobody_signs_in_while_redis_is_away_and_keys_work_on(acme: World, settings: Settings) -> None:
+    program = sign_in(acme.owner)
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    fast_client.cache_clear()
+    try:
+        with pytest.raises(Unavailable):
+            approve_login(acme.owner, read_request(asked()))
+        refused = redeem("x" * 43)
+        assert (refused.status, refused.code) == (503, "unavailable")
+        assert program.get("/v2/me").status == 200
+    finally:
+        fast_client.cache_clear()
 
 
 @pytest.mark.parametrize(
