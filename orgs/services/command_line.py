@@ -9,22 +9,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
-
-from redis.exceptions import RedisError
 
 from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, Unavailable
 from cloudsignal.limits import take
-from cloudsignal.redis import fast_client
-from cloudsignal.sealing import SealError, seal, unseal
-from cloudsignal.wire.keys import PREFIX
+from cloudsignal.tickets import keep_facts, take_facts
 from orgs.access import Access, access_org, way_is_open
 from orgs.models import Organization, Through, User
 from orgs.services.actors import SystemActor
@@ -105,13 +99,13 @@ def approve_login(access: Access, asked: LoginRequest) -> str:
     code = secrets.token_urlsafe(32)
     way = access.user.through.sign_on_id if access.user.through else ""
     facts = [access.user.pk, access.org_id, way, asked.redirect_uri, asked.challenge, asked.machine]
-    _store("code", code, facts, CODE_SECONDS)
+    keep_facts("code", code, facts, seconds=CODE_SECONDS)
     return code
 
 
 def redeem_code(code: str, *, verifier: str, redirect_uri: str, ip: str) -> NewKey:
     """The key for a code. Whatever is wrong, the code is used up, and the refusal (``invalid_grant``) is the same."""
-    facts = _take("code", code)
+    facts = take_facts("code", code)
     if facts is None:
         _end_replayed(code, ip)
         raise _refused()
@@ -127,41 +121,19 @@ def redeem_code(code: str, *, verifier: str, redirect_uri: str, ip: str) -> NewK
             raise _refused()
     made = create_personal_key(access_org(user, org_id, ip), machine=machine)
     with suppress(Unavailable):  # the code is gone either way, and the key exists: its owner must get it
-        _store("used", code, [user_id, org_id, made.key.pk], REPLAY_SECONDS)
+        keep_facts("used", code, [user_id, org_id, made.key.pk], seconds=REPLAY_SECONDS)
     return made
 
 
 def _end_replayed(code: str, ip: str) -> None:
     """Somebody shows a code for the second time: one of the two is a thief, so nobody keeps the key."""
-    facts = _take("used", code)
+    facts = take_facts("used", code)
     if facts is None:
         return
     user_id, org_id, key_id = facts
     with org_scope(org_id):
         person = User.objects.get(pk=user_id)
         end_personal_keys(SystemActor(org_id, ip=ip), person, key_id=key_id)
-
-
-def _store(purpose: str, code: str, facts: list[Any], seconds: int) -> None:
-    try:
-        fast_client().set(_name(purpose, code), seal(purpose, code, json.dumps(facts).encode()), ex=seconds)
-    except RedisError as error:
-        raise Unavailable("unavailable", "Signing in a command line is not possible right now; try again.") from error
-
-
-def _take(purpose: str, code: str) -> list[Any] | None:
-    """What is stored for a code, which is gone from then on: the database does both at once."""
-    try:
-        found = cast("bytes | None", fast_client().getdel(_name(purpose, code)))
-        return None if found is None else list(json.loads(unseal(purpose, code, found)))
-    except RedisError as error:
-        raise Unavailable("unavailable", "Signing in a command line is not possible right now; try again.") from error
-    except SealError:
-        return None
-
-
-def _name(purpose: str, code: str) -> str:
-    return f"{PREFIX}login:{purpose}:{hashlib.sha256(code.encode('utf-8', 'replace')).hexdigest()}"
 
 
 def _refused() -> DomainError:

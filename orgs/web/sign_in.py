@@ -15,7 +15,6 @@ from typing import Any
 
 from allauth.account.internal.flows.login import record_authentication
 from allauth.account.utils import perform_login
-from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -25,6 +24,7 @@ from django.views.decorators.csrf import csrf_exempt
 from audit.kinds import SignOnReason
 from cloudsignal.errors import Conflict, NotFound, Unauthenticated
 from cloudsignal.limits import take
+from cloudsignal.tickets import keep_facts, take_facts
 from orgs.access import access_org
 from orgs.accounts import network_of
 from orgs.models import SingleSignOn, User
@@ -48,7 +48,7 @@ PENDING = "sign_on_pending"
 PENDING_SECONDS = 600
 PENDING_MAX = 5
 """Tabs of one browser that may be at a provider at once."""
-TICKET_SECONDS = 60
+TICKET, TICKET_SECONDS = "sign-on ticket", 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +143,8 @@ def consume(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseB
     except Refused as refused:
         return _turn_away(request, sign_on, refused)
     ticket = secrets.token_urlsafe(32)
-    held = {"in_response_to": answer.in_response_to, "asserted": asdict(answer.asserted), "recent": answer.recent}
-    cache.set(_ticket(sign_on, ticket), held, TICKET_SECONDS)
+    facts = [sign_on.pk, answer.in_response_to, answer.recent, asdict(answer.asserted)]
+    keep_facts(TICKET, ticket, facts, seconds=TICKET_SECONDS)
     return redirect(f"{reverse('orgs:sign-on-arrive', args=[org_id, sign_on_id])}?ticket={ticket}")
 
 
@@ -152,18 +152,18 @@ def consume(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseB
 def arrive(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseBase:
     """Take up a verified SAML answer, if this very browser asked for it. A ticket and a request are good once."""
     sign_on = find_sign_on(org_id, sign_on_id)
-    key = _ticket(sign_on, request.GET.get("ticket", ""))
-    held = cache.get(key)
-    if held is None or not cache.delete(key):
+    facts = take_facts(TICKET, request.GET.get("ticket", ""))
+    if facts is None or facts[0] != sign_on.pk:
         return _start_over(request, sign_on)
-    asserted = Asserted(**held["asserted"])
-    pending = _take(request, sign_on, held["in_response_to"])
+    _, in_response_to, recent, said = facts
+    asserted = Asserted(**said)
+    pending = _take(request, sign_on, in_response_to)
     if pending is None:
         refused = Refused(
             SignOnReason.BAD_ASSERTION, "The answer is to no request of this browser; start at the sign-in page."
         )
         return _turn_away(request, sign_on, refused, asserted)
-    if pending.again and not held["recent"]:
+    if pending.again and not recent:
         refused = Refused(SignOnReason.NOT_RECENT, "The identity provider did not ask again who you are.")
         return _turn_away(request, sign_on, refused, asserted)
     return _arrive(request, sign_on, pending, asserted)
@@ -275,7 +275,3 @@ def _start_over(request: HttpRequest, sign_on: SingleSignOn) -> HttpResponseBase
 def _next(request: HttpRequest) -> str:
     wanted = request.GET.get("next", "")
     return wanted if url_has_allowed_host_and_scheme(wanted, allowed_hosts=None) else ""
-
-
-def _ticket(sign_on: SingleSignOn, ticket: str) -> str:
-    return f"sign-on-ticket:{sign_on.pk}:{ticket[:64]}"

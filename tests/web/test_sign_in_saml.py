@@ -13,6 +13,7 @@ from lxml import etree
 
 from audit.models import Event
 from cloudsignal.errors import Invalid, Unavailable
+from cloudsignal.redis import client as redis_client
 from orgs.access import Access
 from orgs.models import SignOnAccount, SingleSignOn, User
 from orgs.services import saml
@@ -147,6 +148,23 @@ def test_an_answer_is_good_once_and_only_for_the_browser_that_asked(
     assert bring(eve, answer).status_code == 403  # replayed
     eve.client.post(reverse("account_logout"))
     assert bring(eve, answer).status_code == 403
+
+
+def test_what_waits_on_redis_can_be_neither_read_nor_made_there(
+    acme: Access, eve: Browser, provider: SamlProvider
+) -> None:
+    """A writer of Redis puts the answer of one person in the place of another's."""
+    mine = post(eve, provider.answer(eve.leave())).headers["Location"]
+    [first] = redis_client().keys("*login:sign-on ticket:*")
+    kept = bytes(redis_client().get(first) or b"")
+    assert b"eve@" not in kept
+    theirs = post(eve, provider.answer(eve.leave(), subject="the owner", email=f"boss@{DOMAIN}")).headers["Location"]
+    [second] = set(redis_client().keys("*login:sign-on ticket:*")) - {first}
+    redis_client().set(first, redis_client().get(second) or b"")
+    assert eve.client.get(mine).status_code == 400
+    redis_client().set(second, b'["forged"]')
+    assert eve.client.get(theirs).status_code == 400
+    assert eve.status(acme) == 302
 
 
 def test_an_answer_that_nobody_asked_for_is_refused(acme: Access, eve: Browser, provider: SamlProvider) -> None:
