@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,14 @@ def test_the_account_pages_are_in_our_own_design(address: str, visitor: Visitor)
     page = visitor(ada).get(address).content.decode()
     assert 'class="shell"' in page
     assert 'aria-label="Account"' in page
+
+
+def test_what_an_account_page_is_for_stands_out_as_its_button(visitor: Visitor) -> None:
+    ada = User.objects.create_user("ada@example.com", "correct horse battery")
+    page = visitor(ada).get("/accounts/password/change/").content.decode()
+    assert re.search(r'<button class="btn btn-primary"[^>]*>\s*Change Password', page)
+    reset = Client().get("/accounts/password/reset/").content.decode()
+    assert re.search(r'<button class="btn btn-primary[^"]*"', reset)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark", ""])
