@@ -27,7 +27,7 @@ from acl.policy.model import (
     Who,
 )
 from acl.policy.reader import Finding, Fix, Node, Span, key_text, located, read
-from acl.policy.templates import CLAIM_NAME, pattern_problem
+from acl.policy.templates import CLAIM_NAME, SHORT_FORMS, VARIABLE, full_name, pattern_problem
 
 _RULE_PATH = re.compile(r"rules\[([0-9]+)\]")
 RULE_ID = re.compile(r"[a-z0-9-]{1,64}")
@@ -187,7 +187,7 @@ class _DocumentReader:
             if problem:
                 code = "self-without-binding" if "{$self}" in topic else "bad-filter"
                 code = "unknown-variable" if problem.startswith("unknown variable") else code
-                fix = None
+                fix = _known_variables(inner) if code == "unknown-variable" else None
                 if topic.startswith("$share/") and topic.count("/") > 1:
                     fix = Fix("Leave out $share", inner.span.start, inner.span.end, json.dumps(topic.split("/", 2)[2]))
                 self.error(f"{path}[{at}]" if node.kind == "list" else path, problem, code, inner.span, fix)
@@ -412,6 +412,17 @@ def _close_to(name: str, known: tuple[str, ...]) -> list[str]:
     import difflib  # only a mistake is worth its import
 
     return difflib.get_close_matches(name, known, 1, 0.6)
+
+
+def _known_variables(topic: Node) -> Fix | None:
+    """The change of a topic's misspelt variables to the ones that are closest; ``None`` when one is close to none."""
+    text = str(topic.value)
+    for name in VARIABLE.findall(text):
+        close = [name] if full_name(name) else _close_to(name, ("username", "client_id", "org", *SHORT_FORMS))
+        if not close:
+            return None
+        text = text.replace(f"{{{name}}}", f"{{{close[0]}}}")
+    return Fix(f"Write {text}", topic.span.start, topic.span.end, json.dumps(text))
 
 
 def _written(node: Node, text: str) -> Fix:

@@ -203,7 +203,7 @@ class CompiledPolicy:
                     nothing |= bits & self._allow
                     anything |= bits & ~self._allow
                     continue
-                overlay[value] = overlay.get(value, 0) | bits
+                overlay[value] = overlay[value] | bits if value in overlay else bits  # the same integer, not a copy
                 if level == 0 and is_hidden(value):
                     hidden |= bits
             overlay = {value: bits | anything for value, bits in overlay.items()} if anything else overlay

@@ -16,7 +16,7 @@ from acl.policy.topics import ANY, PLUS, SHARE, Levels
 
 SHORT_FORMS = ("email", "user_id", "agent_id", "session_id")
 CLAIM_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
-_VARIABLE = re.compile(r"\{([^{}]*)\}")
+VARIABLE = re.compile(r"\{([^{}]*)\}")
 _UNSAFE = re.compile("[/+#\0]")
 
 
@@ -77,13 +77,13 @@ def unusable(value: str) -> bool:
 
 def pattern_problem(text: str) -> str | None:
     """Why ``text`` cannot be the ``topic`` of a rule, or ``None``."""
-    for variable in _VARIABLE.findall(text):
+    for variable in VARIABLE.findall(text):
         if variable == "$self":
             return "{$self} needs a binding; name the variable instead, as in {username}"
         if full_name(variable) is None:
             known = "{username}, {client_id}, {org} and {claims.NAME}"
             return f"unknown variable {{{variable}}}; there are {known}"
-    bare = _VARIABLE.sub("x", text)
+    bare = VARIABLE.sub("x", text)
     if "{" in bare or "}" in bare:
         return "braces stand around variables only, and inside one level"
     if text.split("/", 1)[0] == SHARE:
@@ -98,7 +98,7 @@ def compile_pattern(text: str) -> Pattern:
 
 
 def _compile_level(level: str) -> str | Template:
-    parts = _VARIABLE.split(level)
+    parts = VARIABLE.split(level)
     if len(parts) == 1:
         return level
     for at in range(1, len(parts), 2):

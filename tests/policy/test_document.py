@@ -223,6 +223,16 @@ def test_a_fix_in_json_leaves_it_json() -> None:
     assert parse(text).policy == policy_of(rule("id: a, topic: '\"x', action: pub, who: '7'"))
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_misspelt_variable_is_mended_where_it_is_clear_what_was_meant(quote: str) -> None:
+    text = rule(f"id: a, topic: {quote}u/{{usrname}}/{{claims.x}}/{{clientid}}{quote}")
+    (finding,) = parse(text).findings
+    assert finding.fix is not None
+    assert policy_of(finding.fix.apply(text)).rules[0].topics == ("u/{username}/{claims.x}/{client_id}",)
+    (unclear,) = parse(rule("id: a, topic: 'u/{usrname}/{zzz}'")).findings
+    assert unclear.fix is None
+
+
 def test_a_fix_can_be_applied() -> None:
     text = rule("id: a, topics: a/b, action: publish")
     for _ in range(2):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import statistics
 import sys
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from types import FrameType
 from typing import Any
 
@@ -273,3 +275,64 @@ def test_covering_meeting_and_ranks_speak_of_filters_in_order() -> None:
     assert covered(ADA, "sub", 4) == [2, 3]
     assert covered(ADA, "sub", 2) == []
     assert list(compiled.ranks(0b1111, 2)) == [0, 1]
+
+
+SHAPES: dict[str, Callable[[int], Rule]] = {
+    "literals": lambda at: Rule(f"r{at}", (f"devices/d{at}/state",)),
+    "globs": lambda at: Rule(f"r{at}", ("a/b",), who=Who((f"*{at}*u*",))),
+    "depths": lambda at: Rule(f"r{at}", ("a/" * (1 + at % 60) + f"{at}/#",)),
+    "variables": lambda at: Rule(f"r{at}", (f"x/{at}-{{username}}/+",)),
+}
+
+
+def compiled_sizes(kind: str) -> tuple[list[int], list[int]]:
+    """Calls made and bytes kept by compiling 2,000, 4,000 and 8,000 rules."""
+    calls, memory = [], []
+    for size in (2_000, 4_000, 8_000):
+        rules = policy(*map(SHAPES[kind], range(size)))
+        compile_policy(rules)
+        calls.append(_calls(partial(compile_policy, rules)))
+        tracemalloc.start()
+        kept = compile_policy(rules)
+        memory.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        assert kept.policy is rules
+    return calls, memory
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_compiling_grows_with_the_rules_not_faster(kind: str) -> None:
+    calls, memory = compiled_sizes(kind)
+    for less, more in pairwise(calls):
+        assert more < 2.2 * less, calls
+    for size, kept in zip((2_000, 4_000, 8_000), memory, strict=True):
+        # A variable of its own, or a literal below 16 levels, takes a bit per filter before it; all else is linear.
+        assert kept < size * (1_000 + (size // 12 if kind in ("depths", "variables") else 0)), memory
+
+
+def test_what_is_kept_of_an_identity_grows_with_the_variables_not_faster() -> None:
+    kept = []
+    for size in (1_000, 2_000, 4_000):
+        compiled = compile_policy(policy(*map(SHAPES["variables"], range(size))))
+        tracemalloc.start()
+        compiled.receive(ADA, "x/1-ada/y", now=NOW)
+        kept.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+    for less, more in pairwise(kept):
+        assert more < 2.7 * less, kept
+
+
+def _calls(run: Callable[[], object]) -> int:
+    """How many calls, those into C included, ``run`` makes."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return calls
