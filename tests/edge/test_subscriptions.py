@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Callable
 
@@ -401,3 +402,35 @@ def test_a_delivery_the_edge_refused_is_over_for_the_next_connection(rig: Rig, v
         sender.publish("b/x", b"%d" % number, qos=2, packet_id=number + 1)
     assert [again.delivery().payload for _ in range(25)] == [b"%d" % number for number in range(25)]
     again.nothing()
+
+
+SHORT = """
+from cloudsignal.edge import node, stored
+stored.LIVE_TTL = node.LIVE_TTL = 4
+from cloudsignal.edge.__main__ import main
+raise SystemExit(main())
+"""
+"""An edge whose word on Redis holds for four seconds instead of two hours."""
+
+
+def test_client_id_and_filters_of_a_long_session_are_kept_and_expire_with_a_silent_edge(
+    make_rig: Callable[..., Rig],
+) -> None:
+    rig = make_rig()
+    org = rig.org()
+    alice, bob = rig.plane.issue(org, "alice"), rig.plane.issue(org, "bob")
+    rig.edge.stop()
+    rig.edge.launch([sys.executable, "-c", SHORT], rig.edge.env)
+    wait_for(rig.edge.accepts, what="the edge")
+    wire = rig.dial()
+    options = {"client_id": "long", "clean": False, "properties": [(17, 1)]}
+    assert wire.connect(version=5, username=alice.username, password=alice.password, **options).code == 0  # type: ignore[arg-type]
+    wire.subscribe("a/#")
+    names = keys.client(org, "long"), keys.filters(org, "long")
+    wait_for(lambda: rig.plane.redis.exists(*names) == 2, what="both keys")
+    time.sleep(7)  # longer than either is kept without word
+    assert rig.plane.redis.exists(*names) == 2
+    rig.edge.stop(kill=True)
+    wait_for(lambda: not rig.plane.redis.exists(*names), what="the end of both")
+    rig.edge.start()
+    rig.client(bob, client_id="long").ping()
