@@ -75,8 +75,13 @@ def build_rig(folder: Path, *, broker: Broker | None = None, edge: type[Edge] = 
         authority=authority,
         **env,
     )
-    made.start()
-    return Rig(broker, valkey, plane, authority, made)
+    rig = Rig(broker, valkey, plane, authority, made)
+    try:
+        made.start()
+    except BaseException:
+        stop_rig(rig)  # nobody else knows of them yet
+        raise
+    return rig
 
 
 def stop_rig(rig: Rig) -> None:
