@@ -124,6 +124,8 @@ def access_org(user: User, org_id: str, ip: str = "") -> Access:
         if org is None:
             raise NotFound("The organization")
         membership = Membership.objects.filter(_current(), org=org, user=user).first()
+    if membership is not None and user.is_operator and org.sign_on_required and membership.role != Role.OWNER:
+        membership = None  # no provider speaks for an operator, so a membership must not leave them with less
     if membership is not None:
         role = _role(user, membership)
         if user.through is None:

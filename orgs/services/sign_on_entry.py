@@ -123,7 +123,6 @@ def link(sign_on: SingleSignOn, asserted: Asserted, user: User, *, ip: str = "")
         known = SignOnAccount.objects.filter(org_id=sign_on.org_id, sign_on=sign_on)
         if known.filter(subject=asserted.subject).exclude(user=user).exists():
             raise Refused(SignOnReason.LINKED_TO_ANOTHER, "Another person's account is linked to this one already.")
-        known.filter(user=user).delete()
         _link(sign_on, user, asserted, ip)
 
 
@@ -241,6 +240,8 @@ def _make_account(entry: Entry, asserted: Asserted) -> User:
 
 
 def _link(sign_on: SingleSignOn, user: User, asserted: Asserted, ip: str) -> None:
+    """A person has one subject at a time: one that was made anew at the provider takes the place of the former."""
+    SignOnAccount.objects.filter(org_id=sign_on.org_id, sign_on=sign_on, user=user).delete()
     SignOnAccount.objects.create(org_id=sign_on.org_id, sign_on=sign_on, user=user, subject=asserted.subject)
     door = _Door(sign_on.org_id, f"user:{user.email}", ip)
     after = {"email": user.email, "subject": asserted.subject, "asserted": asserted.email}

@@ -112,6 +112,19 @@ def test_the_second_time_the_subject_counts_and_the_address_does_not(
         assert SignOnAccount.objects.get(subject="s-1").user.email == f"eve@{DOMAIN}"
 
 
+def test_a_person_who_was_made_anew_at_the_provider_is_the_same_here(
+    acme: Access, eve: Browser, issuer: Issuer
+) -> None:
+    eve.sign_in()
+    issuer.person = cast(sub="s-2")
+    again = Browser(eve.sign_on)
+    again.sign_in()
+    assert again.status(acme) == 200
+    with org_scope(acme.org_id):
+        assert [one.subject for one in SignOnAccount.objects.all()] == ["s-2"]
+    assert User.objects.filter(email=f"eve@{DOMAIN}").count() == 1
+
+
 @pytest.mark.parametrize("how", ["basic", "form", "public"])
 def test_every_way_to_name_the_client_works(how: str, acme: Access, issuer: Issuer) -> None:
     issuer.secret_in_form, issuer.public_client = how == "form", how == "public"
@@ -602,6 +615,19 @@ def test_members_come_this_way_where_it_is_required_and_owners_are_never_locked_
     assert visitor(acme).get(home).status_code == 403
     browser.sign_in()
     assert browser.status(acme) == 200
+
+
+def test_an_operator_who_is_a_member_there_keeps_what_operators_have(
+    acme: Access, issuer: Issuer, visitor: Visitor
+) -> None:
+    assert acme.user is not None
+    TOTP.activate(acme.user, generate_totp_secret())
+    add_oidc(acme, issuer, required=True)
+    operator = person(operator=True)
+    with org_scope(acme.org_id):
+        Membership.objects.create(org=acme.org, user=operator, role=Role.ADMIN)
+    assert visitor(operator).get(reverse("orgs:home", args=[acme.org_id])).status_code == 200
+    assert not access_org(operator, acme.org_id).may(Permission.ORG_UPDATE)
 
 
 def test_a_person_links_their_own_account_and_stays_who_they_are(
