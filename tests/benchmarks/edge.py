@@ -3,8 +3,11 @@
 Same generator (``mqtt_load.c``), same certificates, 64-byte payloads; the edge has a policy of 1,000 rules, audit and
 counters on. Rounds alternate between the two, in rotating order; each figure is the median of the ratios of its
 rounds, so that a machine that gets slower half-way does not decide. Rounds in which the hypervisor or programs that
-have nothing to do with it took more than 6 % of the time are repeated once; ``others_cpu`` says how much
-that was in the rounds that counted. Prints progress on stderr and, as the last line, one JSON object on stdout.
+have nothing to do with it took more than 6 % of the time are repeated once; ``others_cpu`` says how much that was in
+the rounds that counted. A machine that is busy with other things spoils every ratio of rates, so there is a
+``core_ratio`` beside each: what the busiest process (server, broker or generator) needs of a core for one message,
+bare over edge, which is the ratio of rates where each process has a core to itself. Prints progress on stderr and, as
+the last line, one JSON object on stdout.
 ``QUICK=1`` stays under a minute and is for trends only; ``QUICK=0`` (default) takes about six.
 """
 
@@ -73,12 +76,17 @@ class Measured:
     p50: float
     p99: float
     cpu: dict[str, float]
-    """Microseconds per message or connect, by process, ``load`` included."""
+    """Microseconds per message or connect, by process of the server's side."""
     load: float
     """Share of a core the generator used."""
     steal: float
     others: float
     """Share of the machine that programs used which do not belong here."""
+
+    @property
+    def busiest(self) -> float:
+        """Microseconds of a core the process that limits the rate needs for one message or connect."""
+        return max(*self.cpu.values(), self.load / self.rate * 1e6)
 
     @property
     def noise(self) -> float:
@@ -218,6 +226,8 @@ def compare(program: Path, bare: Target, edge: Target, cases: list[str]) -> dict
                 file=sys.stderr,
             )
     figures: dict[str, object] = {}
+    if not pairs:
+        return figures
     every = [one for rounds in pairs.values() for pair in rounds for one in pair]
     figures["steal"] = round(statistics.median(one.steal for one in every), 3)
     figures["others_cpu"] = round(statistics.median(one.others for one in every), 3)
@@ -231,6 +241,7 @@ def compare(program: Path, bare: Target, edge: Target, cases: list[str]) -> dict
         ratios = [e.rate / b.rate for b, e in rounds]
         figures[f"{case}_ratio"] = round(statistics.median(ratios), 3)
         figures[f"{case}_range"] = [round(min(ratios), 2), round(max(ratios), 2)]
+        figures[f"{case}_core_ratio"] = round(statistics.median(b.busiest / e.busiest for b, e in rounds), 3)
         figures[f"{case}_rate"] = round(statistics.median(e.rate for _, e in rounds))
         figures[f"{case}_edge_cpu_us"] = round(statistics.median(e.cpu["edge"] for _, e in rounds), 2)
         figures[f"{case}_bare_cpu_us"] = round(statistics.median(b.cpu["bare"] for b, _ in rounds), 2)
