@@ -2,7 +2,8 @@
 
 Bundles are compared every time, and so are the credentials that changed lately. All credentials are compared when Redis
 has been restarted or emptied (its run id is not the one noted at the last full comparison), and every ten minutes
-besides. So a wiped Redis fills itself within seconds, and no push that failed stays missing for longer.
+besides. So a wiped Redis begins to fill itself within seconds, at some 4,000 credentials a second (200,000 took 51 s on
+two busy cores; edges go on with what they have), and no push that failed stays missing for longer than the ten minutes.
 """
 
 from __future__ import annotations
