@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,6 +15,18 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+class JsonSerializer:
+    """Values as JSON. Django's own serializer is pickle: whoever can write to Redis could run code in every process."""
+
+    def dumps(self, value: object) -> bytes:
+        """Raises TypeError for what JSON cannot hold."""
+        return json.dumps(value).encode()
+
+    def loads(self, data: bytes) -> Any:
+        """Raises ValueError for what is not JSON."""
+        return json.loads(data)
+
+
 class TolerantRedisCache(RedisCache):
     """Used for rate limits of the sign-in pages: they protect the service and must not be what takes it down."""
 
@@ -22,7 +35,7 @@ class TolerantRedisCache(RedisCache):
         return _tolerant(lambda: super(TolerantRedisCache, self).add(*args, **kwargs), True)
 
     def get(self, key: Any, default: Any = None, version: Any = None) -> Any:
-        """The default when Redis is away."""
+        """The default when Redis is away or holds something that is not JSON."""
         return _tolerant(lambda: super(TolerantRedisCache, self).get(key, default, version), default)
 
     def set(self, *args: Any, **kwargs: Any) -> None:
@@ -37,6 +50,6 @@ class TolerantRedisCache(RedisCache):
 def _tolerant(call: Callable[[], T], otherwise: T) -> T:
     try:
         return call()
-    except RedisError as error:
-        logger.warning("the cache is away: %s", type(error).__name__)
+    except (RedisError, ValueError) as error:
+        logger.warning("the cache is of no use: %s", type(error).__name__)
         return otherwise
