@@ -329,6 +329,8 @@ def test_following_ends_with_ctrl_c_and_without_complaint(place: Place) -> None:
     tail = subprocess.Popen(
         command("audit", "tail", "--limit", "1"), cwd=PROJECT, env=alone() | own, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A test run in the background of a shell ignores SIGINT, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
     assert tail.stdout is not None
     assert tail.stdout.readline()

@@ -183,6 +183,11 @@ def test_a_process_that_is_killed_half_way_leaves_what_it_has_shown() -> None:
 
 def test_a_row_costs_the_same_however_many_names_there_are(databases: Databases) -> None:
     """The check of the foreign key once read every name of the organization for every new secret."""
+    with databases.admin() as admin:
+        # Whether a scan of a small table is planned depends on when it was last analysed: here, never.
+        admin.execute("ALTER TABLE orgs_mqttidentity SET (autovacuum_enabled = false)")
+        admin.execute("TRUNCATE orgs_mqttidentity CASCADE")
+    connection.close()
     access = organization()
 
     def read() -> int:
@@ -204,4 +209,7 @@ def test_a_row_costs_the_same_however_many_names_there_are(databases: Databases)
 
     before = read() + scanned()
     mint(access, roster(600))
-    assert read() + scanned() - before < 600 * 10
+    spent = read() + scanned() - before
+    with databases.admin() as admin:
+        admin.execute("ALTER TABLE orgs_mqttidentity RESET (autovacuum_enabled)")
+    assert spent < 600 * 10

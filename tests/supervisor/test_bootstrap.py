@@ -138,7 +138,13 @@ def test_brew_is_asked_once_per_formula(machine: Machine) -> None:
 def clone(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[list[str]]]:
     """Runs the Python part of the set-up in an empty clone; returns what pip was asked for."""
     root = tmp_path / "clone"
-    for name in ("requirements/base.txt", "requirements/dev.txt", "pyproject.toml", ".ci/bootstrap.py"):
+    for name in (
+        "requirements/base.txt",
+        "requirements/saml.txt",
+        "requirements/dev.txt",
+        "pyproject.toml",
+        ".ci/bootstrap.py",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("-r base.txt\nb==1\n" if name.endswith("dev.txt") else "a==1\n")
     asked: list[list[str]] = []
