@@ -103,7 +103,7 @@ class CompiledPolicy:
                 return verdicts.refused(problem)
         view = self._views.get(identity.key) or self._view(identity)
         live = view.pub & self._expiries.live(now) if self._expiring else view.pub
-        if self._limited and (qos > 0 or retain):
+        if qos > 2 or (self._limited and (qos > 0 or retain)):
             matching = self._matching(view, topic, levels, live)
             blocked = matching & self._below_qos[min(max(qos, 0), 3)]
             if retain:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from acl.policy import (
@@ -243,6 +243,7 @@ TEXT = st.text(st.characters(codec=None), max_size=12) | st.sampled_from(ODD_TEX
 
 
 @settings(max_examples=150)
+@example(Policy((Rule("all", ("#",)),)), "", "", "0", {})  # with a QoS that does not exist, where no rule limits any
 @given(world.policies(), TEXT, TEXT, TEXT, st.dictionaries(TEXT, TEXT | st.integers() | st.floats() | st.lists(TEXT)))
 def test_evaluation_never_raises(
     policy: Policy, username: str, client: str, topic: str, claims: dict[str, object]
