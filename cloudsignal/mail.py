@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
@@ -21,7 +23,16 @@ LINK = re.compile(r"https?://\S+")
 
 
 class KeepingBackend(EmailBackend):
-    """Django's own file backend, with files that others cannot read: links in them open doors."""
+    """Django's own file backend, with files that others cannot read: links in them open doors.
+
+    Their names tell the order. Django's are of a second, and two backends in a row may have the same one.
+    """
+
+    def _get_filename(self) -> str:
+        if self._fname is None:
+            name = f"{time.time_ns()}-{os.getpid()}-{threading.get_native_id()}.log"
+            self._fname = os.path.join(self.file_path, name)
+        return str(self._fname)
 
     def open(self) -> bool:
         """Open the file, for its owner alone."""
@@ -44,8 +55,7 @@ class Mail:
 def kept_mail(limit: int = 50) -> tuple[Mail, ...]:
     """The newest messages, newest first."""
     found: list[Mail] = []
-    files = Path(settings.EMAIL_FILE_PATH).glob("*.log")
-    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in sorted(Path(settings.EMAIL_FILE_PATH).glob("*.log"), reverse=True):
         found += reversed([_read(raw) for raw in path.read_bytes().split(END) if raw.strip()])
         if len(found) >= limit:
             break

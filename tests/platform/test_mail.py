@@ -24,12 +24,12 @@ def folder(tmp_path: Path, settings: Settings) -> Path:
 
 
 def test_mail_is_kept_for_its_owner_alone_newest_first(folder: Path) -> None:
-    for number in range(3):
+    for number in range(20):
         send_mail(f"Subject {number} ü", f"Text {number}", None, [f"to{number}@example.com"])
     files = list(folder.glob("*.log"))
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
-    assert [mail.subject for mail in kept_mail()] == ["Subject 2 ü", "Subject 1 ü", "Subject 0 ü"]
-    assert [mail.to for mail in kept_mail(limit=1)] == ["to2@example.com"]
+    assert [mail.subject for mail in kept_mail()] == [f"Subject {number} ü" for number in reversed(range(20))]
+    assert [mail.to for mail in kept_mail(limit=1)] == ["to19@example.com"]
     assert kept_mail()[0].sent_at is not None
 
 
