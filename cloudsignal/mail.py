@@ -28,11 +28,11 @@ class KeepingBackend(EmailBackend):
     Their names tell the order. Django's are of a second, and two backends in a row may have the same one.
     """
 
+    _name = ""
+
     def _get_filename(self) -> str:
-        if self._fname is None:
-            name = f"{time.time_ns()}-{os.getpid()}-{threading.get_native_id()}.log"
-            self._fname = os.path.join(self.file_path, name)
-        return str(self._fname)
+        self._name = self._name or f"{time.time_ns()}-{os.getpid()}-{threading.get_native_id()}.log"
+        return str(Path(self.file_path) / self._name)
 
     def open(self) -> bool:
         """Open the file, for its owner alone."""
