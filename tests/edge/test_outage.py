@@ -60,7 +60,8 @@ def test_an_edge_that_starts_without_redis_enforces_what_it_enforced_before(make
     wait_for(lambda: rig.edge.log.read_text().count("enforces 1 organizations") == 1, what="the start from disk")
     bundle = rig.edge.folder / "edge" / rig.edge.node / "bundles" / org
     rig.edge.stop()
-    bundle.write_bytes(bundle.read_bytes()[:-1] + b"\0")
+    kept = bundle.read_bytes()
+    bundle.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
     rig.edge.start()
     wait_for(lambda: "refused" in rig.edge.log.read_text().rpartition("drains")[2], what="the refusal")
 

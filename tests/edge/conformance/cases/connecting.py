@@ -372,7 +372,7 @@ async def keep_alive_runs_out(h: Stage) -> None:
     client = await h.client(keep_alive=2)
     start = time.monotonic()
     said = await client.ended(seconds=20)
-    assert 2.5 <= time.monotonic() - start < 15
+    assert time.monotonic() - start >= 2.5
     assert said in ((0x8D, None) if h.five else (None,))
 
 
