@@ -103,7 +103,8 @@ def test_another_person_cannot_use_the_link(acme: Access, visitor: Visitor) -> N
 
 def test_a_forged_link_leads_nowhere(acme: Access) -> None:
     path = path_of(acme)
-    assert Client().get(path[:-3] + "00/").status_code == 404
+    other = "00/" if not path.endswith("00/") else "11/"
+    assert Client().get(path[:-3] + other).status_code == 404
 
 
 def test_sending_again_and_taking_back_end_the_earlier_link(acme: Access, owner: Client) -> None:
