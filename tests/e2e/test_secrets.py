@@ -96,7 +96,7 @@ def test_no_secret_is_in_a_log_the_process_list_a_file_or_on_an_error_page(stack
     assert "logs/web.log" in found
     assert "granian" in found["the process list"]
     for where, text in found.items():
-        # Other tests that run at the same time show the password that they all use in the arguments of their own programs.
+        # Other tests of the same moment show the password that they all use in arguments of their own programs.
         for secret in secrets | own | ({PASSWORD} if where != "the process list" else set()):
             assert secret not in text, f"{secret[:6]}... stands in {where}"
     assert Path(stack.data / "secrets").stat().st_mode & 0o077 == 0
