@@ -40,16 +40,19 @@ class Floors:
             self._unsaved.append(f"{quote(name, safe='')} {revision}\n")
 
     def save(self) -> None:
-        """Append what is new; rewrite the file when it has grown far beyond its entries."""
+        """Append what is new; rewrite the file when it has grown far beyond its entries.
+
+        Raises :class:`OSError` when the disk refuses; what is new is tried again the next time.
+        """
         if not self._unsaved:
             return
-        lines, self._unsaved = self._unsaved, []
         if self._lines > len(self._floors) + COMPACT_LINES:
             temporary = self._path.with_suffix(".new")
             temporary.write_text("".join(f"{quote(name, safe='')} {rev}\n" for name, rev in self._floors.items()))
             os.replace(temporary, self._path)
             self._lines = len(self._floors)
-            return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(lines)
-        self._lines += len(lines)
+        else:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.writelines(self._unsaved)
+            self._lines += len(self._unsaved)
+        self._unsaved = []

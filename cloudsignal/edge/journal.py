@@ -15,7 +15,7 @@ import os
 import re
 import time
 import zlib
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +60,8 @@ class Journal:
         """Why the last write failed; empty when it succeeded."""
         self._header = _frame(b"H", (node, incarnation))
         self._buffer: list[bytes] = []
-        self._folds: dict[Hashable, _Fold] = {}
+        self._folds: OrderedDict[Hashable, _Fold] = OrderedDict()
+        """Oldest first."""
         self._raised: dict[str, _Fold] = {}
         numbers = [number for number, _ in segments(folder)]
         self.size = sum(path.stat().st_size for _, path in segments(folder))
@@ -71,13 +72,15 @@ class Journal:
         self.rotate()
 
     def rotate(self) -> None:
-        """Close the current segment and begin the next."""
+        """Close the current segment and begin the next. Raises :class:`OSError`; then the current one goes on."""
         if self._fd >= 0:
             self.flush()
-            os.close(self._fd)
-        self.current += 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL | os.O_CLOEXEC
-        self._fd = os.open(self.folder / f"{self.current:010d}.log", flags, 0o600)
+        begun = os.open(self.folder / f"{self.current + 1:010d}.log", flags, 0o600)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = begun
+        self.current += 1
         self.current_size = 0
         self._buffer.insert(0, self._header)
 
@@ -106,11 +109,11 @@ class Journal:
         """Take an event, or raise the count of an equal one of the last minute."""
         if self.again(key):
             return
-        now = time.monotonic()
-        if len(self._folds) >= FOLD_MAX:
-            self._drop_folds(now)
         self.record(event)
-        self._folds[key] = _Fold(event, now + FOLD_SECONDS, self.current)
+        self._folds[key] = _Fold(event, time.monotonic() + FOLD_SECONDS, self.current)
+        self._folds.move_to_end(key)
+        if len(self._folds) > FOLD_MAX:
+            self._folds.popitem(last=False)
 
     def _raise_counts(self) -> None:
         """Write the counts that rose, each once however often it did."""
@@ -144,7 +147,11 @@ class Journal:
         self.failed = ""
         self._buffer = []
         if self.current_size >= SEGMENT_BYTES:
-            self.rotate()
+            try:
+                self.rotate()
+            except OSError as error:
+                # What was taken is on disk, in a segment that grows on; nobody new comes in until the next is begun.
+                self.failed = str(error)
 
     def delete(self, number: int, *, whole: bool = True) -> None:
         """Delete a segment whose events were shipped; one that could not be read to its end is set aside instead."""
@@ -160,11 +167,6 @@ class Journal:
         self.flush()
         os.close(self._fd)
         self._fd = -1
-
-    def _drop_folds(self, now: float) -> None:
-        self._folds = {key: fold for key, fold in self._folds.items() if now < fold.until}
-        while len(self._folds) >= FOLD_MAX:
-            del self._folds[next(iter(self._folds))]
 
 
 @dataclass(slots=True)

@@ -126,7 +126,7 @@ class Node:
         with suppress(UnavailableError):
             await self.reports.flush()
         await self.beat.farewell()
-        self.snapshot.floors.save()
+        self._save_floors()
         self.journal.close()
         await self.store.close()
         await self._confirming.close()
@@ -291,7 +291,7 @@ class Node:
             await asyncio.sleep(1.0)
             now = time.time()
             self._wheel.turn(now)
-            self.snapshot.floors.save()
+            self._save_floors()
             if now - renewed > LIVE_TTL / 2:
                 renewed = now
                 self._spawn(self.gate.renew(self._sessions()))
@@ -358,6 +358,12 @@ class Node:
             self.journal.flush()
         except OSError:
             self.journal_failed()
+
+    def _save_floors(self) -> None:
+        try:
+            self.snapshot.floors.save()
+        except OSError as error:
+            logger.error("the revisions seen cannot be kept on disk: %s", error)
 
     def _spawn(self, work: object) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]

@@ -143,10 +143,14 @@ class Store:
             hello.append(("AUTH", *name, options["password"]))
         if options.get("db"):
             hello.append(("SELECT", options["db"]))
-        for command in hello:
-            future: asyncio.Future[Any] = loop.create_future()
-            protocol.push(_packed(command), future)
-            await future
+        try:
+            for command in hello:
+                future: asyncio.Future[Any] = loop.create_future()
+                protocol.push(_packed(command), future)
+                await future
+        except BaseException:
+            protocol.close()
+            raise
         return protocol
 
     def _lost(self, connection: _Connection) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from cloudsignal.edge import journal as module
-from cloudsignal.edge.journal import Journal, SegmentReader, segments
+from cloudsignal.edge.journal import SEGMENT_BYTES, Journal, SegmentReader, segments
 from cloudsignal.edge.trail import make_event
 from cloudsignal.wire.audit import AuditEvent
 
@@ -90,6 +91,27 @@ def test_the_watch_for_repeats_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(read_all(tmp_path)) == 100
 
 
+class Counted:
+    """A key that counts how often it is looked up."""
+
+    asked = 0
+
+    def __hash__(self) -> int:
+        Counted.asked += 1
+        return id(self)
+
+
+def test_watching_for_repeats_costs_no_more_when_there_are_too_many_to_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each new one going through all the others, one client with many topics would keep every other one waiting."""
+    monkeypatch.setattr(module, "FOLD_MAX", 1_000)
+    journal = Journal(tmp_path, node="n", incarnation="i")
+    for _ in range(2_000):
+        journal.fold(Counted(), make_event("acl_denied"))
+    assert Counted.asked < 20_000
+
+
 @pytest.mark.parametrize("cut", [1, 7, 20])
 def test_a_torn_last_write_loses_only_itself(tmp_path: Path, cut: int) -> None:
     journal = Journal(tmp_path, node="n", incarnation="i")
@@ -141,3 +163,26 @@ def test_a_journal_above_its_limit_is_full(tmp_path: Path) -> None:
     journal.record(make_event("connect", details={"text": "x" * 1000}))
     journal.flush()
     assert journal.full
+
+
+def test_when_no_segment_can_be_begun_the_old_one_goes_on_and_no_other_file_is_written_to(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "journal", tmp_path / "elsewhere"
+    journal = Journal(folder, node="n", incarnation="i")
+    events = [make_event("connect", details={"text": "x" * size}) for size in (SEGMENT_BYTES, 1, 1)]
+    folder.rename(elsewhere)  # the file that is open can still be written, a new one cannot be made
+    journal.record(events[0])
+    journal.flush()
+    assert journal.full
+    pair = socket.socketpair()  # takes the lowest descriptor that is free
+    journal.record(events[1])
+    journal.flush()
+    for end in pair:
+        end.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            end.recv(1)
+    elsewhere.rename(folder)
+    journal.record(events[2])
+    journal.flush()
+    assert not journal.full
+    assert len(segments(folder)) == 2
+    assert set(read_all(folder)) == {event.id for event in events}
