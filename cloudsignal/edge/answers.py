@@ -10,7 +10,7 @@ from cloudsignal.edge.frames import long_length, too_large
 from cloudsignal.edge.mount import MOUNT_OVERHEAD, Mount, MountError
 from cloudsignal.edge.uplink import ALIAS_MAX
 
-__all__ = ["AUTH_ANSWERS", "CLOSE_ANSWERS", "REFUSAL_OF", "WITHOUT_WILL", "MountError"]
+__all__ = ["AUTH_ANSWERS", "CAUSE_OF", "CLOSE_ANSWERS", "REFUSAL_OF", "WITHOUT_WILL", "MountError"]
 
 AUTH_ANSWERS: dict[AuthReason, Reason] = {
     AuthReason.MALFORMED: Reason.BAD_LOGIN,
@@ -45,6 +45,21 @@ CLOSE_ANSWERS: dict[CloseCause, Reason] = {
 }
 """The DISCONNECT reason code when the edge ends a live session (MQTT 5 s3.14.2.1)."""
 
+CAUSE_OF: dict[int, CloseCause] = {
+    Reason.TAKEN_OVER: CloseCause.TAKEN_OVER,
+    **dict.fromkeys(
+        (
+            Reason.MALFORMED,
+            Reason.PROTOCOL_ERROR,
+            Reason.RECEIVE_MAXIMUM_EXCEEDED,
+            Reason.PACKET_TOO_LARGE,
+            Reason.QOS_NOT_SUPPORTED,
+        ),
+        CloseCause.PROTOCOL,
+    ),
+}
+"""Why the broker ended a session, by the reason code of its DISCONNECT; any other means that the broker is lost."""
+
 REFUSAL_OF: dict[CloseCause, AuthReason] = {
     cause: {
         CloseCause.EXPIRED: AuthReason.EXPIRED,
@@ -71,17 +86,20 @@ _PASSED_ON = (
 """CONNACK properties of the broker that the client sees; the others are the edge's own or could show the mount."""
 
 
-def first_packet(data: bytes, limit: int) -> tuple[bytes, bytes] | None:
-    """Split ``data`` into the body of the first packet, which must be a CONNECT, and the rest; ``None``: incomplete."""
+def first_packet(data: bytes, limit: int) -> tuple[bytes, bytes] | int:
+    """Split ``data`` into the body of the first packet, which must be a CONNECT, and the rest.
+
+    While it is incomplete: how many bytes it will have, or 0 when that is not known yet.
+    """
     if data and data[0] != Kind.CONNECT:
         raise malformed("the first packet is not CONNECT")
     if len(data) < 2:
-        return None
+        return 0
     length, start = long_length(data, 1, len(data))
     if length > limit:
         raise too_large()
     if length < 0 or start + length > len(data):
-        return None
+        return max(0, start + length)
     return data[start : start + length], data[start + length :]
 
 

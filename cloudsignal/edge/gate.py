@@ -93,6 +93,8 @@ class Gate:
         if record is None:
             await self._fail(session, name, reason, started)
             return
+        if session.ended:
+            return
         org = node.snapshot.organizations.get(record.org)
         if org is None:
             session.refuse(AuthReason.NO_POLICY, org=record.org)

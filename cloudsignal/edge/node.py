@@ -363,7 +363,7 @@ class Node:
         try:
             self.snapshot.floors.save()
         except OSError as error:
-            logger.error("the revisions seen cannot be kept on disk: %s", error)
+            logger.warning("the revisions seen cannot be kept on disk: %s", error)
 
     def _spawn(self, work: object) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ from cloudsignal.edge.codec import Connack, Connect, Kind, Properties, Property,
 from cloudsignal.edge.downlink import Downlink
 from cloudsignal.edge.frames import Carry
 from cloudsignal.edge.judge import Judge
-from cloudsignal.edge.mount import MAX_PACKET_BYTES, Mount, upstream_client_id
+from cloudsignal.edge.mount import MAX_PACKET_BYTES, MAX_TOPIC_BYTES, Mount, upstream_client_id
 from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.subscriptions import Asked, Subscriptions
 from cloudsignal.edge.trail import Origin, Trail, make_event
@@ -197,8 +197,8 @@ class Session:
         if joined is None:
             return
         first = answers.first_packet(joined, CONNECT_MAX)
-        if first is None:
-            self._first.keep(joined, 0)
+        if isinstance(first, int):
+            self._first.keep(joined, first)
             return
         body, self._early = first
         self.version = 5 if body[:7] == b"\0\4MQTT\5" else 4
@@ -227,12 +227,13 @@ class Session:
         if self._will_refused():
             self.refuse(AuthReason.WILL_DENIED)
             return
+        client_id = upstream_client_id(self.org.id, self.client_id)
+        if len(client_id.encode()) > MAX_TOPIC_BYTES:
+            self.refuse(AuthReason.PROTOCOL, reason=Reason.CLIENT_ID_INVALID)
+            return
         try:
             upstream = answers.upstream_connect(
-                self.connect,
-                self.mount,
-                client_id=upstream_client_id(self.org.id, self.client_id),
-                password=self.upstream_password,
+                self.connect, self.mount, client_id=client_id, password=self.upstream_password
             )
         except answers.MountError:
             self.refuse(AuthReason.PROTOCOL, reason=Reason.TOPIC_INVALID)
@@ -248,7 +249,12 @@ class Session:
         org: str | None = None,
         details: Mapping[str, str] | None = None,
     ) -> None:
-        """Refuse the CONNECT; ``org`` is the organization the event belongs to when none is signed in yet."""
+        """Refuse the CONNECT; ``org`` is the organization the event belongs to when none is signed in yet.
+
+        Nothing follows when the session has ended meanwhile: its end is on the trail already.
+        """
+        if self.phase is Phase.CLOSED:
+            return
         owner = org if org is not None else self._org_id()
         self.trail.record(self.event(AUTH_FAILED, reason=why.value, org=owner, details=dict(details or {})))
         code = answers.AUTH_ANSWERS[why] if reason is None else reason
@@ -339,6 +345,8 @@ class Session:
             if cause in answers.WITHOUT_WILL:
                 self.to_broker.append(answers.normal_disconnect(self.version))
         elif self.phase in {Phase.SIGNING_IN, Phase.CONNECTING}:
+            if self.phase is Phase.CONNECTING and cause in answers.WITHOUT_WILL:
+                self.to_broker.append(answers.normal_disconnect(self.version))
             self.refuse(answers.REFUSAL_OF[cause])
         self._close()
 
@@ -360,7 +368,7 @@ class Session:
 
     def broker_disconnects(self, code: int) -> None:
         """DISCONNECT from the broker (MQTT 5): passed on without its properties."""
-        cause = CloseCause.TAKEN_OVER if code == Reason.TAKEN_OVER else CloseCause.UPSTREAM_LOST
+        cause = answers.CAUSE_OF.get(code, CloseCause.UPSTREAM_LOST)
         self.trail.record(self._closing(SESSION_CLOSED, cause.value, {"reason_code": code}))
         self.to_client.append(codec.disconnect(code))
         self._close()

@@ -1,4 +1,4 @@
-"""What the machine does to the edge: disks that refuse, clocks that jump, places that run out, a Redis that is others'."""
+"""What the machine does to the edge: disks that refuse, clocks that jump, places that run out."""
 
 from __future__ import annotations
 

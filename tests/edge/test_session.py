@@ -9,7 +9,7 @@ import pytest
 
 from acl.policy import compile_policy, parse
 from audit.kinds import AuthReason, CloseCause
-from cloudsignal.edge import codec
+from cloudsignal.edge import answers, codec
 from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Publish, Subscribe, Subscription, Will
 from cloudsignal.edge.mount import MAX_TOPIC_BYTES, Mount, MountError, upstream_client_id
 from cloudsignal.edge.organization import Force, Organization
@@ -303,6 +303,78 @@ def test_every_refusal_has_an_answer_and_one_event(version: int, reason: AuthRea
     data = b"".join(session.to_client)
     assert data[0] == Kind.CONNACK
     assert data[3] >= 0x80 if version == 5 else 1 <= data[3] <= 5
+
+
+@BOTH
+def test_an_end_is_told_once_whatever_follows(version: int) -> None:
+    trail = ListTrail()
+    session = Session(Origin("::1", 1, "wss"), trail)
+    session.client_received(codec.encode_connect(Connect(version, "c")))
+    session.end(CloseCause.DRAINING)
+    answer = b"".join(session.to_client)
+    session.refuse(AuthReason.QUOTA)
+    session.client_lost()
+    assert [event.reason for event in trail.events] == ["unavailable"]
+    assert b"".join(session.to_client) == answer
+
+
+@BOTH
+@pytest.mark.parametrize("cause", list(CloseCause))
+def test_a_will_is_dropped_also_when_the_end_comes_while_the_broker_answers(version: int, cause: CloseCause) -> None:
+    bench = Bench(version, connect={"will": Will(b"w", b"gone")}, answered=False)
+    bench.session.end(cause)
+    dropped = cause in {CloseCause.REVOKED, CloseCause.ORG_SUSPENDED, CloseCause.WILL_DENIED}
+    assert bench.broker() == ((b"\xe0\0" if version == 4 else codec.disconnect(0)) if dropped else b"")
+    assert bench.kinds() == ["auth_failed"]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        *((code, "protocol") for code in (0x81, 0x82, 0x93, 0x95, 0x9B)),
+        *((code, "upstream_lost") for code in (0x80, 0x8B)),
+        (0x8E, "taken_over"),
+    ],
+)
+def test_what_the_broker_ends_for_the_clients_fault_is_not_called_a_lost_broker(code: int, reason: str) -> None:
+    bench = Bench()
+    bench.session.broker_received(codec.disconnect(code))
+    event = bench.trail.events[-1]
+    assert (event.kind, event.reason, event.details["reason_code"]) == ("session_closed", reason, code)
+    assert bench.client() == codec.disconnect(code)
+
+
+@BOTH
+@pytest.mark.parametrize("client_id", ["x" * 65_520, "%" * 30_000])
+def test_a_client_id_that_gets_too_long_by_mounting_is_refused(version: int, client_id: str) -> None:
+    trail = ListTrail()
+    session = Session(Origin("::1", 1, "wss"), trail)
+    session.client_received(codec.encode_connect(Connect(version, client_id)))
+    session.welcome(Grant(Organization(ORG, Mount.of(ORG), force(ALL)), "dev", client_id, "tok", 0, {}))
+    assert b"".join(session.to_client) == codec.connack(version, 0x85)
+    assert not session.to_broker
+    assert [event.reason for event in trail.events] == ["protocol"]
+
+
+@BOTH
+def test_a_connect_in_many_pieces_is_looked_at_when_it_is_complete(
+    version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking at all of it for each piece, somebody who has not signed in could keep a core busy."""
+    looks: list[int] = []
+    look = answers.first_packet
+
+    def counted(data: bytes, limit: int) -> object:
+        looks.append(len(data))
+        return look(data, limit)
+
+    monkeypatch.setattr(answers, "first_packet", counted)
+    session = Session(Origin("::1", 1, "wss"), ListTrail())
+    packet = codec.encode_connect(Connect(version, "c", will=Will(b"w", b"x" * 60_000)))
+    for position in range(0, len(packet), 20):
+        session.client_received(packet[position : position + 20])
+    assert session.phase is Phase.SIGNING_IN
+    assert len(looks) < 5
 
 
 def test_topics_that_get_too_long_by_mounting_are_refused() -> None:

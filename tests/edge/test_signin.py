@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cloudsignal.edge.codec import Kind, Properties, Will
+from cloudsignal.edge.codec import Connect, Kind, Properties, Will, encode_connect
 from cloudsignal.edge.signin import SAME_WORK, Name, check, parse_name, session_end
 from cloudsignal.wire import keys
 from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
@@ -121,6 +121,17 @@ def test_a_suspended_organization_and_one_without_a_policy_are_refused(rig: Rig,
     issued = rig.plane.issue(bare)
     assert refused(rig, version, issued.username, issued.password) == (0x87 if version == 5 else 5)
     assert rig.plane.event(org=bare, kind="auth_failed").reason == "no_policy"
+
+
+def test_whoever_hangs_up_before_a_refusal_is_told_has_failed_all_the_same(rig: Rig) -> None:
+    """A success comes at once: who waits no longer than one takes could guess secrets and leave no trace."""
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    impatient = rig.dial()
+    impatient.send(encode_connect(Connect(5, "impatient", True, 60, issued.username, b"tkn_wrong")))
+    impatient.close()
+    event = rig.plane.event(org=org, kind="auth_failed", client_id="impatient")
+    assert (event.reason, event.username) == ("bad_secret", "dev")
 
 
 def test_nothing_can_be_told_from_the_time_a_refusal_takes(rig: Rig) -> None:
@@ -270,8 +281,6 @@ def test_the_answer_to_a_garbage_password_is_bad_secret(rig: Rig) -> None:
     org = rig.org()
     issued: Issued = rig.plane.issue(org)
     wire = rig.dial()
-    from cloudsignal.edge.codec import Connect, encode_connect
-
     wire.version = 5
     wire.send(encode_connect(Connect(5, "g", True, 0, issued.username, b"\xff\xfe\0", None, Properties())))
     assert wire.connack().code == 0x86

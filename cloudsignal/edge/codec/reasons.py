@@ -51,6 +51,7 @@ class Reason(IntEnum):
     PACKET_TOO_LARGE = 0x95
     QUOTA_EXCEEDED = 0x97
     ADMINISTRATIVE = 0x98
+    QOS_NOT_SUPPORTED = 0x9B
 
 
 CONNACK_3 = {
