@@ -27,8 +27,8 @@ class TrustedProxies:
         if forwarded and _trusted(peer):
             hops = [hop.strip() for hop in forwarded.split(",")]
             found = next((hop for hop in reversed(hops) if not _trusted(hop)), peer)
-            if _address(found) is not None:
-                request.META["REMOTE_ADDR"] = found
+            if (address := _address(found)) is not None:
+                request.META["REMOTE_ADDR"] = str(address)
         request.META.pop("HTTP_X_FORWARDED_FOR", None)
         return self.get_response(request)
 
@@ -40,9 +40,10 @@ def _trusted(text: str) -> bool:
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         return None
+    return getattr(address, "ipv4_mapped", None) or address  # as listeners for both protocols name IPv4 peers
 
 
 @cache

@@ -49,12 +49,17 @@ def docs(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 def unknown(request: HttpRequest, rest: str = "") -> HttpResponseBase:
-    """404 in the shape of the part of the API that was asked."""
-    found = problems.problem_of(NotFound("This address", code="no_such_address"))
-    if rest.startswith("tokens"):
-        return JsonResponse({"error": "not_found", "error_description": found.detail}, status=404)
-    response = problems.render(found)
-    return JsonResponse(response.data, status=404, content_type=problems.CONTENT_TYPE)
+    """404 for what is not there."""
+    return refused(request, NotFound("This address", code="no_such_address"))
+
+
+def refused(request: HttpRequest, error: Exception) -> HttpResponseBase:
+    """A refusal from outside every operation, in the shape of the part of the API that was asked."""
+    found = problems.problem_of(error)
+    if request.path.startswith("/v2/tokens"):
+        code = {404: "not_found", 400: "invalid_request"}.get(found.status, "internal")
+        return JsonResponse({"error": code, "error_description": found.detail}, status=found.status)
+    return JsonResponse(problems.render(found).data, status=found.status, content_type=problems.CONTENT_TYPE)
 
 
 def _operation(found: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> Operation:

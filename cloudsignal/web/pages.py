@@ -9,6 +9,7 @@ from django.template.loader import render_to_string
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.csrf import requires_csrf_token
 
+from cloudsignal.api.views import refused
 from cloudsignal.errors import DomainError, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.web.certificate import local_ca
 from cloudsignal.web.shell import THEME_COOKIE, THEMES
@@ -16,6 +17,8 @@ from orgs.access import list_organizations
 from orgs.models import User
 from orgs.web.gate import person_page, public_page, refusal
 
+API = "/v2/"
+"""Below it nothing is answered with a page."""
 YEAR = 365 * 24 * 3600
 
 
@@ -61,7 +64,8 @@ def theme(request: HttpRequest) -> HttpResponseBase:
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:
     """400: what came could not be read."""
-    return refusal(request, DomainError("bad_request", "The request could not be read. Go back and try again."))
+    error = DomainError("bad_request", "The request could not be read. Go back and try again.")
+    return refused(request, error) if request.path.startswith(API) else refusal(request, error)
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:

@@ -171,7 +171,8 @@ def refusal(request: HttpRequest, error: DomainError) -> HttpResponseBase:
     if htmx:
         response = HttpResponse(error.message, content_type="text/plain; charset=utf-8", status=error.status)
     else:
-        signed_in = bool(getattr(request.user, "is_authenticated", False))
+        # A request that is refused at the very door (its Host header) has no user yet.
+        signed_in = bool(getattr(getattr(request, "user", None), "is_authenticated", False))
         response = render(
             request,
             "error.html",

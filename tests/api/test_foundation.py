@@ -106,6 +106,9 @@ def test_forwarded_addresses_are_believed_from_trusted_proxies_only(acme: World,
     settings.TRUSTED_PROXIES = "127.0.0.0/8"
     assert bound.get("/v2/api-keys", **forwarded).status == 200
     assert bound.get("/v2/api-keys", X_Forwarded_For="203.0.113.9, 198.51.100.7").status == 403
+    # A listener for both protocols names IPv4 peers in the IPv6 way.
+    bound.client.defaults["REMOTE_ADDR"] = "::ffff:127.0.0.1"
+    assert bound.get("/v2/api-keys", X_Forwarded_For="::ffff:203.0.113.9").status == 200
 
 
 def test_the_schema_is_openapi_3_1_and_names_every_path(nobody: Caller, acme: World) -> None:
