@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from django.db.models import Count, Exists, Max, Model, OuterRef, Q, QuerySet
@@ -224,7 +224,7 @@ def list_credentials(
             found = _after(found, cursor)
         rows = list(found.select_related("identity").order_by("-issued_at", "-id")[: limit + 1])
     page = tuple(rows[:limit])
-    return CredentialPage(page, _cursor(page[-1]) if len(rows) > limit else None)
+    return CredentialPage(page, write_cursor(page[-1].issued_at, page[-1].pk) if len(rows) > limit else None)
 
 
 def get_credential(access: Access, token_id: str) -> Credential:
@@ -311,18 +311,24 @@ def _in_state(found: QuerySet[Credential], state: str) -> QuerySet[Credential]:
     raise Invalid("bad_state", "The state is one of active, static, expired, revoked.", field="state")
 
 
-def _cursor(row: Credential) -> str:
-    return f"{int(row.issued_at.timestamp() * 1_000_000)}-{row.pk}"
-
-
 def _after(found: QuerySet[Credential], cursor: str) -> QuerySet[Credential]:
+    issued, pk = read_cursor(cursor)
+    return found.filter(Q(issued_at__lt=issued) | Q(issued_at=issued, id__lt=pk))
+
+
+def write_cursor(at: datetime, pk: int) -> str:
+    """The place of a row in a list that goes by a time and the primary key."""
+    return f"{int(at.timestamp() * 1_000_000)}-{pk}"
+
+
+def read_cursor(cursor: str) -> tuple[datetime, int]:
+    """What :func:`write_cursor` was given; raises :class:`Invalid` for what it never gave out."""
     at, _, pk = cursor.partition("-")
-    if not (at.isdigit() and pk.isdigit() and len(at) < 18 and len(pk) < 19):
+    if not (cursor.isascii() and at.isdigit() and pk.isdigit() and len(at) < 18 and len(pk) < 19):
         raise Invalid(
             "bad_cursor", "The cursor is not one this list gave out; start from the first page.", field="cursor"
         )
-    issued = datetime.fromtimestamp(0, tz=timezone.get_default_timezone()) + timedelta(microseconds=int(at))
-    return found.filter(Q(issued_at__lt=issued) | Q(issued_at=issued, id__lt=int(pk)))
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(at)), int(pk)
 
 
 def _page(limit: int) -> int:
@@ -338,9 +344,9 @@ def permissions_of(names: Sequence[str]) -> frozenset[Permission]:
     return frozenset(known[name] for name in names)
 
 
-def find_organization(org_id: str) -> Organization | None:
-    """The organization with this id, for a caller who is nobody yet (preflights and answers of the token service)."""
-    if not org_id.startswith("org_") or not org_id.isascii() or "\0" in org_id:
+def known_organization(org_id: str) -> Organization | None:
+    """The organization with this id, for a caller who is nobody yet (the token service)."""
+    if not ids.ORG.match(org_id):
         return None
     with org_scope(org_id):
         return Organization.objects.filter(pk=org_id).first()

@@ -81,6 +81,12 @@ def has_second_factor(user: User) -> bool:
     return bool(Authenticator.objects.filter(user=user, type__in=kinds).exists())
 
 
+def fold_address(email: str) -> str:
+    """An e-mail address for comparison: A to Z in lower case and no other letter, because what Unicode folds together
+    (\u00df and ss, the long s and s) are mailboxes of different people."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in email)
+
+
 def network_of(ip: str) -> str:
     """The network that an address stands for: an IPv4 address itself, the /64 of an IPv6 one."""
     try:

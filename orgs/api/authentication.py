@@ -9,11 +9,12 @@ from rest_framework.request import Request
 
 from cloudsignal.errors import Unauthenticated
 from cloudsignal.limits import take
+from orgs.accounts import network_of
 from orgs.services.api_keys import KeyUse, use_api_key
 
 
 class ApiKeyAuthentication(BaseAuthentication):
-    """``Authorization: Bearer sk_...``. Wrong keys are counted by address: guessing gets slow, nobody is locked out."""
+    """``Authorization: Bearer sk_...``. Wrong keys are counted by network: guessing gets slow, nobody is locked out."""
 
     def authenticate(self, request: Request) -> tuple[Any, KeyUse] | None:
         """No person, but a key and the access it gives; None without an Authorization header."""
@@ -47,10 +48,15 @@ def checked_key(secret: str, *, ip: str) -> KeyUse:
     try:
         return use_api_key(secret, ip=ip)
     except Unauthenticated:
-        take("wrong_keys", ip)
+        take("wrong_keys", network_of(ip))
         raise
 
 
 def address_of(request: Request) -> str:
     """The caller's address."""
     return str(request.META.get("REMOTE_ADDR") or "")
+
+
+def network_of_caller(request: Request) -> str:
+    """What limits count by where nobody is known: whoever has one IPv6 address has a network full of them."""
+    return network_of(address_of(request))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from rest_framework.request import Request
 
-from orgs.access import find_organization
+from orgs.access import known_organization
 from orgs.models import Organization
 
 HEADERS = "Authorization, Content-Type, Idempotency-Key"
@@ -20,7 +20,7 @@ EXPOSED = "Retry-After"
 
 def named_organization(request: Request) -> Organization | None:
     """The organization in the query, if there is one."""
-    return find_organization(request.query_params.get("organization_id", ""))
+    return known_organization(request.query_params.get("organization_id", ""))
 
 
 def answer_headers(origin: str, *, allowed: bool) -> dict[str, str]:

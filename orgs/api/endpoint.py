@@ -27,7 +27,7 @@ from cloudsignal.api.parsers import JsonParser, is_storable
 from cloudsignal.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from cloudsignal.limits import take
 from orgs.access import Access, access_org
-from orgs.api.authentication import ApiKeyAuthentication, PersonAuthentication, address_of
+from orgs.api.authentication import ApiKeyAuthentication, PersonAuthentication, address_of, network_of_caller
 from orgs.models import User
 from orgs.permissions import Permission
 from orgs.services.api_keys import KeyUse
@@ -106,10 +106,10 @@ class Endpoint(APIView, ABC):
     @property
     def principal(self) -> str:
         """Who calls, for limits and idempotency keys."""
-        auth = self.request.auth
+        auth, user = self.request.auth, self.request.user
         if isinstance(auth, KeyUse):
             return f"key {auth.key.pk}"
-        return f"user {self.request.user.pk}" if isinstance(self.request.user, User) else address_of(self.request)
+        return f"user {user.pk}" if isinstance(user, User) else network_of_caller(self.request)
 
     def person(self, request: Request) -> User:
         """The person behind the session; raises for keys and for nobody."""
@@ -199,8 +199,8 @@ class PublicEndpoint(Endpoint):
     authentication_classes = ()
 
     def admit(self, request: Request, method: str) -> None:
-        """Count by address."""
-        take("public", address_of(request))
+        """Count by network."""
+        take("public", self.principal)
 
 
 def _idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:

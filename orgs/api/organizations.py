@@ -120,7 +120,9 @@ class Me(PersonEndpoint):
 
     def admit(self, request: Request, method: str) -> None:
         """People and keys."""
-        if not isinstance(request.auth, KeyUse):
+        if isinstance(request.auth, KeyUse):
+            take("api", self.principal)
+        else:
             super().admit(request, method)
 
     @extend_schema(operation_id="whoami", tags=["me"], responses={200: MeSerializer})
@@ -142,7 +144,9 @@ class Organizations(PersonEndpoint):
 
     def admit(self, request: Request, method: str) -> None:
         """People; and keys, which see their own."""
-        if method == "POST" or not isinstance(request.auth, KeyUse):
+        if method == "GET" and isinstance(request.auth, KeyUse):
+            take("api", self.principal)
+        else:
             super().admit(request, method)
 
     @extend_schema(
@@ -188,11 +192,7 @@ class OneOrganization(OrgEndpoint):
         wanted = valid(ChangeSerializer, request)
         if wanted.get("mfa_required") is False and self.access.org.mfa_required:
             self.step_up(request)
-        name = wanted.pop("name", None)
-        org = preferences.change_settings(self.access, **wanted)
-        if name is not None:
-            org = organizations.rename_organization(self.access, name=name)
-        return Response(OrganizationSerializer(org).data)
+        return Response(OrganizationSerializer(preferences.change_settings(self.access, **wanted)).data)
 
     @extend_schema(
         operation_id="delete_organization", tags=TAGS, request=ConfirmSerializer,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+from django.db.utils import InterfaceError, OperationalError
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
@@ -21,7 +22,7 @@ from cloudsignal.errors import Unauthenticated
 from cloudsignal.limits import take
 from orgs.access import origin_allowed
 from orgs.api import cors
-from orgs.api.authentication import address_of, bearer, checked_key
+from orgs.api.authentication import address_of, bearer, checked_key, network_of_caller
 from orgs.api.endpoint import Endpoint
 from orgs.models import ApiKey, IdentityProvider, MqttIdentity, Organization
 from orgs.permissions import Permission
@@ -153,7 +154,7 @@ class TokenEndpoint(Endpoint):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """A preflight asks nothing of the caller."""
         if request.method == "OPTIONS":
-            take("public", address_of(request))
+            take("public", network_of_caller(request))
             return
         super().initial(request, *args, **kwargs)
 
@@ -171,7 +172,7 @@ class TokenEndpoint(Endpoint):
     def key(self, request: Request, *, secret: str | None = None) -> KeyUse:
         """The API key of the request; raises :class:`Unauthenticated` without one. Counts against its limit.
 
-        Anybody can read a publishable key from a page: it is counted by address, or they could use it up for all.
+        Anybody can read a publishable key from a page: it is counted by network, or they could use it up for all.
         """
         found = bearer(request) or secret
         if not found:
@@ -179,7 +180,7 @@ class TokenEndpoint(Endpoint):
         use = checked_key(found, ip=address_of(request))
         self.org = use.access.org
         if use.key.kind == ApiKey.Kind.PUBLISHABLE:
-            take("tokens_of_address", address_of(request))
+            take("tokens_of_address", network_of_caller(request))
         else:
             take("tokens_of_key", f"key {use.key.pk}")
         return use
@@ -197,7 +198,11 @@ class TokenEndpoint(Endpoint):
         response = super().finalize_response(request, response, *args, **kwargs)
         origin = self.request.headers.get("Origin", "")
         if origin and request.method != "OPTIONS":
-            for name, value in cors.answer_headers(origin, allowed=origin_allowed(origin, self.org)).items():
+            try:
+                allowed = origin_allowed(origin, self.org)
+            except (OperationalError, InterfaceError):  # then the answer says so, and is JSON all the same
+                allowed = False
+            for name, value in cors.answer_headers(origin, allowed=allowed).items():
                 response.headers[name] = value
         return response
 
@@ -256,7 +261,7 @@ class ExchangeToken(TokenEndpoint):
         elif named is None:
             raise ParseError("organization_id: This field is required without an API key.")
         else:
-            take("tokens_of_address", address_of(request))
+            take("tokens_of_address", network_of_caller(request))
             self.org = tokens.find_organization(named)
         issued = tokens.exchange_token(
             self.org,
@@ -281,7 +286,7 @@ class RefreshToken(TokenEndpoint):
     def post(self, request: Request) -> Response:
         """Issue a further password to who shows the present one, which goes on working until its own expiry."""
         wanted = valid(RefreshSerializer, request, lenient=True)
-        take("tokens_of_address", address_of(request))
+        take("tokens_of_address", network_of_caller(request))
         issued = tokens.refresh_token(wanted["token_id"], wanted["current_token_password"], ip=address_of(request))
         self.org = tokens.find_organization(issued.username.rpartition("@")[2])
         return Response(token_body(issued))
@@ -315,7 +320,7 @@ class PublicProviders(TokenEndpoint):
     )  # fmt: skip
     def get(self, request: Request) -> Response:
         """List the identity providers whose tokens the organization exchanges: public fields only."""
-        take("tokens_of_address", address_of(request))
+        take("tokens_of_address", network_of_caller(request))
         named = request.query_params.get("organization_id", "")
         if not named:
             raise ParseError("organization_id: This parameter is required.")

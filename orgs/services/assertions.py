@@ -6,6 +6,7 @@ Every comparison is PyJWT's. Algorithms are those the provider is pinned to; the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -137,8 +138,9 @@ def _claim_check(
 
 def _why(name: str, provider: IdentityProvider, payload: Mapping[str, Any], error: str) -> str:
     if name == "expiry" and error == "Signature has expired":
-        ended = datetime.fromtimestamp(0, UTC) + timedelta(seconds=int(payload["exp"]))
-        return f"It expired at {ended:%Y-%m-%d %H:%M:%S} UTC."
+        with suppress(OverflowError):  # of the stone age
+            ended = datetime.fromtimestamp(0, UTC) + timedelta(seconds=int(payload["exp"]))
+            return f"It expired at {ended:%Y-%m-%d %H:%M:%S} UTC."
     if name == "issuer":
         return f"It was issued by {str(payload.get('iss'))[:200]!r}, not by {provider.issuer!r}."
     if name == "audience":
@@ -166,7 +168,7 @@ def _email(provider: IdentityProvider, token: str, payload: Mapping[str, Any]) -
     found = payload.get("email")
     if not isinstance(found, str) or "@" not in found or len(found) > 254 or not found.isprintable():
         return Check("email", False, "It has no email claim; let the provider put the user's e-mail into the token.")
-    if payload.get("email_verified", True) not in {True, "true"}:
+    if payload.get("email_verified", True) not in (True, "true"):
         return Check("email", False, "Its e-mail address is not verified (email_verified is false).")
     return Check("email", True, "It has an e-mail address.")
 

@@ -18,9 +18,14 @@ def clean_claims(claims: Mapping[str, object]) -> dict[str, ClaimValue]:
     """The claims, checked: names, kinds of value and sizes. Raises :class:`Invalid` naming the claim."""
     if not isinstance(claims, Mapping):
         raise Invalid("bad_claims", "Claims are an object of names and values.", field="claims")
+    return bounded({_name(name): _value(name, value) for name, value in claims.items()})
+
+
+def bounded(claims: dict[str, ClaimValue]) -> dict[str, ClaimValue]:
+    """The claims; raises :class:`Invalid` when they are too many for one identity."""
     if len(claims) > CLAIMS_MAX:
         raise Invalid("too_many_claims", f"An identity has at most {CLAIMS_MAX} claims.", field="claims")
-    return {_name(name): _value(name, value) for name, value in claims.items()}
+    return claims
 
 
 def _name(name: object) -> str:

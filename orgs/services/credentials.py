@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 from math import ceil
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import Count, F, Min, Q, QuerySet
 from django.utils import timezone
 
 from audit import kinds
@@ -26,7 +26,7 @@ from cloudsignal.wire.credential import ClaimValue, mint_secret, secret_mac
 from orgs.access import Access
 from orgs.models import Credential, MqttIdentity, Organization
 from orgs.permissions import Permission
-from orgs.services.claims import clean_claims
+from orgs.services.claims import bounded, clean_claims
 from orgs.tenancy import org_scope
 
 TTL_DEFAULT = 3600
@@ -88,12 +88,14 @@ def issue_credential(
     note: str = "",
     external: External | None = None,
     replace_existing: bool = False,
+    revive: bool = True,
 ) -> Issued:
     """Make a secret for ``username``, or for a new opaque username when none is given.
 
     ``ttl`` is in seconds and is ignored for ``static``; ``claims`` are merged into the identity's; ``replace_existing``
-    revokes its other secrets. A revoked username comes back with this secret alone. Raises :class:`Invalid` for a bad
-    name, ttl or claims, and :class:`Limit` when the username has :data:`LIVE_SECRETS_MAX` live secrets.
+    revokes its other secrets. A revoked username comes back with this secret alone, or without ``revive`` not at all
+    (:class:`Unauthenticated`). Raises :class:`Invalid` for a bad name, ttl or claims, and :class:`Limit` when the
+    username has :data:`LIVE_SECRETS_MAX` live secrets.
     """
     access.require(Permission.CREDENTIALS_MANAGE)
     if static and username is None:
@@ -111,7 +113,10 @@ def issue_credential(
     wanted = clean_claims(claims or {})
     with org_scope(access.org_id):
         identity = _identity(access, username, external)
-        identity.claims = {**identity.claims, **wanted}
+        if identity.revoked_at is not None and not revive:
+            raise Unauthenticated("unauthorized", "The organization has revoked this user.")
+        if wanted:
+            identity.claims = bounded({**identity.claims, **wanted})
         identity.static = identity.static or static
         identity.note = note or identity.note
         identity.revoked_at = None
@@ -130,11 +135,11 @@ def refresh_credential(access: Access, token_id: str, *, ttl: int | None = None)
     (:func:`check_secret`) or holds ``credentials.manage``.
     """
     with org_scope(access.org_id):
-        found = Credential.objects.filter(org=access.org, token_id=token_id).select_related("identity").first()
-        if found is None:
+        named = Credential.objects.filter(org=access.org, token_id=token_id).first()
+        if named is None:
             raise NotFound("The credential")
-        identity = MqttIdentity.objects.select_for_update().get(org=access.org, pk=found.identity_id)
-        found.identity = identity
+        identity = MqttIdentity.objects.select_for_update().get(org=access.org, pk=named.identity_id)
+        found = Credential.objects.get(org=access.org, pk=named.pk)  # it may have been revoked before the lock
         if found.state != "active" or found.expires_at is None:
             raise Conflict(f"credential_{found.state}", f"This credential is {found.state}; ask for a new one.")
         lifetime = ceil((found.expires_at - found.issued_at).total_seconds())
@@ -232,11 +237,13 @@ def _add_secret(
 ) -> Issued:
     """A further secret. One that is ``refreshed`` passes its issuer on, so that revoking all that a key has issued
     reaches what has been fetched with it since."""
-    if _live(identity).count() >= LIVE_SECRETS_MAX:
+    live = _live(identity).aggregate(count=Count("id"), first=Min("expires_at"))
+    if live["count"] >= LIVE_SECRETS_MAX:
         raise Limit(
             "too_many_secrets",
             f"{identity.username} has {LIVE_SECRETS_MAX} live secrets; revoke one or let one expire first.",
             field="username",
+            retry_after=ceil((live["first"] - timezone.now()).total_seconds()) if live["first"] else 60,
         )
     issued_at = datetime.now(UTC).replace(microsecond=0)
     expires_at = None if ttl is None else issued_at + timedelta(seconds=ttl)

@@ -9,7 +9,7 @@ from django.db.models import Count, Max, Q
 from django.utils import timezone
 
 from cloudsignal.errors import Invalid
-from orgs.access import Access
+from orgs.access import Access, read_cursor, write_cursor
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Permission
 from orgs.tenancy import org_scope
@@ -59,7 +59,8 @@ def list_ending(access: Access, *, within: str, cursor: str = "") -> EndingPage:
         live = Credential.objects.filter(org=access.org, revoked_at=None, expires_at__gt=now)
         found = live.filter(expires_at__lte=now + WITHIN[within])
         if cursor:
-            found = found.filter(_after(cursor))
+            ends, pk = read_cursor(cursor)
+            found = found.filter(Q(expires_at__gt=ends) | Q(expires_at=ends, id__gt=pk))
         rows = list(found.select_related("identity").order_by("expires_at", "id")[: PAGE + 1])
         page = rows[:PAGE]
         # Asked for this page alone: an organization may have a million secrets.
@@ -74,7 +75,8 @@ def list_ending(access: Access, *, within: str, cursor: str = "") -> EndingPage:
             )
         }
     endings = tuple(_ending(row, figures.get(row.identity_id, (None, False)), refreshed) for row in page)
-    return EndingPage(endings, _cursor(page[-1]) if len(rows) > PAGE else None)
+    last = page[-1] if len(rows) > PAGE else None
+    return EndingPage(endings, write_cursor(last.expires_at, last.pk) if last and last.expires_at else None)
 
 
 def count_identities_of(access: Access, provider: str) -> int:
@@ -88,17 +90,3 @@ def _ending(row: Credential, figures: tuple[datetime | None, bool], refreshed: s
     last, static = figures
     later = last if last and row.expires_at and last > row.expires_at else None
     return Ending(row, None if static else later, static or later is not None, row.identity_id in refreshed)
-
-
-def _cursor(row: Credential) -> str:
-    return f"{int(row.expires_at.timestamp() * 1_000_000) if row.expires_at else 0}-{row.pk}"
-
-
-def _after(cursor: str) -> Q:
-    at, _, pk = cursor.partition("-")
-    if not (at.isdigit() and pk.isdigit() and len(at) < 18 and len(pk) < 19):
-        raise Invalid(
-            "bad_cursor", "The cursor is not one this list gave out; start from the first page.", field="cursor"
-        )
-    ends = datetime.fromtimestamp(0, tz=timezone.get_default_timezone()) + timedelta(microseconds=int(at))
-    return Q(expires_at__gt=ends) | Q(expires_at=ends, id__gt=int(pk))

@@ -12,12 +12,12 @@ from django.utils import timezone
 
 from audit import kinds
 from audit.services.record import record
-from cloudsignal.errors import Invalid, NotFound, Unavailable
+from cloudsignal.errors import NotFound, Unavailable
 from cloudsignal.wire.credential import ClaimValue
 from orgs.access import Access, live_sessions
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Permission
-from orgs.services.claims import CLAIMS_MAX, clean_claims
+from orgs.services.claims import bounded, clean_claims
 from orgs.services.credentials import tell_edges, tell_edges_of_many
 from orgs.tenancy import org_scope
 
@@ -107,9 +107,7 @@ def _set_claims(
         if identity is None:
             raise NotFound("The user", code="user_not_found")
         before = dict(identity.claims)
-        after = change(before)
-        if len(after) > CLAIMS_MAX:
-            raise Invalid("too_many_claims", f"An identity has at most {CLAIMS_MAX} claims.", field="claims")
+        after = bounded(change(before))
         if after != before:
             identity.claims = after
             tell_edges(identity)

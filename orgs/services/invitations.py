@@ -23,6 +23,7 @@ from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.limits import take
 from cloudsignal.sealing import derive
 from orgs.access import Access
+from orgs.accounts import fold_address
 from orgs.models import Invitation, Membership, Organization, User
 from orgs.permissions import PERMISSIONS, Permission
 from orgs.services.members import add_member, check_end, check_grant, clean_role
@@ -130,7 +131,7 @@ def accept_invitation(user: User, token: str, *, ip: str = "") -> Membership:
         raise Forbidden(
             "came_through", "You came in through another organization's single sign-on; sign in by yourself first."
         )
-    if user.email.casefold() != offer.invitation.email.casefold():
+    if not is_for(offer.invitation, user):
         raise Forbidden(
             "other_address", f"This invitation is for {offer.invitation.email}; sign in with that address to accept it."
         )
@@ -144,6 +145,11 @@ def accept_invitation(user: User, token: str, *, ip: str = "") -> Membership:
         invitation.accepted_at = timezone.now()
         invitation.save(update_fields=["accepted_at"])
     return membership
+
+
+def is_for(invitation: Invitation, user: User) -> bool:
+    """Whether it was sent to this person's address."""
+    return fold_address(user.email) == fold_address(invitation.email)
 
 
 def link_of(invitation: Invitation) -> str:

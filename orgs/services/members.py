@@ -12,7 +12,7 @@ from django.utils import timezone
 from audit import kinds
 from audit.services.record import record
 from cloudsignal.errors import Conflict, Forbidden, Invalid, NotFound
-from orgs.access import Access
+from orgs.access import Access, access_org
 from orgs.models import Membership, Organization, User
 from orgs.permissions import Permission, Role
 from orgs.services.api_keys import end_personal_keys
@@ -25,7 +25,7 @@ def change_member(
     """Give a member another role, or with ``keep_end=False`` another end date (None: no end).
 
     Raises :class:`Forbidden` where owners are concerned and ``access`` is none, :class:`Conflict` for one's own role
-    and for the last owner, :class:`Invalid` for an unknown role or an end in the past.
+    or end and for the last owner, :class:`Invalid` for an unknown role or an end in the past.
     """
     access.require(Permission.MEMBERS_MANAGE)
     wanted = clean_role(role) if role is not None else None
@@ -35,17 +35,18 @@ def change_member(
         membership = _locked(access, member_id)
         _may_touch(access, membership, wanted)
         before = _facts(membership)
+        changes = wanted not in (None, membership.role) or not (keep_end or ends_at == membership.ends_at)
+        if changes and access.user is not None and membership.user_id == access.user.pk:
+            raise Conflict("own_role", "Nobody changes their own role or its end; ask another owner or administrator.")
         if wanted is not None and wanted != membership.role:
-            if access.user is not None and membership.user_id == access.user.pk:
-                raise Conflict("own_role", "Nobody changes their own role; ask another owner or administrator.")
             _another_owner(membership)
             membership.role = wanted
         if not keep_end:
             membership.ends_at = ends_at
         check_end(Role(membership.role), membership.ends_at, stored=keep_end)
-        membership.save(update_fields=["role", "ends_at"])
         after = _facts(membership)
         if after != before:
+            membership.save(update_fields=["role", "ends_at"])
             record(access, kinds.MEMBER_CHANGED, target=_target(membership), before=before, after=after)
     return membership
 
@@ -154,7 +155,10 @@ def _another_owner(membership: Membership) -> None:
 
 
 def _locked(access: Access, member_id: int) -> Membership:
+    """The membership, with the organization locked: changes of members come one after the other."""
     Organization.objects.select_for_update().get(pk=access.org_id)
+    if access.user is not None and access_org(access.user, access.org_id).role is not access.role:
+        raise Conflict("own_role_changed", "Your own role has changed meanwhile; reload the page.")
     rows = Membership.objects.select_for_update(of=("self",)).select_related("user")
     found = rows.filter(org=access.org, pk=member_id).first()
     if found is None:

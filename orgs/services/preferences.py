@@ -13,6 +13,7 @@ from orgs.access import Access
 from orgs.accounts import has_second_factor
 from orgs.models import Organization
 from orgs.permissions import Permission
+from orgs.services.organizations import rename_organization
 from orgs.tenancy import org_scope
 
 ORIGINS_MAX = 50
@@ -26,14 +27,20 @@ QUOTAS: Mapping[str, tuple[int, int]] = {
 
 
 def change_settings(
-    access: Access, *, allowed_origins: Sequence[str] | None = None, mfa_required: bool | None = None
+    access: Access,
+    *,
+    name: str | None = None,
+    allowed_origins: Sequence[str] | None = None,
+    mfa_required: bool | None = None,
 ) -> Organization:
-    """Change what is given; None leaves a setting as it is. Raises :class:`Invalid`."""
+    """Change what is given, all of it or nothing; None leaves a setting as it is. Raises :class:`Invalid`."""
     access.require(Permission.ORG_UPDATE)
     if mfa_required and access.user is not None and not has_second_factor(access.user):
         raise Conflict("mfa_first", "Set up a second factor yourself first, or you would lock yourself out.")
     origins = None if allowed_origins is None else clean_origins(allowed_origins)
     with org_scope(access.org_id):
+        if name is not None:
+            rename_organization(access, name=name)
         org = Organization.objects.select_for_update().get(pk=access.org_id)
         before = {"allowed_origins": org.allowed_origins, "mfa_required": org.mfa_required}
         if origins is not None:

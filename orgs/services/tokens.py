@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from cloudsignal import ids
 from cloudsignal.errors import Invalid, NotFound, Unauthenticated
 from cloudsignal.wire.credential import ClaimValue
-from orgs.access import Access
+from orgs.access import Access, known_organization
+from orgs.accounts import fold_address
 from orgs.models import Credential, IdentityProvider, MqttIdentity, Organization
 from orgs.permissions import Permission
 from orgs.services.assertions import judge, unverified_issuer
@@ -35,12 +36,10 @@ EMAIL_MAX = 254
 
 def find_organization(org_id: str) -> Organization:
     """The organization; raises :class:`NotFound` with the code ``org_not_found``."""
-    if ids.ORG.match(org_id):
-        with org_scope(org_id):
-            found = Organization.objects.filter(pk=org_id).first()
-        if found is not None:
-            return found
-    raise NotFound("The organization", code="org_not_found")
+    found = known_organization(org_id)
+    if found is None:
+        raise NotFound("The organization", code="org_not_found")
+    return found
 
 
 def create_token(
@@ -60,7 +59,7 @@ def create_token(
     access.require(Permission.CREDENTIALS_MANAGE)
     _must_be_active(access.org)
     address = clean_email(email)
-    external = External(BY_EMAIL, address.casefold(), address)
+    external = External(BY_EMAIL, fold_address(address), address)
     if integration:
         external = _known(access.org_id, named_provider(access.org_id, integration).name, address)
     return issue_credential(access, ttl=ttl, claims=claims, external=external, replace_existing=replace_existing)
@@ -87,8 +86,7 @@ def exchange_token(
     allowed = frozenset({Permission.CREDENTIALS_MANAGE})
     access = Access(org, None, None, allowed, actor or f"provider:{chosen.name}", ip)
     external = External(chosen.name, subject.external_id, clean_email(subject.email))
-    _must_not_be_revoked(org, external)
-    return issue_credential(access, ttl=ttl, external=external)
+    return issue_credential(access, ttl=ttl, external=external, revive=False)
 
 
 def refresh_token(token_id: str, password: str, *, ip: str = "") -> Issued:
@@ -155,20 +153,11 @@ def _issuing_provider(org_id: str, token: str) -> IdentityProvider:
 
 def _known(org_id: str, provider: str, address: str) -> External:
     """The identity that ``provider`` has already for the address, or a new one named by the address."""
+    name = fold_address(address)
     with org_scope(org_id):
-        same = MqttIdentity.objects.filter(org_id=org_id, provider=provider, email__iexact=address).order_by("pk")
-        found = same.first()
-    return External(provider, found.external_id if found else address.casefold(), address)
-
-
-def _must_not_be_revoked(org: Organization, external: External) -> None:
-    """Whom the organization has cut off does not come back by signing in to the provider again."""
-    with org_scope(org.pk):
-        found = MqttIdentity.objects.filter(
-            org=org, provider=external.provider, external_id=external.external_id, revoked_at__isnull=False
-        )
-        if found.exists():
-            raise Unauthenticated("unauthorized", "The organization has revoked this user.")
+        alike = MqttIdentity.objects.filter(org_id=org_id, provider=provider, email__iexact=address).order_by("pk")
+        found = next((one for one in alike if fold_address(one.email) == name), None)
+    return External(provider, found.external_id if found else name, address)
 
 
 def _must_be_active(org: Organization) -> None:

@@ -15,13 +15,14 @@ from cloudsignal.limits import take
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.forms import Form
 from orgs.access import Access, list_members
-from orgs.accounts import has_second_factor
+from orgs.accounts import has_second_factor, network_of
 from orgs.forms_people import ROLE_WORDS, InviteForm, MemberForm
 from orgs.models import Invitation, Membership, User
 from orgs.permissions import Permission, Role
 from orgs.services.invitations import (
     accept_invitation,
     invite,
+    is_for,
     list_invitations,
     read_link,
     resend_invitation,
@@ -208,7 +209,7 @@ def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
 @public_page(methods=("GET", "POST"))
 def accept(request: HttpRequest, token: str) -> HttpResponseBase:
     """What an invitation's link offers, to be accepted by the person it was sent to. The link itself is the key."""
-    take("public", address_of(request))
+    take("public", network_of(address_of(request)))
     offer = read_link(token)
     user = request.user if isinstance(request.user, User) else None
     if request.method == "POST":
@@ -221,7 +222,7 @@ def accept(request: HttpRequest, token: str) -> HttpResponseBase:
         "offer": offer,
         "words": ROLE_WORDS[Role(offer.invitation.role)],
         "person": user,
-        "fits": user is not None and user.email.casefold() == offer.invitation.email.casefold(),
+        "fits": user is not None and is_for(offer.invitation, user),
     }
     return render(request, "orgs/invitation.html", context)
 

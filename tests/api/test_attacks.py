@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
+import jwt
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
+from django.db import OperationalError, connection
 from django.test import Client
 from pytest_django.fixtures import Settings
 
 from cloudsignal.errors import Conflict
 from orgs.access import Access, access_org, get_credential
-from orgs.models import Membership, Organization, User
+from orgs.models import Membership, MqttIdentity, Organization, User
 from orgs.permissions import Role
-from orgs.services import api_keys, members
-from orgs.services.credentials import refresh_credential
+from orgs.services import api_keys, credentials, members
+from orgs.services.credentials import External, issue_credential, refresh_credential
 from orgs.services.deletion import delete_organization, restore_organization
 from orgs.services.identities import revoke_issued_by
 from orgs.services.organizations import resume_organization, suspend_organization
+from orgs.services.providers import Wanted, add_provider
 from orgs.tenancy import org_scope
 from tests.api.calling import Caller, World
 from tests.world import member, person
@@ -169,3 +173,127 @@ def test_every_way_to_power_asks_who_is_there(acme: World) -> None:
     ):
         assert stolen(method, path, body).code == "reauthentication_required", path
     assert stolen.patch(f"/v2/members/{pk}{query}", {"role": "developer"}).status == 200
+
+
+@pytest.mark.parametrize(
+    "odd", [{"email_verified": []}, {"email_verified": {"a": 1}}, {"exp": -99_999_999_999}, {"exp": -(10**18)}], ids=str
+)
+def test_a_token_that_anybody_can_make_up_never_breaks_the_exchange(odd: dict[str, object], acme: World) -> None:
+    """The claims are read before the signature is known to be wrong: "try a token" tells of all of them."""
+    wanted = Wanted(name="login", kind="oidc", issuer="https://id.example.com", audience="x", secret="s" * 32)
+    add_provider(acme.owner, wanted)
+    claims = {"iss": wanted.issuer, "aud": "x", "sub": "eve", "email": "eve@example.com", "exp": 1, **odd}
+    token = jwt.encode(claims, "e" * 32, "HS256")
+    answer = Caller().post("/v2/tokens/exchange", {"organization_id": acme.id, "token": token})
+    assert (answer.status, answer.code) == (401, "unauthorized")
+
+
+def test_letters_that_only_look_alike_name_different_users(acme: World) -> None:
+    """Full case folding makes one of "stra\u00dfe" and "strasse", and of the long s and s."""
+    program = acme.caller()
+
+    def user(email: str) -> str:
+        answer = program.post("/v2/tokens/create", {"user_email": email})
+        assert answer.status == 200, answer.text
+        return str(answer.body["mqtt_credentials"]["username"])
+
+    addresses = ("stra\u00dfe@example.com", "strasse@example.com", "\u017fam@example.com", "sam@example.com")
+    assert len({user(address) for address in addresses}) == 4
+    assert user("Strasse@Example.com") == user("strasse@example.com")
+    assert user("\u00df" * 240 + "@example.com")
+    made = issue_credential(acme.owner, external=External("login", "user-1", "\u0131da@example.com"))
+    add_provider(acme.owner, Wanted("login", "oidc", "https://id.example.com", "x", secret="s" * 32))
+    asked = {"user_email": "ida@example.com", "integration_id": "login"}
+    assert program.post("/v2/tokens/create", asked).body["mqtt_credentials"]["username"] != made.username
+
+
+def test_claims_that_come_bit_by_bit_are_bounded_too(acme: World) -> None:
+    """Every edge holds the record of every user that is connected to it."""
+    program = acme.caller()
+    for start in (0, 50):
+        claims = {f"c{number}": 1 for number in range(start, start + 50)}
+        answer = program.post("/v2/tokens/create", {"user_email": "ada@example.com", "claims": claims})
+        assert (answer.status, answer.code) == ((200, "None") if start == 0 else (400, "invalid_request"))
+    with org_scope(acme.id):
+        assert len(MqttIdentity.objects.get().claims) == 50
+
+
+@pytest.mark.parametrize("cursor", ["\u00b2-1", "1-\u00b2", "\u0661-\u0661x", "-", "9" * 17 + "-" + "9" * 18])
+def test_cursors_made_by_hand_are_refused(cursor: str, acme: World) -> None:
+    answer = acme.caller().get(f"/v2/credentials?cursor={quote(cursor)}")
+    assert answer.status in {200, 422}
+    page = acme.person().client.get(f"/o/{acme.id}/credentials/ending/", {"cursor": cursor})
+    assert page.status_code in {200, 422}
+
+
+def test_a_wrong_host_is_a_bad_request_and_json_where_json_was_promised(acme: World) -> None:
+    client = Client(headers={"Host": "evil.example"}, raise_request_exception=False)
+    assert client.get("/accounts/login/").status_code == 400
+    answer = client.post("/v2/tokens/create", {}, content_type="application/json")
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    assert client.get("/v2/organizations").json()["code"] == "bad_request"
+
+
+def test_browsers_are_told_in_json_that_the_database_is_away(acme: World) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("away")
+
+    with connection.execute_wrapper(away):
+        answer = Caller().get(f"/v2/providers?organization_id={acme.id}", Origin="https://app.example.com")
+    assert (answer.status, answer.code) == (503, "temporarily_unavailable")
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_refused_change_of_settings_changes_nothing(acme: World) -> None:
+    change = {"allowed_origins": ["https://app.example.com"], "name": "evil\u202ename"}
+    assert acme.person().patch(f"/v2/organizations/{acme.id}", change).code == "name_unreadable"
+    assert present(acme.owner).allowed_origins == []
+
+
+def test_no_operation_is_without_a_limit(acme: World, settings: Settings) -> None:
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "api": "1/60"}
+    for path in ("/v2/me", "/v2/organizations"):
+        program = acme.caller()
+        assert [program.get(path).status for _ in range(2)] == [200, 429], path
+
+
+def test_a_network_of_many_addresses_is_counted_as_one(acme: World, settings: Settings) -> None:
+    settings.RATE_LIMITS = {
+        **settings.RATE_LIMITS, "wrong_keys": "2/60", "tokens_of_address": "2/60", "public": "2/60",
+    }  # fmt: skip
+    code = {"code": "x", "code_verifier": "x", "redirect_uri": "x"}
+    for key, method, path, body in (
+        ("sk_wrong", "GET", "/v2/me", None),
+        ("", "GET", f"/v2/providers?organization_id={acme.id}", None),
+        ("", "POST", "/v2/command-line/login", code),
+    ):
+        callers = [Caller(key, client=Client(REMOTE_ADDR=f"2001:db8::{number}")) for number in range(3)]
+        assert [caller(method, path, body).status for caller in callers][2] == 429, path
+        elsewhere = Caller(key, client=Client(REMOTE_ADDR="2001:db8:1::1"))
+        assert elsewhere(method, path, body).status != 429, path
+
+
+def test_who_is_there_for_a_while_does_not_stay_by_their_own_word(acme: World) -> None:
+    admin = member(acme.owner.org, Role.ADMIN)
+    ends = datetime.now(UTC) + timedelta(days=1)
+    with org_scope(acme.id):
+        Membership.objects.filter(user=admin.user).update(ends_at=ends)
+        pk = Membership.objects.get(user=admin.user).pk
+    with pytest.raises(Conflict):
+        members.change_member(admin, pk, ends_at=None, keep_end=False)
+    with pytest.raises(Conflict):
+        members.change_member(admin, pk, ends_at=ends + timedelta(days=400), keep_end=False)
+    with org_scope(acme.id):
+        assert Membership.objects.get(pk=pk).ends_at == ends
+
+
+def test_a_user_with_too_many_secrets_learns_when_the_next_one_ends(
+    acme: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "LIVE_SECRETS_MAX", 2)
+    program = acme.caller()
+    ask = {"user_email": "ada@example.com", "ttl": 86_400}
+    assert [program.post("/v2/tokens/create", ask).status for _ in range(2)] == [200, 200]
+    refused = program.post("/v2/tokens/create", ask)
+    assert (refused.status, refused.code) == (429, "rate_limited")
+    assert 80_000 < int(refused.headers["Retry-After"]) <= 86_400

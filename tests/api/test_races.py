@@ -1,0 +1,103 @@
+"""What two do at once: each waits for the other where it matters, and then looks again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import sleep
+from typing import TypeVar
+
+import pytest
+from django.db import connection
+
+from cloudsignal.errors import Conflict, NotFound, Unauthenticated
+from orgs.access import access_org, get_credential
+from orgs.models import Membership, MqttIdentity, Organization
+from orgs.permissions import Role
+from orgs.services import members
+from orgs.services.credentials import External, issue_credential, refresh_credential, revoke_credential, revoke_identity
+from orgs.services.identities import get_identity
+from orgs.tenancy import org_scope
+from tests.api.calling import World
+from tests.world import member
+
+T = TypeVar("T")
+
+
+def meanwhile(call: Callable[[], T], pool: ThreadPoolExecutor) -> Future[T]:
+    """Begin ``call`` in another thread and return once it waits for a lock that this one holds."""
+
+    def run() -> T:
+        try:
+            return call()
+        finally:
+            connection.close()
+
+    begun = pool.submit(run)
+    while not begun.done():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone():
+                break
+        sleep(0.01)
+    return begun
+
+
+@pytest.fixture
+def pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1)
+
+
+def lock_identity(acme: World, local: str) -> None:
+    MqttIdentity.objects.select_for_update().get(org=acme.owner.org, username=local)
+
+
+def test_a_secret_that_is_revoked_while_it_is_refreshed_gives_no_new_one(acme: World, pool: ThreadPoolExecutor) -> None:
+    issued = issue_credential(acme.owner, username="pump")
+    with org_scope(acme.id):
+        lock_identity(acme, "pump")
+        refreshed = meanwhile(lambda: refresh_credential(acme.owner, issued.token_id), pool)
+        revoke_credential(acme.owner, issued.token_id)
+    with pytest.raises(Conflict) as refused:
+        refreshed.result(60)
+    assert refused.value.code == "credential_revoked"
+
+
+def test_a_user_who_is_revoked_while_they_sign_in_does_not_come_back(acme: World, pool: ThreadPoolExecutor) -> None:
+    ada = External("login", "user-1", "ada@example.com")
+    issued = issue_credential(acme.owner, external=ada)
+    with org_scope(acme.id):
+        lock_identity(acme, issued.local)
+        again = meanwhile(lambda: issue_credential(acme.owner, external=ada, revive=False), pool)
+        revoke_identity(acme.owner, issued.local)
+    with pytest.raises(Unauthenticated):
+        again.result(60)
+    assert get_identity(acme.owner, issued.local).revoked_at is not None
+    assert get_credential(acme.owner, issued.token_id).state == "revoked"
+
+
+def test_who_is_no_owner_any_more_hands_nothing_over(acme: World) -> None:
+    """The second of two transfers at once would make a second owner."""
+    first, second = (member(acme.owner.org, Role.VIEWER) for _ in range(2))
+    with org_scope(acme.id):
+        rows = {row.user_id: row.pk for row in Membership.objects.all()}
+    assert first.user is not None
+    assert second.user is not None
+    members.transfer_ownership(acme.owner, rows[first.user.pk])
+    with pytest.raises(Conflict):
+        members.transfer_ownership(acme.owner, rows[second.user.pk])
+    assert access_org(second.user, acme.id).role is Role.VIEWER
+
+
+def test_of_two_administrators_who_remove_each_other_one_stays(acme: World, pool: ThreadPoolExecutor) -> None:
+    one, other = (member(acme.owner.org, Role.ADMIN) for _ in range(2))
+    with org_scope(acme.id):
+        rows = {row.user_id: row.pk for row in Membership.objects.all()}
+        assert one.user is not None
+        assert other.user is not None
+        Organization.objects.select_for_update().get(pk=acme.id)
+        removal = meanwhile(lambda: members.remove_member(other, rows[one.user.pk] if one.user else 0), pool)
+        members.remove_member(one, rows[other.user.pk])
+    with pytest.raises(NotFound):
+        removal.result(60)
+    assert access_org(one.user, acme.id).role is Role.ADMIN
