@@ -17,14 +17,18 @@ import time
 import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloudsignal.wire.audit import AuditEvent
-from cloudsignal.wire.codec import decode, encode
+from cloudsignal.wire.codec import WireError, decode, encode
 
 SEGMENT_BYTES = 1024 * 1024
 """A segment is closed when it has grown to this."""
+
+READ_BYTES = 1024 * 1024
+"""No event is read beyond this at once: it may all become one entry of the stream, and ingest takes many together."""
 
 LIMIT_BYTES = 256 * 1024 * 1024
 """Above this, new connections are refused: nothing that happened is ever dropped."""
@@ -35,6 +39,9 @@ FOLD_SECONDS = 60.0
 FOLD_MAX = 20_000
 """Distinct events that are watched for repetition."""
 
+FOLD_BYTES = 16 * 1024 * 1024
+"""Characters of topics and names in them: a client may make each of them 64 KiB long."""
+
 _NAME = re.compile(r"(\d{10})\.log")
 
 
@@ -43,6 +50,11 @@ class _Fold:
     event: AuditEvent
     until: float
     segment: int
+
+    @property
+    def size(self) -> int:
+        """Characters that a client chose."""
+        return len(self.event.topic) + len(self.event.client_id) + len(self.event.username)
 
 
 class Journal:
@@ -62,6 +74,7 @@ class Journal:
         self._buffer: list[bytes] = []
         self._folds: OrderedDict[Hashable, _Fold] = OrderedDict()
         """Oldest first."""
+        self._folds_size = 0
         self._raised: dict[str, _Fold] = {}
         numbers = [number for number, _ in segments(folder)]
         self.size = sum(path.stat().st_size for _, path in segments(folder))
@@ -110,10 +123,11 @@ class Journal:
         if self.again(key):
             return
         self.record(event)
-        self._folds[key] = _Fold(event, time.monotonic() + FOLD_SECONDS, self.current)
-        self._folds.move_to_end(key)
-        if len(self._folds) > FOLD_MAX:
-            self._folds.popitem(last=False)
+        old = self._folds.pop(key, None)
+        self._folds[key] = fold = _Fold(event, time.monotonic() + FOLD_SECONDS, self.current)
+        self._folds_size += fold.size - (old.size if old else 0)
+        while len(self._folds) > FOLD_MAX or self._folds_size > FOLD_BYTES:
+            self._folds_size -= self._folds.popitem(last=False)[1].size
 
     def _raise_counts(self) -> None:
         """Write the counts that rose, each once however often it did."""
@@ -183,31 +197,34 @@ class SegmentReader:
     def read(self, *, limit: int) -> tuple[dict[str, AuditEvent], int]:
         """Up to ``limit`` distinct events from ``offset`` on, with their latest counts, and the offset behind them.
 
-        A frame that is cut short or damaged ends the reading: it is the last write of a process that was killed in
-        the middle of it, and no client saw an answer that depended on it.
+        A frame that is cut short, damaged or not understood ends the reading: it is the last write of a process that
+        was killed in the middle of it, and no client saw an answer that depended on it, or the work of another version.
         """
         events: dict[str, AuditEvent] = {}
         behind = self.offset
         with self.path.open("rb") as file:
             file.seek(self.offset)
             data = file.read(SEGMENT_BYTES * 4)
-        for tag, payload, end in _frames(data):
-            if tag == b"H":
-                self.node, self.incarnation = decode(payload, tuple[str, str])
-            elif tag == b"E":
-                event = decode(payload, AuditEvent)
-                if event.id not in events and len(events) >= limit:
-                    break
-                self._events[event.id] = events[event.id] = event
-            else:
-                identifier, count = decode(payload, tuple[str, int])
-                known = self._events.get(identifier)
-                if known is not None:
-                    if identifier not in events and len(events) >= limit:
+        with suppress(WireError):
+            for tag, payload, end in _frames(data):
+                if tag == b"H":
+                    self.node, self.incarnation = decode(payload, tuple[str, str])
+                elif tag == b"E":
+                    event = decode(payload, AuditEvent)
+                    if event.id not in events and len(events) >= limit:
                         break
-                    known.count = max(known.count, count)
-                    events[identifier] = known
-            behind = self.offset + end
+                    self._events[event.id] = events[event.id] = event
+                else:
+                    identifier, count = decode(payload, tuple[str, int])
+                    known = self._events.get(identifier)
+                    if known is not None:
+                        if identifier not in events and len(events) >= limit:
+                            break
+                        known.count = max(known.count, count)
+                        events[identifier] = known
+                behind = self.offset + end
+                if end >= READ_BYTES:
+                    break
         return events, behind
 
     def forget(self) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from cloudsignal.edge.journal import Journal, SegmentReader, segments
 from cloudsignal.edge.store import Store, UnavailableError
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import BATCH_MAX, AuditBatch, encode_batch
-from cloudsignal.wire.codec import WireError
 
 logger = logging.getLogger("cloudsignal.edge.ship")
 
@@ -65,7 +65,7 @@ class Shipper:
             except UnavailableError:
                 await asyncio.sleep(1.0)
                 continue
-            except (OSError, WireError):
+            except OSError:
                 logger.exception("the journal cannot be read or written")
                 await asyncio.sleep(1.0)
                 continue
@@ -87,7 +87,9 @@ class Shipper:
         """One round; returns whether there is more to send at once."""
         if not self._server:
             self._server = await self._identity()
-        self._journal.flush()
+        with suppress(OSError):
+            # What the disk refuses stays in memory. What it holds must leave, or a full disk would stay full.
+            self._journal.flush()
         reader = self._open()
         events, behind = reader.read(limit=BATCH_MAX * BATCHES)
         rows = list(events.values())
@@ -126,7 +128,10 @@ class Shipper:
             self._sent.clear()
             return
         for reader in sent:
-            self._journal.delete(reader.number, whole=reader.offset >= reader.path.stat().st_size)
+            whole = reader.offset >= reader.path.stat().st_size
+            if not whole:
+                logger.warning("%s cannot be read beyond byte %d and is set aside", reader.path.name, reader.offset)
+            self._journal.delete(reader.number, whole=whole)
             self._sent.remove(reader)
 
     async def drain(self, *, seconds: float) -> bool:

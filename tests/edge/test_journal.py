@@ -81,12 +81,18 @@ def test_folding_ends_after_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted(event.count for event in read_all(tmp_path).values()) == [1, 1]
 
 
-def test_the_watch_for_repeats_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FOLD_MAX", 10)
+@pytest.mark.parametrize(("bound", "size"), [("FOLD_MAX", 10), ("FOLD_BYTES", 10 * 5_000)])
+def test_the_watch_for_repeats_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, size: int
+) -> None:
+    """In number, and in what a client can make long: 20,000 topics of 64 KiB would be more than a gigabyte."""
+    monkeypatch.setattr(module, bound, size)
     journal = Journal(tmp_path, node="n", incarnation="i")
     for number in range(100):
-        journal.fold(number, make_event("acl_denied"))
-    assert len(journal._folds) <= 10
+        journal.fold(number, make_event("acl_denied", topic="t" * 5_000))
+    assert len(journal._folds) == 10
+    assert journal.again(99)
+    assert not journal.again(89)
     journal.flush()
     assert len(read_all(tmp_path)) == 100
 
@@ -110,6 +116,19 @@ def test_watching_for_repeats_costs_no_more_when_there_are_too_many_to_watch(
     for _ in range(2_000):
         journal.fold(Counted(), make_event("acl_denied"))
     assert Counted.asked < 20_000
+
+
+def test_what_is_watched_anew_is_let_go_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module, "FOLD_BYTES", 2)
+    journal = Journal(tmp_path, node="n", incarnation="i")
+    for key in ("a", "b"):
+        journal.fold(key, make_event("acl_denied", topic=key))
+    now[0] = 61.0
+    for key in ("a", "c"):
+        journal.fold(key, make_event("acl_denied", topic=key))
+    assert list(journal._folds) == ["a", "c"]
 
 
 @pytest.mark.parametrize("cut", [1, 7, 20])
@@ -155,6 +174,30 @@ def test_a_full_disk_is_reported_and_nothing_is_forgotten(tmp_path: Path, monkey
     journal.flush()
     assert not journal.full
     assert set(read_all(tmp_path)) == {event.id}
+
+
+def test_what_another_version_wrote_ends_the_reading_of_its_segment(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, node="n", incarnation="i")
+    first = make_event("connect")
+    journal.record(first)
+    journal.flush()
+    (_, path), *_ = segments(tmp_path)
+    with path.open("ab") as file:
+        file.write(module._frame(b"Z", {"what": "nobody knows"}))
+    assert set(read_all(tmp_path)) == {first.id}
+
+
+def test_long_events_are_read_in_portions(tmp_path: Path) -> None:
+    """What is read at once becomes one entry of the stream, and ingest holds many entries in memory."""
+    journal = Journal(tmp_path, node="n", incarnation="i")
+    for _ in range(60):
+        journal.record(make_event("acl_denied", topic="t" * 65_000))
+    journal.flush()
+    ((number, path), *_) = segments(tmp_path)
+    events, behind = SegmentReader(number, path).read(limit=100)
+    assert 10 < len(events) < 18
+    assert behind < module.READ_BYTES + 70_000
+    assert len(read_all(tmp_path)) == 60
 
 
 def test_a_journal_above_its_limit_is_full(tmp_path: Path) -> None:
