@@ -16,7 +16,6 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from audit.ingest.rows import COLUMNS, ORG, Row, merged, without_org
-from orgs.models import Organization
 from orgs.tenancy import platform_scope
 
 STATEMENT_SECONDS = 20
@@ -42,6 +41,8 @@ _FRESH = (
 )
 # What was there already: of a folded denial the higher count stays.
 _RAISE = f"{_INSERT} DO UPDATE SET count = excluded.count WHERE audit_event.count < excluded.count"
+# Locked as a foreign key would: an organization cannot be deleted between this look and the commit.
+_THERE = "SELECT id FROM orgs_organization WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE"
 _COUNT = (
     "INSERT INTO audit_journal (node, incarnation, stored, lost, first_at, last_at) "
     "VALUES (%s, %s, %s, 0, now(), now()) "
@@ -60,7 +61,7 @@ def store(rows: Sequence[Row]) -> int:
         return 0
     with platform_scope(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
-        rows = _own(rows)
+        rows = _own(cursor, rows)
         _stage(cursor, rows)
         cursor.execute(_FRESH)
         fresh = Counter({(node, incarnation): count for node, incarnation, count in cursor.fetchall()})
@@ -81,9 +82,10 @@ def _stage(cursor: CursorWrapper, rows: Sequence[Row]) -> None:
             copy.write_row(row)
 
 
-def _own(rows: Sequence[Row]) -> Sequence[Row]:
+def _own(cursor: CursorWrapper, rows: Sequence[Row]) -> Sequence[Row]:
     named = {row[ORG] for row in rows if row[ORG] is not None}
-    there = set(Organization.objects.filter(pk__in=named).values_list("pk", flat=True)) if named else set()
-    if named == there:
+    if not named:
         return rows
-    return [row if row[ORG] is None or row[ORG] in there else without_org(row) for row in rows]
+    cursor.execute(_THERE, [list(named)])
+    there = {None, *(name for (name,) in cursor.fetchall())}
+    return [row if row[ORG] in there else without_org(row) for row in rows]

@@ -115,14 +115,18 @@ def issue_credential(
         identity = _identity(access, username, external)
         if identity.revoked_at is not None and not revive:
             raise Unauthenticated("unauthorized", "The organization has revoked this user.")
+        before, known = identity.claims, identity.revision > 0
         if wanted:
-            identity.claims = bounded({**identity.claims, **wanted})
+            identity.claims = bounded({**before, **wanted})
         identity.static = identity.static or static
         identity.note = note or identity.note
         identity.revoked_at = None
-        if replace_existing:
-            _live(identity).update(revoked_at=timezone.now())
+        ended = _live(identity).update(revoked_at=timezone.now()) if replace_existing else 0
         issued = _add_secret(access, identity, ttl=None if static else ttl)
+        if known:
+            record_claims(access, identity, before)
+        if ended:
+            _record_revoked(access, identity, ended)
         _record(access, kinds.CREDENTIAL_ISSUED, issued, identity)
     return issued
 
@@ -196,14 +200,7 @@ def revoke_identity(access: Access, username: str) -> MqttIdentity:
             identity.revoked_at = timezone.now()
             ended = _live(identity).update(revoked_at=identity.revoked_at)
             tell_edges(identity)
-            record(
-                access,
-                kinds.CREDENTIAL_REVOKED,
-                target=f"identity:{username}",
-                username=username,
-                before={"revoked": False},
-                after={"revoked": True, "credentials": ended},
-            )
+            _record_revoked(access, identity, ended)
     return identity
 
 
@@ -313,6 +310,31 @@ def _live(identity: MqttIdentity) -> QuerySet[Credential]:
     now = timezone.now()
     return Credential.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=now), org=identity.org_id, identity=identity, revoked_at=None
+    )
+
+
+def record_claims(access: Access, identity: MqttIdentity, before: Mapping[str, ClaimValue]) -> None:
+    """Write down what the claims were, when they are others now: policies decide by them."""
+    if identity.claims != before:
+        record(
+            access,
+            kinds.CLAIMS_CHANGED,
+            target=f"identity:{identity.username}",
+            username=identity.username,
+            before={"claims": before},
+            after={"claims": identity.claims},
+        )
+
+
+def _record_revoked(access: Access, identity: MqttIdentity, credentials: int) -> None:
+    """Write down that so many secrets of a username have ended."""
+    record(
+        access,
+        kinds.CREDENTIAL_REVOKED,
+        target=f"identity:{identity.username}",
+        username=identity.username,
+        before={"revoked": False},
+        after={"revoked": True, "credentials": credentials},
     )
 
 

@@ -18,7 +18,7 @@ from orgs.access import Access, live_sessions
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Permission
 from orgs.services.claims import bounded, clean_claims
-from orgs.services.credentials import tell_edges, tell_edges_of_many
+from orgs.services.credentials import record_claims, tell_edges, tell_edges_of_many
 from orgs.tenancy import org_scope
 
 BATCH = 500
@@ -111,36 +111,28 @@ def _set_claims(
         if after != before:
             identity.claims = after
             tell_edges(identity)
-            record(
-                access,
-                kinds.CLAIMS_CHANGED,
-                target=f"identity:{identity.username}",
-                username=identity.username,
-                before={"claims": before},
-                after={"claims": after},
-            )
+            record_claims(access, identity, before)
     return identity
 
 
 def _revoke(access: Access, *, target: str, issued_by: str) -> Ended:
-    """Batch by batch, so that no transaction grows with the organization. Identities are locked in the order of their
-    ids, as everywhere, so that two of these cannot wait for each other."""
+    """Batch by batch, each with its audit row, so that no transaction grows with the organization. Identities are
+    locked in the order of their ids, as everywhere, so that two of these cannot wait for each other."""
     now = timezone.now()
     identities = credentials = 0
     while True:
         with org_scope(access.org_id):
             live = _live_of(access, issued_by, now)
             ids = list(live.order_by("identity_id").values_list("identity_id", flat=True).distinct()[:BATCH])
-            if ids:
-                locked = list(MqttIdentity.objects.select_for_update().filter(pk__in=ids).order_by("pk"))
-                credentials += live.filter(identity_id__in=ids).update(revoked_at=now)
-                identities += len(locked)
-                tell_edges_of_many(locked)
-                continue
-            if credentials:
-                after = {"revoked": True, "identities": identities, "credentials": credentials}
-                record(access, kinds.CREDENTIAL_REVOKED, target=target, before={"revoked": False}, after=after)
-        return Ended(identities, credentials)
+            if not ids:
+                return Ended(identities, credentials)
+            locked = list(MqttIdentity.objects.select_for_update().filter(pk__in=ids).order_by("pk"))
+            ended = live.filter(identity_id__in=ids).update(revoked_at=now)
+            tell_edges_of_many(locked)
+            after = {"revoked": True, "identities": len(locked), "credentials": ended}
+            record(access, kinds.CREDENTIAL_REVOKED, target=target, before={"revoked": False}, after=after)
+        identities += len(locked)
+        credentials += ended
 
 
 def _live_of(access: Access, issued_by: str, now: datetime) -> QuerySet[Credential]:

@@ -24,7 +24,8 @@ from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import BundleReport
 from orgs.models import Organization
 from orgs.tenancy import org_scope, platform_scope
-from tests.audit.making import INCARNATION, NODE, event, make_org, now, put
+from tests.audit.making import INCARNATION, NODE, event, keep, make_org, now, put
+from tests.stack.databases import Databases
 
 pytestmark = pytest.mark.django_db
 
@@ -145,6 +146,25 @@ def test_an_unknown_organization_goes_to_the_platforms_log(
     assert (row.details or {}).get("org", "") == name[:64].replace("\0", "\ufffd")
     with org_scope(org.pk):
         assert Event.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_organization_that_is_deleted_meanwhile_leaves_no_event_behind(databases: Databases) -> None:
+    """Its row would belong to nobody: no tenant could see it, and no second deletion would find it."""
+    org = make_org()
+    late = threading.Thread(target=lambda: (keep([event(org, topic="late")]), connection.close()))
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'cloudsignal_app' AND wait_event_type = 'Lock'"
+    with databases.admin() as watching, databases.admin() as admin:
+        admin.execute("UPDATE orgs_organization SET status = 'deleting', delete_after = now() WHERE id = %s", [org.pk])
+        with admin.transaction():
+            admin.execute("SET LOCAL cloudsignal.platform = 'on'")
+            assert admin.execute("SELECT delete_organization(%s)", [org.pk]).fetchone() == (True,)
+            late.start()
+            until = time.monotonic() + 20
+            while late.is_alive() and watching.execute(waits).fetchone() == (0,) and time.monotonic() < until:
+                time.sleep(0.01)
+        late.join(20)
+    assert [(row.org_id, row.topic, (row.details or {})["org"]) for row in stored()] == [(None, "late", org.pk)]
 
 
 def test_a_tenant_sees_its_own_events_only(redis: Redis, ingest: Ingest, org: Organization) -> None:

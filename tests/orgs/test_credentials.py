@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,7 +22,7 @@ from cloudsignal.wire.credential import open_credential, secret_mac
 from orgs.access import Access, credential_counts, get_credential, list_credentials, list_identities
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Role
-from orgs.services import credentials
+from orgs.services import credentials, identities
 from orgs.services.credentials import (
     External,
     check_secret,
@@ -280,6 +281,41 @@ def test_revoking_many_tells_the_edges_of_all_at_once(
         assert all(secret.revoked for secret in record.secrets)
     with platform_scope():
         assert OutboxRow.objects.filter(task="orgs.tasks.push_batch").count() == 0
+
+
+def test_what_many_revocations_have_ended_is_audited_however_far_they_came(
+    access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identities, "BATCH", 2)
+    for number in range(5):
+        issue_credential(access, username=f"sensor-{number}")
+    tell, batches = identities.tell_edges_of_many, iter([None, None, RuntimeError("killed")])
+
+    def told(locked: Sequence[MqttIdentity]) -> None:
+        if error := next(batches, None):
+            raise error
+        tell(locked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(identities, "tell_edges_of_many", told)
+        with pytest.raises(RuntimeError):
+            revoke_everything(access)
+    assert credential_counts(access).active == 1
+    revoke_everything(access)
+    found = search(access, AuditQuery(kind="credential.revoked")).events
+    assert [(event.after or {})["credentials"] for event in found] == [1, 2, 2]
+
+
+def test_what_a_new_credential_changes_besides_is_audited_too(access: Access) -> None:
+    """Claims decide what a client may do, and replacing closes sessions: neither may hide behind an issued secret."""
+    issue_credential(access, username="pump", claims={"room": "hall"})
+    issue_credential(access, username="pump", claims={"room": "hall"})
+    kinds = "claims.changed,credential.revoked"
+    assert search(access, AuditQuery(kind=kinds)).events == ()
+    issue_credential(access, username="pump", claims={"room": "lab"}, replace_existing=True)
+    revoked, changed = search(access, AuditQuery(kind=kinds)).events
+    assert (changed.before, changed.after) == ({"claims": {"room": "hall"}}, {"claims": {"room": "lab"}})
+    assert (revoked.username, revoked.after) == ("pump", {"revoked": True, "credentials": 2})
 
 
 def test_revoking_a_name_ends_all_of_it_and_a_new_credential_brings_back_only_itself(
