@@ -21,8 +21,9 @@ from django.db.models import QuerySet
 from psycopg.errors import QueryCanceled
 
 from audit.bounds import EPOCH, LATEST_US, cut, microseconds, moment
-from audit.kinds import ACL_DENIED, AUTH_FAILED, CONNECT, KINDS
+from audit.kinds import KINDS
 from audit.models import Event
+from cloudsignal import ids
 from cloudsignal.errors import Invalid, NotFound, Unavailable
 from orgs.access import Access
 from orgs.models import User
@@ -39,10 +40,6 @@ AHEAD = timedelta(days=1)
 """How far the newest window reaches into the future: the clocks of edges differ from ours."""
 SEARCH_SECONDS = 10
 """A search that takes longer is given up, with the advice to narrow it."""
-RECENT = 20_000
-"""Events looked through for the dashboard, at most: it must stay quick for the busiest organization."""
-OVERLAP = timedelta(seconds=10)
-"""How far back a live view looks again: edges flush within a second of each other, and folded denials grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +63,6 @@ class AuditQuery:
     until: datetime | None = None
     cursor: str = ""
     limit: int = PAGE
-    kinds: tuple[str, ...] = ()
-    """Any of these kinds; together with ``kind``, either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +74,6 @@ class AuditPage:
     newest_cursor: str
     since: datetime
     """The beginning of the time that was asked for; older events are not part of the answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveCounts:
-    """The last hour in figures, over its newest :data:`RECENT` events (``capped`` when there were more)."""
-
-    since: datetime
-    connected: int
-    denied: int
-    """Denials with their repeats: a folded one counts as often as it happened."""
-    refused: int
-    """Sign-ins refused."""
-    capped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,23 +100,6 @@ def search_platform(operator: User, query: AuditQuery) -> AuditPage:
         return _search(_filtered(Event.objects.filter(org_id=None), query), query)
 
 
-def newer_than(access: Access, query: AuditQuery, cursor: str, *, limit: int = PAGE_MAX) -> AuditPage:
-    """Events for a live view: those after ``cursor``, and those of the :data:`OVERLAP` before it once more.
-
-    The same event comes again while it may still change (a folded denial's count rises), and one may arrive behind a
-    newer one; the caller replaces by id.
-    """
-    access.require(Permission.AUDIT_READ)
-    at, _ = parse_cursor(cursor)
-    since = max(at, EPOCH + OVERLAP) - OVERLAP
-    until = max(at, datetime.now(UTC)) + AHEAD
-    with org_scope(access.org_id), _patience():
-        found = _filtered(Event.objects.filter(org_id=access.org_id, ts__gte=since, ts__lt=until), query)
-        events = tuple(found.order_by("-ts", "-id")[: max(1, min(limit, PAGE_MAX))])
-    newest = cursor_of(events[0]) if events and events[0].ts >= at else cursor
-    return AuditPage(events, None, newest, since)
-
-
 def get_event(access: Access, ts: datetime, event_id: uuid.UUID) -> Event:
     """One event by its key; raises :class:`NotFound`."""
     access.require(Permission.AUDIT_READ)
@@ -152,45 +117,6 @@ def count_up_to(access: Access, query: AuditQuery, cap: int = 1_000) -> int:
     with org_scope(access.org_id), _patience():
         found = _filtered(Event.objects.filter(org_id=access.org_id), query)
         return found.filter(ts__gte=bounds.since, ts__lt=bounds.until).order_by()[:cap].count()
-
-
-_RECENT = (
-    "(SELECT * FROM audit_event WHERE org_id = %s AND ts >= %s AND ts < %s "
-    "ORDER BY ts DESC, id DESC LIMIT %s) AS recent"
-)
-
-
-def recent_denials(access: Access, limit: int = 5) -> tuple[Event, ...]:
-    """The newest denials of the last day for a dashboard, looking at no more than :data:`RECENT` events."""
-    access.require(Permission.AUDIT_READ)
-    now = datetime.now(UTC)
-    statement = f"SELECT ts, id FROM {_RECENT} WHERE kind = %s ORDER BY ts DESC, id DESC LIMIT %s"  # noqa: S608 - a constant
-    values = (access.org_id, now - WINDOWS[0], now + AHEAD, RECENT, ACL_DENIED, max(1, min(limit, PAGE)))
-    with org_scope(access.org_id), connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        keys = cursor.fetchall()
-        if not keys:
-            return ()
-        found = Event.objects.filter(org_id=access.org_id, ts__gte=keys[-1][0], ts__lte=keys[0][0], pk__in=keys)
-        return tuple(found.order_by("-ts", "-id"))
-
-
-def live_counts(access: Access) -> LiveCounts:
-    """What happened in the last hour, in one bounded query."""
-    access.require(Permission.AUDIT_READ)
-    now = datetime.now(UTC)
-    since = now - timedelta(hours=1)
-    statement = f"SELECT kind, count(*), sum(count) FROM {_RECENT} GROUP BY kind"  # noqa: S608 - a constant
-    with org_scope(access.org_id), connection.cursor() as cursor:
-        cursor.execute(statement, [access.org_id, since, now + AHEAD, RECENT])
-        found = {kind: (int(rows), int(total)) for kind, rows, total in cursor.fetchall()}
-    return LiveCounts(
-        since=since,
-        connected=found.get(CONNECT, (0, 0))[1],
-        denied=found.get(ACL_DENIED, (0, 0))[1],
-        refused=found.get(AUTH_FAILED, (0, 0))[1],
-        capped=sum(rows for rows, _ in found.values()) >= RECENT,
-    )
 
 
 def cursor_of(event: Event) -> str:
@@ -243,7 +169,7 @@ def _search(found: QuerySet[Event], query: AuditQuery) -> AuditPage:
 
 
 def _filtered(found: QuerySet[Event], query: AuditQuery) -> QuerySet[Event]:
-    kinds = [kind.strip() for kind in (*query.kind.split(","), *query.kinds) if kind.strip()]
+    kinds = [kind.strip() for kind in query.kind.split(",") if kind.strip()]
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise Invalid("unknown_kind", f"There is no event kind {unknown[0][:40]!r}.", field="kind")
@@ -251,7 +177,7 @@ def _filtered(found: QuerySet[Event], query: AuditQuery) -> QuerySet[Event]:
         found = found.filter(kind__in=kinds) if len(kinds) > 1 else found.filter(kind=kinds[0])
     exact = {
         "client_id": query.client_id,
-        "username": query.username.partition("@")[0],
+        "username": _local(query.username),
         "reason": query.reason,
         "session": query.session,
         "action": query.action,
@@ -267,6 +193,11 @@ def _filtered(found: QuerySet[Event], query: AuditQuery) -> QuerySet[Event]:
         except ValueError:
             raise Invalid("bad_ip", f"{query.ip[:45]!r} is not an IP address.", field="ip") from None
     return found
+
+
+def _local(username: str) -> str:
+    local, _, org = username.rpartition("@")
+    return local if local and ids.ORG.match(org) else username
 
 
 def _clean(name: str, value: str) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -12,11 +11,11 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
-from audit.access import AuditPage, get_event, search
+from audit.access import AuditPage, get_event, parse_cursor, search
 from audit.forms import REASONS, AuditFilter
 from audit.kinds import KINDS
 from audit.web.lines import changes, details, line
-from cloudsignal.errors import DomainError, NotFound
+from cloudsignal.errors import DomainError, Invalid, NotFound
 from cloudsignal.web.filters import address, pills, query_of
 from orgs.access import Access
 from orgs.permissions import Permission
@@ -47,12 +46,11 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 @org_page(Permission.AUDIT_READ)
 def event(request: HttpRequest, access: Access, key: str) -> HttpResponseBase:
     """Everything known of one event, and where to go from it."""
-    at, _, event_id = key.partition(".")
     try:
-        ts, identifier = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(at)), uuid.UUID(event_id)
-    except (ValueError, OverflowError):
+        ts, event_id = parse_cursor(key)
+    except Invalid:
         raise NotFound("The event") from None
-    found = get_event(access, ts, identifier)
+    found = get_event(access, ts, event_id)
     context = {
         "line": line(found),
         "event": found,
@@ -71,7 +69,7 @@ def _list(
     newest = page is not None and not form.data.get("cursor")
     before = _moment(request.GET.get("upto", "")) if polled else None
     events = page.events if page else ()
-    upto = str(int(events[0].ts.timestamp() * 1_000_000)) if events else request.GET.get("upto", "")
+    upto = page.newest_cursor if page else ""
     return {
         "lines": [line(event, fresh=before is not None and event.ts > before) for event in events],
         "pills": pills(form, path, labels={"within": "Time", "since": "From", "until": "Until"})
@@ -95,7 +93,8 @@ def _fingerprint(page: AuditPage | None) -> str:
     return hashlib.blake2s(shown.encode(), digest_size=9).hexdigest()
 
 
-def _moment(microseconds: str) -> datetime | None:
-    if not microseconds.isdigit() or len(microseconds) > 17:
+def _moment(cursor: str) -> datetime | None:
+    try:
+        return parse_cursor(cursor)[0]
+    except Invalid:
         return None
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(microseconds))

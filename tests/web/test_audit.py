@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from audit.access import cursor_of
 from audit.models import Event
 from orgs.access import Access
 from orgs.permissions import Role
@@ -124,6 +125,18 @@ def test_the_live_list_answers_only_when_something_is_new(acme: Access, owner: C
     assert part.count('class="fresh"') == 1
 
 
+@pytest.mark.parametrize("upto", ["\u00b2", "\u0667" * 16, "-1", "9" * 40, "x", "1.x", "\0"])
+def test_a_poll_with_a_junk_place_answers_all_the_same(acme: Access, owner: Client, upto: str) -> None:
+    happened(acme)
+    assert owner.get(url(acme), {"upto": upto}, headers=HTMX).status_code == 200
+
+
+def test_the_first_event_of_an_empty_list_is_new(acme: Access, owner: Client) -> None:
+    poll = owner.get(url(acme), {"kind": "acl_denied"}).context["poll_url"]
+    happened(acme)
+    assert owner.get(poll, headers=HTMX).content.decode().count('class="fresh"') == 1
+
+
 def test_a_count_that_rises_is_news(acme: Access, owner: Client) -> None:
     event = happened(acme)
     poll = owner.get(url(acme), {"kind": "acl_denied"}).context["poll_url"]
@@ -144,11 +157,19 @@ def test_events_of_others_are_not_seen(acme: Access, owner: Client) -> None:
     other = organization("Other")
     event = happened(other, topic="secret/of/other")
     assert "secret/of/other" not in owner.get(url(acme)).content.decode()
-    key = f"{int(event.ts.timestamp() * 1_000_000)}.{event.id}"
+    key = cursor_of(event)
     assert owner.get(reverse("audit:event", args=[acme.org_id, key])).status_code == 404
 
 
-@pytest.mark.parametrize("key", ["junk", "1.junk", "99999999999999999999999.00000000-0000-0000-0000-000000000000"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "junk",
+        "1.junk",
+        "1_0.00000000-0000-0000-0000-000000000000",
+        "99999999999999999999999.00000000-0000-0000-0000-000000000000",
+    ],
+)
 def test_a_malformed_event_key_is_not_found(key: str, acme: Access, owner: Client) -> None:
     assert owner.get(reverse("audit:event", args=[acme.org_id, key])).status_code == 404
 
