@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from django.db import connection
 
-from audit.bounds import EPOCH
+from audit.bounds import EPOCH, LATEST
 from audit.ingest.rows import platform_row
 from audit.ingest.store import store
 from audit.kinds import AUDIT_GAP
@@ -75,7 +75,7 @@ class Gaps:
 
 def _missing(beat: Heartbeat) -> tuple[int, int]:
     """How many events of ``beat`` have not arrived, beyond those that the log was told of, and how many these are."""
-    at = EPOCH + timedelta(seconds=beat.at)
+    at = min(EPOCH + timedelta(seconds=beat.at), LATEST)
     with platform_scope(), connection.cursor() as cursor:
         journal = Journal.objects.filter(node=beat.node, incarnation=beat.incarnation).first()
         cursor.execute(_SINCE, [at, at + timedelta(days=1), beat.node])

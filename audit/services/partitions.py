@@ -1,8 +1,8 @@
 """Partitions of the audit table: made ahead of time, indexed for search once their day is over.
 
 The hot partition carries only its key and ``(org_id, ts, id)``, which is what ingest can keep up with. The further
-indexes are built in one go when nothing much is written any more. While they are, that one partition takes no inserts;
-events that come so late wait in the stream.
+indexes are built in one go when nothing much is written any more. While they are, that one partition takes no inserts:
+ingest waits with an event that comes so late, and with all that stands behind it in the stream.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
     programs/                     copies of their programs, only when started by root
     secrets/                      one file per secret, mode 0600
     tls/                          local CA (ca.pem is for clients) and the edge's certificate
-    spool/                        audit events that wait for Valkey
+    edge/                         of each edge: its audit journal, and the policies in force
     alive/                        touched every few seconds by worker, beat and ingest
     logs/                         one file per part, rotated
     run.json                      what runs now: ports, addresses, process ids (for doctor, tests and people)
@@ -31,7 +31,7 @@ SOCKET_PATH_MAX = 100
 PLAIN = re.compile(r"[\w./+:@~-]+")
 """What a data folder's path may hold: it is written into the configuration files of three programs."""
 
-FOLDERS = ("secrets", "tls", "spool", "logs", "alive")
+FOLDERS = ("secrets", "tls", "logs", "alive")
 
 
 def default_data_folder(name: str) -> Path:
@@ -81,11 +81,6 @@ class Layout:
     def tls(self) -> Path:
         """The local CA and the edge's certificate."""
         return self.root / "tls"
-
-    @property
-    def spool(self) -> Path:
-        """Audit events that wait for Valkey."""
-        return self.root / "spool"
 
     @property
     def logs(self) -> Path:

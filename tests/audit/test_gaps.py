@@ -141,6 +141,11 @@ def test_a_new_run_begins_anew(gaps: Gaps, clock: Clock) -> None:
     assert told() == []
 
 
+def test_a_node_at_the_end_of_time_holds_nobody_up(gaps: Gaps, clock: Clock) -> None:
+    judge(gaps, clock, [replace(beat(3), at=253_402_300_798.0)])
+    assert sum(judge(gaps, clock, seconds=61) for _ in range(3)) == 1
+
+
 def test_two_processes_tell_a_gap_once(clock: Clock) -> None:
     both = [Gaps(settle=60, clock=clock), Gaps(settle=60, clock=clock)]
     arrive(7)

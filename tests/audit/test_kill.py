@@ -48,12 +48,12 @@ class Program:
     def kill(self) -> None:
         """SIGKILL: no chance to finish anything."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         self.process.terminate()
-        return self.process.wait(10)
+        return self.process.wait(30)
 
 
 @pytest.fixture
@@ -139,13 +139,13 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(
     chance = random.Random(11)
     options = ("--claim-idle", "1")
     running = [start("--name", "a", *options), start("--name", "b", *options)]
-    wait_for(lambda: redis.exists(keys.AUDIT), seconds=20, what="the first ingest")
+    wait_for(lambda: redis.exists(keys.AUDIT), seconds=60, what="the first ingest")
     producer.start()
     rounds = 0
     until = time.monotonic() + 20
     while rounds < 10 or (rounds < 14 and time.monotonic() < until):
         before = count()
-        wait_for(lambda before=before: count() > before, seconds=20, what="progress")  # type: ignore[misc]
+        wait_for(lambda before=before: count() > before, seconds=60, what="progress")  # type: ignore[misc]
         time.sleep(chance.random() * 0.2)
         place = rounds % 2
         running[place].kill()
@@ -153,7 +153,7 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(
         running[place] = start("--name", f"r{rounds}", *options)
         rounds += 1
     producer.finish()
-    wait_for(lambda: drained(redis), seconds=20, what="an empty stream")
+    wait_for(lambda: drained(redis), seconds=60, what="an empty stream")
     assert rounds >= 10
     assert counts() == producer.sent
     assert redis.xpending(keys.AUDIT, GROUP)["pending"] == 0
@@ -162,10 +162,10 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(
 
 def test_an_event_becomes_visible_by_itself(redis: Redis, org: Organization, start: Callable[..., Program]) -> None:
     start()
-    wait_for(lambda: redis.exists(keys.AUDIT), seconds=20, what="ingest")
+    wait_for(lambda: redis.exists(keys.AUDIT), seconds=60, what="ingest")
     for number in range(20):
         put(redis, event(org))
-        wait_for(lambda number=number: count() > number, seconds=5, what="the event")  # type: ignore[misc]
+        wait_for(lambda number=number: count() > number, seconds=60, what="the event")  # type: ignore[misc]
 
 
 def test_it_waits_for_postgresql_and_goes_on(
@@ -173,9 +173,9 @@ def test_it_waits_for_postgresql_and_goes_on(
 ) -> None:
     """Its connections are cut and new ones refused for a while, with a batch in hand."""
     program = start()
-    wait_for(lambda: redis.exists(keys.AUDIT), seconds=20, what="ingest")
+    wait_for(lambda: redis.exists(keys.AUDIT), seconds=60, what="ingest")
     put(redis, event(org))
-    wait_for(lambda: count() == 1, seconds=10, what="the first event")
+    wait_for(lambda: count() == 1, seconds=60, what="the first event")
     with databases.admin() as admin:
         admin.execute("ALTER ROLE cloudsignal_app CONNECTION LIMIT 0")
         try:
@@ -189,7 +189,7 @@ def test_it_waits_for_postgresql_and_goes_on(
             # This process's own pool was cut off too and would pause before it asks again.
             connection.close()
             connection.close_pool()  # type: ignore[attr-defined]
-        wait_for(lambda: drained(redis), seconds=10, what="an empty stream")
+        wait_for(lambda: drained(redis), seconds=60, what="an empty stream")
         [number] = admin.execute("SELECT count(*) FROM audit_event").fetchone() or [0]
     assert number == 301
 
@@ -197,16 +197,16 @@ def test_it_waits_for_postgresql_and_goes_on(
 def test_it_waits_for_redis_and_goes_on(redis: Redis, org: Organization, start: Callable[..., Program]) -> None:
     """Redis breaks every connection, is paused, and is emptied: the group is made again."""
     program = start()
-    wait_for(lambda: redis.exists(keys.AUDIT), seconds=20, what="ingest")
+    wait_for(lambda: redis.exists(keys.AUDIT), seconds=60, what="ingest")
     for _ in range(5):
         redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         put(redis, event(org))
         time.sleep(0.05)
-    wait_for(lambda: count() == 5, seconds=10, what="five events")
+    wait_for(lambda: count() == 5, seconds=60, what="five events")
     redis.flushall()
-    wait_for(lambda: redis.exists(keys.AUDIT), seconds=10, what="the group")
+    wait_for(lambda: redis.exists(keys.AUDIT), seconds=60, what="the group")
     put(redis, event(org))
-    wait_for(lambda: count() == 6, seconds=10, what="the sixth")
+    wait_for(lambda: count() == 6, seconds=60, what="the sixth")
     assert program.process.poll() is None
     assert program.stop() == 0
 
@@ -215,22 +215,21 @@ def test_nothing_it_reads_ends_it_and_sigterm_does(
     redis: Redis, org: Organization, start: Callable[..., Program]
 ) -> None:
     program = start()
-    wait_for(lambda: redis.exists(keys.AUDIT), seconds=20, what="ingest")
+    wait_for(lambda: redis.exists(keys.AUDIT), seconds=60, what="ingest")
     redis.xadd(keys.AUDIT, {keys.FIELD: os.urandom(64)})
     redis.xadd(keys.REPORTS, {keys.FIELD: os.urandom(64)})
     redis.set(keys.node("x"), os.urandom(64))
     put(redis, event(org, at=now()))
-    wait_for(lambda: count() == 3, seconds=10, what="an event and two notes")
+    wait_for(lambda: count() == 3, seconds=60, what="an event and two notes")
     assert program.process.poll() is None
     assert program.stop() == 0
     assert not [line for line in program.log.read_text().splitlines() if json.loads(line)["level"] == "critical"]
 
 
 def test_it_says_that_it_is_alive(redis: Redis, org: Organization, start: Callable[..., Program]) -> None:
+    """Again and again, also while there is nothing to do."""
     alive.path("ingest").unlink(missing_ok=True)
     start()
-    wait_for(lambda: alive.age("ingest") is not None, seconds=20, what="the alive file")
-    time.sleep(1.5)
-    age = alive.age("ingest")
-    assert age is not None
-    assert age < 1.5
+    wait_for(alive.path("ingest").exists, seconds=60, what="the alive file")
+    first = alive.path("ingest").stat().st_mtime_ns
+    wait_for(lambda: alive.path("ingest").stat().st_mtime_ns > first, seconds=60, what="another touch")

@@ -12,7 +12,7 @@ import pytest
 from cloudsignal.edge import journal as module
 from cloudsignal.edge.journal import Journal, segments
 from cloudsignal.edge.ship import Shipper
-from cloudsignal.edge.store import Store
+from cloudsignal.edge.store import Store, UnavailableError
 from cloudsignal.edge.trail import make_event
 from tests.edge.conftest import Rig
 
@@ -74,3 +74,24 @@ def test_a_segment_that_cannot_be_read_to_its_end_is_set_aside_and_holds_nothing
     shipping(rig, journal, everything)
     assert {event.client_id for event in rig.plane.events(org=org)} == {"readable", "behind it"}
     assert [left.name for left in tmp_path.glob("*.damaged")] == [path.with_suffix(".damaged").name]
+
+
+def test_a_redis_without_memory_is_waited_out(rig: Rig, tmp_path: Path) -> None:
+    """``noeviction``: when ingest was away for so long that the stream fills all it may, writing fails and says so."""
+    org = rig.plane.new_org()
+    journal = Journal(tmp_path, node="n", incarnation="i")
+    for number in range(250):
+        journal.record(make_event("connect", org=org, client_id=str(number)))
+
+    async def until_there_is_room(shipper: Shipper) -> None:
+        rig.plane.redis.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(UnavailableError, match="OOM"):
+                await shipper.ship()
+        finally:
+            rig.plane.redis.config_set("maxmemory", 0)
+        assert rig.plane.events(org=org) == []
+        await everything(shipper)
+
+    shipping(rig, journal, until_there_is_room)
+    assert len(rig.plane.events(org=org)) == 250
