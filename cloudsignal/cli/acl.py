@@ -25,7 +25,7 @@ from acl.policy import (
     run_tests,
     to_yaml,
 )
-from cloudsignal.cli.arguments import CLAIM, claims_of
+from cloudsignal.cli.arguments import CLAIM, Number, claims_of
 from cloudsignal.cli.group import LazyGroup
 from cloudsignal.cli.outcome import CommandError, Exit, json_option, print_json
 
@@ -107,7 +107,7 @@ def test(*, file: Path, org: str, as_json: bool) -> int:
 @click.option("--receive", metavar="TOPIC", help="Would a message on TOPIC be delivered to NAME?")
 @click.option("--client-id", default="", help="Client id of the connection.")
 @CLAIM
-@click.option("--qos", type=click.IntRange(0, 2), default=0, show_default=True)
+@click.option("--qos", type=Number(0, 2), default=0, show_default=True)
 @click.option("--retain", is_flag=True, help="Publish as a retained message.")
 @click.option("--rules", is_flag=True, help="Say of every rule why it did or did not decide.")
 @click.option("--org", help=f"The organization that {{org}} stands for.  [with FILE: {ORG}, else yours]")

@@ -24,6 +24,18 @@ class Duration(click.ParamType[int]):
         return int(found[1]) * UNITS[found[2]]
 
 
+class Number(click.IntRange):
+    """A whole number from ``min`` to ``max``; says so when it is none."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        try:
+            return super().convert(value, param, ctx)  # type: ignore[arg-type]
+        except click.BadParameter:
+            wanted = f"from {self.min} to {self.max}" if self.max is not None else f"of at least {self.min}"
+            self.fail(f"{str(value)!r} is no whole number {wanted}", param, ctx)
+
+
 def claims_of(pairs: tuple[str, ...]) -> dict[str, str | list[str]]:
     """``KEY=VALUE`` pairs as claims; a key that stands twice makes a list."""
     claims: dict[str, str | list[str]] = {}
@@ -48,6 +60,4 @@ Command = TypeVar("Command", bound=Callable[..., int])
 
 def limit(default: int) -> Callable[[Command], Command]:
     """``--limit``: how many rows."""
-    return click.option(
-        "--limit", type=click.IntRange(1, 100_000), default=default, show_default=True, help="Rows at most."
-    )
+    return click.option("--limit", type=Number(1, 100_000), default=default, show_default=True, help="Rows at most.")

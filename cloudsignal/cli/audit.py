@@ -94,21 +94,25 @@ def tail(*, server: Server, limit: int, seconds: int | None, as_json: bool, **wa
 
 
 def _follow(server: Server, wanted: Wanted, first: int, end: float) -> Iterator[dict[str, Any]]:
-    """The ``first`` latest events, oldest first, then what comes, each once."""
-    start = datetime.now(UTC)
-    latest = list(server.pages("/v2/audit/events", limit=first, **wanted))[::-1]
-    yield from latest
+    """The ``first`` latest events, oldest first, then what comes, each once. Our own clock is not asked."""
+    found = list(server.pages("/v2/audit/events", limit=first, **wanted))[::-1]
+    yield from found
     # What is older than the first look was there before us: it is shown above, or was not asked for.
-    floor = datetime.fromisoformat(latest[-1]["ts"]) if latest else start - LATE
-    seen = {event["id"]: event["ts"] for event in latest}
+    floor = _time(found[-1]) if found else None
+    seen = {event["id"]: _time(event) for event in found}
     while time.monotonic() < end:
         time.sleep(max(0.0, min(EVERY, end - time.monotonic())))
-        since = max(floor, datetime.now(UTC) - LATE - timedelta(seconds=EVERY))
-        found = list(server.pages("/v2/audit/events", limit=10_000, since=since.isoformat(), **wanted))[::-1]
+        since = max(floor, max(seen.values()) - LATE) if floor else None
+        asked = {"since": since.isoformat()} if since else {}
+        found = list(server.pages("/v2/audit/events", limit=10_000, **asked, **wanted))[::-1]
         yield from (event for event in found if event["id"] not in seen)
-        seen = {event["id"]: event["ts"] for event in found} | {
-            key: ts for key, ts in seen.items() if datetime.fromisoformat(ts) >= since
-        }
+        seen |= {event["id"]: _time(event) for event in found}
+        floor = floor or (min(seen.values()) if seen else None)
+        seen = {key: ts for key, ts in seen.items() if since is None or ts >= since}
+
+
+def _time(event: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(event["ts"])
 
 
 def _show(event: dict[str, Any]) -> None:

@@ -43,8 +43,8 @@ def create(
         return Exit.FINE
     until = "never, until it is revoked" if made["static"] else when(made["expires_at"])
     for title, value in (("username", made["username"]), ("password", made["password"]), ("expires", until)):
-        click.echo(f"{title + ':':<10}{value}")
-    click.echo(f"token:    {made['token_id']}\nThe password is not stored and cannot be shown again.", err=True)
+        click.echo(f"{title + ':':<10}{plain(value)}")
+    click.echo(f"token:    {plain(made['token_id'])}\nThe password is not stored and cannot be shown again.", err=True)
     return Exit.FINE
 
 
@@ -85,10 +85,12 @@ def revoke(*, server: Server, token: tuple[str, ...], username: str | None, yes:
         return Exit.FAILED
     paths = [f"/v2/users/{quote(username, safe='')}"] if username else []
     paths += [f"/v2/credentials/{quote(each, safe='')}" for each in token]
-    ended = [server.delete(path) for path in paths]
+    ended, failed = server.delete_each(paths)
     if as_json:
         print_json({"revoked": ended})
     else:
         for each in ended:
             click.echo(f"revoked {plain(each.get('token_id') or each['username'])}")
+    if failed is not None:
+        raise failed
     return Exit.FINE

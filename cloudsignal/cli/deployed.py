@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from acl.policy import canonical, parse, to_yaml
-from cloudsignal.cli.arguments import limit
+from cloudsignal.cli.arguments import Number, limit
 from cloudsignal.cli.online import online
 from cloudsignal.cli.outcome import CommandError, Exit, print_json
 from cloudsignal.cli.server import Server
@@ -18,7 +18,7 @@ from cloudsignal.cli.show import table, when
 @click.option("--pretty", is_flag=True, help="As YAML in one layout, without comments.")
 @click.option("--compact", is_flag=True, help="As JSON on one line: equal rules, equal bytes.")
 @click.option("--draft", is_flag=True, help="What is being edited, not what is in force.")
-@click.option("--version", "number", type=click.IntRange(1), metavar="NUMBER", help="An earlier version.")
+@click.option("--version", "number", type=Number(1), metavar="NUMBER", help="An earlier version.")
 @online
 def get(*, server: Server, pretty: bool, compact: bool, draft: bool, number: int | None, as_json: bool) -> int:
     """Print the policy in force, as it was written."""

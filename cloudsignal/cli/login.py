@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from cloudsignal.cli import logins
+from cloudsignal.cli.arguments import Number
 from cloudsignal.cli.logins import Login
 from cloudsignal.cli.loopback import Listener, Proof
 from cloudsignal.cli.online import NOT_SIGNED_IN, online
@@ -28,7 +29,7 @@ CA = click.option(
 @click.command()
 @click.argument("url", envvar="CLOUDSIGNAL_URL", required=False)
 @click.option("--no-browser", is_flag=True, help="Print the address instead; takes a pasted code as well.")
-@click.option("--timeout", type=click.IntRange(10, 3600), default=300, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=Number(10, 3600), default=300, show_default=True, help="Seconds to wait.")
 @CA
 @json_option
 def login(*, url: str | None, no_browser: bool, timeout: int, ca: Path | None, as_json: bool) -> int:
@@ -59,8 +60,10 @@ def login(*, url: str | None, no_browser: bool, timeout: int, ca: Path | None, a
         print_json(_facts(fresh))
     else:
         click.echo(
-            f"Signed in to {url} as {plain(fresh.person)} for {plain(fresh.organization)} ({fresh.organization_id}), "
-            f"until {fresh.expires_at[:10]}."
+            plain(
+                f"Signed in to {url} as {fresh.person} for {fresh.organization} ({fresh.organization_id}), "
+                f"until {fresh.expires_at[:10]}."
+            )
         )
     return Exit.FINE
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from cloudsignal.cli.acl import FILE, count, read_file, read_policy
-from cloudsignal.cli.arguments import YES
+from cloudsignal.cli.acl import count, read_file, read_policy
+from cloudsignal.cli.arguments import YES, Number
 from cloudsignal.cli.deployed import current, version
 from cloudsignal.cli.online import online
 from cloudsignal.cli.outcome import CommandError, Exit, print_json
@@ -22,10 +22,22 @@ from cloudsignal.cli.show import agree
 
 LOOK = 0.25
 """Seconds between two looks at a deployment."""
+
+
+def _read(_: click.Context, __: click.Parameter, file: Path) -> str:
+    """The text of a valid policy file: what is wrong with it is said before anybody has to sign in."""
+    document = read_file(file)
+    read_policy(file, document)
+    return document.decode()
+
+
+DOCUMENT = click.argument(
+    "text", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False), callback=_read
+)
 NO_WIDER = click.option("--no-wider", is_flag=True, help="Fail when anything becomes allowed that is refused now.")
 NOTE = click.option("--note", default="", help="Why; stands in the history.")
 TIMEOUT = click.option(
-    "--timeout", type=click.IntRange(1, 3600), default=60, show_default=True, help="Seconds to wait for the nodes."
+    "--timeout", type=Number(1, 3600), default=60, show_default=True, help="Seconds to wait for the nodes."
 )
 
 
@@ -71,15 +83,15 @@ class Plan:
 
 
 @click.command()
-@FILE
+@DOCUMENT
 @NO_WIDER
 @online
-def plan(*, server: Server, file: Path, no_wider: bool, as_json: bool) -> int:
+def plan(*, server: Server, text: str, no_wider: bool, as_json: bool) -> int:
     """Check FILE on the server and say what deploying it would change. Changes nothing.
 
     Exit code 1 when it could not be deployed: errors, failing tests, or more allowed under --no-wider.
     """
-    found = _plan(server, file)
+    found = _plan(server, text)
     if as_json:
         print_json(found.data())
     else:
@@ -88,21 +100,21 @@ def plan(*, server: Server, file: Path, no_wider: bool, as_json: bool) -> int:
 
 
 @click.command()
-@FILE
+@DOCUMENT
 @YES
 @NO_WIDER
 @NOTE
 @TIMEOUT
 @online
 def push(
-    *, server: Server, file: Path, yes: bool, no_wider: bool, note: str, timeout: int, as_json: bool
+    *, server: Server, text: str, yes: bool, no_wider: bool, note: str, timeout: int, as_json: bool
 ) -> int:  # fmt: skip
     """Deploy FILE: show what changes, ask, and wait until every node enforces it.
 
     Nothing is deployed when a test in it fails, when --no-wider is given and it allows more, or when somebody else
     saved the draft or deployed in the meantime (exit code 1).
     """
-    found = _plan(server, file)
+    found = _plan(server, text)
     if not as_json:
         _show(found)
     if code := _verdict(found, no_wider=no_wider):
@@ -120,7 +132,7 @@ def push(
 
 
 @click.command()
-@click.argument("number", metavar="VERSION", type=click.IntRange(1, 2**31 - 1))
+@click.argument("number", metavar="VERSION", type=Number(1, 2**31 - 1))
 @YES
 @NO_WIDER
 @NOTE
@@ -146,10 +158,7 @@ def rollback(
     return _finish(server, made, timeout, as_json=as_json, before={"change": change})
 
 
-def _plan(server: Server, file: Path) -> Plan:
-    document = read_file(file)
-    read_policy(file, document)
-    text = document.decode()
+def _plan(server: Server, text: str) -> Plan:
     over = current(server)
     deployed = version(server, over["version"])
     draft = server.get("/v2/policy/draft")

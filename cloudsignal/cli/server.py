@@ -6,7 +6,7 @@ import ipaddress
 import re
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -80,6 +80,20 @@ class Server:
         """The body of a DELETE's answer."""
         return self.send("DELETE", path).body
 
+    def delete_each(self, paths: Iterable[str]) -> tuple[list[Any], CommandError | None]:
+        """What several DELETEs answered, and what went wrong. One that is refused keeps none of the others."""
+        done, failed = [], list[CommandError]()
+        for path in paths:
+            try:
+                done.append(self.delete(path))
+            except RefusedError as error:
+                failed.append(error)
+            except CommandError as error:  # the next would fail alike
+                failed.append(error)
+                break
+        words = "\n".join(map(str, failed))
+        return done, CommandError(words, failed[0].code) if failed else None
+
     def pages(self, path: str, *, limit: int, **query: Any) -> Iterator[Any]:
         """At most ``limit`` rows of a list, page after page."""
         cursor = None
@@ -121,7 +135,8 @@ class Server:
         if got.is_success and body is not None:
             return Answer(body, got.headers.get("ETag", ""))
         if got.is_redirect:
-            raise CommandError(f"{self.url} leads to {got.headers.get('Location')}; use that address", Exit.SERVER)
+            location = plain(got.headers.get("Location"))
+            raise CommandError(f"{self.url} leads to {location}; use that address", Exit.SERVER)
         if not isinstance(body, dict) or "detail" not in body:
             raise CommandError(
                 f"{self.url} does not answer as a CloudSignal does (status {got.status_code})", Exit.SERVER
@@ -130,7 +145,9 @@ class Server:
 
     def _refusal(self, status: int, body: dict[str, Any]) -> RefusedError:
         lines = [str(body["detail"])]
-        lines += [f"  {each.get('message')}" for each in body.get("errors", ())[:20] if len(body["errors"]) > 1]
+        errors = body.get("errors")
+        if isinstance(errors, list) and len(errors) > 1:
+            lines += [f"  {each.get('message')}" for each in errors[:20] if isinstance(each, dict)]
         if status == httpx.codes.UNAUTHORIZED and self.hint:
             lines.append(self.hint)
         if status == httpx.codes.PRECONDITION_FAILED:
@@ -145,7 +162,8 @@ def checked_url(text: str) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
-    except ValueError:
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
         raise CommandError(f"{text!r} is not an address; write https://signal.example.com", Exit.USAGE) from None
     if parts.scheme not in {"https", "http"} or not host or parts.username or parts.query or parts.fragment:
         raise CommandError(f"{text!r} is not an address of a server; write https://signal.example.com", Exit.USAGE)

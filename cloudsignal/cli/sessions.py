@@ -42,10 +42,12 @@ def list_(*, server: Server, as_json: bool) -> int:
 @online
 def close(*, server: Server, session: tuple[str, ...], as_json: bool) -> int:
     """Close live sessions by id. Their clients may sign in again: revoke a credential to keep one out."""
-    closed = [server.delete(f"/v2/sessions/{quote(each, safe='')}") for each in session]
+    closed, failed = server.delete_each(f"/v2/sessions/{quote(each, safe='')}" for each in session)
     if as_json:
         print_json({"closed": closed})
     else:
         for each in closed:
-            click.echo(f"closing {each['session']} of {plain(each['username'])}")
+            click.echo(plain(f"closing {each['session']} of {each['username']}"))
+    if failed is not None:
+        raise failed
     return Exit.FINE

@@ -91,6 +91,20 @@ def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
     assert "none.yaml cannot be read: No such file or directory" in done.errors
 
 
+@pytest.mark.parametrize("command", [["plan"], ["push", "--yes"]], ids=" ".join)
+def test_what_is_wrong_with_a_file_is_said_before_that_nobody_is_signed_in(
+    command: list[str], policy: str, tmp_path: Path
+) -> None:
+    done = program("acl", *command, str(tmp_path / "none.yaml"))
+    assert (done.code, done.output) == (2, "")
+    assert done.errors.endswith("none.yaml cannot be read: No such file or directory\n")
+    path = broken(tmp_path, "action: sub", "action: read")
+    done = program("acl", *command, path)
+    assert done.code == 1
+    assert done.errors.endswith("is not a valid policy\n")
+    assert program("acl", *command, policy).code == 3
+
+
 def test_tests_that_pass_and_fail(policy: str, tmp_path: Path) -> None:
     done = program("acl", "test", policy)
     assert (done.code, done.output) == (0, "pass  an inbox is private\n1 test, 0 failed\n")

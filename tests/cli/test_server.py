@@ -7,14 +7,18 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from cloudsignal import pki
+from cloudsignal.cli import audit
 from cloudsignal.cli.outcome import CommandError, Exit
-from cloudsignal.cli.server import checked_url, plain
+from cloudsignal.cli.server import Server, checked_url, plain
 from tests.cli.program import Done, program
 
 ME = {
@@ -43,13 +47,15 @@ def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[str]:
         def do_GET(self) -> None:
             answer(self, next(count))
 
+        do_DELETE = do_GET  # noqa: N815
+
         def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
     finally:
@@ -153,7 +159,8 @@ def test_a_certificate_of_nobody_is_refused_and_a_private_ca_can_be_named(tmp_pa
 @pytest.mark.parametrize(
     "url",
     ["http://signal.example.com", "http://127.0.0.1.example.com", "http://10.0.0.1", "ftp://127.0.0.1", "127.0.0.1",
-     "https://", "https://user:word@signal.example.com", "https://signal.example.com/?x=1", "https://[::1", ""],
+     "https://", "https://user:word@signal.example.com", "https://signal.example.com/?x=1", "https://[::1",
+     "https://a\x00b", ""],
 )  # fmt: skip
 def test_plain_http_leaves_this_machine_never(url: str) -> None:
     with pytest.raises(CommandError) as refused:
@@ -192,6 +199,56 @@ def test_what_a_server_says_does_not_steer_the_terminal() -> None:
     assert "\\x1b[2J" in shown
     assert json.loads(data)["organization"] == evil["organization"]
     assert plain("grüße 日本") == "grüße 日本"
+
+
+def test_where_a_server_leads_does_not_steer_the_terminal_either() -> None:
+    with serving(lambda handler, _: reply(handler, 302, "", Location="http://x/\x9b31mevil")) as url:
+        done = whoami(url)
+    assert done.code == 4
+    assert "http://x/\\x9b31mevil" in done.errors
+
+
+@pytest.mark.parametrize("errors", [{"a": ["b"]}, ["a", "b"], 7, None])
+def test_a_refusal_in_another_form_is_still_told(errors: object) -> None:
+    with serving(lambda handler, _: reply(handler, 422, {"detail": "No.", "errors": errors})) as url:
+        done = whoami(url)
+    assert (done.code, done.errors) == (2, "cloudsignal: No.\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [(["creds", "revoke", "--yes"], "revoked"), (["sessions", "close"], "closing")]
+)
+def test_one_that_cannot_be_ended_keeps_none_of_the_others(command: list[str], said: str) -> None:
+    def answer(handler: BaseHTTPRequestHandler, _: int) -> None:
+        name = handler.path.rpartition("/")[2]
+        if name == "typo":
+            reply(handler, 404, {"detail": "typo does not exist.", "code": "not_found"})
+        else:
+            reply(handler, 200, {"token_id": name, "session": name, "username": "ada"})
+
+    with serving(answer) as url:
+        own = {"CLOUDSIGNAL_URL": url, "CLOUDSIGNAL_API_KEY": "sk_test"}
+        done = program(*command, "one", "typo", "two", environment=own)
+    assert done.code == 1
+    assert [line.split()[:2] for line in done.output.splitlines()] == [[said, "one"], [said, "two"]]
+    assert done.errors == "cloudsignal: typo does not exist.\n"
+
+
+def test_following_the_audit_does_not_ask_the_clock_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's is ten minutes behind ours, or ours ahead: what happens now was long ago."""
+    monkeypatch.setattr(audit, "EVERY", 0.01)
+    start = datetime.now(UTC) - timedelta(minutes=10)
+
+    def answer(handler: BaseHTTPRequestHandler, before: int) -> None:
+        asked = parse_qs(urlsplit(handler.path).query)
+        since = datetime.fromisoformat(asked["since"][0]) if "since" in asked else datetime.min.replace(tzinfo=UTC)
+        there = [(start + timedelta(seconds=number), f"e{number}") for number in range(min(before, 3))]
+        events = [{"id": name, "ts": ts.isoformat()} for ts, name in reversed(there) if ts >= since]
+        reply(handler, 200, {"data": events, "next_cursor": None})
+
+    with serving(answer) as url, Server(url, "sk_test") as server:
+        found = islice(audit._follow(server, {}, 10, float("inf")), 3)
+        assert [event["id"] for event in found] == ["e0", "e1", "e2"]
 
 
 def test_a_key_without_a_server_says_what_is_missing() -> None:
