@@ -19,7 +19,7 @@ MARKS = {Level.FINE: "ok      ", Level.WARNING: "warning ", Level.PROBLEM: "prob
 
 
 @click.command()
-@click.option("--name", default="default", show_default=True, help="Name of the data folder in the usual place.")
+@click.option("--name", default="default", show_default=True, help="Name of the data folder; `demo` for the demo's.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder, instead of --name.")
 @json_option
 def doctor(*, name: str, data: Path | None, as_json: bool) -> int:

@@ -44,9 +44,9 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def is_running(path: Path) -> bool:
-    """Whether a supervisor holds the lock ``path``."""
+    """Whether a supervisor holds the lock ``path``. Makes nothing."""
     try:
-        with path.open("a+") as handle:
+        with path.open() as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

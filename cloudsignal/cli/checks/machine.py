@@ -32,11 +32,11 @@ def check(data: Path, own: Mapping[str, str]) -> Iterator[Result]:
     taken_over = {"DATABASE_URL": "postgres", "REDIS_URL": "valkey", "MQTT_UPSTREAM_URL": "mosquitto"}
     embedded = {part for variable, part in taken_over.items() if not own.get(variable, "").strip()}
     if "postgres" in embedded:
-        yield _program("postgres", lambda: programs.postgres_folder() / "bin" / "postgres", "--version")
+        yield _program("postgres", lambda: programs.postgres_folder() / "bin" / "postgres", "--version", "PostgreSQL")
     if "valkey" in embedded:
-        yield _program("valkey", programs.valkey_server, "--version")
+        yield _program("valkey", programs.valkey_server, "--version", "server")
     if "mosquitto" in embedded:
-        yield _program("mosquitto", programs.mosquitto, "-h")
+        yield _program("mosquitto", programs.mosquitto, "-h", "mosquitto version")
     yield _files()
     yield from _folder(data)
     yield _clock()
@@ -51,7 +51,11 @@ def _python() -> Result:
 
 def _packages() -> Result:
     missing, wrong = [], []
-    for text in requires("cloudsignal") or []:
+    try:
+        wanted = requires("cloudsignal") or []
+    except PackageNotFoundError:
+        return warning("packages", "cloudsignal is not installed, so nothing says what it needs", "run `make setup`")
+    for text in wanted:
         requirement = Requirement(text)
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
@@ -67,7 +71,8 @@ def _packages() -> Result:
     return fine("packages", "every package that is needed is installed")
 
 
-def _program(name: str, locate: Callable[[], Path], argument: str) -> Result:
+def _program(name: str, locate: Callable[[], Path], argument: str, says: str) -> Result:
+    """``says`` stands in the first line of one that works; exit codes differ (``mosquitto -h`` has one of its own)."""
     try:
         path = locate()
         done = subprocess.run([str(path), argument], capture_output=True, text=True, timeout=10, check=False)
@@ -75,8 +80,10 @@ def _program(name: str, locate: Callable[[], Path], argument: str) -> Result:
         return problem(name, "not found", str(error))
     except (OSError, subprocess.TimeoutExpired) as error:
         return problem(name, f"{path} cannot be run: {error}", "reinstall it")
-    words = (done.stdout or done.stderr).strip().splitlines()
-    return fine(name, f"{words[0] if words else 'found'} ({path})")
+    words = ((done.stdout or done.stderr).strip() or f"exit code {done.returncode}").splitlines()[0]
+    if says not in words:
+        return problem(name, f"{path} does not work: {words}", "reinstall it")
+    return fine(name, f"{words} ({path})")
 
 
 def _files() -> Result:
