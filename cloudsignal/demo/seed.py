@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import django
 
 from cloudsignal.demo.cast import OPERATOR, TROUPES, Troupe
+from cloudsignal.supervisor.secret import write_private
 
 if TYPE_CHECKING:
     from orgs.access import Access
@@ -57,8 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     visitors = [(troupe, _organization(troupe, passwords)) for troupe in TROUPES]
     guide = places.data / "demo" / "guide.txt"
     guide.parent.mkdir(mode=0o700, exist_ok=True)
-    guide.touch(mode=0o600)
-    guide.write_text(_guide(places, passwords, visitors))
+    write_private(guide, _guide(places, passwords, visitors))
     return 0
 
 
@@ -73,8 +73,7 @@ class Passwords:
         """The password of ``email``."""
         if email not in self._known:
             self._known[email] = f"{secrets.choice(WORDS)}-{secrets.choice(WORDS)}-{secrets.randbelow(9000) + 1000}"
-            self._path.touch(mode=0o600)
-            self._path.write_text(json.dumps(self._known, indent=2))
+            write_private(self._path, json.dumps(self._known, indent=2))
         return self._known[email]
 
 
@@ -95,6 +94,7 @@ def _person(email: str, passwords: Passwords, *, operator: bool = False) -> User
 
 def _organization(troupe: Troupe, passwords: Passwords) -> Issued:
     """The organization with its people and policy; returns a fresh credential for the visitor."""
+    from acl.access import list_versions
     from acl.services.deployments import deploy
     from acl.services.drafts import load_preset
     from orgs.access import access_org, list_organizations
@@ -105,7 +105,7 @@ def _organization(troupe: Troupe, passwords: Passwords) -> Issued:
     mine = [entry.org for entry in list_organizations(owner) if entry.org.name == troupe.name]
     org = mine[0] if mine else create_organization(owner, name=troupe.name)
     access = access_org(owner, org.pk)
-    if not mine:
+    if len(list_versions(access, limit=2)) == 1:  # new, or left so by a start that was cut short
         load_preset(access, troupe.preset)
         deploy(access, note=f"preset {troupe.preset}")
         _until(lambda: _enforced(access), f"the edges enforce the policy of {troupe.name}")
