@@ -69,8 +69,8 @@ def main(arguments: list[str]) -> int:
         return 2
     level = arguments[0]
     try:
-        install_tools(level)
         with one_at_a_time():
+            install_tools(level)
             install_python_packages(level)
     except Missing as error:
         print(f"setup: {error}", file=sys.stderr)
@@ -182,14 +182,15 @@ def one_at_a_time() -> Iterator[None]:
 
 
 def install_python_packages(level: str) -> None:
-    """Create .venv and install the pinned requirements; does nothing when its stamp says that this is done."""
+    """Create .venv and install the pinned requirements; does nothing when it works and its stamp says it is done."""
     stamps = {name: VENV / f"cloudsignal-{name}.stamp" for name in LEVELS}
     wanted = {name: fingerprint(name) for name in LEVELS}
     done = {name for name in LEVELS if stamps[name].exists() and stamps[name].read_text() == wanted[name]}
-    if level in done or "dev" in done:
-        return
     interpreter = VENV / "bin" / "python"
-    if not works(interpreter):
+    there = works(interpreter)  # the Python it was made with may be gone or have become another one
+    if there and (level in done or "dev" in done):
+        return
+    if not there:
         create_venv()
     requirements = ROOT / "requirements" / ("base.txt" if level == "run" else "dev.txt")
     say(f"installing the Python packages of requirements/{requirements.name} (a minute or two the first time)")

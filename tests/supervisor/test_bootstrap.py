@@ -174,6 +174,16 @@ def test_a_second_run_does_nothing_and_a_changed_pin_does(
     assert len(clone("dev")) == 2
 
 
+def test_an_environment_whose_python_has_gone_is_made_anew(
+    clone: Callable[[str], list[list[str]]], machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone("dev")
+    assert clone("dev") == []
+    monkeypatch.setattr(machine.bootstrap, "works", lambda interpreter: False)
+    monkeypatch.setattr(machine.bootstrap, "create_venv", lambda: None)
+    assert [what[0] for what in clone("dev")] == ["-r", "-e"]
+
+
 def test_every_pin_is_exact_and_base_is_part_of_dev(machine: Machine) -> None:
     for name in ("base.txt", "dev.txt"):
         for line in (PROJECT / "requirements" / name).read_text().splitlines():
