@@ -118,11 +118,11 @@ class Layout:
             if self.account:
                 require_reachable(self.root, self.account)
             # Passable but not readable when another account owns folders inside.
-            _make(self.root, 0o711 if self.account else 0o700)
+            make_folder(self.root, 0o711 if self.account else 0o700)
             for name in FOLDERS:
-                _make(self.root / name, 0o700)
+                make_folder(self.root / name, 0o700)
             for folder in (self.postgres, self.valkey, self.broker, self.broker_socket.parent):
-                _make(folder, 0o700, self.account)
+                make_folder(folder, 0o700, self.account)
         except OSError as error:
             raise StartError(
                 f"the data folder {self.root} cannot be used: {error.strerror or error} ({error.filename}); "
@@ -138,8 +138,13 @@ class Layout:
             os.chown(path, self.account.uid, self.account.gid)
 
 
-def _make(folder: Path, mode: int, owner: Account | None = None) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def make_folder(folder: Path, mode: int, owner: Account | None = None) -> None:
+    """Make ``folder`` with this mode and owner, or bring it to them. Raises :class:`StartError` for another's."""
+    for parent in reversed(folder.parents):
+        if not parent.exists():
+            parent.mkdir()
+            parent.chmod(0o755)  # whatever the umask: the service account must get through what is made on the way
+    folder.mkdir(exist_ok=True)
     wanted = owner.uid if owner else os.geteuid()
     if folder.is_symlink():
         raise StartError(f"{folder} is a symbolic link; CloudSignal keeps its data in plain folders")

@@ -72,7 +72,8 @@ class Part:
     prepare: Callable[[], None] | None = None
     """Run in a thread before each start."""
     provision: Callable[[], Awaitable[None]] = _nothing
-    """Run once after the part answers for the first time and before it counts as ready."""
+    """Run once after the part answers for the first time and before it counts as ready. An :class:`OSError` says that
+    the part has gone away; it is run again then."""
     account: Account | None = None
     alive_file: Path | None = None
     """Touched by the process every few seconds; one that stays silent for :data:`SILENT_SECONDS` hangs and is ended."""
@@ -125,6 +126,8 @@ class Runner:
         try:
             if self.part.prepare:
                 await asyncio.to_thread(self.part.prepare)
+            if self._stopping.is_set():
+                return False
             self.process = process = await self._spawn()
         except (OSError, ValueError) as error:
             self._report(f"could not be started: {error}")
@@ -132,7 +135,9 @@ class Runner:
         self._changed()
         exited = asyncio.ensure_future(process.wait())
         try:
-            if self.part.one_shot:
+            if self._stopping.is_set():  # asked while the process was being made, when there was nothing to end yet
+                await self._end(exited)
+            elif self.part.one_shot:
                 await exited
             elif await self._becomes_ready(exited, started):
                 ready_at = time.monotonic()
@@ -179,10 +184,7 @@ class Runner:
         """Ask until the part is healthy; False when it ended or took too long (and was ended)."""
         deadline = time.monotonic() + self.part.start_seconds
         while not exited.done():
-            if await self.part.ready(started) and not exited.done():
-                if not self._provisioned:
-                    await self.part.provision()
-                    self._provisioned = True
+            if await self.part.ready(started) and not exited.done() and await self._provision():
                 self._set(State.READY)
                 self.up.set()
                 again = " again" if self.restarts else ""
@@ -195,6 +197,14 @@ class Runner:
                 return False
             await asyncio.wait([exited], timeout=POLL_SECONDS)
         return False
+
+    async def _provision(self) -> bool:
+        """What is done once; False when the part went away meanwhile, so that it is done after the next answer."""
+        with contextlib.suppress(OSError):
+            if not self._provisioned:
+                await self.part.provision()
+                self._provisioned = True
+        return self._provisioned
 
     async def _watch(self, exited: asyncio.Future[int]) -> None:
         """Wait until the process ends; end it when it hangs."""

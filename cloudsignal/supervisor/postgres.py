@@ -7,6 +7,7 @@ process signs in as: no superuser, no BYPASSRLS, owner of nothing, so that row-l
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from psycopg import sql
 
 from cloudsignal.supervisor.account import Account
 from cloudsignal.supervisor.errors import StartError
+from cloudsignal.supervisor.layout import make_folder
 from cloudsignal.supervisor.secret import Secrets
+from cloudsignal.supervisor.state import MARK
 
 ADMIN = "postgres"
 OWNER = "cloudsignal_owner"
@@ -68,27 +71,31 @@ class Postgres:
     def prepare(self) -> None:
         """Make the cluster at the first start and write the settings. Raises :class:`StartError` when initdb fails."""
         if not (self.folder / "PG_VERSION").exists():
-            self._initdb()
+            # A folder with a beginning would be taken for a cluster, so it is made beside and put in place whole.
+            draft = self.folder.with_name(f"{self.folder.name}.new")
+            shutil.rmtree(draft, ignore_errors=True)
+            make_folder(draft, 0o700, self.account)
+            self._initdb(draft)
+            draft.replace(self.folder)
         self._write("cloudsignal.conf", SETTINGS)
         self._write("pg_hba.conf", "host all all 127.0.0.1/32 scram-sha-256\n")
 
-    def _initdb(self) -> None:
+    def _initdb(self, folder: Path) -> None:
+        for leftover in self.folder.iterdir():
+            raise StartError(f"{self.folder} is not empty but holds no finished cluster ({leftover.name}); remove it")
         with tempfile.NamedTemporaryFile("w", prefix="cloudsignal-", suffix=".pw") as password:
             password.write(self.secrets.postgres_admin)
             password.flush()
             if self.account:
                 os.chown(password.name, self.account.uid, self.account.gid)
-            for leftover in self.folder.iterdir():
-                raise StartError(
-                    f"{self.folder} is not empty but holds no finished cluster ({leftover.name}); remove it"
-                )
             done = subprocess.run(
                 [
-                    str(self.programs / "bin" / "initdb"), "-D", str(self.folder), "-U", ADMIN,
+                    str(self.programs / "bin" / "initdb"), "-D", str(folder), "-U", ADMIN,
                     "-A", "scram-sha-256", "--pwfile", password.name,
                     "-E", "UTF8", "--locale=C.UTF-8", "--data-checksums", "--no-instructions",
                 ],
-                capture_output=True, text=True, check=False, env={"PATH": os.defpath, "TZ": "UTC"}, cwd="/",
+                capture_output=True, text=True, check=False, cwd="/",
+                env={"PATH": os.defpath, "TZ": "UTC", MARK: str(self.folder.parent)},
                 user=self.account.uid if self.account else None,
                 group=self.account.gid if self.account else None,
                 extra_groups=[] if self.account else None,
@@ -104,7 +111,16 @@ class Postgres:
             os.chown(path, self.account.uid, self.account.gid)
 
     async def provision(self) -> None:
-        """Create or mend the roles and the database; safe to run at every start."""
+        """Create or mend the roles and the database; safe to run at every start.
+
+        Raises :class:`ConnectionError` when the server goes away meanwhile.
+        """
+        try:
+            await self._provision()
+        except psycopg.OperationalError as error:
+            raise ConnectionError(str(error)) from None
+
+    async def _provision(self) -> None:
         async with await self._connect("postgres", ADMIN, self.secrets.postgres_admin) as admin:
             await _role(admin, OWNER, self.secrets.postgres_owner)
             await _role(admin, APP, self.secrets.postgres_app)

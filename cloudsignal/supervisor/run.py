@@ -76,7 +76,8 @@ class Supervisor:
         """Start everything, wait for the end, stop everything. 0 after a clean stop, 1 after a forced one."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._on_signal, number)
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) means it
+                loop.add_signal_handler(number, self._on_signal, number)
         tasks = [asyncio.create_task(runner.run(self.runners)) for runner in self.runners.values()]
         chores = [asyncio.create_task(chore) for chore in (self._announce(), self._rotate(), self._renew())]
         stop = asyncio.create_task(self._stop.wait())

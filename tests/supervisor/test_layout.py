@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from cloudsignal.supervisor.account import Account, require_reachable, service_account
 from cloudsignal.supervisor.errors import StartError
 from cloudsignal.supervisor.layout import SOCKET_PATH_MAX, Layout, default_data_folder
+from tests.stack.process import temporary_data_folder
 
 
 def mode(path: Path) -> int:
@@ -30,6 +32,19 @@ def test_a_folder_that_was_opened_is_closed_again(tmp_path: Path) -> None:
     layout.secrets.chmod(0o755)
     layout.create()
     assert mode(layout.secrets) == 0o700
+
+
+def test_what_is_made_on_the_way_lets_the_service_account_through_whatever_the_umask() -> None:
+    folder = temporary_data_folder("umask")
+    folder.chmod(0o755)
+    before = os.umask(0o077)
+    try:
+        for _ in range(2):
+            Layout(folder / "cloudsignal" / "default", service_account()).create()
+        assert mode(folder / "cloudsignal") == 0o755
+    finally:
+        os.umask(before)
+        shutil.rmtree(folder)
 
 
 def test_a_path_that_cannot_be_written_into_configurations_is_refused(tmp_path: Path) -> None:

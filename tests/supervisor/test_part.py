@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -46,7 +47,7 @@ class Bench:
     def run(self) -> None:
         self.tasks = [asyncio.create_task(runner.run(self.runners)) for runner in self.runners.values()]
 
-    async def until(self, condition: Callable[[], object], *, seconds: float = 15) -> None:
+    async def until(self, condition: Callable[[], object], *, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, self.output.getvalue()
@@ -176,6 +177,45 @@ def test_provisioning_happens_once_and_before_it_counts_as_ready(tmp_path: Path)
     assert calls == [State.STARTING]
 
 
+def test_what_goes_away_while_it_is_provisioned_is_provisioned_after_its_next_answer(tmp_path: Path) -> None:
+    calls: list[State] = []
+
+    async def run() -> None:
+        async with bench(tmp_path) as b:
+
+            async def provision() -> None:
+                calls.append(runner.state)
+                if len(calls) == 1:
+                    raise ConnectionError
+
+            runner = b.part("a", SLEEP, provision=provision)
+            b.run()
+            await b.until(lambda: runner.state is State.READY)
+
+    asyncio.run(run())
+    assert calls == [State.STARTING, State.STARTING]
+
+
+def test_a_part_that_is_stopped_while_it_prepares_is_not_started(tmp_path: Path) -> None:
+    preparing, go_on = threading.Event(), threading.Event()
+
+    def prepare() -> None:
+        preparing.set()
+        go_on.wait(60)
+
+    async def run() -> None:
+        async with bench(tmp_path) as b:
+            runner = b.part("a", SLEEP, prepare=prepare)
+            b.run()
+            await b.until(preparing.is_set)
+            await runner.stop()
+            go_on.set()
+            await b.until(lambda: all(task.done() for task in b.tasks))
+            assert runner.process is None
+
+    asyncio.run(run())
+
+
 def test_a_part_that_never_gets_ready_is_started_again(tmp_path: Path) -> None:
     async def no(started: float) -> bool:
         return False
@@ -191,7 +231,7 @@ def test_a_part_that_never_gets_ready_is_started_again(tmp_path: Path) -> None:
 
 
 def test_a_silent_part_is_ended_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part_module, "SILENT_SECONDS", 5.0)
+    monkeypatch.setattr(part_module, "SILENT_SECONDS", 1800.0)
     monkeypatch.setattr(part_module, "LOOK_SECONDS", 0.05)
     alive = tmp_path / "alive"
     alive.touch()
@@ -203,7 +243,7 @@ def test_a_silent_part_is_ended_and_started_again(tmp_path: Path, monkeypatch: p
             await b.until(lambda: runner.state is State.READY)
             await asyncio.sleep(0.4)
             assert runner.restarts == 0
-            os.utime(alive, (time.time() - 60, time.time() - 60))
+            os.utime(alive, (time.time() - 3600, time.time() - 3600))
             await b.until(lambda: runner.restarts == 1)
             alive.touch()
             assert "silent" in b.output.getvalue()
