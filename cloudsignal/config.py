@@ -31,7 +31,7 @@ class Variable:
 
 VARIABLES: tuple[Variable, ...] = (
     Variable("CLOUDSIGNAL_DATA", "all", "folder for databases, secrets, spool and logs"),
-    Variable("CLOUDSIGNAL_PUBLIC_URL", "web", "where people reach the dashboard, e.g. https://signal.example.com"),
+    Variable("CLOUDSIGNAL_PUBLIC_URL", "web, worker", "where people reach the dashboard: https://signal.example.com"),
     Variable("CLOUDSIGNAL_MQTT_HOST", "web", "the host name that clients connect to, as shown to people"),
     Variable("CLOUDSIGNAL_MQTT_PORT", "web", "the mqtts port as shown to people (8883)"),
     Variable("CLOUDSIGNAL_WSS_PORT", "web", "the wss port as shown to people (443, or 8443 in the demo)"),
@@ -151,7 +151,7 @@ class Environment:
             return None
         host, _, port = value.rpartition(":")
         host = host.strip("[]")
-        if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        if not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
             raise ConfigError(f"{name} is {value!r}; write host:port, for example 127.0.0.1:8883, or off")
         if private and not _is_private(host):
             raise ConfigError(
@@ -160,10 +160,25 @@ class Environment:
             )
         return Address(host, int(port))
 
+    def origin(self, name: str, default: str | None = None) -> str:
+        """``https://host`` or ``http://host``, with a port or without, and nothing after it."""
+        value = self.text(name, default).rstrip("/")
+        try:
+            parts = urlsplit(value)
+            named = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            named = False
+        if not named or value not in {f"{scheme}://{parts.netloc}" for scheme in ("https", "http")} or "@" in value:
+            raise ConfigError(f"{name} is {value!r}; it must start with https:// or http:// and name a host, no more")
+        return value
+
     def upstream(self, name: str = "MQTT_UPSTREAM_URL") -> Upstream:
         """``unix:///path/to.sock`` or ``mqtts://[:password@]host[:port][?ca=FILE&cert=FILE&key=FILE]``."""
         value = self.text(name)
-        parts = urlsplit(value)
+        try:
+            parts = urlsplit(value)
+        except ValueError:
+            raise ConfigError(f"{name} is no address; write unix:///path/to/broker.sock or mqtts://host:8883") from None
         options = dict(pair.partition("=")[::2] for pair in parts.query.split("&") if pair)
         unknown = sorted(set(options) - {"ca", "cert", "key"})
         if unknown:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from csp.constants import NONE, SELF
 
@@ -20,7 +21,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = ENV.path("CLOUDSIGNAL_DATA", str(BASE_DIR / ".data"))
 
 # --- what this installation is ------------------------------------------------------------------------------------
-PUBLIC_URL = ENV.text("CLOUDSIGNAL_PUBLIC_URL", "http://127.0.0.1:8000").rstrip("/")
+PUBLIC_URL = ENV.origin("CLOUDSIGNAL_PUBLIC_URL", "http://localhost:8000")
 MQTT_HOST = ENV.text("CLOUDSIGNAL_MQTT_HOST", "localhost")
 MQTT_PORT = ENV.number("CLOUDSIGNAL_MQTT_PORT", 8883, low=1, high=65535)
 WSS_PORT = ENV.number("CLOUDSIGNAL_WSS_PORT", 443, low=1, high=65535)
@@ -31,9 +32,10 @@ REDIS_URL = ENV.text("REDIS_URL", "")
 EMAIL_URL = ENV.text("CLOUDSIGNAL_EMAIL_URL", "")
 TRUSTED_PROXIES = ENV.text("CLOUDSIGNAL_TRUSTED_PROXIES", "")
 
-_public_scheme, _, _public_host = PUBLIC_URL.partition("://")
-HTTPS = _public_scheme == "https"
-ALLOWED_HOSTS = sorted({_public_host.partition("/")[0].rpartition(":")[0] or _public_host, "localhost", "127.0.0.1"})
+_public = urlsplit(PUBLIC_URL)
+HTTPS = _public.scheme == "https"
+_public_host = _public.hostname or ""
+ALLOWED_HOSTS = [f"[{_public_host}]" if ":" in _public_host else _public_host, "localhost", "127.0.0.1", "[::1]"]
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 
 # --- databases ----------------------------------------------------------------------------------------------------
@@ -150,7 +152,7 @@ ACCOUNT_RATE_LIMITS = {"login_failed": "5/300s/ip,10/3600s/key"}
 ACCOUNT_PREVENT_ENUMERATION = True
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_LOGOUT_ON_GET = False
-ACCOUNT_DEFAULT_HTTP_PROTOCOL = _public_scheme
+ACCOUNT_DEFAULT_HTTP_PROTOCOL = _public.scheme
 MFA_ADAPTER = "orgs.accounts.MfaAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes", "webauthn"]
 MFA_PASSKEY_LOGIN_ENABLED = True
@@ -166,7 +168,7 @@ if EMAIL_URL:
     EMAIL_HOST, EMAIL_PORT, EMAIL_TIMEOUT = _mail.host, _mail.port, 10
     EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail.user, _mail.password
     EMAIL_USE_SSL, EMAIL_USE_TLS = _mail.tls, not _mail.tls and not _mail.plain
-DEFAULT_FROM_EMAIL = f"CloudSignal <cloudsignal@{ALLOWED_HOSTS[0] if HTTPS else 'localhost'}>"
+DEFAULT_FROM_EMAIL = f"CloudSignal <cloudsignal@{_public_host if HTTPS else 'localhost'}>"
 
 # --- what browsers are told ---------------------------------------------------------------------------------------
 CONTENT_SECURITY_POLICY = {
@@ -207,7 +209,7 @@ if HTTPS:
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-# Straight from the source folder, so that a clone runs without a build step; the Dockerfile collects and hashes.
+# Straight from the source folder, so that nothing has to be collected.
 WHITENOISE_USE_FINDERS = True
 warnings.filterwarnings("ignore", message="No directory at")
 WHITENOISE_AUTOREFRESH = DEBUG

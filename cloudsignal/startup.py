@@ -64,12 +64,12 @@ def mail_server(url: str) -> MailServer:
 
     Raises :class:`ConfigError`. The text is not repeated: it holds a password.
     """
-    parts = urlsplit(url)
     ports = {"smtps": 465, "smtp": 587, "smtp+plain": 25}
     try:
+        parts = urlsplit(url)
         port = parts.port or ports.get(parts.scheme, 0)
     except ValueError:
-        port = 0
+        parts, port = urlsplit(""), 0
     if parts.scheme not in ports or not parts.hostname or not port:
         raise ConfigError("CLOUDSIGNAL_EMAIL_URL is not an address of a mail server; write smtps://user:password@host")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")

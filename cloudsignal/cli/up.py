@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from cloudsignal.cli.arguments import Number
+from cloudsignal.cli.checks import variables
 from cloudsignal.cli.outcome import CommandError
 from cloudsignal.supervisor.errors import StartError
 from cloudsignal.supervisor.layout import default_data_folder
@@ -14,7 +16,7 @@ from cloudsignal.supervisor.options import PARTS, Options
 from cloudsignal.supervisor.part import end_with_parent as tie_to_parent
 from cloudsignal.supervisor.run import up as run
 
-PORT = click.IntRange(0, 65535)
+PORT = Number(0, 65535)
 
 
 def _parts(_: click.Context, __: click.Parameter, value: str | None) -> frozenset[str]:
@@ -36,10 +38,10 @@ def data_folder(data: Path | None, name: str) -> Path:
 @click.option("--name", help="Name of the data folder in the usual place.  [default: default, or demo with --demo]")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder, instead of --name.")
 @click.option("--listen", help="Address of the mqtts and wss listeners.  [default: 0.0.0.0, or 127.0.0.1 with --demo]")
-@click.option("--web-port", type=PORT, help="Dashboard, on 127.0.0.1.  [default: 8000 or the next free one]")
+@click.option("--web-port", type=PORT, help="Dashboard, on localhost.  [default: 8000 or the next free one]")
 @click.option("--mqtts-port", type=PORT, help="MQTT over TLS.  [default: 8883 or the next free one]")
 @click.option("--wss-port", type=PORT, help="MQTT over secure WebSocket.  [default: 8443 or the next free one]")
-@click.option("--edges", type=click.IntRange(1, 64), help="Edge processes.  [default: 1, or 2 with --demo]")
+@click.option("--edges", type=Number(1, 64), help="Edge processes.  [default: 1, or 2 with --demo]")
 @click.option("--end-with-parent", is_flag=True, hidden=True, help="Stop when the program that started this ends.")
 @click.option("--parts", callback=_parts, metavar="A,B,...", help=f"Run only some of: {', '.join(PARTS)}.")
 def up(
@@ -74,6 +76,9 @@ def up(
     )
     if demo and parts != frozenset(PARTS):
         raise click.UsageError("--demo needs all parts; leave --parts out")
+    if demo and os.environ.get("EDGE_MQTTS", "").strip().lower() == "off":
+        raise click.UsageError("--demo needs mqtts; leave EDGE_MQTTS out")
+    variables.refuse(os.environ)
     if end_with_parent:
         tie_to_parent()
     try:

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cloudsignal.config import Address, ConfigError, Environment, Upstream
 
-_NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+"""What an edge may be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Settings:
 def read_settings(env: Environment) -> Settings:
     """Read the environment; raises :class:`ConfigError` that names the variable and what to write."""
     node = env.text("EDGE_NODE")
-    if not _NODE.fullmatch(node):
+    if not NODE.fullmatch(node):
         raise ConfigError(f"EDGE_NODE is {node!r}; write letters, digits, '.', '_' and '-', at most 63")
     try:
         verify_key = Ed25519PublicKey.from_public_bytes(env.key("CLOUDSIGNAL_VERIFY_KEY"))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import socket
 from urllib.parse import quote
 
 from cloudsignal import pki
@@ -18,7 +19,7 @@ from cloudsignal.supervisor.errors import StartError
 from cloudsignal.supervisor.layout import Layout
 from cloudsignal.supervisor.options import Options
 from cloudsignal.supervisor.part import Part
-from cloudsignal.supervisor.ports import Ports
+from cloudsignal.supervisor.ports import Ports, localhost
 from cloudsignal.supervisor.postgres import APP, OWNER, Postgres
 from cloudsignal.supervisor.secret import Secrets, load_or_make
 from cloudsignal.supervisor.valkey import Valkey
@@ -53,6 +54,8 @@ class System:
     demo: bool = False
     notes: list[str] = field(default_factory=list)
     """What is worth telling at the start."""
+    held: list[socket] = field(default_factory=list)
+    """See :class:`Ports`; closed with the process."""
 
 
 class Assembly:
@@ -63,6 +66,7 @@ class Assembly:
         self.own = own
         self.env = Environment(own)
         self.ports = Ports()
+        self.web_host = localhost()
         self.layout = Layout(options.data, service_account())
         self.layout.create()
         self.secrets: Secrets = load_or_make(self.layout.secrets)
@@ -91,7 +95,7 @@ class Assembly:
                 add()
         if self.options.demo:
             self._demo()
-        self.system.notes = self.ports.notes
+        self.system.notes, self.system.held = self.ports.notes, self.ports.held
         return self.system
 
     # --- values every process may need ---------------------------------------------------------------------------
@@ -113,44 +117,49 @@ class Assembly:
     def _addresses(self) -> None:
         """Ports of the public listeners, the addresses as people see them, and the certificate."""
         options = self.options
-        web = self.ports.public(
-            wanted=options.web_port, usual=WEB_PORT, host="127.0.0.1", what="the dashboard", option="--web-port"
-        )
+        if "web" in options.parts:
+            web = self.ports.public(
+                wanted=options.web_port, usual=WEB_PORT, host=self.web_host, what="the dashboard", option="--web-port"
+            )
+            self.system.ports["web"] = web
+            # A name, not an address: browsers offer passkeys on names alone (WebAuthn s5.1.3, "effective domain").
+            self.system.urls["web"] = self.own.get("CLOUDSIGNAL_PUBLIC_URL", "").strip() or f"http://localhost:{web}"
+            self.made["CLOUDSIGNAL_PUBLIC_URL"] = self.system.urls["web"]
         mqtts = self._listener("EDGE_MQTTS", options.mqtts_port, MQTTS_PORT, "mqtts", "--mqtts-port")
         wss = self._listener("EDGE_WSS", options.wss_port, WSS_PORT, "wss", "--wss-port")
-        self.system.ports |= {"web": web}
-        self.made["CLOUDSIGNAL_PUBLIC_URL"] = self.own.get("CLOUDSIGNAL_PUBLIC_URL") or f"http://127.0.0.1:{web}"
-        host = self.own.get("CLOUDSIGNAL_MQTT_HOST") or "localhost"
+        host = self.own.get("CLOUDSIGNAL_MQTT_HOST", "").strip() or "localhost"
         self.made["CLOUDSIGNAL_MQTT_HOST"] = host
-        self.system.urls["web"] = self.made["CLOUDSIGNAL_PUBLIC_URL"]
         for scheme, name, address in (("mqtts", "MQTT", mqtts), ("wss", "WSS", wss)):
-            self.made[f"EDGE_{'MQTTS' if name == 'MQTT' else name}"] = str(address) if address else "off"
+            self.made[f"EDGE_{scheme.upper()}"] = str(address) if address else "off"
             if address:
-                self.system.ports[scheme] = address.port
                 shown = self.own.get(f"CLOUDSIGNAL_{name}_PORT") or str(address.port)
                 self.made[f"CLOUDSIGNAL_{name}_PORT"] = shown
-                self.system.urls[scheme] = f"{scheme}://{host}:{shown}"
+                if "edge" in options.parts:
+                    self.system.ports[scheme] = address.port
+                    self.system.urls[scheme] = f"{scheme}://{host}:{shown}"
         if options.demo:
             self.made["CLOUDSIGNAL_DEMO"] = "1"
-        self._certificate(host)
+        if "edge" in options.parts:
+            self._certificate(host)
 
     def _listener(self, variable: str, wanted: int | None, usual: int, what: str, option: str) -> Address | None:
         """The address of an edge listener: the option, else the environment variable, else the usual port."""
-        named = self.own.get(variable, "").strip()
-        if wanted is None and named:
-            address = self.env.address(variable, named)
-            if address is None or "edge" not in self.options.parts:
-                return address
-            port = self.ports.public(wanted=address.port, usual=usual, host=address.host, what=what, option=variable)
-            return Address(address.host, port)
-        host = self.options.listen
-        return Address(host, self.ports.public(wanted=wanted, usual=usual, host=host, what=what, option=option))
+        address: Address | None = Address(self.options.listen, wanted or usual)
+        if wanted is None and self.own.get(variable, "").strip():
+            address = self.env.address(variable, "")
+            option, wanted = variable, address.port if address else 0
+        if address is None or "edge" not in self.options.parts:  # elsewhere: who has the port here says nothing
+            return address
+        port = self.ports.public(wanted=wanted, usual=usual, host=address.host, what=what, option=option)
+        return Address(address.host, port)
 
     def _certificate(self, host: str) -> None:
         cert, key = self.own.get("EDGE_TLS_CERT"), self.own.get("EDGE_TLS_KEY")
         if bool(cert) != bool(key):
             raise ConfigError("EDGE_TLS_CERT and EDGE_TLS_KEY belong together; set both or neither")
         if cert and key:
+            # What an earlier start made; the pages offer it to clients as what to verify the edge with.
+            (self.layout.tls / "ca.pem").unlink(missing_ok=True)
             for name, file in (("EDGE_TLS_CERT", cert), ("EDGE_TLS_KEY", key)):
                 if not Path(file).is_file():
                     raise ConfigError(f"{name} is {file!r}, which is not a readable file")
@@ -258,13 +267,13 @@ class Assembly:
     def _web(self) -> None:
         port = self.system.ports["web"]
         command = [
-            sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port),
+            sys.executable, "-m", "granian", "--interface", "wsgi", "--host", self.web_host, "--port", str(port),
             "--workers", "1", "--blocking-threads", "16", "--respawn-failed-workers", "--workers-kill-timeout", "5",
             "--no-ws", "cloudsignal.wsgi:application",
         ]  # fmt: skip
 
         async def ready() -> bool:
-            return await health.http_ok(f"http://127.0.0.1:{port}/readyz")
+            return await health.http_ok(f"http://{Address(self.web_host, port)}/readyz")
 
         self._add(
             Part(
@@ -303,8 +312,10 @@ class Assembly:
 
     def _edges(self) -> None:
         metrics = self.env.address("EDGE_METRICS", "off", private=True)
+        name = self.own.get("EDGE_NODE", "").strip()
         for number in range(1, self.options.edges + 1):
-            node = f"edge-{number}" if self.options.edges > 1 else self.own.get("EDGE_NODE") or "edge-1"
+            # Names are unique in a cluster, and every machine numbers its edges from one.
+            node = name if name and self.options.edges == 1 else f"{name or 'edge'}-{number}"
             env = self._role("edge") | {"EDGE_NODE": node}
             if metrics:
                 env["EDGE_METRICS"] = str(Address(metrics.host, metrics.port + number - 1 if metrics.port else 0))

@@ -1,10 +1,11 @@
-"""TCP ports: find free ones, and name who holds one that is taken."""
+"""TCP ports: find free ones, hold what ``localhost`` may lead to, and name who has one that is taken."""
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 
 import psutil
@@ -18,18 +19,54 @@ part restarts."""
 SEARCH = 200
 """How many ports after the usual one are tried before giving up."""
 
+LOOPBACK = ("127.0.0.1", "::1")
+"""What ``localhost`` leads to: one or both, in an order that differs from machine to machine."""
 
-def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a listener could be opened on ``host:port`` now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+
+def localhost() -> str:
+    """Where to listen so that ``localhost`` leads there: 127.0.0.1, unless this machine knows it as ::1 alone."""
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)}
+    except OSError:
+        found = set()
+    return LOOPBACK[1] if LOOPBACK[1] in found and LOOPBACK[0] not in found else LOOPBACK[0]
+
+
+def is_free(port: int, host: str = LOOPBACK[0]) -> bool:
+    """Whether a listener could be opened on ``host:port`` now, and nobody else answers to ``localhost:port`` either.
+
+    Raises :class:`OSError` when no port of that address is ours: it is another machine's, or the port is root's.
+    """
+    if not _opens(port, host):
+        return False
+    other = _beside(host)
+    with suppress(OSError):  # this machine may have no such address
+        return not other or _opens(port, other)
+    return True
+
+
+def _opens(port: int, host: str) -> bool:
+    with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
             probe.listen(1)
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise
     return True
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _beside(host: str) -> str:
+    """Where ``localhost`` may lead to instead of ``host``; nowhere when ``localhost`` does not lead to ``host``."""
+    if host == LOOPBACK[1]:
+        return LOOPBACK[0]
+    return LOOPBACK[1] if host in {LOOPBACK[0], "localhost", "0.0.0.0"} else ""  # noqa: S104
 
 
 class Ports:
@@ -39,6 +76,9 @@ class Ports:
         self._taken: set[int] = set()
         self.notes: list[str] = []
         """What is worth telling: usual ports that were taken."""
+        self.held: list[socket.socket] = []
+        """Bound and never listened on: who tries ``::1`` first is refused there and goes on to 127.0.0.1, and no other
+        program can answer in our place. To be kept as long as the listeners live."""
 
     def public(self, *, wanted: int | None, usual: int, host: str, what: str, option: str) -> int:
         """The port for a public listener.
@@ -46,8 +86,19 @@ class Ports:
         ``wanted`` None: ``usual``, or the next free one after it. ``wanted`` 0: any free one. Otherwise exactly that
         one; raises :class:`StartError`, naming who holds it, when it is taken.
         """
+        try:
+            port = self._public(wanted, usual, host, what, option)
+        except OSError as error:
+            raise StartError(
+                f"{what} cannot listen on port {wanted or usual} of {host}: {error.strerror or error}; choose another "
+                f"port with {option}" + ("" if error.errno == errno.EACCES else ", or another address with --listen")
+            ) from None
+        self._hold(port, _beside(host))
+        return port
+
+    def _public(self, wanted: int | None, usual: int, host: str, what: str, option: str) -> int:
         if wanted == 0:
-            return self.private(host)
+            return self._take(self._first(random.sample(PRIVATE_RANGE, k=SEARCH), host, what))
         if wanted is not None:
             if wanted in self._taken or not is_free(wanted, host):
                 raise StartError(
@@ -55,19 +106,19 @@ class Ports:
                     f"with {option} (0 takes any free one)"
                 )
             return self._take(wanted)
-        port = self._take(self._first(iter(range(usual, usual + SEARCH)), host, what))
+        port = self._take(self._first(range(usual, usual + SEARCH), host, what))
         if port != usual:
             self.notes.append(f"port {usual} is taken by {holder(usual)}; {what} uses {port} (choose with {option})")
         return port
 
-    def private(self, host: str = "127.0.0.1", *, last: object = None) -> int:
+    def private(self, *, last: object = None) -> int:
         """Some free port for an embedded part: the ``last`` one when it still is, so that addresses stay the same."""
         candidates = random.sample(PRIVATE_RANGE, k=SEARCH)
         if isinstance(last, int) and 1024 <= last <= 65535:
             candidates.insert(0, last)
-        return self._take(self._first(iter(candidates), host, "an embedded part"))
+        return self._take(self._first(candidates, LOOPBACK[0], "an embedded part"))
 
-    def _first(self, candidates: Iterator[int], host: str, what: str) -> int:
+    def _first(self, candidates: Iterable[int], host: str, what: str) -> int:
         for port in candidates:
             if port not in self._taken and is_free(port, host):
                 return port
@@ -76,6 +127,13 @@ class Ports:
     def _take(self, port: int) -> int:
         self._taken.add(port)
         return port
+
+    def _hold(self, port: int, host: str) -> None:
+        with suppress(OSError):  # this machine may have no such address
+            if host:
+                holding = socket.socket(_family(host), socket.SOCK_STREAM)
+                self.held.append(holding)
+                holding.bind((host, port))
 
 
 def holder(port: int) -> str:

@@ -1,7 +1,7 @@
 """People's accounts in a real browser: authenticator apps, recovery codes, passkeys, sessions, mail.
 
 Passkeys use Chromium's own virtual authenticator (Chrome DevTools Protocol, "WebAuthn"); a page must be on a host name
-for them, so these tests use ``localhost``.
+for them, which the address that ``cloudsignal up`` prints is.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ class Person:
     email: str
     org: str
     stack: Stack
-    url: str
+
+    @property
+    def url(self) -> str:
+        """The dashboard, as printed."""
+        return self.stack.url
 
     def code(self, secret: str) -> str:
         """What the authenticator app shows now."""
@@ -86,7 +90,7 @@ def ada(stack: Stack) -> Person:
     """A person with a confirmed address and a password."""
     email = f"ada-{next(_numbers)}-{time.time_ns():x}@example.com"
     org = json.loads(stack.django(SEED, email).strip().splitlines()[-1])["org"]
-    return Person(email, org, stack, stack.url.replace("127.0.0.1", "localhost"))
+    return Person(email, org, stack)
 
 
 def sign_in(page: Page, person: Person, password: str = PASSWORD) -> None:
@@ -248,9 +252,8 @@ def test_a_forgotten_password_is_replaced_by_mail_and_a_link_works_once(page: Pa
 
 
 def test_a_new_address_is_confirmed_by_mail(page: Page, stack: Stack) -> None:
-    url = stack.url.replace("127.0.0.1", "localhost")
-    eve = Person(f"eve-{time.time_ns():x}@example.com", "", stack, url)
-    page.goto(f"{url}/accounts/signup/")
+    eve = Person(f"eve-{time.time_ns():x}@example.com", "", stack)
+    page.goto(f"{eve.url}/accounts/signup/")
     page.locator("input[name=email]").fill(eve.email)
     page.locator("input[name=password1]").fill(PASSWORD)
     page.locator("input[name=password2]").fill(PASSWORD)
@@ -258,5 +261,5 @@ def test_a_new_address_is_confirmed_by_mail(page: Page, stack: Stack) -> None:
     inside(page)
     page.goto(eve.link("Confirm"))
     page.get_by_role("button", name="Confirm").click()
-    page.goto(f"{url}/accounts/email/")
+    page.goto(f"{eve.url}/accounts/email/")
     expect(page.get_by_text("Verified", exact=True)).to_be_visible()

@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
@@ -94,15 +95,20 @@ def test_passwords_of_people_are_hashed_with_argon2() -> None:
     assert make_password("correct horse").startswith("argon2$argon2id$")
 
 
-@pytest.mark.parametrize(("url", "secure"), [("https://signal.example.com", True), ("http://127.0.0.1:8000", False)])
+@pytest.mark.parametrize(
+    ("url", "secure"),
+    [("https://signal.example.com", True), ("http://localhost:8000", False), ("https://[2001:db8::1]", True)],
+)
 def test_cookies_are_secure_when_the_public_address_is(url: str, secure: bool) -> None:
     code = (
         "from cloudsignal import settings as s; import json;"
         "print(json.dumps([s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE, s.SESSION_COOKIE_NAME, s.ALLOWED_HOSTS, "
-        "s.SECURE_HSTS_SECONDS]))"
+        "s.SECURE_HSTS_SECONDS, s.DEFAULT_FROM_EMAIL]))"
     )
     environment = {"CLOUDSIGNAL_PUBLIC_URL": url, "CLOUDSIGNAL_SECRET_KEY": "x"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    session, csrf, name, hosts, hsts = json.loads(done.stdout)
+    session, csrf, name, hosts, hsts, sender = json.loads(done.stdout)
     assert (session, csrf, name.startswith("__Host-"), hsts > 0) == (secure, secure, secure, secure)
-    assert url.partition("://")[2].partition(":")[0] in hosts
+    assert url.partition("://")[2].removesuffix(":8000") in hosts
+    assert {"localhost", "127.0.0.1", "[::1]"} <= set(hosts)
+    assert sender == f"CloudSignal <cloudsignal@{'localhost' if not secure else urlsplit(url).hostname}>"

@@ -54,7 +54,7 @@ class Databases:
             CLOUDSIGNAL_PEPPER=self.secrets.pepper,
             CLOUDSIGNAL_SIGNING_KEY=self.secrets.signing_key,
             CLOUDSIGNAL_VERIFY_KEY=self.secrets.verify_key,
-            CLOUDSIGNAL_PUBLIC_URL="http://127.0.0.1:8000",
+            CLOUDSIGNAL_PUBLIC_URL="http://localhost:8000",
             CLOUDSIGNAL_MQTT_HOST="localhost",
             DATABASE_URL=self.postgres.url(APP),
             DATABASE_OWNER_URL=self.postgres.url(OWNER),

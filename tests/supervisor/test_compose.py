@@ -22,7 +22,7 @@ ROLES = {
     "edge": "edge",
     "migrate": "migrations",
 }
-EXTRA = {("migrate", "DATABASE_URL"), ("ingest", "CLOUDSIGNAL_SECRET_KEY")}
+EXTRA = {("migrate", "DATABASE_URL")}
 """Variables a service gets although the table does not name its role."""
 
 
@@ -41,6 +41,14 @@ def test_a_service_gets_the_variables_of_its_role_and_no_other(service: str) -> 
     for name in COMPOSE["services"][service]["environment"]:
         assert name in readers, f"{name} is no variable of CloudSignal"
         assert ROLES[service] in readers[name] or (service, name) in EXTRA, f"{service} does not read {name}"
+
+
+def test_a_variable_that_one_service_is_given_reaches_all_that_read_it() -> None:
+    given = {name for service in ROLES for name in COMPOSE["services"][service]["environment"]}
+    for variable in VARIABLES:
+        for service in set(ROLES) - {"beat"} if variable.name in given else ():
+            if ROLES[service] in {reader.strip() for reader in variable.read_by.split(",")}:
+                assert variable.name in COMPOSE["services"][service]["environment"], f"{service}: {variable.name}"
 
 
 def test_only_the_edge_is_published_and_the_dashboard_on_loopback_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -113,7 +114,7 @@ def test_a_second_supervisor_on_the_same_folder_is_refused(data_parts: Stack) ->
     second.output = data_parts.data.with_name(f"{data_parts.data.name}-second.out")
     second.start()
     assert second.process is not None
-    assert second.process.wait(30) == 1
+    assert second.process.wait(100) == 1
     assert data_parts.process is not None
     text = second.output.read_text()
     second.output.unlink()
@@ -193,7 +194,8 @@ def test_a_process_with_the_mark_of_the_folder_is_ended(tmp_path: Path) -> None:
     ours = subprocess.Popen(["sleep", "60"], env={state.MARK: str(tmp_path)})
     other = subprocess.Popen(["sleep", "60"], env={state.MARK: str(tmp_path / "other")})
     try:
-        time.sleep(0.1)
+        while any(state.MARK not in psutil.Process(one.pid).environ() for one in (ours, other)):
+            time.sleep(0.01)
         assert state.end_leftovers(tmp_path / "run.json", tmp_path) == ["sleep"]
         assert not psutil.pid_exists(ours.pid)
         assert other.poll() is None
@@ -214,13 +216,61 @@ def test_a_machine_with_edges_only_needs_no_database(data_parts: Stack, own_part
     own_parts.options = ("--parts", "mosquitto,edge", *ports)
     own_parts.start()
     assert own_parts.process is not None
-    assert own_parts.process.wait(30) == 1
+    assert own_parts.process.wait(100) == 1
     assert "REDIS_URL is not set and its embedded part is not among --parts" in own_parts.output.read_text()
     own_parts.environment |= {"REDIS_URL": data_parts.redis_url, "EDGE_NODE": "far-edge"}
     own_parts.environment["CLOUDSIGNAL_VERIFY_KEY"] = data_parts.secrets.verify_key
     own_parts.start()
-    assert set(own_parts.wait_ready()["parts"]) == {"mosquitto", "edge"}
+    state = own_parts.wait_ready()
+    assert set(state["parts"]) == {"mosquitto", "edge"}
     assert own_parts.nodes == ["far-edge"]
+    assert set(state["urls"]) == {"mqtts", "wss"}, "no dashboard runs here"
+
+
+def test_edges_of_several_machines_have_names_of_their_own(data_parts: Stack, own_parts: Stack) -> None:
+    own_parts.options = ("--parts", "mosquitto,edge", "--edges", "2", "--mqtts-port", "0", "--wss-port", "0")
+    own_parts.options += ("--listen", "127.0.0.1")
+    own_parts.environment |= {"REDIS_URL": data_parts.redis_url, "EDGE_NODE": "hall-b"}
+    own_parts.environment["CLOUDSIGNAL_VERIFY_KEY"] = data_parts.secrets.verify_key
+    own_parts.start()
+    assert own_parts.wait_ready()["nodes"] == ["hall-b-1", "hall-b-2"]
+
+
+def test_a_first_start_that_was_cut_short_is_begun_again(own_parts: Stack) -> None:
+    own_parts.options = ("--parts", "postgres")
+    own_parts.start()
+    draft = own_parts.data / "postgres.new"
+    own_parts.eventually((draft / "PG_VERSION").exists, what="the beginning of a cluster")
+    assert own_parts.process is not None
+    own_parts.process.kill()
+    own_parts.process.wait()
+    own_parts.start()
+    own_parts.wait_ready()
+    assert not draft.exists()
+
+
+def test_started_with_nohup_it_outlives_its_terminal(own_parts: Stack) -> None:
+    own_parts.options = ("--parts", "valkey")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup(1) does
+    try:
+        own_parts.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    own_parts.wait_ready()
+    assert own_parts.process is not None
+    own_parts.process.send_signal(signal.SIGHUP)
+    assert own_parts.stop(signal.SIGTERM) == 0
+    assert "SIGHUP" not in own_parts.output.read_text()
+
+
+def test_the_dashboard_of_a_machine_without_edges_names_their_usual_port_whoever_has_it_here(own_parts: Stack) -> None:
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 8883)):
+        own_parts.options = ("--parts", "postgres,valkey,migrate,web", "--web-port", "0")
+        own_parts.start()
+        state = own_parts.wait_ready()
+    assert psutil.Process(own_parts.pid("web")).environ()["CLOUDSIGNAL_MQTT_PORT"] == "8883"
+    assert set(state["urls"]) == {"web"}
+    assert not (own_parts.data / "tls" / "ca.pem").exists(), "it would be offered to clients of other edges"
 
 
 @pytest.mark.parametrize(
@@ -228,11 +278,12 @@ def test_a_machine_with_edges_only_needs_no_database(data_parts: Stack, own_part
     [
         ({"DATABASE_URL": "postgresql://app@db/x"}, "DATABASE_OWNER_URL is not"),
         ({"MQTT_UPSTREAM_URL": "mqtt://broker:1883"}, "MQTT_UPSTREAM_URL must be unix://"),
-        ({"EDGE_TLS_CERT": "/nonexistent.pem"}, "EDGE_TLS_CERT and EDGE_TLS_KEY belong together"),
+        ({"EDGE_TLS_CERT": "/dev/null"}, "EDGE_TLS_KEY is not set, but EDGE_TLS_CERT is; they belong together"),
         ({"CLOUDSIGNAL_PEPPER": "short"}, "CLOUDSIGNAL_PEPPER must be 32 bytes"),
         ({"CLOUDSIGNAL_SIGNING_KEY": "00" * 32}, "belong together"),
         ({"EDGE_MQTTS": "8883"}, "EDGE_MQTTS is '8883'; write host:port"),
         ({"EDGE_METRICS": "0.0.0.0:9100"}, "EDGE_METRICS is '0.0.0.0:9100'"),
+        ({"EDGE_PLAINTEXT": "0.0.0.0:1883"}, "only a loopback or private address"),
     ],
 )
 def test_a_wrong_variable_stops_the_start_with_its_name(
@@ -244,8 +295,9 @@ def test_a_wrong_variable_stops_the_start_with_its_name(
     own_parts.environment |= environment
     own_parts.start()
     assert own_parts.process is not None
-    assert own_parts.process.wait(30) == 2
+    assert own_parts.process.wait(100) == 2
     assert message in own_parts.output.read_text()
+    assert "Traceback" not in own_parts.output.read_text()
     assert not (own_parts.data / "postgres" / "PG_VERSION").exists(), "nothing half-done stays"
 
 
@@ -257,6 +309,6 @@ def test_a_taken_port_that_was_asked_for_stops_the_start(own_parts: Stack) -> No
         own_parts.options = ("--parts", "postgres,valkey,migrate,web", "--web-port", str(port))
         own_parts.start()
         assert own_parts.process is not None
-        assert own_parts.process.wait(30) == 1
+        assert own_parts.process.wait(100) == 1
     assert f"port {port} for the dashboard is taken by" in own_parts.output.read_text()
     assert f"(process {os.getpid()})" in own_parts.output.read_text()

@@ -32,6 +32,7 @@ def test_everything_runs_and_says_where(stack: Stack) -> None:
     assert state["parts"]["migrate"]["state"] == "done"
     assert stack.nodes == ["edge-1", "edge-2"]
     console = stack.output.read_text()
+    assert stack.url == f"http://localhost:{stack.ports['web']}"
     assert stack.url in console
     assert f"mqtts://localhost:{stack.mqtts_port}" in console
     assert str(stack.ca) in console
@@ -40,6 +41,27 @@ def test_everything_runs_and_says_where(stack: Stack) -> None:
 def test_the_dashboard_answers(stack: Stack) -> None:
     assert httpx.get(f"{stack.url}/healthz").status_code == 200
     assert httpx.get(f"{stack.url}/readyz").status_code == 200
+
+
+INVITE = """
+import sys
+from orgs.access import access_org
+from orgs.models import User
+from orgs.services.invitations import invite
+from orgs.services.organizations import create_organization
+owner = User.objects.create_user("inviter@example.com")
+invite(access_org(owner, create_organization(owner, name="Inviting").pk), email="guest@example.com", role="viewer")
+"""
+
+
+def test_an_invitation_leads_back_to_where_people_reach_the_dashboard(stack: Stack) -> None:
+    stack.django(INVITE)
+
+    def link() -> re.Match[str] | None:
+        text = "".join(path.read_text() for path in (stack.data / "mail").glob("*.log"))
+        return re.search(r"To: guest@example\.com.*?\n(https?://\S+/)invitations/\S+", text, re.DOTALL)
+
+    assert stack.eventually(link, what="the mail")[1] == f"{stack.url}/"
 
 
 def test_both_edges_serve_the_public_port_with_a_certificate_that_verifies(stack: Stack) -> None:

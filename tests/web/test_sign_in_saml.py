@@ -208,7 +208,7 @@ def test_our_metadata_names_the_addresses_that_the_pages_show(acme: Access, eve:
     text = answer.content.decode()
     page = visitor(acme).get(reverse("orgs:sign-on", args=[acme.org_id, eve.sign_on.pk])).content.decode()
     for name in ("acs/", "metadata/"):
-        address = f"http://127.0.0.1:8000/accounts/sso/{acme.org_id}/{eve.sign_on.pk}/{name}"
+        address = f"http://localhost:8000/accounts/sso/{acme.org_id}/{eve.sign_on.pk}/{name}"
         assert address in text
         assert address in page
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
-from pathlib import Path
-from urllib.parse import urlsplit
 
-from cloudsignal.cli.checks.result import Result, fine, problem, warning
+import redis
+
+from cloudsignal.cli.checks.result import Level, Result, fine, problem, warning
 from cloudsignal.config import VARIABLES, ConfigError, Environment
+from cloudsignal.edge.settings import NODE
+from cloudsignal.startup import database, mail_server
 
 OTHERS = {
     "CLOUDSIGNAL_API_KEY", "CLOUDSIGNAL_URL", "CLOUDSIGNAL_CA", "CLOUDSIGNAL_SUPERVISED", "CLOUDSIGNAL_DB_POOL",
@@ -25,6 +28,9 @@ TOGETHER = (
 )
 """The first is of no use without the second."""
 
+WRONG = "wrong value"
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
+
 
 def check(own: Mapping[str, str]) -> Iterator[Result]:
     """One result for every variable that is set, and for those that are missing beside it."""
@@ -35,7 +41,7 @@ def check(own: Mapping[str, str]) -> Iterator[Result]:
         try:
             CHECKS.get(variable.name, _anything)(Environment(own), variable.name)
         except ConfigError as error:
-            yield problem(variable.name, "wrong value", str(error))
+            yield problem(variable.name, WRONG, str(error))
         else:
             yield fine(variable.name, f"{shown} ({variable.purpose})")
     present = {variable.name for variable in settled}
@@ -52,6 +58,15 @@ def check(own: Mapping[str, str]) -> Iterator[Result]:
             yield warning(name, "is set, but nothing reads it", hint)
     if not settled:
         yield fine("environment", "nothing is set; everything has a default")
+
+
+def refuse(own: Mapping[str, str]) -> None:
+    """Raise :class:`ConfigError` with everything that is wrong: a start that goes on would fail part by part."""
+    wrong = [each for each in check(own) if each.level is Level.PROBLEM]
+    if wrong:
+        raise ConfigError(
+            "\n".join(each.fix if each.text == WRONG else f"{each.area} {each.text}; {each.fix}" for each in wrong)
+        )
 
 
 def _anything(environment: Environment, name: str) -> None:
@@ -115,22 +130,47 @@ def _folder(environment: Environment, name: str) -> None:
         raise ConfigError(f"{name}: {path} is not a folder")
 
 
-def _url(*schemes: str) -> Callable[[Environment, str], None]:
-    def check_url(environment: Environment, name: str) -> None:
-        parts = urlsplit(environment.text(name))
-        if parts.scheme not in schemes or not (parts.hostname or Path(parts.path).is_absolute()):
-            raise ConfigError(
-                f"{name} must start with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host"
-            )
+def _origin(environment: Environment, name: str) -> None:
+    environment.origin(name)
 
-    return check_url
+
+def _mail(environment: Environment, name: str) -> None:
+    mail_server(environment.text(name))
+
+
+def _database(environment: Environment, name: str) -> None:
+    database(environment.text(name))
+
+
+def _redis(environment: Environment, name: str) -> None:
+    try:
+        redis.Redis.from_url(environment.text(name)).close()  # reads it, and connects to nothing
+    except ValueError:
+        raise ConfigError(
+            f"{name} must start with redis://, rediss:// or unix://, as redis://:PASSWORD@HOST:6379/0"
+        ) from None
+
+
+def _host(environment: Environment, name: str) -> None:
+    value = environment.text(name)
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if not _HOST.fullmatch(value):
+            raise ConfigError(f"{name} is {value!r}; write a host name alone, such as mqtt.example.com") from None
+
+
+def _node(environment: Environment, name: str) -> None:
+    if not NODE.fullmatch(environment.text(name)):
+        raise ConfigError(f"{name}: write letters, digits, '.', '_' and '-', at most 63")
 
 
 CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "CLOUDSIGNAL_DATA": _folder,
-    "CLOUDSIGNAL_PUBLIC_URL": _url("https", "http"),
-    "CLOUDSIGNAL_EMAIL_URL": _url("smtps", "smtp", "smtp+plain"),
+    "CLOUDSIGNAL_PUBLIC_URL": _origin,
+    "CLOUDSIGNAL_EMAIL_URL": _mail,
     "CLOUDSIGNAL_EMAIL_BACKEND": _dotted,
+    "CLOUDSIGNAL_MQTT_HOST": _host,
     "CLOUDSIGNAL_MQTT_PORT": _port,
     "CLOUDSIGNAL_WSS_PORT": _port,
     "CLOUDSIGNAL_PEPPER": _key,
@@ -138,10 +178,11 @@ CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "CLOUDSIGNAL_VERIFY_KEY": _key,
     "CLOUDSIGNAL_DEBUG": _flag,
     "CLOUDSIGNAL_DEMO": _flag,
-    "DATABASE_URL": _url("postgresql", "postgres"),
-    "DATABASE_OWNER_URL": _url("postgresql", "postgres"),
-    "REDIS_URL": _url("redis", "rediss", "unix"),
+    "DATABASE_URL": _database,
+    "DATABASE_OWNER_URL": _database,
+    "REDIS_URL": _redis,
     "MQTT_UPSTREAM_URL": _upstream,
+    "EDGE_NODE": _node,
     "EDGE_MQTTS": _address,
     "EDGE_WSS": _address,
     "EDGE_PLAINTEXT": _private_address,
