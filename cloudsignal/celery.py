@@ -56,6 +56,7 @@ app.conf.update(
             "schedule": 3600.0,
             "options": {"expires": 3000},
         },
+        "clear-sessions": {"task": "orgs.tasks.clear_sessions", "schedule": 3600.0, "options": {"expires": 3000}},
         "note-missing-nodes": {"task": "acl.tasks.note_missing_nodes", "schedule": 5.0, "options": {"expires": 5}},
     },
 )

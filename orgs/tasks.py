@@ -12,8 +12,7 @@ from redis.exceptions import RedisError
 from audit.kinds import CloseCause
 from cloudsignal.redis import announce, client, fast_client
 from cloudsignal.wire.change import Change
-from orgs.services import deletion, invitations, minting, push
-from orgs.services.cleanup import delete_expired
+from orgs.services import cleanup, deletion, invitations, minting, push, sign_on_entry
 
 AWAY = (RedisError, OperationalError, InterfaceError)
 """Redis or PostgreSQL is away: the task runs again in a moment."""
@@ -37,7 +36,7 @@ def close_session(org: str, session: str) -> None:
 @shared_task(name="orgs.tasks.expire_credentials")
 def expire_credentials() -> int:
     """Delete credentials that expired a week ago; the audit keeps what happened with them."""
-    return delete_expired(before=timezone.now() - push.KEPT_AFTER_EXPIRY)
+    return cleanup.delete_expired(before=timezone.now() - push.KEPT_AFTER_EXPIRY)
 
 
 @shared_task(
@@ -48,10 +47,33 @@ def send_invitation(org: str, invitation: str) -> bool:
     return invitations.send_invitation(org, invitation)
 
 
+@shared_task(
+    name="orgs.tasks.send_linked", autoretry_for=(OSError,), max_retries=8, retry_backoff=5, retry_backoff_max=600
+)
+def send_linked(org: str, sign_on: str, user: str) -> bool:
+    """Send the e-mail that says that an account was linked to a single sign-on."""
+    return sign_on_entry.send_linked(org, sign_on, int(user))
+
+
+@shared_task(name="orgs.tasks.clear_sessions", soft_time_limit=120, time_limit=130)
+def clear_sessions() -> None:
+    """Delete the sessions of browsers that are over."""
+    cleanup.clear_sessions()
+
+
+@shared_task(
+    name="orgs.tasks.forget_organization", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=120,
+    time_limit=130,
+)  # fmt: skip
+def forget_organization(org: str) -> None:
+    """Take what is left of a deleted organization from Redis."""
+    deletion.forget_organization(client(), org)
+
+
 @shared_task(name="orgs.tasks.purge_organizations", soft_time_limit=600, time_limit=660)
 def purge_organizations() -> int:
     """Delete organizations whose grace period has ended."""
-    return deletion.purge_due(client())
+    return deletion.purge_due()
 
 
 @shared_task(

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from importlib import import_module
+
+from allauth.usersessions.models import UserSession
+from django.conf import settings
+from django.contrib.sessions.models import Session
 
 from orgs.models import Credential
 from orgs.tenancy import platform_scope
@@ -22,3 +27,9 @@ def delete_expired(*, before: datetime) -> int:
         if deleted < BATCH:
             break
     return total
+
+
+def clear_sessions() -> None:
+    """Delete what is over of the sessions of browsers, visitors' included, and the list that people see of theirs."""
+    import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
+    UserSession.objects.exclude(session_key__in=Session.objects.values("session_key")).delete()

@@ -6,7 +6,6 @@ own audit. The rows go by a function of the database's owner that checks the gra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import connection
@@ -23,20 +22,12 @@ from cloudsignal.wire.change import Change
 from orgs.access import Access
 from orgs.models import Organization
 from orgs.permissions import Permission
+from orgs.services.actors import PLATFORM
 from orgs.tenancy import org_scope, platform_scope
 
 GRACE = timedelta(days=7)
 BATCH = 500
 """Keys deleted from Redis in one go."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlatformActor:
-    """The platform itself, for events that belong to no organization."""
-
-    org_id: str | None = None
-    actor: str = "system"
-    ip: str = ""
 
 
 def delete_organization(access: Access, *, confirm: str) -> Organization:
@@ -76,8 +67,9 @@ def restore_organization(access: Access) -> Organization:
     return org
 
 
-def purge_due(redis: Redis) -> int:
-    """Delete every organization whose grace period has ended; returns how many. Safe to run twice and to interrupt."""
+def purge_due() -> int:
+    """Delete every organization whose grace period has ended; returns how many. Safe to run twice and to interrupt:
+    what is left on Redis goes by the outbox."""
     with platform_scope():
         due = list(
             Organization.objects.filter(status=Organization.Status.DELETING, delete_after__lte=timezone.now())
@@ -92,14 +84,16 @@ def purge_due(redis: Redis) -> int:
                 row = cursor.fetchone()
             if row is None or not row[0]:
                 continue
-            after = {"id": org_id, "name": name}
-            record(PlatformActor(), kinds.ORG_DELETED, target=f"org:{org_id}", before=after, after={"deleted": True})
-        _forget(redis, org_id)
+            before = {"id": org_id, "name": name}
+            record(PLATFORM, kinds.ORG_DELETED, target=f"org:{org_id}", before=before, after={"deleted": True})
+            outbox.enqueue(
+                "orgs.tasks.forget_organization", org="", key=org_id, payload={"org": org_id}, immediate=True
+            )
         gone += 1
     return gone
 
 
-def _forget(redis: Redis, org_id: str) -> None:
+def forget_organization(redis: Redis, org_id: str) -> None:
     """An edge without a bundle denies; what is left of an organization that is gone admits nobody."""
     names = [keys.bundle(org_id).encode()]
     names += redis.scan_iter(match=keys.credential(org_id, "*"), count=1000)

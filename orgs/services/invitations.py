@@ -25,7 +25,7 @@ from cloudsignal.sealing import derive
 from orgs.access import Access
 from orgs.accounts import fold_address
 from orgs.models import Invitation, Membership, Organization, User
-from orgs.permissions import PERMISSIONS, Permission
+from orgs.permissions import PERMISSIONS, Permission, Role
 from orgs.services.members import add_member, check_end, check_grant, clean_role
 from orgs.tenancy import org_scope
 
@@ -127,10 +127,9 @@ def read_link(token: str) -> Offer:
 def accept_invitation(user: User, token: str, *, ip: str = "") -> Membership:
     """Join. Only for the person who was invited: the link alone is not enough, it may have been passed on."""
     offer = read_link(token)
-    if not user.reaches(offer.invitation.org_id):
-        raise Forbidden(
-            "came_through", "You came in through another organization's single sign-on; sign in by yourself first."
-        )
+    owner = offer.invitation.role == Role.OWNER
+    if not user.reaches(offer.invitation.org_id) or (owner and user.through is not None):
+        raise Forbidden("came_through", "You came in through a single sign-on; sign in by yourself first.")
     if not is_for(offer.invitation, user):
         raise Forbidden(
             "other_address", f"This invitation is for {offer.invitation.email}; sign in with that address to accept it."

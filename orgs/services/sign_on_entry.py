@@ -12,15 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from allauth.account.models import EmailAddress
+from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.core.mail import send_mail
 from django.core.validators import validate_email
 from django.db import IntegrityError
+from django.urls import reverse
 from django.utils import timezone
 
 from audit import kinds
 from audit.kinds import SignOnReason
 from audit.services.record import record
-from cloudsignal import ids
+from cloudsignal import ids, outbox
 from cloudsignal.errors import NotFound
 from orgs.access import Access
 from orgs.models import Invitation, Membership, Organization, SignOnAccount, SingleSignOn, Through, User
@@ -101,6 +104,8 @@ def enter(sign_on: SingleSignOn, asserted: Asserted, *, ip: str = "") -> User:
             user = entry.user or _make_account(entry, asserted)
             if entry.link:
                 _link(sign_on, user, asserted, ip)
+                if entry.user is not None:
+                    _tell(sign_on, user)
             if entry.role:
                 _join(sign_on, user, entry, ip)
     except IntegrityError:
@@ -124,6 +129,32 @@ def link(sign_on: SingleSignOn, asserted: Asserted, user: User, *, ip: str = "")
         if known.filter(subject=asserted.subject).exclude(user=user).exists():
             raise Refused(SignOnReason.LINKED_TO_ANOTHER, "Another person's account is linked to this one already.")
         _link(sign_on, user, asserted, ip)
+        _tell(sign_on, user)
+
+
+def send_linked(org_id: str, sign_on_id: str, user_id: int) -> bool:
+    """Tell a person by e-mail that their account can be signed in to in a further way; False when it cannot any more.
+
+    For the worker: mail servers are slow.
+    """
+    with org_scope(org_id):
+        known = SignOnAccount.objects.filter(org_id=org_id, sign_on=sign_on_id, user=user_id)
+        found = known.select_related("user", "sign_on__org").first()
+    if found is None:
+        return False
+    name, org, address = found.sign_on.name, found.sign_on.org.name, found.user.email
+    send_mail(
+        subject=f"{name} now signs you in to {org} on CloudSignal",
+        message=(
+            f"Your account {address} is linked to {name}, the single sign-on of {org}. Whoever {name} says is you "
+            f"comes in to {org} as you; it reaches none of your other organizations and cannot change your account.\n\n"
+            f"If that was not you, tell an administrator of {org} and change your password:\n\n"
+            f"{settings.PUBLIC_URL}{reverse('account_change_password')}\n"
+        ),
+        from_email=None,
+        recipient_list=[address],
+    )
+    return True
 
 
 def refuse(sign_on: SingleSignOn, refused: Refused, asserted: Asserted | None = None, *, ip: str = "") -> None:
@@ -246,6 +277,12 @@ def _link(sign_on: SingleSignOn, user: User, asserted: Asserted, ip: str) -> Non
     door = _Door(sign_on.org_id, f"user:{user.email}", ip)
     after = {"email": user.email, "subject": asserted.subject, "asserted": asserted.email}
     record(door, kinds.SIGN_ON_LINKED, target=target_of(sign_on), after=after)
+
+
+def _tell(sign_on: SingleSignOn, user: User) -> None:
+    """Of an account that was there before. Who has just come in for the first time knows."""
+    payload = {"org": sign_on.org_id, "sign_on": sign_on.pk, "user": str(user.pk)}
+    outbox.enqueue("orgs.tasks.send_linked", org=sign_on.org_id, key=f"{sign_on.pk}/{user.pk}", payload=payload)
 
 
 def _join(sign_on: SingleSignOn, user: User, entry: Entry, ip: str) -> None:

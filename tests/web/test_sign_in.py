@@ -17,6 +17,7 @@ import jwt
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
+from django.core import mail
 from django.db import connection
 from django.test import Client
 from django.urls import reverse
@@ -26,11 +27,13 @@ from redis import Redis
 from audit import kinds
 from audit.models import Event
 from cloudsignal.errors import Conflict, Forbidden, NotFound
+from cloudsignal.models import OutboxRow
+from orgs import tasks
 from orgs.access import Access, access_org
 from orgs.models import ApiKey, Membership, SignOnAccount, User
 from orgs.permissions import Permission, Role
 from orgs.services import jwks
-from orgs.services.invitations import invite
+from orgs.services.invitations import invite, link_of
 from orgs.services.members import remove_member
 from orgs.services.sign_on import WantedSignOn, approve_domains, change_sign_on, remove_sign_on
 from orgs.tenancy import org_scope
@@ -49,6 +52,8 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def issuer(settings: Settings) -> Iterator[Issuer]:
     """An OpenID Connect provider on loopback, where Eve of Acme is signed in."""
+    settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+    mail.outbox = []
     settings.PROVIDER_NETWORKS = "127.0.0.0/8"
     jwks.forget()
     with issuing() as running:
@@ -75,6 +80,14 @@ def refusal(access: Access) -> str:
     return found[-1].reason if found else ""
 
 
+def mail_of(access: Access) -> mail.EmailMessage:
+    """What the worker sends of the one message that waits."""
+    with org_scope(access.org_id):
+        row = OutboxRow.objects.get(task="orgs.tasks.send_linked")
+    assert tasks.send_linked.run(**row.payload)
+    return mail.outbox[-1]
+
+
 def role_of(access: Access, email: str) -> str:
     """What a person is in the organization; empty for nobody."""
     with org_scope(access.org_id):
@@ -90,6 +103,8 @@ def test_a_newcomer_of_an_approved_domain_comes_in_with_the_given_role(acme: Acc
     assert (answer.status_code, answer.headers["Location"]) == (302, reverse("orgs:home", args=[acme.org_id]))
     assert eve.status(acme) == 200
     assert role_of(acme, f"eve@{DOMAIN}") == "viewer"
+    with org_scope(acme.org_id):
+        assert not OutboxRow.objects.filter(task="orgs.tasks.send_linked").exists()
     user = User.objects.get(email=f"eve@{DOMAIN}")
     assert (user.name, user.has_usable_password()) == ("Eve Example", False)
     assert EmailAddress.objects.get(user=user).verified
@@ -396,6 +411,7 @@ def test_a_member_of_this_organization_alone_is_known_by_their_address(
     assert eve.status(acme) == 200
     with org_scope(acme.org_id):
         assert SignOnAccount.objects.get(subject="s-1").user == user
+    assert mail_of(acme).to == [user.email]
 
 
 @pytest.mark.parametrize(
@@ -516,6 +532,17 @@ def test_an_invitation_elsewhere_is_not_accepted_by_such_a_session(acme: Access,
     link = urlsplit(link_of(invite(elsewhere, email=f"eve@{DOMAIN}", role="admin"))).path
     assert eve.client.post(link).status_code == 403
     assert role_of(elsewhere, f"eve@{DOMAIN}") == ""
+
+
+def test_nobody_becomes_an_owner_in_such_a_session(acme: Access, eve: Browser) -> None:
+    """Administrators choose its provider: an owner's invitation wants an account of one's own."""
+    eve.sign_in()
+    user = User.objects.get(email=f"eve@{DOMAIN}")
+    with org_scope(acme.org_id):
+        Membership.objects.filter(user=user).update(ends_at=acme.org.created_at)
+    link = link_of(invite(acme, email=user.email, role="owner"))
+    assert eve.client.post(urlsplit(link).path).status_code == 403
+    assert role_of(acme, user.email) == "viewer"
 
 
 def test_an_owner_who_comes_through_is_an_administrator_there(acme: Access, eve: Browser) -> None:
@@ -640,6 +667,10 @@ def test_a_person_links_their_own_account_and_stays_who_they_are(
     browser = Browser(add_oidc(acme, issuer), client=visitor(user))
     issuer.person = cast(sub="s-ada", email=f"ada@{DOMAIN}")
     assert "Linked" in browser.sign_in("?for=link").content.decode()
+    told = mail_of(acme)
+    assert told.to == ["ada@private.example"]
+    assert "Acme staff" in told.subject
+    assert acme.org.name in str(told.body)
     assert (browser.status(acme), browser.status(other)) == (200, 200)
     fresh = Browser(browser.sign_on)
     fresh.sign_in()
