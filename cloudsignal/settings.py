@@ -144,6 +144,13 @@ ACCOUNT_EMAIL_VERIFICATION = "mandatory" if EMAIL_URL or ENV.text("CLOUDSIGNAL_E
 ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "CloudSignal: "
 ACCOUNT_ADAPTER = "orgs.web.through.Adapter"
+USERSESSIONS_ADAPTER = "orgs.accounts.SessionsAdapter"
+ACCOUNT_FORMS = {
+    "login": "orgs.forms_accounts.LoginForm",
+    "signup": "orgs.forms_accounts.SignupForm",
+    "add_email": "orgs.forms_accounts.AddEmailForm",
+    "reset_password": "orgs.forms_accounts.ResetPasswordForm",
+}
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
 # allauth's own counts by account are for second factors alone: who gets as far has shown the password. Failed passwords

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.usersessions.adapter import DefaultUserSessionsAdapter
+from django.conf import settings
 from django.http import HttpRequest
 from django.shortcuts import render
 
@@ -53,12 +56,30 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
             with suppress(Limit):
                 take(limit, who)
 
+    def send_mail(self, template_prefix: str, email: str, context: Mapping[str, Any]) -> None:
+        """Links lead to the public address, whatever host the request names: who asks for a mail is not who gets it."""
+        here, public = self.request.build_absolute_uri("/"), f"{settings.PUBLIC_URL}/"
+        links = {
+            name: public + value.removeprefix(here)
+            for name, value in context.items()
+            if isinstance(value, str) and value.startswith(here)
+        }
+        site = {"name": "CloudSignal", "domain": urlsplit(public).netloc}
+        super().send_mail(template_prefix, email, {**context, **links, "current_site": site})
+
     def set_password(self, user: User, password: str) -> None:
         """A new password, mostly because the old one may have leaked: what it had let in is signed out."""
-        from orgs.services.api_keys import end_command_lines
-
         super().set_password(user, password)
-        end_command_lines(user, ip=str(self.request.META.get("REMOTE_ADDR") or ""))
+        _end_command_lines(self.request, user)
+
+
+class SessionsAdapter(DefaultUserSessionsAdapter):  # type: ignore[misc]
+    """What "sign out everywhere" reaches."""
+
+    def end_sessions(self, sessions: Iterable[Any]) -> None:
+        """Browsers, and command lines too."""
+        super().end_sessions(sessions)
+        _end_command_lines(self.request, self.request.user)
 
 
 class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
@@ -96,6 +117,12 @@ def network_of(ip: str) -> str:
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
     return str(address.ipv4_mapped or ipaddress.ip_network(f"{address}/64", strict=False))
+
+
+def _end_command_lines(request: HttpRequest, user: User) -> None:
+    from orgs.services.api_keys import end_command_lines
+
+    end_command_lines(user, ip=str(request.META.get("REMOTE_ADDR") or ""))
 
 
 def _counted(request: HttpRequest, credentials: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -12,8 +12,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from orgs.access import Access, OrganizationEntry, list_organizations
-from orgs.models import User
+from orgs.models import ApiKey, User
 from orgs.permissions import Permission
+from orgs.services.api_keys import command_lines_of
 
 THEME_COOKIE = "theme"
 THEMES = (("", "System"), ("light", "Light"), ("dark", "Dark"))
@@ -116,6 +117,12 @@ class Shell:
     def through(self) -> bool:
         """Whether the reader came through single sign-on, and so reaches one organization and no account page."""
         return getattr(getattr(self._request, "user", None), "through", None) is not None
+
+    @cached_property
+    def command_lines(self) -> Sequence[ApiKey]:
+        """The command lines that the reader is signed in on."""
+        user = getattr(self._request, "user", None)
+        return command_lines_of(user) if isinstance(user, User) else ()
 
     @property
     def initial(self) -> str:

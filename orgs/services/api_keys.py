@@ -16,17 +16,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db.models import Q
 from django.utils import timezone
 
 from audit import kinds
 from audit.services.record import Actor, record
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, Unauthenticated
 from orgs.access import THROUGH_LIFETIME, Access, access_org, permissions_of, way_is_open
-from orgs.models import ApiKey, Membership, Organization, Through, User
+from orgs.models import ApiKey, Organization, Through, User
 from orgs.permissions import COMMAND_LINE, PERMISSIONS, Permission, Role
 from orgs.services.actors import SystemActor
 from orgs.services.organizations import NAME_MAX, clean_name
-from orgs.tenancy import api_key_scope, org_scope, user_scope
+from orgs.tenancy import api_key_scope, org_scope, platform_scope
 
 SECRET = PERMISSIONS[Role.ADMIN]
 """What an ``sk_`` key may do: everything of the organization but deleting it or giving it away."""
@@ -37,6 +38,8 @@ KEYS_MAX = 100
 PERSONAL_MAX = 20
 """Command lines of one person in one organization."""
 PERSONAL_LIFETIME = timedelta(days=30)
+LISTED = timedelta(days=7)
+"""How long a command line's key that is over stays in the list."""
 NETWORKS_MAX = 50
 OVERLAP_DEFAULT = 24 * 3600
 OVERLAP_MAX = 30 * 24 * 3600
@@ -167,20 +170,30 @@ def end_personal_keys(actor: Actor, person: User, *, key_id: int | None = None) 
 
 
 def end_command_lines(person: User, *, ip: str = "") -> None:
-    """End the command lines of a person in every organization they are, or were, in."""
-    with user_scope(person.pk):
-        orgs = list(Membership.objects.filter(user=person).values_list("org_id", flat=True))
-    for org_id in orgs:
+    """End the command lines of a person in every organization."""
+    for org_id in sorted({key.org_id for key in command_lines_of(person)}):
         with org_scope(org_id):
             end_personal_keys(SystemActor(org_id, f"user:{person.email}", ip), person)
 
 
+def command_lines_of(person: User) -> tuple[ApiKey, ...]:
+    """The command lines that a person is signed in on, with their organizations, newest first."""
+    with platform_scope():
+        found = ApiKey.objects.filter(_not_over_by(timezone.now()), person=person).select_related("org")
+        return tuple(found.order_by("-created_at", "-id"))
+
+
 def list_api_keys(access: Access) -> tuple[ApiKey, ...]:
-    """Every key of the organization, newest first, masked."""
+    """The keys of the organization, newest first, masked.
+
+    Command lines make one at each sign-in: those that are over are left out after :data:`LISTED`. Their rows stay, so
+    that no other key ever gets their name.
+    """
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         found = ApiKey.objects.filter(org=access.org).select_related("person")
-        return tuple(found.order_by("-created_at", "-id"))
+        shown = Q(person=None) | _not_over_by(timezone.now() - LISTED)
+        return tuple(found.filter(shown).order_by("-created_at", "-id"))
 
 
 def get_api_key(access: Access, key_id: int) -> ApiKey:
@@ -232,6 +245,11 @@ def state(key: ApiKey, now: datetime) -> str:
     if key.revoked_at:
         return "revoked"
     return "expired" if key.expires_at and key.expires_at <= now else "active"
+
+
+def _not_over_by(moment: datetime) -> Q:
+    """Keys that had neither expired nor been revoked at ``moment``."""
+    return (Q(expires_at=None) | Q(expires_at__gt=moment)) & (Q(revoked_at=None) | Q(revoked_at__gt=moment))
 
 
 def _of_person(key: ApiKey, ip: str) -> Access:

@@ -6,7 +6,7 @@ from csp.decorators import csp_update
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
 
-from cloudsignal.errors import DomainError
+from cloudsignal.errors import DomainError, Invalid
 from cloudsignal.web.words import duration
 from orgs.access import OrganizationEntry, access_org, list_organizations
 from orgs.forms_keys import SCOPES, CommandLineForm
@@ -21,7 +21,10 @@ from orgs.web.recent import ask_again
 @person_page(methods=("GET", "POST"))
 def command_line(request: HttpRequest, user: User) -> HttpResponseBase:
     """The question, the answer, and the way back to the terminal: an address on this computer, or a code to paste."""
-    asked = read_request(request.GET.dict())
+    try:
+        asked = read_request(request.GET.dict())
+    except Invalid as error:
+        return render(request, "orgs/command_line_wrong.html", {"error": error}, status=error.status)
     if request.method == "POST" and request.POST.get("answer") == "no":
         return _refused(request, asked)
     ask_again(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
@@ -34,7 +35,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
         "sign_ons": list_sign_ons(access),
         "may_manage": access.may(Permission.PROVIDERS_MANAGE),
         "saml_available": saml.available(),
-        "door": request.build_absolute_uri(reverse("orgs:sign-on-door", args=[access.org_id])),
+        "door": f"{settings.PUBLIC_URL}{reverse('orgs:sign-on-door', args=[access.org_id])}",
     }
     return render(request, "orgs/sign_on.html", context)
 

@@ -8,9 +8,12 @@ import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
+from allauth.usersessions.models import UserSession
+from django.contrib.sessions.models import Session
 from django.core import mail
 from django.db import connection
 from django.test import Client
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from cloudsignal.config import ConfigError
@@ -20,6 +23,7 @@ from orgs.accounts import network_of
 from orgs.models import Membership, User
 from orgs.permissions import Role
 from orgs.services.preferences import change_settings
+from orgs.tasks import clear_sessions
 from orgs.tenancy import org_scope
 from tests.api.calling import Caller, World
 from tests.world import person
@@ -115,6 +119,43 @@ def test_an_address_is_confirmed_and_a_password_reset_by_mail(ada: User, setting
     assert "/accounts/confirm-email/" in str(mail.outbox[-1].body)
     assert Client().post("/accounts/password/reset/", {"email": ada.email}).status_code == 302
     assert "/accounts/password/reset/key/" in str(mail.outbox[-1].body)
+
+
+def test_links_in_mail_lead_to_the_public_address_whatever_the_request_says(ada: User, settings: Settings) -> None:
+    """Whoever asks for somebody's new password must not choose where the link in the mail leads."""
+    settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+    settings.PUBLIC_URL = "https://signal.example.com"
+    mail.outbox = []
+    stranger = Client(headers={"Host": "localhost:31337"})
+    for address in (ada.email, "nobody@example.com"):
+        assert stranger.post("/accounts/password/reset/", {"email": address}).status_code == 302
+    for address in (ada.email, "new@example.com"):
+        form = {"email": address, "password1": PASSWORD, "password2": PASSWORD}
+        assert stranger.post("/accounts/signup/", form).status_code in {200, 302}
+    assert len(mail.outbox) >= 3
+    for message in mail.outbox:
+        assert "31337" not in str(message.body)
+        assert "https://signal.example.com/accounts/" in str(message.body)
+        assert "CloudSignal at signal.example.com" in str(message.body)
+
+
+def test_the_same_word_is_said_for_an_address_everywhere() -> None:
+    for page in ("/accounts/login/", "/accounts/signup/", "/accounts/password/reset/"):
+        text = Client().get(page).content.decode()
+        assert ">E-mail address</label>" in text
+        assert ">Email" not in text
+
+
+def test_sessions_that_are_over_are_deleted(ada: User) -> None:
+    clients = [Client(), Client()]
+    for client in clients:
+        client.force_login(ada)
+        client.get("/orgs/")
+    over, going_on = (client.session.session_key for client in clients)
+    Session.objects.filter(session_key=over).update(expire_date=timezone.now())
+    clear_sessions()
+    assert [session.session_key for session in Session.objects.all()] == [going_on]
+    assert {session.session_key for session in UserSession.objects.all()} <= {going_on}
 
 
 def test_mail_servers_are_named_by_url() -> None:

@@ -96,7 +96,7 @@ def ada(stack: Stack) -> Person:
 def sign_in(page: Page, person: Person, password: str = PASSWORD) -> None:
     """The sign-in form."""
     page.goto(f"{person.url}/accounts/login/")
-    page.get_by_label("E-mail").or_(page.get_by_label("Email")).first.fill(person.email)
+    page.get_by_label("E-mail address").fill(person.email)
     page.get_by_label("Password", exact=True).fill(password)
     page.get_by_role("button", name="Sign in", exact=True).click()
 

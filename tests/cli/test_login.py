@@ -78,7 +78,7 @@ def approve(
 ) -> None:
     """Sign in as a person would, compare the phrase, choose the organization, say yes."""
     page.goto(running.address)
-    page.get_by_label("Email").fill(who)
+    page.get_by_label("E-mail address").fill(who)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in", exact=True).click()
     page.wait_for_selector("#phrase")
@@ -194,7 +194,7 @@ class TestInABrowser:
         script.chmod(0o755)
         with logging_in(place, tmp_path, BROWSER=f"{script} %s") as running:
             page.goto(running.address)
-            page.get_by_label("Email").fill("grace@example.com")
+            page.get_by_label("E-mail address").fill("grace@example.com")
             page.get_by_label("Password").fill(PASSWORD)
             page.get_by_role("button", name="Sign in", exact=True).click()
             page.get_by_role("button", name="Refuse").click()

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Unauthenticated
 from orgs.access import Access
-from orgs.models import Organization, User
+from orgs.models import ApiKey, Organization, User
 from orgs.permissions import Role
-from orgs.services.api_keys import create_personal_key, list_api_keys, use_api_key
+from orgs.services.api_keys import (
+    create_api_key,
+    create_personal_key,
+    get_api_key,
+    list_api_keys,
+    use_api_key,
+)
 from orgs.services.command_line import redeem_code
 from orgs.tenancy import org_scope
 from tests.api.test_command_line import BACK, VERIFIER, asked
@@ -156,3 +164,49 @@ def test_a_viewer_revokes_their_own_command_line_on_the_page(acme: Access, visit
     assert client.post(reverse("orgs:key-revoke", args=[acme.org_id, other.key.pk])).status_code == 403
     assert client.post(reverse("orgs:key-revoke", args=[acme.org_id, mine.key.pk])).status_code == 302
     assert [key.revoked_at is None for key in list_api_keys(acme)] == [True, False]
+
+
+def test_signing_out_everywhere_signs_every_command_line_out(acme: Access, visitor: Visitor) -> None:
+    """It says everywhere, and who is afraid for a laptop that is gone means its command line as well."""
+    eve = person("eve@example.com")
+    first, second = organization("Eve", owner=eve), organization("More of Eve", owner=eve)
+    keys = [create_personal_key(access, machine="lost laptop") for access in (first, second)]
+    kept = create_personal_key(acme, machine="")
+    client = visitor(eve)
+    page = client.get(reverse("usersessions_list")).content.decode()
+    for shown in ("lost laptop", "More of Eve", str(keys[0].key), "Sign out everywhere else"):
+        assert shown in page
+    assert str(kept.key) not in page
+    assert client.post(reverse("usersessions_list")).status_code == 302
+    for key in keys:
+        with pytest.raises(Unauthenticated):
+            use_api_key(key.secret, ip="192.0.2.7")
+    use_api_key(kept.secret, ip="192.0.2.7")
+    page = client.get(reverse("usersessions_list")).content.decode()
+    assert "lost laptop" not in page
+    assert "Sign out everywhere else" not in page
+    (event,) = search(second, AuditQuery(kind="api_key.revoked")).events
+    assert event.actor == "user:eve@example.com"
+
+
+def test_command_lines_of_long_ago_are_not_listed_and_programs_keys_are(acme: Access) -> None:
+    """Each sign-in makes a key: without an end to it, the list is soon of nothing else."""
+    recent, expired, revoked = (create_personal_key(acme, machine=name).key for name in ("a", "b", "c"))
+    program = create_api_key(acme, kind="pk", name="web").key
+    long_ago = timezone.now() - timedelta(days=8)
+    with org_scope(acme.org_id):
+        ApiKey.objects.filter(pk__in=[expired.pk, program.pk]).update(expires_at=long_ago)
+        ApiKey.objects.filter(pk=recent.pk).update(expires_at=timezone.now())
+        ApiKey.objects.filter(pk=revoked.pk).update(revoked_at=long_ago)
+    assert {key.pk for key in list_api_keys(acme)} == {recent.pk, program.pk}
+    assert get_api_key(acme, expired.pk) == expired
+
+
+@pytest.mark.parametrize("query", ["", "?redirect_uri=https://evil.example/callback", "?response_type=code"])
+def test_a_link_of_no_command_line_says_what_to_do(query: str, owner: Client) -> None:
+    page = owner.get(reverse("orgs:command-line") + query)
+    assert page.status_code == 422
+    text = page.content.decode()
+    assert "<h1>This link is not one of a command line</h1>" in text
+    assert "cloudsignal login" in text
+    assert "evil.example" not in text

@@ -1,0 +1,36 @@
+"""django-allauth's forms in the words of the other pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allauth.account import forms
+from allauth.account.fields import EmailField
+
+
+class _Worded:
+    """An e-mail address is called the same everywhere."""
+
+    fields: dict[str, Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            if isinstance(field, EmailField):
+                field.label = "E-mail address"
+
+
+class LoginForm(_Worded, forms.LoginForm):  # type: ignore[misc]
+    """Signing in."""
+
+
+class SignupForm(_Worded, forms.SignupForm):  # type: ignore[misc]
+    """A new account."""
+
+
+class AddEmailForm(_Worded, forms.AddEmailForm):  # type: ignore[misc]
+    """A further address."""
+
+
+class ResetPasswordForm(_Worded, forms.ResetPasswordForm):  # type: ignore[misc]
+    """A forgotten password."""
