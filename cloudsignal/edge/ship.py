@@ -161,9 +161,10 @@ class Shipper:
     def _move_on(self, reader: SegmentReader) -> None:
         """Go on to the next segment when nothing more will come in this one."""
         if reader.number == self._journal.current:
-            if self._journal.current_size < ROTATE_BYTES or reader.offset < self._journal.current_size:
+            journal = self._journal
+            if journal.failed or journal.current_size < ROTATE_BYTES or reader.offset < journal.current_size:
                 return
-            self._journal.rotate()
+            journal.rotate()
         reader.forget()
         self._sent.append(reader)
         self._reader = None

@@ -11,7 +11,7 @@ import pytest
 
 from cloudsignal.edge import journal as module
 from cloudsignal.edge.journal import Journal, segments
-from cloudsignal.edge.ship import Shipper
+from cloudsignal.edge.ship import ROTATE_BYTES, Shipper
 from cloudsignal.edge.store import Store, UnavailableError
 from cloudsignal.edge.trail import make_event
 from tests.edge.conftest import Rig
@@ -59,6 +59,33 @@ def test_a_full_disk_is_shipped_and_emptied_while_it_takes_nothing_new(
         assert [number for number, _ in segments(tmp_path)] == [journal.current]
     shipping(rig, journal, everything)
     assert len(rig.plane.events(org=org)) == 3
+
+
+def test_room_that_comes_back_at_the_wrong_moment_costs_nothing(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two writes of one round: what the second one put behind the last event read is sent as well."""
+    org = rig.plane.new_org()
+    journal = Journal(tmp_path, node="n", incarnation="i")
+    journal.record(make_event("connect", org=org, client_id="large", details={"text": "x" * ROTATE_BYTES}))
+    write, answers = os.write, iter([OSError(28, "No space left on device")])
+
+    def refuse_once(file: int, data: bytes) -> int:
+        if error := next(answers, None):
+            raise error
+        return write(file, data)
+
+    async def room_comes_back(shipper: Shipper) -> None:
+        assert await shipper.ship()
+        journal.record(make_event("connect", org=org, client_id="late"))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", refuse_once)
+            await shipper.ship()
+        await everything(shipper)
+
+    shipping(rig, journal, room_comes_back)
+    assert {event.client_id for event in rig.plane.events(org=org)} == {"large", "late"}
+    assert not list(tmp_path.glob("*.damaged"))
 
 
 def test_a_segment_that_cannot_be_read_to_its_end_is_set_aside_and_holds_nothing_up(rig: Rig, tmp_path: Path) -> None:
