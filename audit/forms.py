@@ -20,17 +20,24 @@ WITHIN: tuple[tuple[str, str, timedelta | None], ...] = (
 REASONS = sorted({*(reason.value for reason in AuthReason), *(cause.value for cause in CloseCause)})
 
 
-def _kinds() -> list[tuple[str, str | list[tuple[str, str]]]]:
+GROUPS = {
+    Source.EDGE: "Clients",
+    Source.CHANGE: "Changes by people and keys",
+    Source.PLATFORM: "The audit itself",
+}
+
+
+def _kinds(*sources: Source) -> list[tuple[str, str | list[tuple[str, str]]]]:
     def of(source: Source) -> list[tuple[str, str]]:
         return [(kind.name, kind.title) for kind in KINDS.values() if kind.source is source]
 
-    return [("", "Everything"), ("Clients", of(Source.EDGE)), ("Changes by people and keys", of(Source.CHANGE))]
+    return [("", "Everything"), *((GROUPS[source], of(source)) for source in sources)]
 
 
 class AuditFilter(Form):
     """What to look for. Every field is optional."""
 
-    kind = forms.ChoiceField(label="Event", choices=_kinds, required=False)
+    kind = forms.ChoiceField(label="Event", choices=_kinds(Source.EDGE, Source.CHANGE), required=False)
     username = forms.CharField(
         label="Username", required=False, widget=forms.TextInput(attrs=mono(**{"data-search": ""}))
     )
@@ -74,3 +81,9 @@ class AuditFilter(Form):
             cursor=self.value("cursor"),
             limit=limit,
         )
+
+
+class LogFilter(AuditFilter):
+    """The same for the platform's log."""
+
+    kind = forms.ChoiceField(label="Event", choices=_kinds(*Source), required=False)

@@ -1,1 +1,1 @@
-"""Pages about what happened: the audit list and one event."""
+"""Pages about what happened: the audit list, one event, and the platform's log."""

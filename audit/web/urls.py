@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from django.urls import path
 
-from audit.web import events
+from audit.web import events, log
 
 app_name = "audit"
 urlpatterns = [
     path("o/<str:org_id>/audit/", events.index, name="list"),
     path("o/<str:org_id>/audit/<str:key>/", events.event, name="event"),
+    path("operator/log/", log.log, name="log"),
 ]

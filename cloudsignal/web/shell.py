@@ -54,6 +54,7 @@ OPERATOR_PAGES: tuple[tuple[str, str, str, str], ...] = (
     ("Organizations", "platform:operator-organizations", "orgs", "o"),
     ("E-mail domains", "platform:operator-domains", "check", "e"),
     ("Nodes", "platform:operator-nodes", "server", "n"),
+    ("Log", "audit:log", "audit", "l"),
 )
 DEMO_PAGE = ("Mail", "platform:operator-mail", "mail", "m")
 ORG_ACTIONS: tuple[tuple[str, str, str, Permission], ...] = (

@@ -74,6 +74,7 @@ SCREENS = {
     "operator: organizations": "/operator/organizations/",
     "operator: e-mail domains": "/operator/domains/",
     "operator: nodes": "/operator/nodes/",
+    "operator: log": "/operator/log/",
     "two-step sign-in": "/accounts/2fa/",
     "confirm who it is": "/accounts/reauthenticate/",
     "password": "/accounts/password/change/",

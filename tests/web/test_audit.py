@@ -14,8 +14,10 @@ from audit.access import cursor_of
 from audit.models import Event
 from orgs.access import Access
 from orgs.permissions import Role
-from orgs.tenancy import org_scope
-from tests.world import member, organization
+from orgs.tenancy import org_scope, platform_scope
+from tests.audit.making import event as happening
+from tests.audit.making import keep
+from tests.world import member, organization, person
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor
@@ -191,3 +193,23 @@ def test_an_auditor_reads_and_a_developer_does_not(acme: Access, visitor: Visito
     key = auditor.get(url(acme)).context["lines"][0].key
     assert "Simulate on the draft" not in auditor.get(reverse("audit:event", args=[acme.org_id, key])).content.decode()
     assert visitor(member(acme.org, Role.DEVELOPER)).get(url(acme)).status_code == 403
+
+
+def test_the_platforms_log_shows_operators_what_belongs_to_no_organization(acme: Access, visitor: Visitor) -> None:
+    happened(acme, topic="of/a/tenant")
+    lost = {"node": "e1", "missing": 3}
+    keep([happening("", kind="tls_failed", ip="192.0.2.9", reason="protocol_version", node="e1") for _ in range(60)])
+    with platform_scope():
+        Event.objects.create(ts=datetime.now(UTC), id=uuid.uuid4(), kind="audit.gap", node="ingest", details=lost)
+    operator = visitor(person(operator=True))
+    log = reverse("audit:log")
+    page = operator.get(log)
+    text = page.content.decode()
+    assert len(page.context["lines"]) == 50
+    for fact in ("Audit gap", "missing", "192.0.2.9", "protocol_version"):
+        assert fact in text
+    assert "of/a/tenant" not in text
+    assert len(operator.get(page.context["older_url"]).context["lines"]) == 11
+    assert len(operator.get(log, {"kind": "audit.gap"}).context["lines"]) == 1
+    refused = operator.get(log, {"ip": "nowhere"})
+    assert (refused.status_code, refused.context["form"]["ip"].value()) == (422, "nowhere")

@@ -45,6 +45,7 @@ TABLE: dict[str, Row] = {
     "platform:ca": Row("public"),
     "platform:operator-organizations": Row("operator"),
     "platform:operator-nodes": Row("operator"),
+    "audit:log": Row("operator"),
     "platform:operator-mail": Row("operator"),
     "platform:operator-domains": Row("operator"),
     "platform:operator-approve": Row("operator", get=False, post=True),
