@@ -69,7 +69,7 @@ class Assembly:
         self.web_host = localhost()
         self.layout = Layout(options.data, service_account())
         self.layout.create()
-        self.secrets: Secrets = load_or_make(self.layout.secrets)
+        self.secrets: Secrets = load_or_make(self.layout.secrets, data=(self.layout.postgres / "PG_VERSION").exists())
         self.last_ports: dict[str, object] = state.read(self.layout.state).get("ports", {})
         self.system = System(self.layout, demo=options.demo)
         self.made: dict[str, str] = {"CLOUDSIGNAL_DATA": str(options.data)}

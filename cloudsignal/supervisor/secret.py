@@ -16,6 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloudsignal.supervisor.errors import StartError
 
+NAMES = ("signing_key", "django_key", "pepper", "postgres_admin", "postgres_owner", "postgres_app", "valkey")
+"""One file each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
@@ -39,11 +42,18 @@ class Secrets:
         )  # fmt: skip
 
 
-def load_or_make(folder: Path) -> Secrets:
-    """Read the secrets in ``folder``, making those that do not exist yet.
+def load_or_make(folder: Path, *, data: bool = False) -> Secrets:
+    """Read the secrets in ``folder``, making those that do not exist yet; with ``data`` there is nothing to make.
 
-    Raises :class:`StartError` when a file is open to other users or does not hold what it should.
+    Raises :class:`StartError` when a file is open to other users, does not hold what it should, or is missing although
+    there is data already: nobody signs in to a database with a new password, and a new pepper voids every credential.
     """
+    missing = [name for name in NAMES if data and not (folder / name).exists()]
+    if missing:
+        raise StartError(
+            f"{folder / missing[0]} is missing, and the data beside it needs it; restore it from a backup, or begin "
+            "anew in another data folder"
+        )
     signing_key = _keep(folder / "signing_key", lambda: secrets.token_hex(32))
     try:
         private = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(signing_key))

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloudsignal.supervisor.errors import StartError
-from cloudsignal.supervisor.secret import load_or_make
+from cloudsignal.supervisor.secret import NAMES, load_or_make
 
 
 def test_secrets_are_made_once_and_differ_from_one_another(tmp_path: Path) -> None:
@@ -47,6 +47,17 @@ def test_an_emptied_file_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="restore it"):
         load_or_make(tmp_path)
     assert (tmp_path / "pepper").read_text() == ""
+
+
+def test_one_that_was_lost_beside_its_data_is_not_replaced(tmp_path: Path) -> None:
+    first = load_or_make(tmp_path)
+    assert load_or_make(tmp_path, data=True) == first
+    for name in NAMES:
+        (tmp_path / name).rename(tmp_path / "lost")
+        with pytest.raises(StartError, match=f"{name} is missing"):
+            load_or_make(tmp_path, data=True)
+        (tmp_path / "lost").rename(tmp_path / name)
+    assert {file.name for file in tmp_path.iterdir()} == set(NAMES)
 
 
 def test_a_signing_key_that_is_none_is_named(tmp_path: Path) -> None:

@@ -249,6 +249,18 @@ def test_a_first_start_that_was_cut_short_is_begun_again(own_parts: Stack) -> No
     assert not draft.exists()
 
 
+def test_data_whose_secrets_are_lost_is_not_waited_for(own_parts: Stack) -> None:
+    own_parts.options = ("--parts", "postgres")
+    own_parts.start()
+    own_parts.wait_ready()
+    own_parts.stop()
+    (own_parts.data / "secrets" / "postgres_admin").unlink()
+    own_parts.start()
+    assert own_parts.process is not None
+    assert own_parts.process.wait(100) == 1
+    assert "postgres_admin is missing, and the data beside it needs it" in own_parts.output.read_text()
+
+
 def test_started_with_nohup_it_outlives_its_terminal(own_parts: Stack) -> None:
     own_parts.options = ("--parts", "valkey")
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup(1) does
