@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def install_tools(level: str) -> None:
     for tool in missing:
         say(f"{tool.names[0]} is missing ({tool.what})")
     if shutil.which("apt-get"):
-        apt_install([tool.apt for tool in missing])
+        apt_install([apt_name(tool) for tool in missing])
     elif shutil.which("brew"):
         for arguments in {tuple(tool.brew) for tool in missing}:
             run(["brew", "install", *arguments])
@@ -107,7 +108,17 @@ def install_tools(level: str) -> None:
         raise Missing(f"neither apt-get nor brew was found here; install {names} yourself, then run this again")
     for tool in missing:
         if not any(find(name) for name in tool.names):
-            raise Missing(f"{tool.apt} was installed, but {tool.names[0]} is not on the PATH; add its folder to PATH")
+            names = " or ".join(name for name in tool.names if not name.startswith("/"))
+            raise Missing(f"{tool.apt} was installed, but there is no {names}; install one, or add its folder to PATH")
+
+
+def apt_name(tool: Tool) -> str:
+    """The package's name here: Ubuntu calls one of them otherwise (and installs a snap by it)."""
+    try:
+        ubuntu = platform.freedesktop_os_release().get("ID") == "ubuntu"
+    except (OSError, AttributeError):
+        ubuntu = False
+    return "chromium-browser" if ubuntu and tool.apt == "chromium" else tool.apt
 
 
 def find(name: str) -> str | None:

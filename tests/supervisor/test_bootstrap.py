@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,15 @@ def test_root_installs_what_is_missing_and_starts_no_service(machine: Machine, m
     wanted = "apt-get install -y -q --no-install-recommends mosquitto mosquitto-clients chromium"
     assert said == [wanted, "services are kept from starting"]
     assert not machine.policy.exists(), "the policy is taken away again"
+
+
+def test_ubuntu_has_another_name_for_chromium(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_root(monkeypatch, root=True)
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "ubuntu"})
+    machine.apt()
+    machine.bootstrap.install_tools("dev")
+    wanted = "apt-get install -y -q --no-install-recommends mosquitto mosquitto-clients chromium-browser"
+    assert wanted in machine.said()
 
 
 def test_a_policy_that_was_there_stays(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
