@@ -68,6 +68,8 @@ def test_wrong_usage_is_exit_code_2_with_a_message(arguments: list[str], message
         ("CLOUDSIGNAL_PUBLIC_URL", "signal.example.com", "CLOUDSIGNAL_PUBLIC_URL is 'signal.example.com'"),
         ("CLOUDSIGNAL_MQTT_HOST", "müller.example", "CLOUDSIGNAL_MQTT_HOST is 'müller.example'; write a host name"),
         ("REDIS_URL", "redis://host:x/0", "REDIS_URL must start with redis://"),
+        ("EDGE_JOURNAL_MB", "2000000", "EDGE_JOURNAL_MB is 2000000; it must lie between 1 and 1000000"),
+        ("CLOUDSIGNAL_TRUSTED_PROXIES", "10.0.0.5/8, proxy", "CLOUDSIGNAL_TRUSTED_PROXIES: 'proxy'"),
         ("DATABASE_URL", "nonsense", "is not an address of PostgreSQL"),
     ],
 )

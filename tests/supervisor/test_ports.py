@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cloudsignal.supervisor import ports as ports_module
 from cloudsignal.supervisor.errors import StartError
 from cloudsignal.supervisor.ports import PRIVATE_RANGE, Ports, holder, localhost
 
@@ -67,6 +68,14 @@ def test_nobody_can_come_to_answer_as_localhost_and_who_tries_is_sent_on(taken_b
         socket.create_connection(("::1", given))
     with socket.create_server((HOST, given)), socket.create_connection(("localhost", given)) as met:
         assert met.getpeername()[1] == given
+
+
+def test_a_machine_that_knows_one_kind_of_address_only_has_ports_all_the_same(
+    taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports_module, "LOOPBACK", (HOST, "2001:db8::1"))
+    given = public(None, taken)
+    socket.create_server((HOST, given)).close()
 
 
 @pytest.mark.parametrize(

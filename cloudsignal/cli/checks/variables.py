@@ -85,14 +85,17 @@ def _port(environment: Environment, name: str) -> None:
     environment.number(name, 1, low=1, high=65535)
 
 
-def _count(environment: Environment, name: str) -> None:
-    environment.number(name, 1, low=1, high=10_000_000)
+def _count(high: int) -> Callable[[Environment, str], None]:
+    def check_count(environment: Environment, name: str) -> None:
+        environment.number(name, 1, low=1, high=high)
+
+    return check_count
 
 
 def _networks(environment: Environment, name: str) -> None:
-    for text in environment.text(name).split(","):
+    for text in filter(None, map(str.strip, environment.text(name).split(","))):
         try:
-            ipaddress.ip_network(text.strip())
+            ipaddress.ip_network(text, strict=False)
         except ValueError as error:
             raise ConfigError(f"{name}: {error}; write networks such as 10.0.0.0/8, with commas") from None
 
@@ -191,9 +194,9 @@ CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "EDGE_TLS_KEY": _file,
     "EDGE_TLS_ORGS": _folder,
     "EDGE_PROXY": _private_address,
-    "EDGE_LOGIN_FAILURES": _count,
-    "EDGE_JOURNAL_MB": _count,
-    "EDGE_ADDRESS_CONNECTIONS": _count,
+    "EDGE_LOGIN_FAILURES": _count(1_000_000),
+    "EDGE_JOURNAL_MB": _count(1_000_000),
+    "EDGE_ADDRESS_CONNECTIONS": _count(10_000_000),
     "CLOUDSIGNAL_TRUSTED_PROXIES": _networks,
     "CLOUDSIGNAL_PROVIDER_NETWORKS": _networks,
 }
