@@ -30,6 +30,8 @@ LINGER = 3.0
 PING = bytes([Kind.PINGREQ, 0])
 
 _LIVE = Phase.LIVE  # looking it up in the enumeration costs as much as a call
+_LISTENING = (Phase.LIVE, Phase.NEW)
+"""In between the client waits for its answer, and is not read from."""
 
 
 class Client(asyncio.BufferedProtocol):
@@ -143,7 +145,7 @@ class Client(asyncio.BufferedProtocol):
         """Read from the client again unless something still stands against it."""
         waiting = self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG
         blocked = self.broker is not None and self.broker.blocked
-        if self.session.phase is _LIVE and not (self.session.unread or waiting or blocked):
+        if self.session.phase in _LISTENING and not (self.session.unread or waiting or blocked):
             resume(self.transport)
 
     def send(self, data: bytes) -> None:
@@ -258,6 +260,7 @@ class Broker(asyncio.BufferedProtocol):
         """The broker's socket is gone."""
         self.transport = None
         if not self._client.session.ended:
+            self.pause_writing()  # until it is known why, there is nobody to write to
             self._client.node.broker_lost(self._client)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import logging
 import resource
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
@@ -24,6 +25,9 @@ logger = logging.getLogger("cloudsignal.edge.listen")
 BACKLOG = 1024
 AT_ONCE = 512
 """Handshakes under way at a time; beyond it, new connections wait in the kernel."""
+
+PATIENCE = 2.0
+"""Seconds after which a handshake is given up when others wait."""
 
 RESERVE = 128
 """File descriptors kept back for everything that is not a client."""
@@ -58,6 +62,8 @@ class Listener:
         self._proxied = proxied
         """A TLS terminator is in front and begins every connection with a PROXY v2 header."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._shaking: dict[SecureTransport, float] = {}
+        """Handshakes under way and when they began, oldest first."""
         self._capacity = (_raise_limit() - RESERVE) // PER_CLIENT
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -93,8 +99,9 @@ class Listener:
 
     def _accept(self) -> None:
         for _ in range(64):
-            if len(self._tasks) >= AT_ONCE:
+            if len(self._tasks) >= AT_ONCE and not self._make_room():
                 self._pause()
+                asyncio.get_running_loop().call_later(PATIENCE / 8, self._resume)
                 return
             try:
                 connection, address = self._socket.accept()
@@ -106,6 +113,15 @@ class Listener:
                 asyncio.get_running_loop().call_later(0.1, self._resume)
                 return
             self._admit(connection, (str(address[0]).removeprefix("::ffff:"), int(address[1])))
+
+    def _make_room(self) -> bool:
+        """Give up the oldest handshake if it had its time: silent sockets of one host must not keep the others out."""
+        oldest = next(iter(self._shaking), None)
+        if oldest is None or time.monotonic() - self._shaking[oldest] < PATIENCE:
+            return False
+        del self._shaking[oldest]
+        oldest.give_up()
+        return True
 
     def _admit(self, connection: socket.socket, address: tuple[str, int]) -> None:
         node = self._node
@@ -178,7 +194,14 @@ class Listener:
         except BaseException:
             connection.close()
             raise
-        await secure.ready
+        self._shaking[secure] = time.monotonic()
+        try:
+            await secure.ready
+        except asyncio.CancelledError:
+            secure.abort()
+            raise
+        finally:
+            self._shaking.pop(secure, None)
 
     async def _read_proxy(self, connection: socket.socket) -> proxy.Proxied | None:
         """The PROXY header, to the byte: what follows belongs to MQTT."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from cloudsignal.config import Address
 from cloudsignal.edge.judge import TALLY
+from cloudsignal.edge.listen import ListenError
 from cloudsignal.edge.node import Node
 from cloudsignal.edge.session import Session
 
@@ -84,7 +85,7 @@ def _sessions(node: Node) -> Iterator[Session]:
 
 
 async def serve(node: Node, address: Address) -> asyncio.Server:
-    """Listen; every request gets the metrics, whatever its path."""
+    """Listen; every request gets the metrics, whatever its path. Raises :class:`ListenError`."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -99,4 +100,7 @@ async def serve(node: Node, address: Address) -> asyncio.Server:
         finally:
             writer.close()
 
-    return await asyncio.start_server(answer, address.host, address.port, limit=_REQUEST_MAX)
+    try:
+        return await asyncio.start_server(answer, address.host, address.port, limit=_REQUEST_MAX)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error

@@ -48,6 +48,9 @@ PING_EVERY = 30.0
 DRAIN = 2.0
 """Seconds clients may take to read the last words of a stopping edge."""
 
+JUMP = 2.0
+"""Seconds the wall clock may be put forward or back unnoticed."""
+
 SLICE = 0.002
 """Seconds spent on judging sessions anew before everything else gets its turn."""
 
@@ -237,6 +240,8 @@ class Node:
                     cause = CloseCause.EXPIRED if reason is AuthReason.EXPIRED else CloseCause.REVOKED
                     session.end(cause, text=f"credential {cause.value}", **_since(committed_at))
                 else:
+                    if end and not 0 < session.expires_at <= end:
+                        self._wheel.add(session.id, now)  # it ends sooner than it was to be looked at
                     session.expires_at = end
                     if dict(record.claims) != dict(session.identity.claims):
                         session.adopt(claims=record.claims)
@@ -286,16 +291,37 @@ class Node:
     # --- time ----------------------------------------------------------------------------------------------------
 
     async def _turn(self) -> None:
-        renewed = time.time()
+        renewed = turned = time.monotonic()
+        ahead = time.time() - turned
         while True:
             await asyncio.sleep(1.0)
-            now = time.time()
+            now, steady = time.time(), time.monotonic()
+            moved = now - steady - ahead
+            if abs(moved) > JUMP:
+                ahead += moved
+                self._clock_moved(moved, now, since=now - (steady - turned))
+            turned = steady
             self._wheel.turn(now)
             self._save_floors()
-            if now - renewed > LIVE_TTL / 2:
-                renewed = now
+            if steady - renewed > LIVE_TTL / 2:
+                renewed = steady
                 self._spawn(self.gate.renew(self._sessions()))
             self._flush()
+
+    def _clock_moved(self, by: float, now: float, *, since: float) -> None:
+        """The wall clock was put forward or back: nobody counts as silent for it, but what holds must be judged anew.
+
+        Who has connected after it, ``since`` the last turn, did so by the new clock.
+        """
+        logger.warning("the clock was put %s by %.0f seconds", "forward" if by > 0 else "back", abs(by))
+        self._wheel = Wheel(self._look)
+        for session_id, client in self.clients.items():
+            session = client.session
+            session.opened_at = session.heard_at = now
+            if not since <= session.connected_at <= now:
+                session.connected_at += by
+            session.outdated = True
+            self._wheel.add(session_id, now)
 
     def _look(self, session_id: str) -> float | None:
         client = self.clients.get(session_id)
@@ -305,6 +331,8 @@ class Node:
         now = time.time()
         if session.phase is not Phase.LIVE:
             return self._look_early(client, now)
+        if client.broker is not None and client.broker.blocked:
+            session.heard_at = now  # it is not read from: silence says nothing
         if session.expires_at and now >= session.expires_at:
             session.end(CloseCause.EXPIRED, text="credential expired")
         elif session.connect.keep_alive and now >= session.heard_at + 1.5 * session.connect.keep_alive:
@@ -328,13 +356,14 @@ class Node:
 
     def _look_early(self, client: Client, now: float) -> float | None:
         session = client.session
+        due = session.opened_at + (CONNECT_WITHIN if session.phase is Phase.NEW else SIGN_IN_WITHIN)
+        if now < due:
+            return due
         if session.phase is Phase.NEW:
             session.refuse(AuthReason.PROTOCOL, details={"text": "no CONNECT in time"})
             session.to_client.clear()
-        elif now >= session.opened_at + SIGN_IN_WITHIN:
-            session.refuse(AuthReason.UNAVAILABLE, details={"text": "no answer in time"})
         else:
-            return session.opened_at + SIGN_IN_WITHIN
+            session.refuse(AuthReason.UNAVAILABLE, details={"text": "no answer in time"})
         client.pump()
         return None
 

@@ -59,7 +59,7 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._client: Client | None = None
         self._closing = False
         self._heard = False
-        self._timer = loop.call_later(HANDSHAKE, self._late)
+        self._timer = loop.call_later(HANDSHAKE, self.give_up)
         self.ready: asyncio.Future[None] = loop.create_future()
         """Done with the handshake; its exception says why there was none."""
 
@@ -156,7 +156,8 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
         if data:
             self._below.write(data)
 
-    def _late(self) -> None:
+    def give_up(self) -> None:
+        """The handshake takes too long."""
         self._fail(TimeoutError())
         self._below.abort()
 

@@ -16,7 +16,7 @@ from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from cloudsignal.edge.link import ANSWER_BACKLOG, Client, pause, resume
+from cloudsignal.edge.link import ANSWER_BACKLOG, Client, pause
 from cloudsignal.edge.mount import MAX_PACKET_BYTES
 from cloudsignal.edge.node import Node
 from cloudsignal.edge.session import CONNECT_MAX, Phase
@@ -101,10 +101,7 @@ class WebSocketClient(Client):
             return
         if rest:
             self._take(rest)
-        if self.session.phase is Phase.NEW and not self._resting and not self._closing:
-            resume(self.transport)
-        else:
-            self.read_on()
+        self.read_on()
 
     def read_on(self) -> None:
         """Read from the client again, unless part of what it sent waits for its turn."""

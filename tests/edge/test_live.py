@@ -52,6 +52,17 @@ def test_a_refresh_prolongs_the_live_session_and_the_first_secret_still_signs_in
     client.ping()
 
 
+def test_a_refresh_that_is_revoked_prolongs_no_more(rig: Rig) -> None:
+    """The session ends when its own secret does, not when somebody happens to look at it the next time."""
+    org = rig.org()
+    first = rig.plane.issue(org, ttl=5)
+    later = rig.plane.issue(org, ttl=3_600)
+    client = rig.client(first)
+    rig.plane.revoke(later)
+    client.closed(seconds=20)
+    assert rig.plane.event(org=org, kind="session_closed").reason == "expired"
+
+
 @BOTH
 def test_a_revoked_secret_ends_its_session_and_no_other(rig: Rig, version: int) -> None:
     org = rig.org()
