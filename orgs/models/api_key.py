@@ -39,6 +39,8 @@ class ApiKey(models.Model):
     created_by = models.CharField(max_length=320)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    rotated_at = models.DateTimeField(null=True, blank=True)
+    """When it got its successor, beside which it works until ``expires_at``."""
     last_used_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

@@ -113,7 +113,7 @@ def personal_lifetime(person: User) -> timedelta:
 def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAULT) -> NewKey:
     """Make a successor with the same rights; the old key works ``overlap`` seconds longer, or until its own expiry.
 
-    Raises :class:`Conflict` for a key that does not work any more.
+    Raises :class:`Conflict` for a key that does not work any more or has a successor already.
     """
     access.require(Permission.API_KEYS_MANAGE)
     if not 0 <= overlap <= OVERLAP_MAX:
@@ -121,19 +121,27 @@ def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAUL
     now = timezone.now()
     with org_scope(access.org_id):
         old = _locked(access, key_id)
-        if old.person_id is not None:
-            raise Conflict("personal_key", "A command line's key is not rotated: `cloudsignal login` makes a new one.")
-        if state(old, now) != "active":
-            raise Conflict("key_not_active", f"This key is {state(old, now)}; create a new one.")
+        check_rotatable(old, now)
         _not_beyond(access, old)
         lifetime = old.expires_at - old.created_at if old.expires_at else None
         successor = ApiKey(kind=old.kind, name=old.name, scopes=old.scopes, ip_allow=old.ip_allow)
         successor.expires_at = now + lifetime if lifetime else None
         end = now + timedelta(seconds=overlap)
         old.expires_at = min(old.expires_at, end) if old.expires_at else end
-        old.save(update_fields=["expires_at"])
+        old.rotated_at = now
+        old.save(update_fields=["expires_at", "rotated_at"])
         before = {"key": str(old), "id": old.pk, "expires_at": old.expires_at.isoformat()}
         return _store(access, successor, kind=kinds.API_KEY_ROTATED, before=before)
+
+
+def check_rotatable(key: ApiKey, now: datetime) -> None:
+    """Raise :class:`Conflict` unless a successor of the key may be made."""
+    if key.person_id is not None:
+        raise Conflict("personal_key", "A command line's key is not rotated: `cloudsignal login` makes a new one.")
+    if (found := state(key, now)) != "active":
+        raise Conflict("key_not_active", f"This key is {found}; create a new one.")
+    if key.rotated_at is not None:
+        raise Conflict("rotated_already", "This key has a successor already; rotate that one.")
 
 
 def revoke_api_key(access: Access, key_id: int) -> ApiKey:

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from audit.kinds import CloseCause
-from cloudsignal.errors import Conflict, DomainError
+from cloudsignal.errors import DomainError
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.words import ago, plural
 from orgs.access import Access
@@ -20,6 +20,7 @@ from orgs.models import ApiKey
 from orgs.permissions import Permission
 from orgs.services.api_keys import (
     NewKey,
+    check_rotatable,
     create_api_key,
     get_api_key,
     list_api_keys,
@@ -88,8 +89,7 @@ def rotate(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBas
     """Make a successor with the same rights; the old key works on for a while."""
     old = get_api_key(access, key_id)
     ask_again(request)
-    if (found := state(old, timezone.now())) != "active":
-        raise Conflict("key_not_active", f"This key is {found}; create a new one.")
+    check_rotatable(old, timezone.now())
     form = RotateForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         made = rotate_api_key(access, key_id, overlap=form.cleaned_data["overlap"])
