@@ -120,7 +120,7 @@ def _settle(sent: list[int], failed: dict[int, str], rows: list[OutboxRow]) -> N
     with platform_scope():
         OutboxRow.objects.filter(pk__in=sent).delete()
         for pk, error in failed.items():
-            wait = timedelta(seconds=min(2.0 ** attempts[pk], BACKOFF_MAX))
+            wait = timedelta(seconds=min(2.0 ** min(attempts[pk], 10), BACKOFF_MAX))
             OutboxRow.objects.filter(pk=pk).update(available_at=now + wait, last_error=error)
 
 
