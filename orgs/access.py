@@ -15,7 +15,7 @@ from django.utils import timezone
 from redis.exceptions import RedisError
 
 from cloudsignal import ids
-from cloudsignal.errors import Forbidden, Invalid, NotFound, Unavailable
+from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, Unavailable
 from cloudsignal.redis import fast_client
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
@@ -124,28 +124,31 @@ def access_org(user: User, org_id: str, ip: str = "") -> Access:
         if org is None:
             raise NotFound("The organization")
         membership = Membership.objects.filter(_current(), org=org, user=user).first()
-    if membership is not None and user.is_operator and org.sign_on_required and membership.role != Role.OWNER:
-        membership = None  # no provider speaks for an operator, so a membership must not leave them with less
+    refused: DomainError = NotFound("The organization")
     if membership is not None:
         role = _role(user, membership)
-        if user.through is None:
-            _check_way_in(user, org, role, sign_on_required=org.sign_on_required)
-        return Access(org, user, role, PERMISSIONS[role], f"user:{user.email}", ip)
-    if user.is_operator:
+        missing = _way_in_missing(user, org, role, sign_on_required=org.sign_on_required)
+        if missing is None:
+            return Access(org, user, role, PERMISSIONS[role], f"user:{user.email}", ip)
+        refused = missing
+    if user.is_operator:  # a membership leaves them with no less
         return Access(org, user, None, OPERATOR, f"operator:{user.email}", ip)
-    raise NotFound("The organization")
+    raise refused
 
 
-def _check_way_in(user: User, org: Organization, role: Role, *, sign_on_required: bool) -> None:
-    """What an organization asks of members who sign in by themselves. For those who come through its single sign-on
-    its identity provider answers, second factor included.
+def _way_in_missing(user: User, org: Organization, role: Role, *, sign_on_required: bool) -> DomainError | None:
+    """What an organization asks of members who sign in by themselves and this one does not meet. For those who come
+    through its single sign-on its identity provider answers, second factor included.
 
     Owners are never shut out by a provider that is down or misconfigured: a second factor is what it takes them.
     """
+    if user.through is not None:
+        return None
     if sign_on_required and role is not Role.OWNER:
-        raise Forbidden(SIGN_ON_REQUIRED, f"{org.name} asks its members to sign in through its single sign-on.")
+        return Forbidden(SIGN_ON_REQUIRED, f"{org.name} asks its members to sign in through its single sign-on.")
     if (org.mfa_required or sign_on_required) and not has_second_factor(user):
-        raise Forbidden("mfa_required", f"{org.name} requires a second factor: set one up in your account first.")
+        return Forbidden("mfa_required", f"{org.name} requires a second factor: set one up in your account first.")
+    return None
 
 
 def way_is_open(through: Through, user: User) -> bool:

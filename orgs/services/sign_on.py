@@ -135,20 +135,21 @@ def approve_domains(
     if not operator.is_operator:
         raise NotFound
     with platform_scope():
-        others = SingleSignOn.objects.exclude(org_id=org_id).values_list("approved_domains", flat=True)
-        taken = {domain for approved in others for domain in approved}
-    with org_scope(org_id):
-        sign_on = _locked(org_id, sign_on_id)
-        if unknown := set(domains) - set(sign_on.domains):
-            raise Invalid("unknown_domain", f"The organization did not name {min(unknown)}.", field="domains")
-        if foreign := set(domains) & taken:
-            raise Conflict("domain_taken", f"{min(foreign)} is approved for another organization already.")
-        before = {"approved_domains": sign_on.approved_domains}
-        sign_on.approved_domains = sorted(set(domains))
-        sign_on.save(update_fields=["approved_domains"])
-        access = Access(sign_on.org, operator, None, frozenset(), f"operator:{operator.email}", ip)
-        after = {"approved_domains": sign_on.approved_domains}
-        record(access, kinds.SIGN_ON_CHANGED, target=target_of(sign_on), before=before, after=after)
+        # All that name a domain are locked, so that one who approves it elsewhere meanwhile is waited for.
+        naming = SingleSignOn.objects.select_for_update().exclude(domains=[]).order_by("pk")
+        taken = {domain for other in naming if other.org_id != org_id for domain in other.approved_domains}
+        with org_scope(org_id):
+            sign_on = _locked(org_id, sign_on_id)
+            if unknown := set(domains) - set(sign_on.domains):
+                raise Invalid("unknown_domain", f"The organization did not name {min(unknown)}.", field="domains")
+            if foreign := set(domains) & taken:
+                raise Conflict("domain_taken", f"{min(foreign)} is approved for another organization already.")
+            before = {"approved_domains": sign_on.approved_domains}
+            sign_on.approved_domains = sorted(set(domains))
+            sign_on.save(update_fields=["approved_domains"])
+            access = Access(sign_on.org, operator, None, frozenset(), f"operator:{operator.email}", ip)
+            after = {"approved_domains": sign_on.approved_domains}
+            record(access, kinds.SIGN_ON_CHANGED, target=target_of(sign_on), before=before, after=after)
     return sign_on
 
 

@@ -15,6 +15,7 @@ from cloudsignal.web.confirm import Aside, Question, Touched, confirm
 from cloudsignal.web.words import plural
 from orgs.access import Access, credential_counts, list_members
 from orgs.forms_danger import DeleteForm
+from orgs.models import Organization
 from orgs.permissions import Permission
 from orgs.services.deletion import GRACE, delete_organization, restore_organization
 from orgs.services.export import export_archive
@@ -93,7 +94,9 @@ def delete(request: HttpRequest, access: Access) -> HttpResponseBase:
 def restore(request: HttpRequest, access: Access) -> HttpResponseBase:
     """Keep it after all."""
     org = restore_organization(access)
-    messages.success(request, f"{org.name} stays. Its clients may connect again.")
+    suspended = org.status == Organization.Status.SUSPENDED
+    clients = "It is suspended still, so its clients stay out." if suspended else "Its clients may connect again."
+    messages.success(request, f"{org.name} stays. {clients}")
     return redirect("orgs:danger", access.org_id)
 
 

@@ -179,7 +179,8 @@ def transfer(request: HttpRequest, access: Access, member_id: int) -> HttpRespon
 @org_page(Permission.ORG_UPDATE, methods=("GET", "POST"))
 def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
     """Require a second factor of every member, or require it no more."""
-    required = not access.org.mfa_required
+    asked = request.GET.get("required", "")  # so that a form that is sent twice does not undo itself
+    required = asked == "1" if asked else not access.org.mfa_required
     if not required:
         ask_again(request)
     if request.method == "POST":
@@ -199,7 +200,7 @@ def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
         else "A stolen password is then enough again for members who take their second factor away.",
         blast=[Touched(f"{without}", shut_out if required else "members without a second factor")],
         action="Require it" if required else "Stop requiring it",
-        url=reverse("orgs:two-step", args=[access.org_id]),
+        url=f"{reverse('orgs:two-step', args=[access.org_id])}?required={int(required)}",
         cancel=reverse("orgs:people", args=[access.org_id]),
         danger=not required,
     )

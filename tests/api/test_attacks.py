@@ -297,3 +297,26 @@ def test_a_user_with_too_many_secrets_learns_when_the_next_one_ends(
     refused = program.post("/v2/tokens/create", ask)
     assert (refused.status, refused.code) == (429, "rate_limited")
     assert 80_000 < int(refused.headers["Retry-After"]) <= 86_400
+
+
+def test_a_key_that_is_rotated_twice_has_one_successor_that_lives_as_long(acme: World) -> None:
+    """A second click would make one more, which ends with the overlap: what a key that is on its way out has left."""
+    old = api_keys.create_api_key(acme.owner, kind="pk", name="web").key
+    successor = api_keys.rotate_api_key(acme.owner, old.pk).key
+    with pytest.raises(Conflict) as refused:
+        api_keys.rotate_api_key(acme.owner, old.pk)
+    assert refused.value.code == "rotated_already"
+    assert successor.expires_at is None
+    assert api_keys.rotate_api_key(acme.owner, successor.pk).key.expires_at is None
+
+
+def test_an_operator_who_is_a_member_somewhere_is_an_operator_there_too(acme: World, operator: Caller) -> None:
+    """An organization that asks its members for a second factor must not keep an operator from suspending it."""
+    with org_scope(acme.id):
+        Membership.objects.create(org=acme.owner.org, user=operator.user, role=Role.ADMIN)
+        Organization.objects.update(mfa_required=True)
+    assert operator.patch(f"/v2/organizations/{acme.id}/quotas", {"connections": 5}).status == 200
+    page = operator.client.post(f"/operator/organizations/{acme.id}/suspend/", {"reason": "abuse"})
+    assert page.status_code == 302
+    assert present(acme.owner).status == "suspended"
+    assert operator.patch(f"/v2/organizations/{acme.id}", {"name": "Mine"}).status == 403

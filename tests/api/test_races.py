@@ -17,9 +17,10 @@ from orgs.permissions import Role
 from orgs.services import members
 from orgs.services.credentials import External, issue_credential, refresh_credential, revoke_credential, revoke_identity
 from orgs.services.identities import get_identity
-from orgs.tenancy import org_scope
+from orgs.services.sign_on import WantedSignOn, add_sign_on, approve_domains
+from orgs.tenancy import org_scope, platform_scope
 from tests.api.calling import World
-from tests.world import member
+from tests.world import member, person
 
 T = TypeVar("T")
 
@@ -101,3 +102,17 @@ def test_of_two_administrators_who_remove_each_other_one_stays(acme: World, pool
     with pytest.raises(NotFound):
         removal.result(60)
     assert access_org(one.user, acme.id).role is Role.ADMIN
+
+
+def test_a_domain_that_two_operators_approve_at_once_is_approved_for_one(
+    acme: World, rival: World, pool: ThreadPoolExecutor
+) -> None:
+    operator = person(operator=True)
+    wanted = WantedSignOn("Staff", issuer="https://id.example.com", client_id="x", domains=["acme.example"])
+    ours, theirs = (add_sign_on(world.owner, "oidc", wanted) for world in (acme, rival))
+    with platform_scope():
+        approve_domains(operator, acme.id, ours.pk, domains=["acme.example"])
+        second = meanwhile(lambda: approve_domains(operator, rival.id, theirs.pk, domains=["acme.example"]), pool)
+    with pytest.raises(Conflict) as refused:
+        second.result(60)
+    assert refused.value.code == "domain_taken"

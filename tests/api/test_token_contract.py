@@ -56,7 +56,7 @@ def check_token(answer: httpx.Response, org: str, *, ttl: int = 3600) -> dict[st
     assert re.fullmatch(rf"[a-z0-9][a-z0-9_-]{{0,62}}@{org}", body["mqtt_credentials"]["username"])
     expires, refresh = at(body["expires_at"]), at(body["refresh_recommended_at"])
     left = (expires - datetime.now(UTC)).total_seconds()
-    assert ttl - 5 <= left <= ttl + 1
+    assert ttl - 45 <= left <= ttl + 1
     assert abs((expires - refresh).total_seconds() - ttl * 0.1) <= 1
     return body
 

@@ -17,8 +17,10 @@ from orgs.permissions import Role
 from orgs.services import export
 from orgs.services.api_keys import create_api_key
 from orgs.services.credentials import issue_credential, revoke_credential
+from orgs.services.deletion import delete_organization
+from orgs.services.organizations import suspend_organization
 from tests.web.test_organizations import connected
-from tests.world import member, organization
+from tests.world import member, organization, person
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor
@@ -144,3 +146,11 @@ def test_another_organization_is_out_of_reach(acme: Access, visitor: Visitor) ->
     stranger = visitor(organization("Other"))
     assert stranger.post(reverse("orgs:delete", args=[acme.org_id]), {"confirm": "Acme"}).status_code == 404
     assert present(acme).status == "active"
+
+
+def test_keeping_a_suspended_organization_does_not_promise_what_it_does_not_do(acme: Access, owner: Client) -> None:
+    delete_organization(acme, confirm=acme.org.name)
+    suspend_organization(person(operator=True), acme.org_id)
+    page = owner.post(reverse("orgs:restore", args=[acme.org_id]), follow=True).content.decode()
+    assert "It is suspended still" in page
+    assert "may connect again" not in page

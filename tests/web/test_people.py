@@ -12,7 +12,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from orgs.access import Access, list_members, list_organizations
+from orgs.access import Access, access_org, list_members, list_organizations
 from orgs.models import Membership
 from orgs.permissions import Role
 from orgs.services.invitations import invite, link_of, list_invitations
@@ -220,3 +220,13 @@ def test_requiring_two_steps_says_whom_it_stops_and_does_not_lock_out_who_asks(a
     Caller(user=acme.user, client=owner)
     owner.post(url)
     assert "Require it" in owner.get(reverse("orgs:people", args=[acme.org_id])).content.decode()
+
+
+def test_the_second_of_two_clicks_means_what_the_first_one_meant(acme: Access, owner: Client) -> None:
+    assert acme.user is not None
+    Authenticator.objects.create(user=acme.user, type=Authenticator.Type.TOTP, data={"secret": "x"})
+    Caller(user=acme.user, client=owner)
+    asked = owner.get(reverse("orgs:two-step", args=[acme.org_id])).context["question"].url
+    for _ in range(2):
+        assert owner.post(asked).status_code == 302
+    assert access_org(acme.user, acme.org_id).org.mfa_required
