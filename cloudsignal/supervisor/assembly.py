@@ -158,12 +158,12 @@ class Assembly:
         if bool(cert) != bool(key):
             raise ConfigError("EDGE_TLS_CERT and EDGE_TLS_KEY belong together; set both or neither")
         if cert and key:
-            # What an earlier start made; the pages offer it to clients as what to verify the edge with.
-            (self.layout.tls / "ca.pem").unlink(missing_ok=True)
             for name, file in (("EDGE_TLS_CERT", cert), ("EDGE_TLS_KEY", key)):
                 if not Path(file).is_file():
                     raise ConfigError(f"{name} is {file!r}, which is not a readable file")
             self.made |= {"EDGE_TLS_CERT": cert, "EDGE_TLS_KEY": key}
+            # What an earlier start made: the pages would offer it to clients as what to verify the edge with.
+            (self.layout.tls / "ca.pem").unlink(missing_ok=True)
             return
         chain = pki.ensure(self.layout.tls, names=[host])
         self.made |= {"EDGE_TLS_CERT": str(chain.cert), "EDGE_TLS_KEY": str(chain.key)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -227,15 +226,6 @@ def test_a_machine_with_edges_only_needs_no_database(data_parts: Stack, own_part
     assert set(state["urls"]) == {"mqtts", "wss"}, "no dashboard runs here"
 
 
-def test_edges_of_several_machines_have_names_of_their_own(data_parts: Stack, own_parts: Stack) -> None:
-    own_parts.options = ("--parts", "mosquitto,edge", "--edges", "2", "--mqtts-port", "0", "--wss-port", "0")
-    own_parts.options += ("--listen", "127.0.0.1")
-    own_parts.environment |= {"REDIS_URL": data_parts.redis_url, "EDGE_NODE": "hall-b"}
-    own_parts.environment["CLOUDSIGNAL_VERIFY_KEY"] = data_parts.secrets.verify_key
-    own_parts.start()
-    assert own_parts.wait_ready()["nodes"] == ["hall-b-1", "hall-b-2"]
-
-
 def test_a_first_start_that_was_cut_short_is_begun_again(own_parts: Stack) -> None:
     own_parts.options = ("--parts", "postgres")
     own_parts.start()
@@ -273,16 +263,6 @@ def test_started_with_nohup_it_outlives_its_terminal(own_parts: Stack) -> None:
     own_parts.process.send_signal(signal.SIGHUP)
     assert own_parts.stop(signal.SIGTERM) == 0
     assert "SIGHUP" not in own_parts.output.read_text()
-
-
-def test_the_dashboard_of_a_machine_without_edges_names_their_usual_port_whoever_has_it_here(own_parts: Stack) -> None:
-    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 8883)):
-        own_parts.options = ("--parts", "postgres,valkey,migrate,web", "--web-port", "0")
-        own_parts.start()
-        state = own_parts.wait_ready()
-    assert psutil.Process(own_parts.pid("web")).environ()["CLOUDSIGNAL_MQTT_PORT"] == "8883"
-    assert set(state["urls"]) == {"web"}
-    assert not (own_parts.data / "tls" / "ca.pem").exists(), "it would be offered to clients of other edges"
 
 
 @pytest.mark.parametrize(
