@@ -193,13 +193,14 @@ CONTENT_SECURITY_POLICY = {
         "object-src": [NONE],
     },
 }
-SESSION_COOKIE_NAME = "__Host-session" if HTTPS else "session"
+# Cookies of one host name are shared by all its ports, and much that is developed on localhost calls its own "session".
+SESSION_COOKIE_NAME = "__Host-session" if HTTPS else "cloudsignal-session"
 SESSION_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 14 * 24 * 3600
 CSRF_FAILURE_VIEW = "cloudsignal.web.pages.csrf_failed"
-CSRF_COOKIE_NAME = "__Host-csrf" if HTTPS else "csrf"
+CSRF_COOKIE_NAME = "__Host-csrf" if HTTPS else "cloudsignal-csrf"
 CSRF_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_HTTPONLY = True
 CSRF_COOKIE_SAMESITE = "Lax"

@@ -43,7 +43,7 @@ def test_no_answer_is_an_error_of_ours_or_a_surprise(
     ids = fill(acme)
     key, person = acme.key(), acme.person(Role.ADMIN)
     schema = schemathesis.openapi.from_wsgi("/v2/schema/", get_wsgi_application())
-    session = person.client.cookies["session"].value
+    session = person.client.cookies[settings_.SESSION_COOKIE_NAME].value
     asked = 0
     cases = [(found.ok(), mode, count) for found in schema.get_all_operations() for mode, count in EXAMPLES.items()]
     for operation, mode, count in cases:
@@ -58,7 +58,7 @@ def test_no_answer_is_an_error_of_ours_or_a_surprise(
             asked += 1
             headers = {"Authorization": f"Bearer {key}"}
             if asked % 3 == 0:  # every third by the session of a person, with real ids
-                headers = {"Cookie": f"session={session}"}
+                headers = {"Cookie": f"{settings_.SESSION_COOKIE_NAME}={session}"}
                 case.query = {**(case.query or {}), "organization_id": acme.id}
             if asked % 2 == 0:
                 known = {name: ids[name] for name in case.path_parameters or {} if name in ids}

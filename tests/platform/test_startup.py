@@ -110,5 +110,6 @@ def test_cookies_are_secure_when_the_public_address_is(url: str, secure: bool) -
     session, csrf, name, hosts, hsts, sender = json.loads(done.stdout)
     assert (session, csrf, name.startswith("__Host-"), hsts > 0) == (secure, secure, secure, secure)
     assert url.partition("://")[2].removesuffix(":8000") in hosts
+    assert name not in {"session", "sessionid"}, "what others on localhost call theirs"
     assert {"localhost", "127.0.0.1", "[::1]"} <= set(hosts)
     assert sender == f"CloudSignal <cloudsignal@{'localhost' if not secure else urlsplit(url).hostname}>"
