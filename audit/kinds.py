@@ -175,7 +175,6 @@ SESSION_KICKED = _kind(
     Tone.WARNING,
     "A person or key asked for a session to be closed.",
 )
-EXPORT_MADE = _kind("export.made", "Audit exported", Source.CHANGE, Tone.NEUTRAL, "Audit events were exported.")
 CLUSTER_CREATED = _kind(
     "cluster.created", "Cluster created", Source.CHANGE, Tone.NEUTRAL, "A broker cluster was added."
 )

@@ -12,7 +12,7 @@ import hashlib
 import ipaddress
 import secrets
 import string
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -82,7 +82,7 @@ def create_api_key(
     made = _checked(kind, clean_name(name), scopes, ip_allow, expires_at)
     _not_beyond(access, made)
     with org_scope(access.org_id):
-        return _store(access, made, kind=kinds.API_KEY_CREATED, before=None)
+        return _store(access, made, kind=kinds.API_KEY_CREATED)
 
 
 def create_personal_key(access: Access, *, machine: str) -> NewKey:
@@ -102,7 +102,7 @@ def create_personal_key(access: Access, *, machine: str) -> NewKey:
         expires_at=timezone.now() + personal_lifetime(access.user),
     )
     with org_scope(access.org_id):
-        return _store(access, made, kind=kinds.API_KEY_CREATED, before=None)
+        return _store(access, made, kind=kinds.API_KEY_CREATED)
 
 
 def personal_lifetime(person: User) -> timedelta:
@@ -127,11 +127,12 @@ def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAUL
         successor = ApiKey(kind=old.kind, name=old.name, scopes=old.scopes, ip_allow=old.ip_allow)
         successor.expires_at = now + lifetime if lifetime else None
         end = now + timedelta(seconds=overlap)
+        before = {"key": str(old), "id": old.pk, "expires_at": old.expires_at.isoformat() if old.expires_at else None}
         old.expires_at = min(old.expires_at, end) if old.expires_at else end
         old.rotated_at = now
         old.save(update_fields=["expires_at", "rotated_at"])
-        before = {"key": str(old), "id": old.pk, "expires_at": old.expires_at.isoformat()}
-        return _store(access, successor, kind=kinds.API_KEY_ROTATED, before=before)
+        after = {"former_expires_at": old.expires_at.isoformat()}
+        return _store(access, successor, kind=kinds.API_KEY_ROTATED, before=before, after=after)
 
 
 def check_rotatable(key: ApiKey, now: datetime) -> None:
@@ -299,7 +300,14 @@ def _not_beyond(access: Access, key: ApiKey) -> None:
         raise Forbidden("beyond_own_rights", f"The key would include {beyond[0]}, which you do not hold yourself.")
 
 
-def _store(access: Access, key: ApiKey, *, kind: str, before: dict[str, object] | None) -> NewKey:
+def _store(
+    access: Access,
+    key: ApiKey,
+    *,
+    kind: str,
+    before: Mapping[str, object] | None = None,
+    after: Mapping[str, object] | None = None,
+) -> NewKey:
     Organization.objects.select_for_update().get(pk=access.org_id)
     known = list(ApiKey.objects.filter(org=access.org))
     alike = [each for each in known if (each.person_id is None) == (key.person is None)]
@@ -312,7 +320,7 @@ def _store(access: Access, key: ApiKey, *, kind: str, before: dict[str, object] 
     key.org, key.created_by = access.org, access.actor
     key.digest, key.hint = _digest(secret), secret[-4:]
     key.save(force_insert=True)
-    after = {
+    facts: dict[str, object] = {
         "id": key.pk,
         "key": str(key),
         "name": key.name,
@@ -321,7 +329,7 @@ def _store(access: Access, key: ApiKey, *, kind: str, before: dict[str, object] 
         "ip_allow": key.ip_allow,
         "expires_at": key.expires_at.isoformat() if key.expires_at else None,
     }
-    record(access, kind, target=f"api_key:{key}", before=before, after=after)
+    record(access, kind, target=f"api_key:{key}", before=before, after={**facts, **(after or {})})
     return NewKey(key, secret)
 
 

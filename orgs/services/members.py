@@ -106,13 +106,14 @@ def add_member(access: Access, user: User, *, role: Role, ends_at: datetime | No
     membership, made = Membership.objects.get_or_create(
         org=access.org, user=user, defaults={"role": role, "ends_at": ends_at}
     )
+    before = None if made else _facts(membership)
     if not made:
         if membership.ends_at is None or membership.ends_at > timezone.now():
             raise Conflict("member_already", "You are a member of this organization already.")
         membership.role, membership.ends_at = role, ends_at
         membership.save(update_fields=["role", "ends_at"])
         end_personal_keys(access, user)
-    record(access, kinds.MEMBER_ADDED, target=_target(membership), after=_facts(membership))
+    record(access, kinds.MEMBER_ADDED, target=_target(membership), before=before, after=_facts(membership))
     return membership
 
 

@@ -17,6 +17,7 @@ from orgs.access import access_org, all_organizations, list_members, list_organi
 from orgs.models import Membership, Organization
 from orgs.permissions import Permission, Role
 from orgs.services import organizations
+from orgs.services.members import add_member
 from orgs.services.organizations import (
     create_organization,
     rename_organization,
@@ -190,3 +191,16 @@ def test_nobody_but_an_operator_suspends() -> None:
         suspend_organization(person(operator=True), "org_aaaaaaaaaaaa")
     with platform_scope():
         assert Organization.objects.get(pk=access.org_id).status == Organization.Status.ACTIVE
+
+
+def test_who_comes_back_after_an_end_is_audited_with_what_they_were() -> None:
+    access = organization()
+    guest = member(access.org, Role.AUDITOR)
+    assert guest.user
+    ended = timezone.now() - timedelta(days=1)
+    with org_scope(access.org_id):
+        Membership.objects.filter(user=guest.user).update(ends_at=ended)
+        add_member(access, guest.user, role=Role.VIEWER, ends_at=None)
+    [event] = search(access, AuditQuery(kind="member.added")).events
+    was = {"email": guest.user.email, "role": "auditor", "ends_at": ended.isoformat()}
+    assert (event.before, event.after) == (was, was | {"role": "viewer", "ends_at": None})

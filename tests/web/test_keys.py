@@ -10,6 +10,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from audit.access import AuditQuery, search
 from cloudsignal.errors import Forbidden, Unauthenticated
 from orgs.access import Access, get_credential
 from orgs.permissions import Permission, Role
@@ -88,6 +89,9 @@ def test_rotating_shows_a_successor_and_keeps_the_old_one_for_a_while(acme: Acce
     assert 3500 < (ends - timezone.now()).total_seconds() <= 3600
     assert owner.get(url).status_code == 409
     assert url not in owner.get(reverse("orgs:keys", args=[acme.org_id])).content.decode()
+    [event] = search(acme, AuditQuery(kind="api_key.rotated")).events
+    assert event.before == {"key": str(old.key), "id": old.key.pk, "expires_at": None}
+    assert (event.after or {})["former_expires_at"] == ends.isoformat()
 
 
 def test_revoking_asks_first_and_takes_what_the_key_issued_when_asked(acme: Access, owner: Client) -> None:
