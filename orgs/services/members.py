@@ -82,12 +82,13 @@ def transfer_ownership(access: Access, member_id: int) -> Membership:
         if heir.ends_at is not None and heir.ends_at <= timezone.now():
             raise Conflict("membership_ended", "This membership has ended; invite the person again first.")
         mine = Membership.objects.select_for_update().get(org=access.org, user=access.user)
-        before = {"owner": access.user.email, "heir_role": heir.role}
+        changed = [(mine, _facts(mine)), (heir, _facts(heir))]
         heir.role, heir.ends_at = Role.OWNER, None
         mine.role = Role.ADMIN
         heir.save(update_fields=["role", "ends_at"])
         mine.save(update_fields=["role"])
-        record(access, kinds.MEMBER_CHANGED, target=_target(heir), before=before, after={"owner": heir.user.email})
+        for each, before in changed:
+            record(access, kinds.MEMBER_CHANGED, target=_target(each), before=before, after=_facts(each))
     return heir
 
 

@@ -17,7 +17,7 @@ from orgs.access import access_org, all_organizations, list_members, list_organi
 from orgs.models import Membership, Organization
 from orgs.permissions import Permission, Role
 from orgs.services import organizations
-from orgs.services.members import add_member
+from orgs.services.members import add_member, transfer_ownership
 from orgs.services.organizations import (
     create_organization,
     rename_organization,
@@ -204,3 +204,22 @@ def test_who_comes_back_after_an_end_is_audited_with_what_they_were() -> None:
     [event] = search(access, AuditQuery(kind="member.added")).events
     was = {"email": guest.user.email, "role": "auditor", "ends_at": ended.isoformat()}
     assert (event.before, event.after) == (was, was | {"role": "viewer", "ends_at": None})
+
+
+def test_a_transfer_is_audited_for_both_who_change_their_role() -> None:
+    access = organization()
+    heir = member(access.org, Role.AUDITOR)
+    assert heir.user
+    end = timezone.now() + timedelta(days=1)
+    with org_scope(access.org_id):
+        Membership.objects.filter(user=heir.user).update(ends_at=end)
+        pk = Membership.objects.get(user=heir.user).pk
+    transfer_ownership(access, pk)
+    found = search(access, AuditQuery(kind="member.changed")).events
+    changes = {(event.after or {})["email"]: (event.before, event.after) for event in found}
+    owner, new = access.actor.removeprefix("user:"), heir.user.email
+    before, after = changes[new]
+    assert before == {"email": new, "role": "auditor", "ends_at": end.isoformat()}
+    assert after == {"email": new, "role": "owner", "ends_at": None}
+    before, after = changes[owner]
+    assert ((before or {})["role"], (after or {})["role"]) == ("owner", "admin")
