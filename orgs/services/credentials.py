@@ -350,6 +350,6 @@ def _record(access: Access, kind: str, issued: Issued, identity: MqttIdentity) -
             "expires_at": issued.expires_at.isoformat() if issued.expires_at else None,
             "static": issued.static,
             "hint": issued.password[-4:],
-            "claims": sorted(identity.claims),
+            "claims": identity.claims,
         },
     )

@@ -280,7 +280,7 @@ def _row(entry: Entry, issued: Issued, mac: bytes) -> tuple[object, ...]:
         "expires_at": issued.expires_at.isoformat() if issued.expires_at else None,
         "static": issued.static,
         "hint": issued.password[-4:],
-        "claims": sorted(entry.claims),
+        "claims": entry.claims,
     }
     return (
         issued.local, entry.static, _json(entry.claims), entry.note, issued.token_id, mac, issued.password[-4:],

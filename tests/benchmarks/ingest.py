@@ -3,7 +3,7 @@
 ``python -m tests.benchmarks.ingest [EVENTS] [ROUNDS]``; medians of the rounds. The yardstick is a superuser's binary
 COPY of rows that were encoded beforehand, into the same partitioned table; ingest decodes, checks, removes duplicates,
 counts and acknowledges besides. PostgreSQL runs with the settings of the tests (no fsync); compare ratios, not rates.
-Seen on two quiet cores: 0.19, redelivered 0.20.
+Seen on two quiet cores: 60,000 events a second, 0.19 to 0.25 of it; redelivered 0.20 to 0.28.
 """
 
 from __future__ import annotations

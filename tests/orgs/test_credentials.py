@@ -309,6 +309,8 @@ def test_what_many_revocations_have_ended_is_audited_however_far_they_came(
 def test_what_a_new_credential_changes_besides_is_audited_too(access: Access) -> None:
     """Claims decide what a client may do, and replacing closes sessions: neither may hide behind an issued secret."""
     issue_credential(access, username="pump", claims={"room": "hall"})
+    [issued] = search(access, AuditQuery(kind="credential.issued")).events
+    assert (issued.after or {})["claims"] == {"room": "hall"}
     issue_credential(access, username="pump", claims={"room": "hall"})
     kinds = "claims.changed,credential.revoked"
     assert search(access, AuditQuery(kind=kinds)).events == ()

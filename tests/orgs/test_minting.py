@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -82,6 +83,19 @@ def test_whoever_stops_taking_leaves_only_what_was_taken() -> None:
     told = search(access, AuditQuery(kind="credential.revoked")).events
     assert {event.username for event in told} == set(found) - handed_out
     assert {event.actor for event in told} == {"system"}
+
+
+def test_minting_many_is_audited_as_issuing_one_is() -> None:
+    access = organization()
+    issue_credential(access, username="one", claims={"room": "hall"})
+    entry = replace(roster(1)[0], username="many", claims={"room": "hall"})
+    list(mint_in_batches(access, [entry]))
+    many, one = search(access, AuditQuery(kind="credential.issued")).events
+    assert (many.after or {}).keys() == (one.after or {}).keys()
+    assert [(event.username, (event.after or {})["claims"]) for event in (many, one)] == [
+        ("many", {"room": "hall"}),
+        ("one", {"room": "hall"}),
+    ]
 
 
 def test_all_or_nothing_when_the_answer_is_one() -> None:
