@@ -13,8 +13,10 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
+from threading import BoundedSemaphore, local
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -29,8 +31,30 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+SLOTS = 8
+"""Threads of a process that may wait for hosts that tenants name, of the 16 it has."""
+_slots = BoundedSemaphore(SLOTS)
+_own = local()
+
+
 class FetchError(Exception):
     """The document could not be had; the message says why and is fit to be shown to the tenant who named the URL."""
+
+
+@contextmanager
+def slot() -> Iterator[None]:
+    """Wait for a tenant's host inside, or raise :class:`FetchError` at once: hosts that hang must not take all threads."""
+    if getattr(_own, "slot", False):
+        yield
+        return
+    if not _slots.acquire(blocking=False):
+        raise FetchError("too many identity providers are being asked right now; try again in a moment.")
+    _own.slot = True
+    try:
+        yield
+    finally:
+        _own.slot = False
+        _slots.release()
 
 
 def get_json(url: str, *, bearer: str = "") -> Any:
@@ -73,6 +97,7 @@ def _exchange(method: str, url: str, headers: Mapping[str, str], content: bytes 
         sent.append((b"Content-Length", str(len(content)).encode()))
     try:
         with (
+            slot(),
             httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend, max_connections=1) as pool,
             pool.stream(method, url, headers=sent, content=content or None) as response,
         ):

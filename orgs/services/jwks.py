@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK, PyJWKError
 from jwt.exceptions import InvalidKeyError
 
-from cloudsignal.fetch import FetchError, get_json
+from cloudsignal.fetch import FetchError, get_json, slot
 
 FRESH_SECONDS = 600.0
 AGAIN_SECONDS = 30.0
@@ -69,15 +69,17 @@ def find_key(url: str, *, kid: str | None, algorithm: str) -> PyJWK:
     """
     source = _source(url)
     now = time.monotonic()
-    with source.lock:
-        fresh = source.fetched_at and now - source.fetched_at < FRESH_SECONDS
+    document = _pick(source.documents, kid)
+    if document is None or now - source.fetched_at >= FRESH_SECONDS:
+        try:
+            with slot():
+                _look(source, url, now, wait=document is None)
+        except FetchError as error:
+            if document is None:
+                raise KeysUnavailableError(f"The provider's keys could not be fetched: {error}") from None
         document = _pick(source.documents, kid)
-        may_look = not source.tried_at or now - source.tried_at >= AGAIN_SECONDS
-        if may_look and (document is None or not fresh):
-            _fetch(source, url, now)
-            document = _pick(source.documents, kid)
-        if source.documents and now - source.fetched_at > STALE_SECONDS:
-            document = None
+    if source.documents and now - source.fetched_at > STALE_SECONDS:
+        document = None
     if document is None:
         if source.error:
             raise KeysUnavailableError(f"The provider's keys could not be fetched: {source.error}")
@@ -95,7 +97,11 @@ def configuration_of(issuer: str) -> Configuration:
     now = time.monotonic()
     found, problem, at = _configurations.get(issuer, (None, "", 0.0))
     if not at or now - at > (AGAIN_SECONDS if problem else FRESH_SECONDS):
-        found, problem = _discover(issuer)
+        try:
+            with slot():
+                found, problem = _discover(issuer)
+        except FetchError as error:
+            raise KeysUnavailableError(f"The issuer could not be asked for its keys: {error}") from None
         if len(_configurations) >= SOURCES_MAX:
             _configurations.clear()
         _configurations[issuer] = (found, problem, now)
@@ -136,6 +142,17 @@ def _source(url: str) -> _Source:
     if len(_sources) >= SOURCES_MAX and url not in _sources:
         _sources.clear()
     return _sources.setdefault(url, _Source())
+
+
+def _look(source: _Source, url: str, now: float, *, wait: bool) -> None:
+    """Ask for the keys, unless that was done a moment ago; ``wait`` for whoever is asking already."""
+    if not source.lock.acquire(blocking=wait):
+        return
+    try:
+        if not source.tried_at or now - source.tried_at >= AGAIN_SECONDS:
+            _fetch(source, url, now)
+    finally:
+        source.lock.release()
 
 
 def _fetch(source: _Source, url: str, now: float) -> None:

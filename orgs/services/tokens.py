@@ -7,7 +7,7 @@ username and keeps its claims. What is issued here works at every edge before th
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cloudsignal import ids
 from cloudsignal.errors import Invalid, NotFound, Unauthenticated
@@ -70,12 +70,14 @@ def exchange_token(
 ) -> Issued:
     """Issue for the user whom a provider's JSON Web Token speaks of. May fetch keys: call it outside transactions.
 
-    Without ``provider`` the token's issuer chooses it. Raises :class:`NotFound` (``provider_not_found``),
-    :class:`Unauthenticated` (``token_expired``, ``unauthorized``) and :class:`Invalid` (``email_claim_required``).
+    Without ``provider`` the token's issuer chooses it, and its audience where several have one issuer. Raises
+    :class:`NotFound` (``provider_not_found``), :class:`Unauthenticated` (``token_expired``, ``unauthorized``) and
+    :class:`Invalid` (``email_claim_required``).
     """
     _must_be_active(org)
-    chosen = named_provider(org.pk, provider) if provider else _issuing_provider(org.pk, token)
-    verdict = judge(chosen, token)
+    candidates = [named_provider(org.pk, provider)] if provider else _issuing_providers(org.pk, token)
+    verdicts = [(candidate, judge(candidate, token)) for candidate in candidates]
+    chosen, verdict = next((found for found in verdicts if found[1].subject), verdicts[0])
     if verdict.subject is None:
         failed = verdict.failed
         name, detail = (failed.name, failed.detail) if failed else ("format", "The token is not valid.")
@@ -138,16 +140,15 @@ def clean_email(email: str) -> str:
     return address
 
 
-def _issuing_provider(org_id: str, token: str) -> IdentityProvider:
+def _issuing_providers(org_id: str, token: str) -> Sequence[IdentityProvider]:
+    """Those that may have made the token; never none."""
     found = enabled_providers(org_id)
     if not found:
         raise NotFound("The identity provider", code="provider_not_found")
     issuer = unverified_issuer(token)
     matching = [provider for provider in found if provider.issuer == issuer]
-    if matching:
-        return matching[0]
-    if len(found) == 1:
-        return found[0]
+    if matching or len(found) == 1:
+        return matching or found
     raise Unauthenticated("unauthorized", "The token's issuer is none of this organization's identity providers.")
 
 

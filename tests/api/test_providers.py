@@ -8,12 +8,15 @@ import hmac
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jwt
 import pytest
 from pytest_django.fixtures import Settings
 
 from audit.models import Event
+from cloudsignal import fetch
 from cloudsignal.errors import Conflict, Forbidden, Invalid, NotFound
 from orgs.models import IdentityProvider
 from orgs.permissions import Role
@@ -283,3 +286,39 @@ def test_trying_a_token_explains_and_issues_nothing(acme: World, issuer: Issuer,
     assert "others" in found["audience"].detail
     with org_scope(acme.id):
         assert not Event.objects.filter(kind="credential.issued").exists()
+
+
+def test_of_two_providers_with_one_issuer_the_one_is_meant_whose_audience_it_is(acme: World, nobody: Caller) -> None:
+    """Two applications of one tenant at Auth0, say."""
+    for name in ("first", "second"):
+        add_provider(acme.owner, Wanted(name, "oidc", "https://id.example.com", name, secret=SECRET))
+    claims = {"iss": "https://id.example.com", "sub": "user-1", "email": "ada@example.com", "exp": time.time() + 300}
+    for name in ("first", "second"):
+        token = jwt.encode({**claims, "aud": name}, SECRET, "HS256")
+        answer = nobody.post("/v2/tokens/exchange", {"organization_id": acme.id, "token": token})
+        assert (answer.status, answer.body.get("provider")) == (200, name), answer.text
+    token = jwt.encode({**claims, "aud": "third"}, SECRET, "HS256")
+    assert nobody.post("/v2/tokens/exchange", {"organization_id": acme.id, "token": token}).code == "unauthorized"
+
+
+def test_providers_that_hang_leave_threads_for_everybody_else(
+    acme: World, issuer: Issuer, provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody can make an organization and a provider: a dozen requests must not be all that the web serves."""
+    assert failed(provider, issuer.token()) == ""
+    issuer.mode = "hang"
+    monkeypatch.setattr(fetch, "SECONDS", 30.0)
+    url, others = f"{issuer.url}/keys", fetch.SLOTS + 4
+    with ThreadPoolExecutor(others) as pool:
+        asked = [
+            pool.submit(jwks.find_key, f"{url}?{number % 2}", kid="x", algorithm="RS256") for number in range(others)
+        ]
+        while sum(one.done() for one in asked) < 4:
+            time.sleep(0.01)
+        assert sum(one.done() for one in asked) == 4
+        # Keys that are known go on being believed, also when it is time to ask for them again.
+        jwks._sources[url].fetched_at -= jwks.FRESH_SECONDS
+        assert failed(provider, issuer.token()) == ""
+        issuer.stopped.set()
+    said = [str(one.exception()) for one in asked]
+    assert sum("try again in a moment" in text for text in said) == 4
