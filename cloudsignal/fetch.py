@@ -43,7 +43,7 @@ class FetchError(Exception):
 
 @contextmanager
 def slot() -> Iterator[None]:
-    """Wait for a tenant's host inside, or raise :class:`FetchError` at once: hosts that hang must not take all threads."""
+    """Wait for a tenant's host inside; raises :class:`FetchError` when too many do, or those that hang would take all."""
     if getattr(_own, "slot", False):
         yield
         return
