@@ -43,7 +43,7 @@ class FetchError(Exception):
 
 @contextmanager
 def slot() -> Iterator[None]:
-    """Wait for a tenant's host inside; raises :class:`FetchError` when too many do, or those that hang would take all."""
+    """Wait for a host that a tenant named; raises :class:`FetchError` when too many threads do so already."""
     if getattr(_own, "slot", False):
         yield
         return
