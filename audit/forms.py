@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from django import forms
 
 from audit.access import AuditQuery
-from audit.kinds import KINDS, AuthReason, CloseCause, Source
+from audit.kinds import ACL_DENIED, AUTH_FAILED, KINDS, AuthReason, CloseCause, Source
 from cloudsignal.web.forms import Form, mono
 
 WITHIN: tuple[tuple[str, str, timedelta | None], ...] = (
@@ -17,6 +17,8 @@ WITHIN: tuple[tuple[str, str, timedelta | None], ...] = (
     ("1d", "Last day", timedelta(days=1)),
     ("7d", "Last 7 days", timedelta(days=7)),
 )
+REFUSALS = f"{ACL_DENIED},{AUTH_FAILED}"
+"""Everything that was refused a client."""
 REASONS = sorted({*(reason.value for reason in AuthReason), *(cause.value for cause in CloseCause)})
 
 
@@ -31,7 +33,8 @@ def _kinds(*sources: Source) -> list[tuple[str, str | list[tuple[str, str]]]]:
     def of(source: Source) -> list[tuple[str, str]]:
         return [(kind.name, kind.title) for kind in KINDS.values() if kind.source is source]
 
-    return [("", "Everything"), *((GROUPS[source], of(source)) for source in sources)]
+    groups = [(GROUPS[source], of(source)) for source in sources]
+    return [("", "Everything"), (REFUSALS, "Everything refused"), *groups]
 
 
 class AuditFilter(Form):

@@ -10,7 +10,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils import timezone
-from django_htmx.http import trigger_client_event
+from django_htmx.http import reswap, retarget, trigger_client_event
 
 from acl.access import current_deployment, get_draft, get_version
 from acl.forms import DraftForm, SimulateForm
@@ -38,7 +38,7 @@ def editor(request: HttpRequest, access: Access) -> HttpResponseBase:
     """The saved draft; or, unsaved, an earlier version (``?version=3``). A request in the address is simulated."""
     draft = get_draft(access)
     text, source = draft.text, ""
-    if (number := request.GET.get("version", "")).isdigit() and access.may(Permission.POLICY_EDIT):
+    if (number := request.GET.get("version", "")).isdecimal() and access.may(Permission.POLICY_EDIT):
         text, source = get_version(access, int(number[:9])).source, f"version {int(number[:9])}"
     form = DraftForm(initial={"text": text, "etag": draft.etag})
     simulated = Simulated(SimulateForm())
@@ -65,7 +65,7 @@ def save(request: HttpRequest, access: Access) -> HttpResponseBase:
         if not htmx:
             messages.success(request, "Draft saved. Nothing is enforced until you deploy it.")
             return redirect("acl:policy", access.org_id)
-        response = render(request, "acl/policy.html#saved", {"draft": draft, **_findings(access, text)})
+        response = render(request, "acl/policy.html#saved", {"draft": draft})
         return trigger_client_event(response, "draft-saved", {"etag": draft.etag})
     return _kept(request, access, form, status=HTTPStatus.UNPROCESSABLE_ENTITY)
 
@@ -131,9 +131,10 @@ def _findings(access: Access, text: str) -> dict[str, Any]:
 def _kept(
     request: HttpRequest, access: Access, form: DraftForm, *, status: int = HTTPStatus.OK, conflict: Any = None
 ) -> HttpResponseBase:
-    """The editor again with everything that was typed; for htmx, the notice above it alone."""
+    """The editor again with everything that was typed; for htmx, the notice above it alone, whatever had asked."""
     if request.headers.get("HX-Request"):
-        return render(request, "acl/policy.html#refused", {"form": form, "conflict": conflict}, status=status)
+        notice = render(request, "acl/policy.html#refused", {"form": form, "conflict": conflict}, status=status)
+        return retarget(reswap(notice, "outerHTML"), "#draft-state")
     text = str(form.data.get("text", "")).replace("\r\n", "\n")
     asked = any(request.POST.get(name) for name in ("topic", "username"))
     simulated = Simulated(SimulateForm(request.POST if asked else None))

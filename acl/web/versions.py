@@ -26,7 +26,7 @@ PAGE = 50
 def index(request: HttpRequest, access: Access) -> HttpResponseBase:
     """Versions and deployments, newest first."""
     before = request.GET.get("before", "")
-    number = int(before) if before.isdigit() and len(before) < 10 else None
+    number = int(before) if before.isdecimal() and len(before) < 10 else None
     versions = list_versions(access, before=number, limit=PAGE + 1)
     context = {
         "versions": versions[:PAGE],

@@ -15,6 +15,7 @@ from orgs.access import Access, OrganizationEntry, list_organizations
 from orgs.models import ApiKey, User
 from orgs.permissions import Permission
 from orgs.services.api_keys import command_lines_of
+from orgs.web.gate import again
 
 THEME_COOKIE = "theme"
 THEMES = (("", "System"), ("light", "Light"), ("dark", "Dark"))
@@ -179,6 +180,11 @@ class Shell:
         found.append(Command("Help and keys", "Page", "help", reverse("platform:help")))
         found.append(Command("Sign out", "Action", "logout", form="sign-out"))
         return found
+
+    @property
+    def again(self) -> str:
+        """Where this page can be opened again."""
+        return again(self._request)
 
     @property
     def theme(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,10 +43,20 @@ def get_identity(access: Access, username: str) -> MqttIdentity:
     return found
 
 
-def merge_claims(access: Access, username: str, claims: Mapping[str, object]) -> MqttIdentity:
-    """Set these claims and keep the others; live sessions are judged by them at once. Raises :class:`Invalid`."""
+def merge_claims(
+    access: Access, username: str, claims: Mapping[str, object], *, without: Collection[str] = ()
+) -> MqttIdentity:
+    """Set these claims, take those of ``without`` away and keep the others; live sessions are judged by them at once.
+
+    Raises :class:`Invalid`.
+    """
     access.require(Permission.CREDENTIALS_MANAGE)
-    return _set_claims(access, username, lambda present: {**present, **clean_claims(claims)})
+
+    def merged(present: dict[str, ClaimValue]) -> dict[str, ClaimValue]:
+        kept = {name: value for name, value in present.items() if name not in without}
+        return {**kept, **clean_claims(claims)}
+
+    return _set_claims(access, username, merged)
 
 
 def remove_claim(access: Access, username: str, name: str) -> MqttIdentity:

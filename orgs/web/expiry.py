@@ -14,7 +14,7 @@ from orgs.access import Access, list_credentials
 from orgs.forms_expiry import WINDOWS, ClaimsForm, ExpiryFilter, changed_claims, claims_text
 from orgs.permissions import Permission
 from orgs.services.expiry import EndingPage, count_ending, list_ending
-from orgs.services.identities import get_identity, merge_claims, remove_claim
+from orgs.services.identities import get_identity, merge_claims
 from orgs.web.credentials import sessions_or_none
 from orgs.web.gate import org_page
 
@@ -54,10 +54,7 @@ def username_page(request: HttpRequest, access: Access, username: str) -> HttpRe
     if request.method == "POST" and form.is_valid():
         change, gone = changed_claims(identity.claims, form.cleaned_data["claims"])
         try:
-            if change:
-                merge_claims(access, identity.username, change)
-            for name in gone:
-                remove_claim(access, identity.username, name)
+            merge_claims(access, identity.username, change, without=gone)
         except DomainError as error:
             form.refuse(error)
         else:

@@ -13,13 +13,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Concatenate, ParamSpec, Protocol, cast
+from urllib.parse import urlsplit
 
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_http_methods
 
 from cloudsignal.errors import DomainError, Limit, NotFound, Unauthenticated
 from orgs.access import SIGN_ON_REQUIRED, Access, access_org
@@ -137,22 +138,38 @@ def _person(request: HttpRequest) -> User:
 
 
 def _finish(view: Callable[..., Any], inner: View, gate: Gate, methods: tuple[str, ...]) -> View:
+    allowed = ("GET", "HEAD", *methods) if "GET" in methods else methods
+
     @functools.wraps(view)
     def outer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method not in allowed:
+            answer = refusal(request, WrongMethod("wrong_method", "This address only takes what a form sends to it."))
+            answer.headers["Allow"] = ", ".join(allowed)
+            return answer
         try:
             return inner(request, *args, **kwargs)
         except DomainError as error:
             return refusal(request, error)
 
-    allowed = ("GET", "HEAD", *methods) if "GET" in methods else methods
-    gated = cast("Gated", never_cache(require_http_methods(list(allowed))(outer)))
+    gated = cast("Gated", never_cache(outer))
     gated.gate = gate
     return gated
 
 
-TITLES: dict[HTTPStatus, str] = {
+class WrongMethod(DomainError):  # noqa: N818 - the words of the domain, as in cloudsignal.errors
+    """An address that takes forms was opened like a page, or the reverse: 405."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+
+TITLES: dict[HTTPStatus | str, str] = {
+    "csrf": "This page is out of date",
+    "forbidden": "Your role does not allow this",
+    "owners_only": "Your role does not allow this",
+    "mfa_required": "A second factor is required here",
     HTTPStatus.NOT_FOUND: "Not found",
-    HTTPStatus.FORBIDDEN: "Your role does not allow this",
+    HTTPStatus.FORBIDDEN: "Not allowed",
+    HTTPStatus.METHOD_NOT_ALLOWED: "Nothing to show here",
     HTTPStatus.CONFLICT: "This has changed meanwhile",
     HTTPStatus.TOO_MANY_REQUESTS: "Too much at once",
     HTTPStatus.SERVICE_UNAVAILABLE: "Not available right now",
@@ -163,7 +180,7 @@ def refusal(request: HttpRequest, error: DomainError) -> HttpResponseBase:
     """The page (or, for htmx, the plain status and one line) that tells what was refused, and what to do."""
     htmx = bool(request.headers.get("HX-Request"))
     if isinstance(error, Unauthenticated) and not htmx:
-        return redirect_to_login(request.get_full_path())
+        return redirect_to_login(again(request))
     match = request.resolver_match
     if error.code == SIGN_ON_REQUIRED and not htmx and match is not None and "org_id" in match.kwargs:
         there = reverse("orgs:sign-on-door", args=[match.kwargs["org_id"]])
@@ -176,9 +193,22 @@ def refusal(request: HttpRequest, error: DomainError) -> HttpResponseBase:
         response = render(
             request,
             "error.html",
-            {"error": error, "title": TITLES.get(error.status, "This did not work"), "signed_in": signed_in},
+            {"error": error, "title": _title(error), "signed_in": signed_in},
             status=error.status,
         )
     if isinstance(error, Limit):
         response.headers["Retry-After"] = str(error.retry_after)
     return response
+
+
+def again(request: HttpRequest) -> str:
+    """Where the page that is being answered can be opened again: an address that takes forms shows nothing."""
+    came = request.headers.get("Referer", "")
+    if request.method != "POST" or not url_has_allowed_host_and_scheme(came, allowed_hosts={request.get_host()}):
+        return request.get_full_path()
+    parts = urlsplit(came)
+    return parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+
+
+def _title(error: DomainError) -> str:
+    return TITLES.get(error.code) or TITLES.get(error.status, "This did not work")

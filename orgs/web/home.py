@@ -7,15 +7,19 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils import timezone
 
 from acl.access import current_deployment, deployment_progress, get_draft
 from acl.policy.presets import PRESETS
 from acl.web.examine import permits_all
 from audit.access import AuditQuery, count_up_to, search
-from audit.kinds import ACL_DENIED, AUTH_FAILED, CONNECT
+from audit.forms import REFUSALS
+from audit.kinds import CONNECT
 from audit.web.lines import line
+from cloudsignal.web.filters import address
 from orgs.access import Access, credential_counts
+from orgs.models import Organization
 from orgs.permissions import Permission
 from orgs.web.credentials import sessions_or_none
 from orgs.web.gate import org_page
@@ -44,12 +48,12 @@ def _context(request: HttpRequest, access: Access) -> dict[str, Any]:
     audited = access.may(Permission.AUDIT_READ)
     refused: dict[str, Any] = {}
     if audited:
-        refusals = f"{ACL_DENIED},{AUTH_FAILED}"
         hour = timezone.now() - timedelta(hours=1)
         refused = {
-            "denials": [line(event) for event in search(access, AuditQuery(kind=refusals, limit=RECENT)).events],
-            "denied_count": count_up_to(access, AuditQuery(kind=refusals, since=hour), COUNTED),
+            "denials": [line(event) for event in search(access, AuditQuery(kind=REFUSALS, limit=RECENT)).events],
+            "denied_count": count_up_to(access, AuditQuery(kind=REFUSALS, since=hour), COUNTED),
             "counted": COUNTED,
+            "refusals_url": address(reverse("audit:list", args=[access.org_id]), {"kind": REFUSALS}),
         }
     connected = bool(sessions) or (audited and bool(search(access, AuditQuery(kind=CONNECT, limit=1)).events))
     version = current.version.number if current else 0
@@ -74,7 +78,7 @@ def _context(request: HttpRequest, access: Access) -> dict[str, Any]:
         "audited": audited,
         "steps": taken,
         "ready": all(step.state == "done" for step in taken),
-        "may_build": access.may(Permission.POLICY_EDIT),
+        "may_build": access.may(Permission.POLICY_EDIT) and access.org.status == Organization.Status.ACTIVE,
         **refused,
     }
 

@@ -127,3 +127,12 @@ def test_a_viewer_reads_claims_and_cannot_change_them(acme: Access, visitor: Vis
     assert viewer.post(url, {"claims": ""}).status_code == 403
     assert get_identity(acme, "sensor").claims == {"room": "lobby"}
     assert "New secret" not in viewer.get(reverse("orgs:expiry", args=[acme.org_id])).content.decode()
+
+
+def test_a_claim_takes_the_place_of_another_where_no_further_one_fits(acme: Access, owner: Client) -> None:
+    issue_credential(acme, username="sensor", claims={f"c{number}": "x" for number in range(50)})
+    url = reverse("orgs:username", args=[acme.org_id, "sensor"])
+    sent = "\n".join([*(f"c{number} = x" for number in range(49)), "other = y"])
+    assert owner.post(url, {"claims": sent}).status_code == 302
+    assert "other" in get_identity(acme, "sensor").claims
+    assert "c49" not in get_identity(acme, "sensor").claims

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.test import Client
@@ -259,3 +260,49 @@ def test_a_post_without_its_token_is_refused_in_words(acme: Access, visitor: Vis
     refused = strict.post(reverse("orgs:new"), {"name": "Sneaky"})
     assert refused.status_code == 403
     assert b"reload the page" in refused.content
+    assert b"Your role does not allow this" not in refused.content
+
+
+def test_an_address_that_only_takes_forms_says_so_and_leads_back(acme: Access, owner: Client) -> None:
+    answer = owner.get(reverse("acl:save", args=[acme.org_id]))
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+    assert b"only takes what a form sends" in answer.content
+
+
+@pytest.mark.parametrize(
+    ("came", "back"),
+    [
+        ("http://testserver/o/{org}/access/?version=2#x", "/o/{org}/access/?version=2"),
+        ("http://evil.example/", "/o/{org}/access/save/"),
+        ("", "/o/{org}/access/save/"),
+    ],
+)
+def test_signing_in_again_leads_to_the_page_with_the_form_not_to_where_it_went(
+    came: str, back: str, acme: Access
+) -> None:
+    headers = {"Referer": came.format(org=acme.org_id)} if came else {}
+    answer = Client().post(reverse("acl:save", args=[acme.org_id]), headers=headers)
+    assert parse_qs(urlsplit(answer.headers["Location"]).query)["next"] == [back.format(org=acme.org_id)]
+
+
+def test_what_a_role_may_not_open_leads_home(acme: Access, visitor: Visitor) -> None:
+    page = visitor(member(acme.org, Role.VIEWER)).get(reverse("orgs:credential-new", args=[acme.org_id]))
+    assert "Your role does not allow this" in page.content.decode()
+    assert f'href="{reverse("orgs:home", args=[acme.org_id])}"' in page.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "status"),
+    [
+        ("acl:policy", {"version": "²"}, 200),
+        ("acl:versions", {"before": "²"}, 200),
+        ("orgs:credentials", {"cursor": "²-²"}, 422),
+        ("orgs:expiry", {"cursor": "²-²"}, 422),
+        ("audit:list", {"upto": "²"}, 200),
+    ],
+)
+def test_a_digit_that_is_no_number_breaks_no_page(
+    name: str, asked: dict[str, str], status: int, acme: Access, owner: Client
+) -> None:
+    answer = owner.get(reverse(name, args=[acme.org_id]), asked, headers={"HX-Request": "true"})
+    assert answer.status_code == status

@@ -15,7 +15,9 @@ from cloudsignal.wire.report import LiveSession
 from orgs.access import Access, list_organizations
 from orgs.permissions import Role
 from orgs.services.credentials import issue_credential
+from orgs.services.organizations import suspend_organization
 from orgs.web.steps import Progress, steps
+from tests.web.test_audit import happened
 from tests.world import member, person
 
 if TYPE_CHECKING:
@@ -136,3 +138,20 @@ def test_closing_a_session_asks_first(acme: Access, owner: Client) -> None:
     assert "may sign in again at once" in owner.get(url).content.decode()
     assert "/closing/" in owner.post(url).headers["Location"]
     assert owner.post(reverse("orgs:session-close", args=[acme.org_id, "gone"])).status_code == 404
+
+
+def test_the_figure_of_refusals_leads_to_a_list_of_as_many(acme: Access, owner: Client) -> None:
+    happened(acme)
+    happened(acme, kind="auth_failed", topic="", action="", rule="", reason="expired")
+    happened(acme, kind="connect", topic="", action="", rule="")
+    page = owner.get(reverse("orgs:home", args=[acme.org_id]))
+    listed = owner.get(page.context["refusals_url"])
+    assert page.context["denied_count"] == len(listed.context["lines"]) == 2
+    assert [pill.value for pill in listed.context["pills"]] == ["Everything refused"]
+
+
+def test_a_suspended_organization_is_not_told_to_connect_a_client(acme: Access, owner: Client) -> None:
+    suspend_organization(person(operator=True), acme.org_id, reason="unpaid")
+    page = owner.get(reverse("orgs:home", args=[acme.org_id])).content.decode()
+    assert "They say: unpaid" in page
+    assert "To the first allowed message" not in page

@@ -329,3 +329,12 @@ def test_everybody_gets_the_schema_that_the_package_publishes() -> None:
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/schema+json")
     assert answer.content.decode() == schema_text()
     assert json.loads(answer.content)["properties"]["version"] == {"enum": ["3", 3]}
+
+
+@pytest.mark.parametrize("name", ["check", "simulate", "save"])
+def test_a_text_that_is_none_is_refused_beside_the_editor_and_takes_no_part_of_the_page_away(
+    name: str, acme: Access, owner: Client
+) -> None:
+    answer = owner.post(url(name, acme), {"text": "rules: []\0", "topic": "a"}, headers=HTMX)
+    assert "contains NUL" in answer.content.decode()
+    assert (answer.headers["HX-Retarget"], answer.headers["HX-Reswap"]) == ("#draft-state", "outerHTML")
