@@ -152,6 +152,8 @@ def field(bound: BoundField, **extra: Any) -> dict[str, Any]:
     """A form field with label, hint, error and what was typed. ``bare`` drops the placeholder of a foreign form."""
     if extra.get("bare"):
         bound.field.widget.attrs.pop("placeholder", None)
+    if bound.name == next((name for name in bound.form.fields if name in bound.form.errors), None):
+        bound.field.widget.attrs["autofocus"] = True  # the first that is wrong, however far down it stands
     return {
         "field": bound,
         "checkbox": isinstance(bound.field.widget, CheckboxInput),

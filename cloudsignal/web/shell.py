@@ -57,6 +57,12 @@ OPERATOR_PAGES: tuple[tuple[str, str, str, str], ...] = (
     ("Nodes", "platform:operator-nodes", "server", "n"),
     ("Log", "audit:log", "audit", "l"),
 )
+ACCOUNT_PAGES: tuple[tuple[str, str, str], ...] = (
+    ("Two-step sign-in", "mfa_index", "shield"),
+    ("Password", "account_change_password", "key"),
+    ("Sessions", "usersessions_list", "clients"),
+    ("E-mail addresses", "account_email", "mail"),
+)
 DEMO_PAGE = ("Mail", "platform:operator-mail", "mail", "m")
 ORG_ACTIONS: tuple[tuple[str, str, str, Permission], ...] = (
     ("Issue a credential", "orgs:credential-new", "plus", Permission.CREDENTIALS_MANAGE),
@@ -145,6 +151,14 @@ class Shell:
         return [self._link("Organizations", reverse("orgs:list"), "orgs", "o")]
 
     @property
+    def keys(self) -> list[tuple[str, str]]:
+        """What goes where after ``g``: outside an organization, the keys within one as well."""
+        if access := self.access:
+            return [(key, title) for title, _, _, key, permission in ORG_PAGES if access.may(permission)]
+        within = [(key, f"{title}, in an organization") for title, _, _, key, _ in ORG_PAGES]
+        return [*((link.key, link.title) for link in self.nav), *within]
+
+    @property
     def _operator_pages(self) -> tuple[tuple[str, str, str, str], ...]:
         return (*OPERATOR_PAGES, DEMO_PAGE) if self.demo else OPERATOR_PAGES
 
@@ -177,6 +191,7 @@ class Shell:
             ]
         if not self.through:
             found.append(Command("New organization", "Action", "plus", reverse("orgs:new")))
+            found += [Command(title, "Account", icon, reverse(name)) for title, name, icon in ACCOUNT_PAGES]
         found.append(Command("Help and keys", "Page", "help", reverse("platform:help")))
         found.append(Command("Sign out", "Action", "logout", form="sign-out"))
         return found

@@ -34,8 +34,11 @@ export const toast = (text, tone = "bad") => {
   item.append(icon(tone === "good" ? "ok" : tone), words, close);
   box.append(item);
   status(text);
-  setTimeout(() => item.remove(), 8000);
+  leave(item);
 };
+
+/** A message goes by itself, unless it says that something went wrong: that has to be read. */
+const leave = (item) => { if (item.dataset.tone !== "bad") setTimeout(() => item.remove(), 8000); };
 
 // --- <copy-button value="..."> or <copy-button for="id"> ------------------------------------------------------------
 customElements.define("copy-button", class extends HTMLElement {
@@ -81,8 +84,11 @@ customElements.define("copy-button", class extends HTMLElement {
 // --- <relative-time><time datetime="..."> ---------------------------------------------------------------------------
 // The same words as cloudsignal.web.words.ago, which rendered the first text.
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"]];
+// By the server's clock: that of a visitor may be wrong by more than the page took to arrive.
+const behind = Date.now() - Date.parse(document.querySelector('meta[name="now"]')?.content);
+const skew = Math.abs(behind) > 20_000 ? behind : 0;
 const ago = (moment) => {
-  const seconds = Math.round((Date.now() - moment) / 1000);
+  const seconds = Math.round((Date.now() - skew - moment) / 1000);
   let size = Math.abs(seconds);
   if (size < 5) return "now";
   if (seconds < -59) size = Math.round(size / 60) * 60;
@@ -149,7 +155,6 @@ customElements.define("live-control", class extends HTMLElement {
   disconnectedCallback() { document.removeEventListener("htmx:beforeRequest", this.guard); }
   toggle() {
     this.paused = !this.paused;
-    this.button.setAttribute("aria-pressed", String(this.paused));
     this.querySelector(".live").toggleAttribute("data-paused", this.paused);
     this.querySelector("[data-word]").textContent = this.paused ? "Paused" : "Live";
     this.button.querySelector("span").textContent = this.paused ? "Resume" : "Pause";
@@ -165,6 +170,10 @@ customElements.define("confirm-host", class extends HTMLElement {
       if (!this.dialog.open && this.dialog.textContent.trim()) {
         this.opener = document.activeElement;
         this.dialog.showModal();
+        // What cannot be undone is not one more Enter away.
+        if (this.dialog.querySelector(".btn-danger") && this.dialog.contains(document.activeElement) && !document.activeElement.matches("input, select, textarea")) {
+          this.dialog.querySelector("[data-close]")?.focus();
+        }
       }
     });
     this.dialog.addEventListener("click", (event) => {
@@ -198,10 +207,9 @@ document.addEventListener("click", (event) => {
   if (button) button.closest(".toast").remove();
 });
 
-// On a narrow screen the navigation is a row that scrolls: begin with the page one is on. Not by scrollIntoView: browsers
-// begin the next Tab at what was scrolled to, and the skip link would no longer come first.
-const here = document.querySelector(".rail .nav [aria-current]");
-if (here) {
+// On a narrow screen navigation and tabs are rows that scroll: begin with the page one is on. Not by scrollIntoView:
+// browsers begin the next Tab at what was scrolled to, and the skip link would no longer come first.
+for (const here of document.querySelectorAll(":is(.rail .nav, .tabs) [aria-current]")) {
   const row = here.closest("nav");
   row.scrollLeft += here.getBoundingClientRect().left - row.getBoundingClientRect().left - (row.clientWidth - here.offsetWidth) / 2;
 }
@@ -217,20 +225,58 @@ document.addEventListener("submit", (event) => {
   if (form.dataset.sent) event.preventDefault();
   else form.dataset.sent = "1";
 });
-window.addEventListener("pageshow", () => {
-  document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent);
+const unsend = () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent);
+window.addEventListener("pageshow", unsend);
+// Whoever is asked whether to leave, and stays, may send again: a timer set here runs only then.
+window.addEventListener("beforeunload", (event) => setTimeout(() => { if (event.defaultPrevented) unsend(); }));
+
+// --- what is replaced while somebody reads it: stays while text of it is selected, keeps its place and the focus ----------
+let kept = null;
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { target, requestConfig, xhr } = event.detail;
+  const selected = getSelection();
+  const reading = !selected.isCollapsed && target.contains(selected.anchorNode);
+  if (reading && requestConfig.elt === target && xhr.status === 200) event.detail.shouldSwap = false;
+  const focus = target.contains(document.activeElement) ? document.activeElement : null;
+  kept = {
+    id: target.id, at: [...target.querySelectorAll(".scroll")].map((box) => box.scrollLeft),
+    href: focus?.getAttribute("href"), name: focus?.className,
+  };
+});
+document.addEventListener("htmx:afterSwap", () => {
+  const target = kept?.id && document.getElementById(kept.id);
+  if (!target) return;
+  target.querySelectorAll(".scroll").forEach((box, index) => { box.scrollLeft = kept.at[index] || 0; });
+  if (kept.href && document.activeElement === document.body) {
+    const again = [...target.querySelectorAll("a")].find((link) => link.getAttribute("href") === kept.href && link.className === kept.name);
+    again?.focus({ preventScroll: true });
+  }
+  kept = null;
 });
 
 // --- htmx: nothing fails in silence ------------------------------------------------------------------------------------
-document.addEventListener("htmx:sendError", () => {
-  toast("CloudSignal does not answer. Nothing you typed is lost; it is tried again.");
+const AWAY = "CloudSignal does not answer. Nothing you typed is lost; try again in a moment.";
+document.addEventListener("htmx:sendError", () => toast(AWAY));
+document.addEventListener("htmx:afterOnLoad", () => document.querySelectorAll(".toast").forEach((item) => {
+  if (item.dataset.text === AWAY) item.remove();
+}));
+// What the server refuses in words is no part of a page.
+const words = (xhr) => ((xhr.getResponseHeader("Content-Type") || "").startsWith("text/plain") ? xhr.responseText : "");
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const said = event.detail.xhr.status < 400 ? "" : words(event.detail.xhr);
+  if (said && event.detail.shouldSwap) {
+    event.detail.shouldSwap = false;
+    toast(said);
+  }
 });
 document.addEventListener("htmx:responseError", (event) => {
   const code = event.detail.xhr.status;
+  const said = words(event.detail.xhr);
   if (code === 401) toast("You have been signed out. Copy what you typed, then sign in again.");
+  else if (said) toast(said);
   else if (code === 403) toast("Your role does not allow this.");
   else if (code === 404) toast("This no longer exists, or you have no access to it.");
   else toast(`The server answered with an error (${code}). Nothing was changed.`);
 });
 document.addEventListener("toast", (event) => toast(event.detail.text, event.detail.tone));
-document.querySelectorAll(".toast[data-text]").forEach((item) => setTimeout(() => item.remove(), 8000));
+document.querySelectorAll(".toast[data-text]").forEach(leave);

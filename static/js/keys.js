@@ -70,6 +70,17 @@ shortcuts?.addEventListener("click", (event) => {
   if (event.target === shortcuts || event.target.closest("[data-close]")) shortcuts.close();
 });
 
+// Keys without Ctrl can be turned off, for those whose voice or tremor would press them (WCAG 2.1.4).
+let single = localStorage.getItem("single-keys") !== "off";
+const switches = document.querySelectorAll("[data-single-keys]");
+const label = () => switches.forEach((button) => { button.textContent = single ? "Turn off keys without Ctrl" : "Turn on keys without Ctrl"; });
+switches.forEach((button) => button.addEventListener("click", () => {
+  single = !single;
+  localStorage.setItem("single-keys", single ? "on" : "off");
+  label();
+}));
+label();
+
 let armed = 0;
 const typing = (event) => event.composedPath().some(
   (node) => node instanceof Element && (node.matches("input, textarea, select") || node.isContentEditable),
@@ -81,7 +92,7 @@ document.addEventListener("keydown", (event) => {
     open();
     return;
   }
-  if (event.ctrlKey || event.metaKey || event.altKey || typing(event) || document.querySelector("dialog[open]")) return;
+  if (!single || event.ctrlKey || event.metaKey || event.altKey || typing(event) || document.querySelector("dialog[open]")) return;
   if (event.key === "/") {
     const search = document.querySelector("[data-search]");
     event.preventDefault();

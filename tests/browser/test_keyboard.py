@@ -76,6 +76,7 @@ def test_a_dialog_closes_with_escape_and_gives_the_focus_back(signed_in: Page, p
     revoke.focus()
     signed_in.keyboard.press("Enter")
     expect(signed_in.locator("#confirm")).to_contain_text("live session")
+    expect(signed_in.get_by_role("link", name="Cancel")).to_be_focused()  # a second Enter does not revoke
     signed_in.keyboard.press("Escape")
     expect(signed_in.locator("#confirm")).to_be_hidden()
     expect(revoke).to_be_focused()
@@ -84,10 +85,31 @@ def test_a_dialog_closes_with_escape_and_gives_the_focus_back(signed_in: Page, p
 
 def test_a_menu_opens_and_closes_by_keyboard(signed_in: Page, place: Place) -> None:
     signed_in.goto(place.at(""))
-    switcher = signed_in.locator("summary[aria-label='Switch organization']")
+    switcher = signed_in.locator("summary[aria-label$=': switch organization']")
     switcher.focus()
     signed_in.keyboard.press("Enter")
     expect(signed_in.get_by_role("link", name="New organization")).to_be_visible()
     signed_in.keyboard.press("Escape")
     expect(signed_in.get_by_role("link", name="New organization")).to_be_hidden()
     expect(switcher).to_be_focused()
+
+
+def test_keys_without_ctrl_can_be_turned_off(signed_in: Page, place: Place) -> None:
+    signed_in.goto(f"{place.url}/help/")
+    page = signed_in.locator("#main")
+    expect(page.get_by_text("Audit, in an organization")).to_be_visible()
+    page.get_by_role("button", name="Turn off keys without Ctrl").click()
+    signed_in.goto(place.at(""))
+    signed_in.keyboard.press("?")
+    expect(signed_in.locator("#shortcuts")).to_be_hidden()
+    signed_in.keyboard.press("Control+k")
+    expect(signed_in.locator("#palette")).to_be_visible()
+
+
+def test_what_is_wrong_in_a_long_form_has_the_focus(signed_in: Page, place: Place) -> None:
+    signed_in.goto(place.at("settings/keys/new/"))
+    signed_in.get_by_role("textbox", name="Name").fill("backup")
+    signed_in.get_by_label("Allowed addresses").fill("nowhere")
+    signed_in.get_by_role("checkbox", name="Simulate").check()
+    signed_in.get_by_role("button", name="Create the key").click()
+    expect(signed_in.get_by_label("Allowed addresses")).to_be_focused()

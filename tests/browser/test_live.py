@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,3 +55,58 @@ def test_a_secret_is_copied_and_does_not_come_back(context: BrowserContext, sign
 def test_the_certificate_can_be_downloaded_from_the_secret_page(signed_in: Page, place: Place) -> None:
     answer = signed_in.request.get(f"{place.url}/cloudsignal-ca.pem")
     assert answer.text() == place.stack.ca.read_text()
+
+
+def test_a_list_that_is_replaced_keeps_its_place_and_the_focus(signed_in: Page, place: Place) -> None:
+    signed_in.set_viewport_size({"width": 390, "height": 844})
+    signed_in.goto(place.at("clients/"))
+    box = signed_in.locator("#sessions .scroll")
+    signed_in.get_by_role("link", name="Revoke agent-7").first.focus()
+    box.evaluate("box => { box.scrollLeft = 120; }")
+    for _ in range(2):
+        with signed_in.expect_response(lambda answer: "hx-request" in answer.request.headers):
+            pass
+    expect(signed_in.get_by_role("link", name="Revoke agent-7").first).to_be_focused()
+    assert box.evaluate("box => box.scrollLeft") == 120
+
+
+def test_a_text_that_is_selected_is_not_taken_away(signed_in: Page, place: Place) -> None:
+    signed_in.goto(place.at("clients/"))
+    signed_in.locator("#sessions .id").first.select_text()
+    for _ in range(2):
+        with signed_in.expect_response(lambda answer: "hx-request" in answer.request.headers):
+            pass
+    assert signed_in.evaluate("getSelection().toString()")
+
+
+def test_what_is_refused_in_words_is_a_message_and_no_dialog(signed_in: Page, place: Place) -> None:
+    signed_in.goto(place.at("access/versions/"))
+    in_force = place.at("access/versions/1/rollback/")
+    signed_in.route(in_force, lambda route: route.continue_(url=in_force.replace("/1/", "/2/")))
+    signed_in.get_by_role("link", name="Roll back to version 1").click()
+    expect(signed_in.locator("#toasts").get_by_text("Version 2 is in force already.")).to_be_visible()
+    expect(signed_in.locator("#confirm")).to_be_hidden()
+
+
+def test_a_wrong_clock_of_the_browser_changes_no_time(signed_in: Page, place: Place) -> None:
+    signed_in.clock.install(time=datetime.now(UTC) + timedelta(hours=9))
+    signed_in.goto(place.at("access/versions/"))
+    signed_in.clock.run_for(6_000)
+    assert " h ago" not in signed_in.locator("tbody").first.inner_text()
+
+
+def test_no_topic_is_long_enough_to_hide_what_stands_beside_it(signed_in: Page, place: Place) -> None:
+    device = client(place, "c" * 200)
+    try:
+        device.publish("x" * 2_000, "x", qos=1)
+        signed_in.set_viewport_size({"width": 1440, "height": 900})
+        signed_in.goto(place.at(f"audit/?kind=acl_denied&client_id={'c' * 200}"))
+        row = signed_in.locator("#events tbody tr").first
+        expect(row).to_be_visible(timeout=10_000)
+        expect(row.get_by_text("no rule")).to_be_in_viewport()
+        expect(row.get_by_text("127.0.0.1")).to_be_in_viewport(ratio=1)
+        height = row.evaluate("row => row.getBoundingClientRect().height")
+        assert height < 200
+    finally:
+        device.disconnect()
+        device.loop_stop()

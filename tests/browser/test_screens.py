@@ -83,6 +83,7 @@ SCREENS = {
     "not found": "/o/org_aaaaaaaaaaaa/",
 }
 PUBLIC = {
+    "API": "/v2/docs/",
     "sign in": "/accounts/login/",
     "sign up": "/accounts/signup/",
     "reset": "/accounts/password/reset/",

@@ -81,6 +81,6 @@ def test_from_a_new_organization_to_a_rollback(plain: Page, place: Place) -> Non
 
 def test_menus_and_colours_work(plain: Page, place: Place) -> None:
     plain.goto(place.at(""))
-    plain.locator("summary[aria-label='Account']").click()
+    plain.locator("summary[aria-label$=': account']").click()
     plain.get_by_role("button", name="Dark").click()
     expect(plain.locator("html")).to_have_attribute("data-theme", "dark")
