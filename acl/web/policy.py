@@ -43,7 +43,7 @@ def editor(request: HttpRequest, access: Access) -> HttpResponseBase:
     form = DraftForm(initial={"text": text, "etag": draft.etag})
     simulated = Simulated(SimulateForm())
     if request.GET.get("topic") and access.may(Permission.POLICY_SIMULATE):
-        simulated = _simulated(access, text, SimulateForm(request.GET))
+        simulated = _simulated(access, text, SimulateForm({"action": "pub", "qos": "0"} | request.GET.dict()))
     return _page(request, access, form, text, simulated, source=source)
 
 

@@ -102,6 +102,12 @@ def counted(count: int, noun: str) -> str:
 
 
 @register.filter
+def figure(count: int) -> str:
+    """A whole number as people read it: ``60,000``."""
+    return f"{count:,}"
+
+
+@register.filter
 def topic(text: str) -> SafeString:
     """A topic or filter: slashes recede, wildcards and variables stand out."""
     parts = []

@@ -71,12 +71,16 @@ shortcuts?.addEventListener("click", (event) => {
 });
 
 // Keys without Ctrl can be turned off, for those whose voice or tremor would press them (WCAG 2.1.4).
-let single = localStorage.getItem("single-keys") !== "off";
+// Where a browser keeps nothing for us, they are on again on the next page.
+const remembered = (verb, ...value) => {
+  try { return localStorage[verb]("single-keys", ...value); } catch { return null; }
+};
+let single = remembered("getItem") !== "off";
 const switches = document.querySelectorAll("[data-single-keys]");
 const label = () => switches.forEach((button) => { button.textContent = single ? "Turn off keys without Ctrl" : "Turn on keys without Ctrl"; });
 switches.forEach((button) => button.addEventListener("click", () => {
   single = !single;
-  localStorage.setItem("single-keys", single ? "on" : "off");
+  remembered("setItem", single ? "on" : "off");
   label();
 }));
 label();

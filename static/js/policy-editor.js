@@ -7,7 +7,7 @@ const { EditorState, EditorView, keymap, tags } = CM;
 
 const theme = EditorView.theme({
   "&": { fontSize: "var(--editor-text, 0.8125rem)", backgroundColor: "var(--surface)", color: "var(--text)", height: "100%" },
-  "&.cm-focused": { outline: "2px solid var(--accent)", outlineOffset: "-1px", borderRadius: "6px" },
+  "&.cm-focused": { outline: "none" },
   ".cm-scroller": { fontFamily: "var(--mono)", lineHeight: "1.6", overflow: "auto" },
   ".cm-content": { caretColor: "var(--text)", padding: "0.5rem 0" },
   ".cm-cursor, .cm-dropCursor": { borderLeftColor: "var(--text)", borderLeftWidth: "2px" },

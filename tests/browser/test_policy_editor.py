@@ -106,3 +106,12 @@ def test_review_and_deploy_shows_every_node_and_the_time(editor: Page) -> None:
     expect(editor.get_by_text("Enforced on every node")).to_be_visible(timeout=15_000)
     expect(editor.locator("#progress tbody tr")).to_have_count(2)
     expect(editor.locator("#progress")).to_contain_text("ms")
+
+
+def test_whoever_is_asked_whether_to_leave_and_stays_may_leave_later(editor: Page) -> None:
+    editor.on("dialog", lambda dialog: dialog.dismiss())
+    editor.locator("summary[aria-label$=': account']").click()
+    for _ in range(2):
+        with editor.expect_event("dialog"):
+            editor.get_by_role("button", name="Dark").click(no_wait_after=True)
+    expect(editor.locator("#draft-dirty")).to_be_visible()
