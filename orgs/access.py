@@ -263,6 +263,11 @@ def live_sessions(access: Access) -> tuple[LiveSession, ...]:
     Raises :class:`Unavailable` when Redis does not answer in time.
     """
     access.require(Permission.ORG_READ)
+    return sessions_of(access.org_id)
+
+
+def sessions_of(org_id: str) -> tuple[LiveSession, ...]:
+    """The same, for services that ask for a permission of their own."""
     try:
         redis = fast_client()
         sessions = [
@@ -272,7 +277,7 @@ def live_sessions(access: Access) -> tuple[LiveSession, ...]:
         ]
     except RedisError as error:
         raise Unavailable("sessions_unavailable", "Live sessions cannot be read right now; try again.") from error
-    own = [session for session in sessions if session is not None and session.org == access.org_id]
+    own = [session for session in sessions if session is not None and session.org == org_id]
     return tuple(sorted(own, key=lambda session: session.connected_at, reverse=True))
 
 

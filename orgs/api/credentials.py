@@ -171,8 +171,7 @@ class OneUser(OrgEndpoint):
     )
     def delete(self, request: Request, username: str) -> Response:
         """Revoke every secret of a username and close its live sessions."""
-        local = identities.get_identity(self.access, username).username
-        return Response(UserSerializer(credentials.revoke_identity(self.access, local)).data)
+        return Response(UserSerializer(credentials.revoke_identity(self.access, username)).data)
 
 
 class Credentials(OrgEndpoint):

@@ -84,7 +84,7 @@ class Members(OrgEndpoint):
 class OneMember(OrgEndpoint):
     """One member."""
 
-    needs: ClassVar = {"GET": Permission.ORG_READ, "PATCH": Permission.MEMBERS_MANAGE, "DELETE": Permission.ORG_READ}
+    needs: ClassVar = {"GET": Permission.ORG_READ, "PATCH": Permission.MEMBERS_MANAGE, "DELETE": None}
 
     @extend_schema(
         operation_id="get_member", tags=["members"], parameters=[ORGANIZATION], responses={200: MemberSerializer}

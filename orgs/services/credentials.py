@@ -193,15 +193,21 @@ def revoke_identity(access: Access, username: str) -> MqttIdentity:
     """End a username: every secret of it, and every live session. It comes back only by a new credential."""
     access.require(Permission.CREDENTIALS_MANAGE)
     with org_scope(access.org_id):
-        identity = MqttIdentity.objects.select_for_update().filter(org=access.org, username=username).first()
+        rows = MqttIdentity.objects.select_for_update()
+        identity = rows.filter(org=access.org, username=local_name(access, username)).first()
         if identity is None:
-            raise NotFound("The username")
+            raise NotFound("The user", code="user_not_found")
         if identity.revoked_at is None:
             identity.revoked_at = timezone.now()
             ended = _live(identity).update(revoked_at=identity.revoked_at)
             tell_edges(identity)
             _record_revoked(access, identity, ended)
     return identity
+
+
+def local_name(access: Access, username: str) -> str:
+    """The local part of a username of the organization, with or without it."""
+    return username.removesuffix(f"@{access.org_id}")
 
 
 def check_ttl(ttl: int) -> int:

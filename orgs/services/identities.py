@@ -18,7 +18,7 @@ from orgs.access import Access, live_sessions
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Permission
 from orgs.services.claims import bounded, clean_claims
-from orgs.services.credentials import record_claims, tell_edges, tell_edges_of_many
+from orgs.services.credentials import local_name, record_claims, tell_edges, tell_edges_of_many
 from orgs.tenancy import org_scope
 
 BATCH = 500
@@ -37,7 +37,7 @@ def get_identity(access: Access, username: str) -> MqttIdentity:
     """One identity by the local part of its username; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
-        found = MqttIdentity.objects.filter(org=access.org, username=_local(access, username)).first()
+        found = MqttIdentity.objects.filter(org=access.org, username=local_name(access, username)).first()
     if found is None:
         raise NotFound("The user", code="user_not_found")
     return found
@@ -113,7 +113,7 @@ def _set_claims(
 ) -> MqttIdentity:
     with org_scope(access.org_id):
         rows = MqttIdentity.objects.select_for_update()
-        identity = rows.filter(org=access.org, username=_local(access, username)).first()
+        identity = rows.filter(org=access.org, username=local_name(access, username)).first()
         if identity is None:
             raise NotFound("The user", code="user_not_found")
         before = dict(identity.claims)
@@ -148,7 +148,3 @@ def _revoke(access: Access, *, target: str, issued_by: str) -> Ended:
 def _live_of(access: Access, issued_by: str, now: datetime) -> QuerySet[Credential]:
     live = Credential.objects.filter(org=access.org, revoked_at=None).exclude(expires_at__lte=now)
     return live.filter(created_by=issued_by) if issued_by else live
-
-
-def _local(access: Access, username: str) -> str:
-    return username.removesuffix(f"@{access.org_id}")

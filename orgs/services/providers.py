@@ -96,11 +96,7 @@ def list_providers(access: Access) -> tuple[IdentityProvider, ...]:
 def get_provider(access: Access, provider_id: str) -> IdentityProvider:
     """One provider; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
-    with org_scope(access.org_id):
-        found = IdentityProvider.objects.filter(org=access.org, pk=provider_id).first()
-    if found is None:
-        raise NotFound("The identity provider", code="provider_not_found")
-    return found
+    return _found(access, provider_id)
 
 
 def enabled_providers(org_id: str, *, all_of_them: bool = False) -> tuple[IdentityProvider, ...]:
@@ -113,7 +109,15 @@ def enabled_providers(org_id: str, *, all_of_them: bool = False) -> tuple[Identi
 def try_token(access: Access, provider_id: str, token: str) -> Verdict:
     """Judge a token as the exchange would, check by check, and issue nothing. Fetches keys: outside transactions."""
     access.require(Permission.PROVIDERS_MANAGE)
-    return judge(get_provider(access, provider_id), token.strip())
+    return judge(_found(access, provider_id), token.strip())
+
+
+def _found(access: Access, provider_id: str) -> IdentityProvider:
+    with org_scope(access.org_id):
+        found = IdentityProvider.objects.filter(org=access.org, pk=provider_id).first()
+    if found is None:
+        raise NotFound("The identity provider", code="provider_not_found")
+    return found
 
 
 def _locked(access: Access, provider_id: str) -> IdentityProvider:

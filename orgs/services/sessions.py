@@ -7,7 +7,7 @@ from audit.services.record import record
 from cloudsignal import outbox
 from cloudsignal.errors import NotFound
 from cloudsignal.wire.report import LiveSession
-from orgs.access import Access, live_sessions
+from orgs.access import Access, sessions_of
 from orgs.permissions import Permission
 from orgs.tenancy import org_scope
 
@@ -18,7 +18,7 @@ def close_session(access: Access, session_id: str) -> LiveSession:
     Raises :class:`NotFound` when the organization has no such session and ``Unavailable`` when Redis does not answer.
     """
     access.require(Permission.SESSIONS_CLOSE)
-    found = next((session for session in live_sessions(access) if session.session == session_id), None)
+    found = next((session for session in sessions_of(access.org_id) if session.session == session_id), None)
     if found is None:
         raise NotFound("The session")
     with org_scope(access.org_id):
