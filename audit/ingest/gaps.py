@@ -2,7 +2,7 @@
 
 A heartbeat says how many events the running edge process had recorded at that moment. A minute later at least as many
 must be stored, not counting those that happened since. When fewer are, the stream is empty and nothing of it arrived
-between two looks, events were lost on the way (a deleted stream, a lost disk), and the platform's log says how many.
+between two looks, events were lost on the way (a deleted stream), and the platform's log says how many.
 """
 
 from __future__ import annotations

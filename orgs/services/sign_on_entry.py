@@ -272,11 +272,13 @@ def _make_account(entry: Entry, asserted: Asserted) -> User:
 
 def _link(sign_on: SingleSignOn, user: User, asserted: Asserted, ip: str) -> None:
     """A person has one subject at a time: one that was made anew at the provider takes the place of the former."""
-    SignOnAccount.objects.filter(org_id=sign_on.org_id, sign_on=sign_on, user=user).delete()
+    theirs = SignOnAccount.objects.filter(org_id=sign_on.org_id, sign_on=sign_on, user=user)
+    before = theirs.values("subject").first()
+    theirs.delete()
     SignOnAccount.objects.create(org_id=sign_on.org_id, sign_on=sign_on, user=user, subject=asserted.subject)
     door = _Door(sign_on.org_id, f"user:{user.email}", ip)
     after = {"email": user.email, "subject": asserted.subject, "asserted": asserted.email}
-    record(door, kinds.SIGN_ON_LINKED, target=target_of(sign_on), after=after)
+    record(door, kinds.SIGN_ON_LINKED, target=target_of(sign_on), before=before, after=after)
 
 
 def _tell(sign_on: SingleSignOn, user: User) -> None:

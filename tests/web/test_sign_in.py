@@ -36,6 +36,8 @@ from orgs.services import jwks
 from orgs.services.invitations import invite, link_of
 from orgs.services.members import remove_member
 from orgs.services.sign_on import WantedSignOn, approve_domains, change_sign_on, remove_sign_on
+from orgs.services.sign_on_entry import link
+from orgs.services.sign_on_protocol import Asserted
 from orgs.tenancy import org_scope
 from tests.api.calling import Caller
 from tests.api.issuer import CLIENT_ID, Issuer, issuing
@@ -113,6 +115,14 @@ def test_a_newcomer_of_an_approved_domain_comes_in_with_the_given_role(acme: Acc
     assert events(acme, kinds.SIGN_ON_LINKED)[0].after == {
         "email": f"eve@{DOMAIN}", "subject": "s-1", "asserted": f"eve@{DOMAIN}",
     }  # fmt: skip
+
+
+def test_another_subject_of_a_person_is_audited_with_the_former_one(acme: Access, eve: Browser) -> None:
+    assert acme.user
+    for subject in ("former", "newer"):
+        link(eve.sign_on, Asserted(subject, acme.user.email, email_verified=True), acme.user)
+    linked = {event.after["subject"]: event.before for event in events(acme, kinds.SIGN_ON_LINKED)}
+    assert linked == {"former": None, "newer": {"subject": "former"}}
 
 
 def test_the_second_time_the_subject_counts_and_the_address_does_not(
