@@ -126,6 +126,8 @@ def vernemq_config(*, listener: str, ca: Path, cert: Path, key: Path, script: Pa
             # Client ids arrive with the organization's prefix and percent-escapes.
             "max_client_id_size = 65535",
             f"max_message_size = {MAX_PACKET_BYTES + MOUNT_OVERHEAD}",
+            # As long as the edge keeps a client id with its username (stored.STORED_MAX).
+            "persistent_client_expiration = 30d",
             "allow_register_during_netsplit = on",
             "allow_publish_during_netsplit = on",
             "allow_subscribe_during_netsplit = on",

@@ -25,29 +25,39 @@ if TYPE_CHECKING:
 SLOWED = 2.0
 """Seconds a failed sign-in takes from an address that fails often."""
 
+TAKE = """
+local held = redis.call('GET', KEYS[1])
+if held and string.match(held, '^[^\\n]*') ~= ARGV[1] then
+  return false
+end
+local seconds = math.max(tonumber(ARGV[3]), redis.call('TTL', KEYS[1]))
+redis.call('SET', KEYS[1], ARGV[1] .. '\\n' .. ARGV[2], 'EX', seconds)
+redis.call('EXPIRE', KEYS[2], seconds)
+return held or ''
+"""
+"""Take a client id unless another username holds it: ``username, session, seconds`` -> what it held, or nothing."""
+
 CLAIM = """
-local taken = 1
 for i = 1, #KEYS / 2 do
   local key, filters = KEYS[2 * i - 1], KEYS[2 * i]
-  local name, session, seconds = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+  local name, session, seconds = ARGV[4 * i - 3], ARGV[4 * i - 2], ARGV[4 * i - 1]
   local held = redis.call('GET', key)
-  if held and string.match(held, '^[^\\n]*') ~= name then
-    taken = 0
-  else
+  if not held or string.match(held, '^[^\\n]*') == name then
     redis.call('SET', key, name .. '\\n' .. session, 'EX', seconds)
     redis.call('EXPIRE', filters, seconds)
   end
 end
-return taken
 """
-"""Take client ids unless another username holds them: ``username, session, seconds`` each -> 0 or 1."""
+"""Keep client ids that no other username holds: ``username, session, seconds, (unused)`` each."""
 
 RELEASE = """
 for i = 1, #KEYS / 2 do
   local key, filters = KEYS[2 * i - 1], KEYS[2 * i]
-  local name, session, seconds = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+  local name, session, seconds, before = ARGV[4 * i - 3], ARGV[4 * i - 2], ARGV[4 * i - 1], ARGV[4 * i]
   if redis.call('GET', key) == name .. '\\n' .. session then
-    if seconds == '0' then
+    if before ~= '' then
+      redis.call('SET', key, before, 'KEEPTTL')
+    elseif seconds == '0' then
       redis.call('DEL', key, filters)
     else
       redis.call('EXPIRE', key, seconds)
@@ -56,7 +66,10 @@ for i = 1, #KEYS / 2 do
   end
 end
 """
-"""Give them and their filters back (0 seconds) or keep them for stored sessions, unless newer sessions have them."""
+"""Give them and their filters back (0 seconds) or keep them for stored sessions, unless newer sessions have them.
+
+A session that never began leaves its client id to the one it was taken from (``before``): that one is live, or stored.
+"""
 
 GATHER = 0.02
 """Seconds a client id may wait to be given back together with others."""
@@ -178,7 +191,7 @@ class Gate:
         """
         store, key = self._node.store, keys.client(session.org.id, session.client_id)
         if key in self._released:
-            self._give_back()
+            self.give_back()
         value = f"{session.username}\n{session.id}"
         asked = [store.ask(("SET", key, value, "EX", held_seconds(session), "NX"))]
         if not session.connect.clean_start:
@@ -190,7 +203,11 @@ class Gate:
         try:
             free = await asked[0] is not None
             session.remembered = resumed(await asked[1]) if len(asked) > 1 else ()
-            return free or bool((await self._node.store.call(_command(CLAIM, [(session, held_seconds(session))])))[0])
+            if free or session.ended:
+                return free
+            session.taking = taking = self._node.store.ask(_command(TAKE, [(session, held_seconds(session))]))
+            await asyncio.wait([taking])  # to be known also when the client goes meanwhile: see release
+            return taking.result() is not None
         except UnavailableError:
             # Redis is away: this node's own sessions were looked at; a credential in memory signs in all the same.
             return True
@@ -206,12 +223,16 @@ class Gate:
 
     def release(self, session: Session) -> None:
         """The connection is gone: the client id stays with the username while the broker keeps the session."""
+        if session.taking is not None and not session.taking.done():
+            session.taking.add_done_callback(lambda _: self.release(session))
+            return
         key = keys.client(session.org.id, session.client_id)
         self._released.setdefault(key, []).append((session, session_lifetime(session)))
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER, self._give_back)
+            self._timer = asyncio.get_running_loop().call_later(GATHER, self.give_back)
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Give back what was released, without waiting for more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -224,8 +245,10 @@ class Gate:
 def _command(script: str, holds: list[tuple[Session, int]]) -> Command:
     """Run ``script`` for these sessions, each with its seconds."""
     names: list[str] = []
-    values: list[str | int] = []
+    values: list[str | bytes | int] = []
     for session, seconds in holds:
         names += keys.client(session.org.id, session.client_id), keys.filters(session.org.id, session.client_id)
-        values += session.username, session.id, seconds
+        taking = session.taking
+        displaced = taking.result() if taking is not None and taking.done() and not taking.exception() else None
+        values += session.username, session.id, seconds, displaced or b""
     return ("EVAL", script, len(names), *names, *values)

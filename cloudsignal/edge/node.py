@@ -95,7 +95,7 @@ class Node:
             identities=self._identities,
             credentials_changed=self.credentials_changed,
             close=self.close_asked,
-            reconnected=self.reports.again,
+            reconnected=self._redis_is_back,
         )
         self.beat = Beat(self)
         self._wheel: Wheel[str] = Wheel(self._look)
@@ -128,6 +128,7 @@ class Node:
             logger.warning("redis is away: the audit journal is kept and sent at the next start")
         with suppress(UnavailableError):
             await self.reports.flush()
+        self.gate.give_back()
         await self.beat.farewell()
         self._save_floors()
         self.journal.close()
@@ -163,6 +164,8 @@ class Node:
         """The credential is good: changes of organization and identity concern this session from now on."""
         session = client.session
         session.org.sessions[session.id] = session
+        held = session.org.clients.get(session.client_id)
+        session.before = held if held is None or held.live else held.before
         session.org.clients[session.client_id] = session
 
     def signed_in(self, client: Client) -> None:
@@ -192,8 +195,9 @@ class Node:
             self.count("messages_out", session.messages_out)
             if org.clients.get(session.client_id) is session:
                 del org.clients[session.client_id]
-            if not self.draining:
-                self.gate.release(session)
+                if session.before is not None and session.before.live:
+                    org.clients[session.client_id] = session.before
+            self.gate.release(session)
             self.beat.remove(session)
 
     def tls_failed(self, origin: Origin, reason: str) -> None:
@@ -257,6 +261,11 @@ class Node:
         since = _since(change.committed_at)
         client.session.end(CloseCause.KICKED, text="closed by an administrator", **details, **since)
         client.pump()
+
+    def _redis_is_back(self) -> None:
+        """What was said meanwhile did not arrive, or was forgotten."""
+        self.reports.again()
+        self._spawn(self.gate.renew(self._sessions()))
 
     async def _rejudge(self, org: Organization) -> None:
         force = org.force

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from acl.policy import Decision, Identity
 from audit.kinds import (
@@ -39,6 +40,9 @@ from cloudsignal.edge.trail import Origin, Trail, make_event
 from cloudsignal.edge.uplink import Uplink
 from cloudsignal.wire.audit import AuditEvent, uuid7
 from cloudsignal.wire.credential import ClaimValue
+
+if TYPE_CHECKING:
+    from asyncio import Future
 
 CONNECT_MAX = 262_144
 """Largest first packet, in bytes: nobody has signed in yet."""
@@ -84,6 +88,7 @@ class Session:
         "_bytes_out",
         "_early",
         "_first",
+        "before",
         "client_id",
         "client_packet_limit",
         "connect",
@@ -109,6 +114,7 @@ class Session:
         "remembered",
         "session_expiry",
         "subscriptions",
+        "taking",
         "to_broker",
         "to_client",
         "token_id",
@@ -151,6 +157,10 @@ class Session:
         self.outdated = False
         """A rule has expired since subscriptions and will were judged."""
         self.subscriptions = Subscriptions(self)
+        self.before: Session | None = None
+        """Whose client id this one asks for, until it has taken the place: a live session of the same username."""
+        self.taking: Future[bytes | None] | None = None
+        """What its claim to the client id replaces on Redis, until it has taken the place."""
         self.remembered: Sequence[bytes] = ()
         """Filters of the stored session this one may resume."""
         self._first = Carry()
@@ -267,6 +277,7 @@ class Session:
             self.refuse(AuthReason.UNAVAILABLE, details={"broker_code": str(connack.code)})
             return
         self.phase = Phase.LIVE
+        self.before = self.taking = None
         self.connected_at = self.heard_at = time.time()
         assigned = "" if self.connect.client_id else self.client_id
         properties = answers.connack_properties(connack.properties, assigned=assigned, packet_limit=self.packet_limit)

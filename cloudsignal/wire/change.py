@@ -1,7 +1,7 @@
 """An entry of the change stream: a hint to look again, never the truth itself.
 
-The edge re-reads the signed bundle or the sealed credential that the entry names. An invented entry therefore costs a
-look-up and can neither grant nor take anything.
+The edge re-reads the signed bundle or the sealed credential that the entry names: an invented entry costs a look-up and
+grants nothing. One of the kind ``close`` is taken at its word: who can write to Redis can close sessions.
 """
 
 from __future__ import annotations

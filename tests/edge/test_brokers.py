@@ -152,7 +152,12 @@ def test_the_command_writes_what_operations_says(tmp_path: Path, capsys: pytest.
     assert brokers.main(["vernemq", "--listen", "10.0.0.5:8883", *tls]) == 0
     text = (tmp_path / "vernemq-cloudsignal.conf").read_text()
     assert (tmp_path / "cloudsignal.lua").read_text() == vernemq_script()
-    for line in ("listener.ssl.edge = 10.0.0.5:8883", "listener.ssl.edge.require_certificate = on", "/b/ca.pem"):
+    for line in (
+        "persistent_client_expiration = 30d",
+        "listener.ssl.edge = 10.0.0.5:8883",
+        "listener.ssl.edge.require_certificate = on",
+        "/b/ca.pem",
+    ):
         assert line in text
     assert f"vmq_diversity.cloudsignal.file = {tmp_path}/cloudsignal.lua" in text
     assert brokers.main(["mosquitto", "--listen", "[::1]:8883", *tls]) == 0

@@ -230,6 +230,7 @@ def test_a_drained_edge_says_so_and_loses_no_event(make_rig: MakeRig) -> None:
     assert total(rig, org=org, kind="acl_denied") == 6
     assert [e.reason for e in rig.plane.events(org=org, kind="session_closed")] == ["draining"] * 6
     assert not rig.plane.redis.exists(keys.node("edge-1"))
+    assert not rig.plane.redis.exists(*(keys.client(org, f"c{n}") for n in range(6))), "free for other usernames"
     rig.edge.start()
 
 
