@@ -138,7 +138,11 @@ class Environment:
 
     def path(self, name: str, default: str | None = None) -> Path:
         """A path; ``~`` is expanded."""
-        return Path(self.text(name, default)).expanduser()
+        path = Path(self.text(name, default))
+        try:
+            return path.expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{name} is '{path}', and there is no such user") from None
 
     def address(self, name: str, default: str, *, private: bool = False) -> Address | None:
         """``host:port`` or ``off``. With ``private``, only a loopback or private host is accepted.

@@ -48,7 +48,7 @@ def examine(data: Path, own: Mapping[str, str]) -> Iterator[Result]:
         yield from services.check_redis(redis)
     cert = Path(own.get("EDGE_TLS_CERT", "").strip() or data / "tls" / "edge.pem")
     key = Path(own.get("EDGE_TLS_KEY", "").strip() or data / "tls" / "edge.key")
-    if own.get("EDGE_TLS_CERT") or cert.exists():
+    if own.get("EDGE_TLS_CERT") or os.path.exists(cert):
         yield from services.check_certificate(cert, key)
 
 

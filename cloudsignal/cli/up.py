@@ -30,7 +30,10 @@ def _parts(_: click.Context, __: click.Parameter, value: str | None) -> frozense
 def data_folder(data: Path | None, name: str) -> Path:
     """The data folder that ``--data``, CLOUDSIGNAL_DATA or ``--name`` choose, in this order; absolute."""
     chosen = data or Path(os.environ.get("CLOUDSIGNAL_DATA", "").strip() or default_data_folder(name))
-    return chosen.expanduser().absolute()
+    try:
+        return chosen.expanduser().absolute()
+    except RuntimeError:
+        raise click.UsageError(f"{chosen}: there is no such user") from None
 
 
 @click.command()

@@ -112,11 +112,8 @@ class Layout:
 
     def create(self) -> None:
         """Make the folders with the right owners and modes. Raises :class:`StartError` where that is not possible."""
-        if not PLAIN.fullmatch(str(self.root)):
-            raise StartError(f"the path {self.root} holds a space or a special character; choose another with --data")
+        require_usable(self.root, self.account)
         try:
-            if self.account:
-                require_reachable(self.root, self.account)
             # Passable but not readable when another account owns folders inside.
             make_folder(self.root, 0o711 if self.account else 0o700)
             for name in FOLDERS:
@@ -124,10 +121,7 @@ class Layout:
             for folder in (self.postgres, self.valkey, self.broker, self.broker_socket.parent):
                 make_folder(folder, 0o700, self.account)
         except OSError as error:
-            raise StartError(
-                f"the data folder {self.root} cannot be used: {error.strerror or error} ({error.filename}); "
-                "choose another one with --data"
-            ) from None
+            raise _unusable(self.root, error) from None
 
     def give(self, path: Path, text: str) -> None:
         """Write a file that only the account of the data parts may read."""
@@ -136,6 +130,30 @@ class Layout:
         path.chmod(0o600)
         if self.account:
             os.chown(path, self.account.uid, self.account.gid)
+
+
+def require_usable(root: Path, account: Account | None) -> None:
+    """Raise :class:`StartError` when ``root`` cannot be a data folder. Changes nothing.
+
+    A folder that holds other things is refused: its permissions, which a data folder has to itself, are not ours.
+    """
+    if not PLAIN.fullmatch(str(root)):
+        raise StartError(f"the path {root} holds a space or a special character; choose another with --data")
+    try:
+        if account:
+            require_reachable(root, account)
+        there = {entry.name for entry in root.iterdir()}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unusable(root, error) from None
+    if there - {"lost+found"} and not there & {"secrets", "lock"}:
+        raise StartError(f"{root} holds other things; choose a new or an empty folder with --data")
+
+
+def _unusable(root: Path, error: OSError) -> StartError:
+    why = f"{error.strerror or error} ({error.filename})"
+    return StartError(f"the data folder {root} cannot be used: {why}; choose another one with --data")
 
 
 def make_folder(folder: Path, mode: int, owner: Account | None = None) -> None:

@@ -90,6 +90,16 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert "REDIS_URL must start with" in done.errors
 
 
+@pytest.mark.parametrize("command", ["up", "doctor"])
+def test_a_home_of_nobody_is_wrong_usage(command: str) -> None:
+    done = program(command, "--data", "~nobody-of-this-name/data")
+    assert done.code == 2
+    assert "there is no such user" in done.errors
+    done = program(command, "--data", "/dev/null/x", environment={"EDGE_TLS_CERT": "~nobody-of-this-name/x"})
+    assert done.code in {1, 2}
+    assert "EDGE_TLS_CERT is '~nobody-of-this-name/x', and there is no such user" in done.errors + done.output
+
+
 def test_a_data_folder_that_cannot_be_used_is_exit_code_1() -> None:
     done = program("up", "--data", "/dev/null/data", "--parts", "valkey")
     assert done.code == 1

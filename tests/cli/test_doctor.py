@@ -202,6 +202,21 @@ def test_nothing_is_made_in_a_folder_that_is_there(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/tmp/with space", "special character"),
+        ("/", "holds other things"),
+        ("/tmp/" + "x" * 300, "File name too long"),
+    ],
+)
+def test_a_data_folder_that_the_start_would_refuse_is_a_problem(path: str, message: str) -> None:
+    done, checks = doctor(Path(path))
+    assert checks["data folder"]["level"] == "problem"
+    assert message in checks["data folder"]["fix"]
+    assert done.code == 1
+
+
 def test_a_program_that_does_not_work_is_a_problem(folder: Path, tmp_path: Path) -> None:
     broker = tmp_path / "mosquitto"
     broker.write_text("#!/bin/sh\necho 'mosquitto: error while loading shared libraries' >&2\nexit 127\n")

@@ -60,6 +60,21 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
         Layout(tmp_path / "data").create()
 
 
+def test_a_folder_of_somebody_else_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(mode=0o755)
+    (tmp_path / "home" / "letters").touch()
+    with pytest.raises(StartError, match="home holds other things; choose a new or an empty folder"):
+        Layout(tmp_path / "home").create()
+    assert mode(tmp_path / "home") == 0o755
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["letters"]
+
+
+def test_an_empty_folder_and_one_of_ours_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "data" / "lost+found").mkdir(parents=True)
+    for _ in range(2):
+        Layout(tmp_path / "data").create()
+
+
 def test_a_symbolic_link_inside_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "elsewhere").mkdir()

@@ -16,8 +16,9 @@ from packaging.requirements import Requirement
 
 from cloudsignal.cli.checks.result import Result, fine, problem, warning
 from cloudsignal.supervisor import programs
-from cloudsignal.supervisor.account import NAME, Account, require_reachable, service_account
+from cloudsignal.supervisor.account import NAME, Account, service_account
 from cloudsignal.supervisor.errors import StartError
+from cloudsignal.supervisor.layout import require_usable
 
 FILES_ENOUGH = 8192
 DISK_ENOUGH = 2 * 1024**3
@@ -98,16 +99,15 @@ def _files() -> Result:
 
 
 def _folder(data: Path) -> Iterator[Result]:
+    try:
+        require_usable(data, _account() if os.geteuid() == 0 else None)
+    except StartError as error:
+        yield problem("data folder", f"{data} is of no use", str(error))
+        return
     there = next(folder for folder in (data, *data.parents) if folder.exists())
     if not os.access(there, os.W_OK | os.X_OK):
         yield problem("data folder", f"{data} cannot be written", "choose another one with --data or CLOUDSIGNAL_DATA")
         return
-    if os.geteuid() == 0:
-        try:
-            require_reachable(data, _account())
-        except StartError as error:
-            yield problem("data folder", f"{data} cannot be used when started by root", str(error))
-            return
     yield fine("data folder", f"{data}{'' if data.exists() else ' (made at the first start)'}")
     free = shutil.disk_usage(there).free
     text = f"{free / 1024**3:.1f} GiB free"
