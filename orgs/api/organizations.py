@@ -155,6 +155,7 @@ class Organizations(PersonEndpoint):
     def get(self, request: Request) -> Response:
         """List the organizations that you are in; an operator's `?all=true` lists every one."""
         if isinstance(request.auth, KeyUse):
+            request.auth.access.require(Permission.ORG_READ)
             return page([request.auth.access.org], OrganizationSerializer)
         user = self.person(request)
         if request.query_params.get("all") == "true" and user.is_operator:

@@ -31,6 +31,7 @@ from orgs.services.sign_on_protocol import (
     Refused,
     addresses_of,
     checked_subject,
+    printable,
     secret_of,
 )
 
@@ -76,9 +77,9 @@ def finish(
     email = claims.get("email")
     return Asserted(
         subject=checked_subject(claims["sub"]),
-        email=email if isinstance(email, str) else "",
+        email=email if isinstance(email, str) and email.isprintable() else "",
         email_verified=claims.get("email_verified") in (True, "true"),
-        name=str(claims.get("name") or "")[:120],
+        name=printable(str(claims.get("name") or ""))[:120],
     )
 
 

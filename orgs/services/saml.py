@@ -217,6 +217,6 @@ def _first(attributes: Mapping[str, list[Any]], names: tuple[str, ...]) -> str:
     known = {name.casefold(): values for name, values in attributes.items()}
     for name in names:
         for value in known.get(name.casefold(), []):
-            if isinstance(value, str) and value.strip():
+            if isinstance(value, str) and value.strip() and value.strip().isprintable():
                 return value.strip()
     return ""

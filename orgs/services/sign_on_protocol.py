@@ -24,7 +24,7 @@ class Refused(Exception):  # noqa: N818 - it reads as what it says
     def __init__(self, reason: SignOnReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-        self.message = message
+        self.message = printable(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,11 @@ def secret_of(sign_on: SingleSignOn) -> str:
     if sign_on.secret is None:
         return ""
     return unseal(SECRET_PURPOSE, f"{sign_on.org_id} {sign_on.pk}", bytes(sign_on.secret)).decode()
+
+
+def printable(text: str) -> str:
+    """What a provider says, without what no page should show and no database holds: NUL, half characters, overrides."""
+    return "".join(letter for letter in text if letter.isprintable())
 
 
 def checked_subject(subject: object) -> str:

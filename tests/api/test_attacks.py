@@ -250,6 +250,13 @@ def test_a_refused_change_of_settings_changes_nothing(acme: World) -> None:
     assert present(acme.owner).allowed_origins == []
 
 
+def test_a_key_that_stands_in_web_pages_tells_what_is_public_and_no_more(acme: World) -> None:
+    visitor = acme.caller("pk")
+    assert visitor.get("/v2/organizations").status == 403
+    assert acme.caller("rk", "org.read").get("/v2/organizations").body["data"][0]["id"] == acme.id
+    assert visitor.get("/v2/me").body["organization"] == "Acme"
+
+
 def test_no_operation_is_without_a_limit(acme: World, settings: Settings) -> None:
     settings.RATE_LIMITS = {**settings.RATE_LIMITS, "api": "1/60"}
     for path in ("/v2/me", "/v2/organizations"):

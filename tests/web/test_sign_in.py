@@ -330,6 +330,28 @@ def test_a_provider_that_says_no_is_believed(acme: Access, eve: Browser, issuer:
     assert eve.sign_in().status_code == 403
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"name": "Eve\0 \u202eExample"}, {"email": "e\0ve@acme.example"}, {"email": "\ud800@acme.example"}],
+    ids=ascii,
+)
+def test_what_no_database_can_hold_breaks_nothing(
+    odd: dict[str, str], acme: Access, eve: Browser, issuer: Issuer
+) -> None:
+    issuer.person = cast(**odd)
+    answer = eve.sign_in()
+    if "name" in odd:
+        assert answer.status_code == 302
+        assert User.objects.get(email=f"eve@{DOMAIN}").name == "Eve Example"
+    else:
+        assert answer.status_code == 403
+        assert refusal(acme) == "email_missing"
+    state = parse_qs(urlsplit(eve.leave()).query)["state"][0]
+    said_no = eve.client.get(eve.url("orgs:sign-on-callback"), {"state": state, "error": "access\0denied"})
+    assert said_no.status_code == 403
+    assert events(acme, kinds.SIGN_ON_REFUSED)[-1].after == {"message": "The identity provider said no: accessdenied."}
+
+
 @pytest.mark.parametrize("part", ["configuration", "token"])
 def test_a_provider_that_hangs_is_not_waited_for(
     part: str, acme: Access, eve: Browser, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
