@@ -66,6 +66,8 @@ class Journal:
         self.limit = limit
         self.sequence = 0
         """Events recorded by this incarnation."""
+        self.taken = self.written = 0
+        """What was taken, repeats of folded events included, and how much of it is on disk."""
         self.kinds: Counter[str] = Counter()
         """Occurrences by kind of event, repeats included."""
         self.failed = ""
@@ -105,6 +107,7 @@ class Journal:
     def record(self, event: AuditEvent) -> None:
         """Take an event; it is on disk after the next :meth:`flush`."""
         self.sequence += 1
+        self.taken += 1
         self.kinds[event.kind] += 1
         self._buffer.append(_frame(b"E", event))
 
@@ -114,6 +117,7 @@ class Journal:
         if fold is None or time.monotonic() >= fold.until:
             return False
         fold.event.count += 1
+        self.taken += 1
         self.kinds[fold.event.kind] += 1
         self._raised[fold.event.id] = fold
         return True
@@ -159,6 +163,7 @@ class Journal:
             self.failed = str(error)
             raise
         self.failed = ""
+        self.written = self.taken
         self._buffer = []
         if self.current_size >= SEGMENT_BYTES:
             try:

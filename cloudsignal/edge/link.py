@@ -158,10 +158,10 @@ class Client(asyncio.BufferedProtocol):
         try:
             self.node.journal.flush()
         except OSError:
-            # What cannot be recorded is not answered.
-            self.node.journal_failed()
-            self.abort()
-            return
+            self.node.count("journal_failures")
+            if session.noted > self.node.journal.written:
+                self.abort()  # what cannot be recorded is not answered
+                return
         if session.to_broker and broker is not None and broker.transport is not None:
             data = b"".join(session.to_broker)
             session.to_broker.clear()

@@ -217,11 +217,6 @@ class Node:
         self.journal.fold((kind, origin.ip, origin.transport, reason), event)
         self._flush()
 
-    def journal_failed(self) -> None:
-        """The disk refuses the journal."""
-        logger.error("the audit journal cannot be written: %s", self.journal.failed)
-        self.count("journal_failures")
-
     # --- what the control plane changes --------------------------------------------------------------------------
 
     def organization_changed(self, org: Organization) -> None:
@@ -394,8 +389,9 @@ class Node:
     def _flush(self) -> None:
         try:
             self.journal.flush()
-        except OSError:
-            self.journal_failed()
+        except OSError as error:
+            logger.warning("the audit journal cannot be written: %s", error)
+            self.count("journal_failures")
 
     def _save_floors(self) -> None:
         try:

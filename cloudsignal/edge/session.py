@@ -8,7 +8,7 @@ decided elsewhere (:meth:`Session.welcome`, :meth:`Session.refuse`, :meth:`Sessi
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
@@ -104,6 +104,7 @@ class Session:
         "messages_out",
         "mount",
         "node",
+        "noted",
         "opened_at",
         "org",
         "origin",
@@ -136,6 +137,8 @@ class Session:
         self.origin = origin
         self.trail = trail
         self.node = node
+        self.noted = 0
+        """How much the trail had taken with the last thing it took from here."""
         self.upstream_password = upstream_password
         self.phase = Phase.NEW
         self.ended = False
@@ -430,7 +433,7 @@ class Session:
         """The policy refused something."""
         rule = decision.rule or NO_RULE
         key = (self.id, action, topic, rule)
-        if self.trail.again(key):
+        if self._again(key):
             return
         event = self.event(
             ACL_DENIED,
@@ -447,7 +450,7 @@ class Session:
 
     def limit_reached(self, limit: str) -> None:
         """A quota turned something away."""
-        if not self.trail.again((self.id, limit)):
+        if not self._again((self.id, limit)):
             self.trail.fold((self.id, limit), self.event(LIMIT_REACHED, reason=limit))
 
     def subscribed(self, one: Asked, granted: int) -> None:
@@ -467,8 +470,14 @@ class Session:
         """The broker ended a subscription as the client asked."""
         self.trail.record(self.event(UNSUBSCRIBE, action="subscribe", topic=topic_filter.decode()))
 
+    def _again(self, key: Hashable) -> bool:
+        repeated = self.trail.again(key)
+        self.noted = self.trail.taken
+        return repeated
+
     def event(self, kind: str, **values: object) -> AuditEvent:
-        """An event of this session."""
+        """An event of this session, for the trail to take next."""
+        self.noted = self.trail.taken + 1
         values.setdefault("org", self._org_id())
         return make_event(
             kind,

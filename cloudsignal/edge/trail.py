@@ -13,6 +13,9 @@ from cloudsignal.wire.audit import AuditEvent, uuid7
 class Trail(Protocol):
     """Where events go. ``journal.Journal`` is the real one."""
 
+    taken: int
+    """Rises with everything that is taken."""
+
     def record(self, event: AuditEvent) -> None:
         """Keep an event."""
 
@@ -45,6 +48,7 @@ def make_event(kind: str, **values: object) -> AuditEvent:
 class ListTrail:
     """A trail in memory, for tests of the session without any I/O."""
 
+    taken: int = 0
     events: list[AuditEvent] = field(default_factory=list)
     folded: dict[Hashable, AuditEvent] = field(default_factory=dict)
 

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from cloudsignal.edge.codec import Kind
 from cloudsignal.edge.floors import Floors
 from cloudsignal.edge.listen import AT_ONCE
 from cloudsignal.edge.store import BACKOFF, Store, UnavailableError
 from tests.edge.conftest import Rig
 from tests.edge.parts import wait_for
-from tests.edge.wire import Wire
+from tests.edge.wire import ClosedError, Wire
 
 MakeRig = Callable[..., Rig]
 
@@ -181,3 +182,28 @@ def test_while_the_edge_finds_out_why_the_broker_is_gone_nothing_piles_up(make_r
     os.kill(rig.valkey.pid, signal.SIGCONT)
     assert taken < 24 * 1024 * 1024
     assert client.closed(seconds=10) == []
+
+
+def test_a_disk_that_takes_no_events_cuts_off_who_causes_them_and_nobody_else(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    org = rig.org("version: '3'\nrules: [{id: ok, topic: ok}]")
+    issued = rig.plane.issue(org)
+    rig.edge.stop()
+    command = ["sh", "-c", f"ulimit -f 80; exec {sys.executable} -m cloudsignal.edge"]  # no file beyond some 40 KB
+    rig.edge.launch(command, rig.edge.env)
+    wait_for(rig.edge.accepts, what="the edge")
+    quiet, noisy = rig.client(issued, client_id="quiet"), rig.client(issued, client_id="noisy")
+    assert quiet.subscribe("ok", qos=1) == [1]
+    told = 0
+    with suppress(ClosedError, OSError):
+        for told in range(1_000):
+            noisy.send(noisy.message(f"no/{told}", qos=1))
+            noisy.expect(Kind.PUBACK)
+    assert 20 < told < 500, "cut off when its refusals could not be written any more"
+    for _ in range(3):
+        assert quiet.publish("ok", b"goes on", qos=1) == 0
+        assert quiet.delivery().payload == b"goes on"
+    with pytest.raises((ClosedError, OSError)):
+        rig.client(issued, client_id="new")
+    quiet.ping()
+    wait_for(lambda: len(rig.plane.events(org=org, kind="acl_denied")) >= told, what="every refusal that was told")
