@@ -53,6 +53,11 @@ class Progress:
         return not any(node.online for node in pending)
 
     @property
+    def pending(self) -> int:
+        """How many nodes have not answered yet, online or not."""
+        return sum(node.status == Target.Status.PENDING for node in self.nodes)
+
+    @property
     def enforcing(self) -> int:
         """How many nodes enforce it."""
         return sum(node.status == Target.Status.ENFORCING for node in self.nodes)

@@ -83,7 +83,7 @@ class SimulateForm(Form):
 
 
 class DeployForm(Form):
-    """What goes with a deployment: a note, and the ETag of the draft that was reviewed."""
+    """What goes with a deployment: a note, the ETag of the draft that was reviewed, and what it was compared with."""
 
     note = forms.CharField(
         label="Note",
@@ -93,9 +93,17 @@ class DeployForm(Form):
         error_messages={"max_length": "A note has at most 200 characters."},
     )
     etag = forms.CharField(required=False, widget=forms.HiddenInput)
+    deployment = forms.CharField(required=False, widget=forms.HiddenInput)
 
 
 class RollbackForm(Form):
-    """What goes with a rollback."""
+    """What goes with a rollback: a note, and the deployment that was in force when it was asked for."""
 
     note = forms.CharField(label="Note", required=False, max_length=200)
+    deployment = forms.CharField(required=False, widget=forms.HiddenInput)
+
+
+class PresetForm(Form):
+    """The ETag of the draft that a preset was to replace."""
+
+    etag = forms.CharField(required=False, widget=forms.HiddenInput)

@@ -28,7 +28,7 @@ STOP_POLLING = 286
 @org_page(Permission.ORG_READ)
 def review(request: HttpRequest, access: Access) -> HttpResponseBase:
     """What a deployment would change: difference, findings, tests, and what it touches."""
-    return _review(request, access, DeployForm(initial={"etag": get_draft(access).etag}))
+    return _review(request, access, DeployForm())
 
 
 @org_page(Permission.POLICY_DEPLOY, methods=("POST",))
@@ -38,7 +38,9 @@ def deploy_view(request: HttpRequest, access: Access) -> HttpResponseBase:
     if not form.is_valid():
         return _review(request, access, form, status=HTTPStatus.UNPROCESSABLE_ENTITY)
     try:
-        deployment = deploy(access, note=form.value("note"), if_match=form.value("etag") or None)
+        deployment = deploy(
+            access, note=form.value("note"), if_match=form.value("etag") or None, over=form.value("deployment")
+        )
     except DomainError as error:
         form.refuse(error)
         return _review(request, access, form, status=error.status)

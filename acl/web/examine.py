@@ -94,7 +94,7 @@ class Verdict:
     line: int
     rules: list[RuleLine]
     hidden: int
-    """Rules without a part in it that are not listed."""
+    """Rules that are not listed."""
     suggestions: tuple[Suggestion, ...]
 
     @property
@@ -161,7 +161,8 @@ def verdict(parsed: Parsed, explanation: Explanation, *, now: datetime) -> Verdi
     shown = lines
     if len(lines) > RULES_SHOWN:
         involved = [line for line in lines if line.outcome != Outcome.NO_MATCH.value]
-        shown = involved[:RULES_SHOWN]
+        involved.sort(key=lambda line: line.outcome != Outcome.DECIDES.value)
+        shown = sorted(involved[:RULES_SHOWN], key=lambda line: line.number)
     deciding = next((line.line for line in lines if line.rule == decision.rule), 0)
     if decision.allowed:
         tone, word, shape = "good", "Allowed", "ok"

@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from acl.access import current_deployment, get_draft
+from acl.forms import PresetForm
 from acl.policy.presets import PRESETS, Preset, preset
 from acl.services.drafts import load_preset
 from acl.web.examine import Examined, examine
@@ -41,7 +42,8 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
     ]
     context = {
         "choices": choices,
-        "precious": _precious(access),
+        "draft": draft,
+        "precious": _precious(access, draft.text),
         "may_edit": access.may(Permission.POLICY_EDIT),
     }
     return render(request, "acl/presets.html", context)
@@ -50,8 +52,9 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 @org_page(Permission.POLICY_EDIT, methods=("GET", "POST"))
 def load(request: HttpRequest, access: Access, name: str) -> HttpResponseBase:
     """Make a preset the draft. A draft that stands nowhere else is shown as what would be lost, first."""
-    if request.method == "POST":
-        load_preset(access, name)
+    form = PresetForm(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        load_preset(access, name, if_match=form.value("etag") or None)
         messages.success(request, "The draft is now this preset. Simulate it, then review and deploy.")
         return redirect("acl:policy", access.org_id)
     chosen = preset(name)
@@ -67,12 +70,11 @@ def load(request: HttpRequest, access: Access, name: str) -> HttpResponseBase:
         url=reverse("acl:preset", args=[access.org_id, name]),
         cancel=reverse("acl:presets", args=[access.org_id]),
     )
-    return confirm(request, question)
+    return confirm(request, question, PresetForm(initial={"etag": draft.etag}))
 
 
-def _precious(access: Access) -> bool:
+def _precious(access: Access, text: str) -> bool:
     """Whether the draft would be lost if it were replaced: it is no preset and not the version in force."""
-    text = get_draft(access).text
     current = current_deployment(access)
     deployed = current is not None and current.version.source == text
     return bool(text.strip()) and not deployed and all(each.text != text for each in PRESETS)

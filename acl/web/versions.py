@@ -60,9 +60,11 @@ def version(request: HttpRequest, access: Access, number: int) -> HttpResponseBa
 def rollback_view(request: HttpRequest, access: Access, number: int) -> HttpResponseBase:
     """Send an earlier version to every node again, after showing what that touches."""
     found, current = get_version(access, number), current_deployment(access)
-    form = RollbackForm(request.POST if request.method == "POST" else None)
+    form = RollbackForm(
+        request.POST if request.method == "POST" else None, initial={"deployment": current.pk if current else ""}
+    )
     if request.method == "POST" and form.is_valid():
-        deployment = rollback(access, number=number, note=form.value("note"))
+        deployment = rollback(access, number=number, note=form.value("note"), over=form.value("deployment"))
         return redirect("acl:deployment", access.org_id, deployment.pk)
     if current and current.version.number == number:
         raise Conflict("nothing_to_deploy", f"Version {number} is in force already.")

@@ -40,7 +40,8 @@ customElements.define("policy-editor", class extends HTMLElement {
   connectedCallback() {
     if (this.view) return;
     this.area = this.querySelector("textarea");
-    this.saved = this.area.value;
+    const sign = document.getElementById("draft-dirty");
+    this.saved = sign && !sign.hidden ? null : this.area.value;  // the server knows what is not the saved draft
     const host = document.createElement("div");
     host.className = "editor-host";
     const root = host.attachShadow({ mode: "open" });
@@ -76,7 +77,10 @@ customElements.define("policy-editor", class extends HTMLElement {
     document.addEventListener("htmx:afterSettle", (event) => {
       if (event.target.matches?.("[data-findings]") || event.target.querySelector?.("[data-findings]")) this.diagnose();
     });
-    document.addEventListener("draft-saved", () => { this.saved = this.area.value; this.mark(); });
+    document.addEventListener("htmx:beforeRequest", (event) => {
+      if (event.target.dataset.press === "save") this.sent = this.area.value;
+    });
+    document.addEventListener("draft-saved", () => { this.saved = this.sent; this.mark(); });
     document.addEventListener("click", (event) => {
       const link = event.target.closest?.("a[data-line], a[data-rule]");
       if (!link) return;

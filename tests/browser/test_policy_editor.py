@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Page
+    from playwright.sync_api import BrowserContext, Page, Route
 
     from tests.browser.conftest import Place
 
@@ -75,6 +75,20 @@ def test_saving_by_keyboard_keeps_the_page_and_a_further_save_works(editor: Page
         expect(editor.locator("#draft-state")).to_contain_text("Saved now")
     editor.reload()
     assert editor.input_value("#id_text") == TEXT + "# two\n"
+
+
+def test_what_is_typed_while_a_save_is_under_way_stays_unsaved(editor: Page) -> None:
+    before = editor.input_value("#id_etag")
+    held: list[Route] = []
+    editor.route("**/access/save/", lambda route: held.append(route), times=1)
+    with editor.expect_request("**/access/save/"):
+        editor.get_by_role("button", name="Save draft").click()
+    write(editor, TEXT + "# typed meanwhile\n")
+    held[0].continue_()
+    expect(editor.locator("#id_etag")).not_to_have_value(before)
+    expect(editor.locator("#draft-dirty")).to_be_visible()
+    editor.get_by_role("button", name="Save draft").click()
+    expect(editor.locator("#draft-dirty")).to_be_hidden()
 
 
 def test_what_another_tab_saved_is_not_overwritten(editor: Page, context: BrowserContext, place: Place) -> None:

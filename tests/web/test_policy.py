@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.test import Client
 from django.urls import reverse
 
 from acl.access import current_deployment, get_draft
-from acl.models import Node
+from acl.models import Deployment, Node, Target
 from acl.models.cluster import DEFAULT_CLUSTER, Cluster
 from acl.policy.presets import PRESETS, preset
 from acl.policy.schema import schema_text
@@ -19,6 +21,7 @@ from acl.services.drafts import save_draft
 from orgs.access import Access
 from orgs.permissions import Role
 from orgs.services.credentials import issue_credential
+from orgs.tenancy import org_scope
 from tests.world import member
 
 if TYPE_CHECKING:
@@ -48,6 +51,14 @@ def deployed(access: Access, text: str, note: str = "") -> None:
     """Save and deploy ``text``."""
     save_draft(access, text=text)
     deploy(access, note=note)
+
+
+def sent(page: Any, name: str) -> str:
+    """What the first field of this name on ``page`` would send."""
+    field = re.search(rf'<input[^>]* name="{name}"[^>]*>', page.content.decode())
+    assert field, f"there is no {name} on the page"
+    value = re.search(r'value="([^"]*)"', field.group())
+    return html.unescape(value[1]) if value else ""
 
 
 def test_the_draft_is_saved_as_typed_errors_and_all(acme: Access, owner: Client) -> None:
@@ -146,6 +157,22 @@ def test_holes_and_near_misses_are_shown(acme: Access, owner: Client) -> None:
     assert "qos 2 above 1" in owner.post(url("simulate", acme), ask(qos="2"), headers=HTMX).content.decode()
 
 
+def test_a_long_policy_that_says_nothing_of_a_request_is_not_called_empty(acme: Access, owner: Client) -> None:
+    text = 'version: "3"\nrules:\n' + "".join(f"  - {{id: r{n}, topic: t/{n}}}\n" for n in range(300))
+    page = owner.post(url("simulate", acme), ask(text=text, topic="elsewhere"), headers=HTMX).content.decode()
+    assert "None of the 300 rules speaks of this request" in page
+    assert "The policy has no rules" not in page
+
+
+def test_of_a_long_policy_the_deciding_rule_is_listed_whatever_comes_before_it(acme: Access, owner: Client) -> None:
+    text = 'version: "3"\nrules:\n' + "".join(f"  - {{id: r{n}, topic: a/#, qos: 0}}\n" for n in range(300))
+    text += "  - {id: last, topic: a/b}\n"
+    page = owner.post(url("simulate", acme), ask(text=text, topic="a/b"), headers=HTMX)
+    rules = page.context["simulated"].verdict.rules
+    assert (len(rules), rules[0].rule, rules[-1].rule, rules[-1].outcome) == (200, "r0", "last", "decides")
+    assert "Not listed: 101 further rules." in page.content.decode()
+
+
 def test_a_known_username_is_judged_with_its_stored_claims(acme: Access, owner: Client) -> None:
     issue_credential(acme, username="agent-7", claims={"role": "boss"})
     text = 'version: "3"\nrules:\n  - {id: boss, who: {claims: {role: boss}}, topic: "#"}\n'
@@ -204,6 +231,16 @@ def test_a_draft_that_stands_nowhere_else_is_not_replaced_without_asking(acme: A
     asked = owner.get(url("preset", acme, "blank"))
     assert asked.context["blast"][0].count == "8"
     assert get_draft(acme).text == POLICY
+
+
+def test_a_preset_replaces_only_the_draft_that_was_looked_at(acme: Access, owner: Client) -> None:
+    seen = get_draft(acme).etag
+    for page in (url("presets", acme), url("preset", acme, "blank")):
+        assert sent(owner.get(page), "etag") == seen
+    save_draft(member(acme.org, Role.DEVELOPER), text=POLICY)
+    assert owner.post(url("preset", acme, "blank"), {"etag": seen}).status_code == 409
+    assert get_draft(acme).text == POLICY
+    assert owner.post(url("preset", acme, "blank"), {"etag": get_draft(acme).etag}).status_code == 302
 
 
 def test_the_review_shows_the_difference_the_tests_and_what_it_touches(acme: Access, owner: Client) -> None:
@@ -275,6 +312,26 @@ def test_polling_stops_when_nothing_more_is_awaited(acme: Access, owner: Client)
     assert owner.get(url("deployment", acme, first.pk), headers=HTMX).status_code == 286
 
 
+def test_a_node_that_is_away_is_not_said_to_enforce(acme: Access, owner: Client) -> None:
+    cluster = Cluster.objects.get(name=DEFAULT_CLUSTER)
+    here, away = (Node.objects.create(cluster=cluster, name=name) for name in ("edge-1", "edge-2"))
+    deployed(acme, POLICY)
+    made = current_deployment(acme)
+    assert made
+    Node.objects.filter(pk=away.pk).update(online=False)
+    with org_scope(acme.org_id):
+        Target.objects.filter(deployment=made, node=here).update(status=Target.Status.ENFORCING)
+        Deployment.objects.filter(pk=made.pk).update(status=Deployment.Status.ENFORCING)
+    page = owner.get(url("deployment", acme, made.pk)).content.decode()
+    assert "Enforced on 1 of 2" in page
+    assert "Enforced on every node" not in page
+    Node.objects.filter(pk=away.pk).update(online=True)
+    assert owner.get(url("deployment", acme, made.pk), headers=HTMX).status_code == 200, "it is asked again"
+    with org_scope(acme.org_id):
+        Target.objects.filter(deployment=made).update(status=Target.Status.ENFORCING)
+    assert "Enforced on every node" in owner.get(url("deployment", acme, made.pk)).content.decode()
+
+
 @pytest.mark.parametrize(
     "text",
     [BROKEN, POLICY + "tests:\n  - {name: t, as: {username: a}, do: pub, topic: x, expect: allow}\n"],
@@ -297,6 +354,35 @@ def test_a_draft_that_changed_after_the_review_is_not_deployed(acme: Access, own
     current = current_deployment(acme)
     assert current
     assert current.version.number == 1
+
+
+def test_what_was_refused_is_shown_anew_and_can_be_deployed_then(acme: Access, owner: Client) -> None:
+    reviewed = get_draft(acme).etag
+    save_draft(acme, text=POLICY)
+    refused = owner.post(url("deploy", acme), {"etag": reviewed, "note": "kept"})
+    form = {name: sent(refused, name) for name in ("etag", "deployment", "note")}
+    assert form["note"] == "kept"
+    assert owner.post(url("deploy", acme), form).status_code == 302
+    current = current_deployment(acme)
+    assert current
+    assert (current.version.number, current.note) == (2, "kept")
+
+
+def test_nothing_replaces_another_deployment_than_was_shown(acme: Access, owner: Client) -> None:
+    deployed(acme, POLICY)
+    save_draft(acme, text=POLICY + "# more\n")
+    review, back = owner.get(url("review", acme)), owner.get(url("rollback", acme, 1))
+    deployed(acme, BROKEN.replace("a/#/b", "a/#"))
+    save_draft(acme, text=POLICY + "# more\n")
+    late = {"etag": get_draft(acme).etag, "deployment": sent(review, "deployment")}
+    refused = owner.post(url("deploy", acme), late)
+    assert refused.status_code == 409
+    assert "Version 3 was put in force by" in refused.content.decode()
+    assert owner.post(url("rollback", acme, 1), {"deployment": sent(back, "deployment")}).status_code == 409
+    current = current_deployment(acme)
+    assert current
+    assert current.version.number == 3
+    assert owner.post(url("rollback", acme, 1), {"deployment": current.pk}).status_code == 302
 
 
 def test_versions_are_listed_read_and_rolled_back_to(acme: Access, owner: Client) -> None:
@@ -322,6 +408,12 @@ def test_an_earlier_version_opens_in_the_editor_unsaved(acme: Access, owner: Cli
     assert "not saved yet" in page.content.decode()
     assert get_draft(acme).text == before
     assert owner.get(url("policy", acme), {"version": "99"}).status_code == 404
+
+
+@pytest.mark.parametrize("number", ["²", "٣", "x", "-1", "9" * 40])
+def test_a_number_that_is_none_in_the_address_breaks_nothing(number: str, acme: Access, owner: Client) -> None:
+    assert owner.get(url("versions", acme), {"before": number}).status_code == 200
+    assert owner.get(url("policy", acme), {"version": number}).status_code in {200, 404}
 
 
 def test_everybody_gets_the_schema_that_the_package_publishes() -> None:
