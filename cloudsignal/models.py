@@ -11,8 +11,8 @@ from django.utils import timezone
 class OutboxRow(models.Model):
     """A task that must run because something was committed. Written in the transaction of the change.
 
-    ``org_id`` is empty for the platform's own. ``leased_until`` marks a row that somebody is sending; when the sender
-    dies it is sent again.
+    ``org_id`` is empty for the platform's own. ``available_at`` lies ahead while somebody is sending a row; when
+    the sender dies it is sent again.
     """
 
     org_id = models.CharField(max_length=16, blank=True)

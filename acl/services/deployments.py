@@ -84,8 +84,11 @@ def begin_with_deny_all(access: Access) -> Deployment:
 
 
 def in_force(org_id: str) -> Deployment | None:
-    """The newest deployment with its version. Needs the organization's scope, or the platform's."""
-    return Deployment.objects.filter(org_id=org_id).select_related("version").order_by("-revision").first()
+    """The newest deployment with its version and organization, all as they are at one moment.
+
+    Needs the organization's scope, or the platform's.
+    """
+    return Deployment.objects.filter(org_id=org_id).select_related("version", "org").order_by("-revision").first()
 
 
 def _add_version(access: Access, checked: Checked, *, source: str, note: str) -> PolicyVersion:

@@ -32,10 +32,10 @@ def build_bundle(org_id: str) -> Bundle | None:
     The same rows give the same bytes: a bundle that is built twice is announced once.
     """
     with org_scope(org_id):
-        org = Organization.objects.filter(pk=org_id).first()
         deployment = in_force(org_id)
-    if org is None or deployment is None:
+    if deployment is None:
         return None
+    org = deployment.org
     return Bundle(
         org=org_id,
         revision=org.revision,

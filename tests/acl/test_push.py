@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import ExitStack
+from typing import Any
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.db import connection
 from redis import Redis
 
 from acl.models import Deployment
@@ -128,3 +133,32 @@ def test_the_newest_revision_is_in_force_whatever_the_order_of_times(access: Acc
     bundle = build_bundle(access.org_id)
     assert bundle is not None
     assert bundle.deployment == newer.pk
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_bundle_is_one_moment_of_the_database(access: Access) -> None:
+    """A deploy that commits while a bundle is built is in it whole or not at all."""
+    save_draft(access, text=POLICY)
+    before = build_bundle(access.org_id)
+
+    def deploying() -> None:
+        deploy(access)
+        connection.close()
+
+    def after_the_first_look(execute: Any, sql: str, *others: Any) -> Any:
+        found = execute(sql, *others)
+        if "acl_deployment" in sql or "orgs_organization" in sql:
+            hook.close()
+            thread = threading.Thread(target=deploying)
+            thread.start()
+            thread.join()
+        return found
+
+    with ExitStack() as hook:
+        hook.enter_context(connection.execute_wrapper(after_the_first_look))
+        assert build_bundle(access.org_id) == before
+    after = build_bundle(access.org_id)
+    assert before is not None
+    assert after is not None
+    assert (before.revision, after.revision) == (1, 2)
+    assert before.digest != after.digest

@@ -80,7 +80,7 @@ def test_saving_by_keyboard_keeps_the_page_and_a_further_save_works(editor: Page
 def test_what_is_typed_while_a_save_is_under_way_stays_unsaved(editor: Page) -> None:
     before = editor.input_value("#id_etag")
     held: list[Route] = []
-    editor.route("**/access/save/", lambda route: held.append(route), times=1)
+    editor.route("**/access/save/", lambda route: held.append(route), times=1)  # noqa: PLW0108  # it marks what it is given
     with editor.expect_request("**/access/save/"):
         editor.get_by_role("button", name="Save draft").click()
     write(editor, TEXT + "# typed meanwhile\n")

@@ -119,6 +119,16 @@ def test_it_backs_off_up_to_a_minute(broker: Broker) -> None:
     assert rows()[0].available_at > timezone.now() + timedelta(seconds=30)
 
 
+def test_a_row_that_has_waited_for_days_is_still_settled(broker: Broker) -> None:
+    broker.away = True
+    ask()
+    with platform_scope():
+        OutboxRow.objects.update(attempts=100_000)
+    make_due()
+    outbox.drain()
+    assert timezone.now() + timedelta(seconds=50) < rows()[0].available_at
+
+
 def test_rows_of_one_key_are_sent_once_with_the_newest_payload_and_keys_in_order(broker: Broker) -> None:
     broker.away = True
     ask("a", n="1")
