@@ -49,7 +49,7 @@ class Progress:
             return True
         pending = [node for node in self.nodes if node.status == Target.Status.PENDING]
         if self.deployment.status == Deployment.Status.PENDING and not pending:
-            return False
+            return bool(self.nodes) and not any(node.online for node in self.nodes)
         return not any(node.online for node in pending)
 
     @property

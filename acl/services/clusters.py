@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.utils import timezone
 
-from acl.models import Cluster, Deployment, Node, Target
+from acl.models import Cluster, Node, Target
 from acl.services.targets import settle
 from audit import kinds
 from audit.services.record import record
@@ -64,13 +64,15 @@ def assign_organization(operator: User, org_id: str, *, cluster: str, ip: str = 
 
 
 def retire_node(operator: User, name: str, *, ip: str = "") -> Node:
-    """Take a node out for good: no deployment waits for it any more. It comes back only under another name.
+    """Take a node out: no deployment waits for it any more. One that is started again under its name registers anew.
 
     Raises :class:`Conflict` while it is online: stop it first, or it would go on serving unseen.
     """
     who = _operator(operator, ip)
     with platform_scope():
-        node = Node.objects.select_for_update().select_related("cluster").filter(name=name).first()
+        node = (
+            Node.objects.select_for_update(no_key=True, of=["self"]).select_related("cluster").filter(name=name).first()
+        )
         if node is None:
             raise NotFound("The node")
         if node.retired_at is not None:
@@ -79,12 +81,9 @@ def retire_node(operator: User, name: str, *, ip: str = "") -> Node:
             raise Conflict("node_online", f"{name} is online. Stop it first; it is offline a few seconds later.")
         node.retired_at = timezone.now()
         node.save(update_fields=["retired_at"])
-        waiting = Target.objects.filter(node=node, status=Target.Status.PENDING)
-        held = set(waiting.filter(deployment__status=Deployment.Status.PENDING).values_list("org_id", "deployment_id"))
-        waiting.update(status=Target.Status.SUPERSEDED)
+        settle([node])
+        Target.objects.filter(node=node, status=Target.Status.PENDING).update(status=Target.Status.SUPERSEDED)
         record(who, kinds.NODE_RETIRED, target=f"node:{name}", before={"cluster": node.cluster.name})
-    for org_id, deployment_id in sorted(held):
-        settle(org_id, deployment_id)
     return node
 
 

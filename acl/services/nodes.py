@@ -11,7 +11,7 @@ from typing import Any, cast
 from django.utils import timezone
 from redis import Redis
 
-from acl.models import Cluster, Deployment, Node, Target
+from acl.models import Cluster, Node
 from acl.models.cluster import DEFAULT_CLUSTER
 from acl.services.targets import settle
 from audit import kinds
@@ -110,7 +110,7 @@ def known(name: str) -> Node:
         cluster = Cluster.objects.get(name=DEFAULT_CLUSTER)
         node, made = Node.objects.get_or_create(name=name, defaults={"cluster": cluster})
     if made:
-        record(PLATFORM, kinds.NODE_REGISTERED, target=f"node:{node.name}", after={"cluster": DEFAULT_CLUSTER})
+        record(PLATFORM, kinds.NODE_REGISTERED, target=f"node:{node.name}", after={"cluster": node.cluster.name})
     return node
 
 
@@ -122,17 +122,11 @@ def note_missing(*, after: float = 4 * MISSING_SECONDS) -> int:
     """
     limit = timezone.now() - timedelta(seconds=after)
     with platform_scope():
-        gone = list(Node.objects.filter(online=True, last_seen__lt=limit).values_list("pk", flat=True))
-        if not gone:
-            return 0
-        waiting = Target.objects.filter(
-            node_id__in=gone, status=Target.Status.PENDING, deployment__status=Deployment.Status.PENDING
-        )
-        waited_for = list(waiting.values_list("org_id", "deployment_id").distinct())
-        changed = Node.objects.filter(pk__in=gone, last_seen__lt=limit).update(online=False)
-    for org, deployment in sorted(waited_for):
-        settle(org, deployment)
-    return changed
+        missing = Node.objects.select_for_update(no_key=True).filter(online=True, last_seen__lt=limit)
+        gone = list(missing.order_by("pk"))
+        Node.objects.filter(pk__in=[node.pk for node in gone]).update(online=False)
+        settle(gone)
+    return len(gone)
 
 
 def _facts(beat: Heartbeat) -> dict[str, Any]:

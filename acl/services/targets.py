@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.db import connection
 
-from acl.models import Deployment, Target
+from acl.models import Deployment, Node, Target
+from acl.services.deployments import in_force
 from orgs.models import Organization
-from orgs.tenancy import platform_scope
 
 LOCK_SECONDS = 3
 """How long a report waits for a deploy that is under way before it is tried again."""
 
 
-def settle(org_id: str, deployment_id: str) -> None:
-    """Work the deployment's state out anew: a node it waited for has gone."""
-    with platform_scope():
-        if lock(org_id) is None:
-            return
-        deployment = Deployment.objects.filter(org_id=org_id, pk=deployment_id).first()
-        if deployment is not None and deployment.status == Deployment.Status.PENDING:
+UNFINISHED = (Deployment.Status.PENDING, Deployment.Status.REFUSED)
+
+
+def settle(gone: Iterable[Node]) -> None:
+    """Work out anew what waited for nodes that have gone, or was refused by them. Needs the platform's scope.
+
+    In the transaction that notes that they have gone: nobody would look again afterwards. Organizations are locked in
+    order, so two that settle cannot wait for each other.
+    """
+    held = Target.objects.filter(
+        node__in=gone, status__in=(Target.Status.PENDING, Target.Status.REFUSED), deployment__status__in=UNFINISHED
+    )
+    for org_id in sorted(set(held.values_list("org_id", flat=True))):
+        lock(org_id)
+        deployment = in_force(org_id)
+        if deployment is not None and deployment.status in UNFINISHED:
             deployment.status = status_of(deployment)
             deployment.save(update_fields=["status"])
 

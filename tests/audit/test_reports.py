@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from redis import Redis
 
 from acl.access import deployment_progress
 from acl.models import Cluster, Deployment, Node, Target
+from acl.services.clusters import retire_node
 from acl.services.deployments import deploy, rollback
 from acl.services.drafts import save_draft
 from acl.services.nodes import note_missing
@@ -29,7 +30,7 @@ from cloudsignal.wire.report import BundleReport
 from orgs.access import Access
 from orgs.models import Organization
 from orgs.tenancy import org_scope, platform_scope
-from tests.world import organization
+from tests.world import organization, person
 
 pytestmark = pytest.mark.django_db
 
@@ -216,6 +217,64 @@ def test_a_node_that_has_gone_is_not_waited_for() -> None:
     assert note_missing() == 1
     assert fresh(deployment).status == "enforcing"
     assert note_missing() == 0
+
+
+def test_a_node_that_refused_and_has_gone_holds_nothing_up() -> None:
+    access = organization()
+    node("edge-1"), node("edge-2", last_seen=datetime(2026, 1, 1, tzinfo=UTC))
+    first = deployed(access, 0)
+    apply_reports([report(first, "edge-2", "refused")])
+    deployment = deployed(access, 1)
+    apply_reports([report(deployment, "edge-1"), report(deployment, "edge-2", "refused")])
+    assert fresh(deployment).status == "refused"
+    assert note_missing() == 1
+    assert fresh(deployment).status == "enforcing"
+    assert fresh(first).status == "refused", "what was overtaken stays as it was"
+    assert deployment_progress(access, deployment.pk).finished
+
+
+def test_nothing_is_awaited_when_the_only_node_refused_and_has_gone() -> None:
+    access = organization()
+    node("edge-1", last_seen=datetime(2026, 1, 1, tzinfo=UTC))
+    deployment = deployed(access)
+    apply_reports([report(deployment, "edge-1", "refused")])
+    assert note_missing() == 1
+    assert fresh(deployment).status == "pending"
+    assert deployment_progress(access, deployment.pk).finished
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("how", ["missing", "retired"])
+def test_a_node_is_not_noted_as_gone_before_its_deployments_are_settled(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise nobody would look at them again, and they would wait for ever."""
+    monkeypatch.setattr("acl.services.targets.LOCK_SECONDS", 0.2)
+    access, operator = organization(), person(operator=True)
+    online = how == "missing"
+    node("edge-1"), node("edge-2", last_seen=datetime(2026, 1, 1, tzinfo=UTC))
+    deployment = deployed(access)
+    apply_reports([report(deployment, "edge-1")])
+    Node.objects.filter(name="edge-2").update(online=online)
+    failed: list[Exception] = []
+
+    def going() -> None:
+        try:
+            note_missing() if online else retire_node(operator, "edge-2")
+        except OperationalError as error:
+            failed.append(error)
+        finally:
+            connection.close()
+
+    with platform_scope():
+        Organization.objects.select_for_update().get(pk=access.org_id)
+        thread = threading.Thread(target=going)
+        thread.start()
+        thread.join()
+    assert failed, "the lock was waited for"
+    assert fresh(deployment).status == "pending"
+    going()
+    assert fresh(deployment).status == "enforcing"
 
 
 # --- reports that make no sense -------------------------------------------------------------------------------------
