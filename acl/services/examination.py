@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from django.utils import timezone
 
 from acl.access import current_deployment, get_draft, get_version
-from acl.policy import EMPTY_POLICY, Finding, Policy, PolicyDiff, TestOutcome, diff, digest, parse, run_tests
+from acl.policy import (
+    EMPTY_POLICY,
+    Finding,
+    Policy,
+    PolicyDiff,
+    TestOutcome,
+    diff,
+    digest,
+    from_canonical,
+    parse,
+    run_tests,
+)
 from acl.services.policies import check_size
 from cloudsignal.errors import Detail, Invalid
 from orgs.access import Access
@@ -67,7 +78,7 @@ def _text(access: Access, side: Side, name: str) -> str:
 
 def _in_force(access: Access) -> Policy:
     current = current_deployment(access)
-    return _policy(bytes(current.version.document).decode(), "old_text") if current else EMPTY_POLICY
+    return from_canonical(bytes(current.version.document)) if current else EMPTY_POLICY
 
 
 def _policy(text: str, field: str) -> Policy:

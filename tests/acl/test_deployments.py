@@ -19,6 +19,8 @@ from acl.models import Cluster, Deployment, Node, PolicyVersion, Target
 from acl.policy import digest, parse
 from acl.services.deployments import deploy, rollback
 from acl.services.drafts import save_draft
+from acl.services.examination import Side, compare
+from acl.services.policies import TEXT_MAX
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
 from cloudsignal.models import OutboxRow
@@ -106,6 +108,20 @@ def test_an_error_or_a_failing_test_refuses_the_deploy_and_leaves_nothing(text: 
     assert written(access) == before
     save_draft(access, text=POLICY)
     assert deploy(access).version.number == 2
+
+
+def test_a_policy_as_large_as_they_get_is_deployed_compared_and_gone_back_to() -> None:
+    """Its canonical form, in which every name is written out and all is ASCII, is larger than a document may be."""
+    access = organization()
+    text = POLICY + "  - {id: long, topic: a, note: " + "é" * 500_000 + "}\n"
+    save_draft(access, text=text)
+    version = deploy(access).version
+    assert len(text.encode()) < TEXT_MAX < len(version.document)
+    save_draft(access, text=POLICY)
+    assert compare(access, Side(), Side()).relation == "narrower"
+    rollback(access, number=1)
+    assert compare(access, Side(), Side(version=2)).relation == "wider"
+    assert rollback(access, number=2).version == version
 
 
 def test_passing_tests_and_warnings_do_not_refuse() -> None:
