@@ -32,14 +32,14 @@ from acl.policy.running import TestOutcome, decide, run_tests
 if TYPE_CHECKING:
     from acl.policy.comparison import PolicyDiff, Region, Relation, diff, is_wider, permits
     from acl.policy.explanation import Explanation, Outcome, RuleExplanation, explain
-    from acl.policy.linter import lint
+    from acl.policy.linter import is_quick, lint
     from acl.policy.suggestion import Suggestion, suggest
 
 # What people use, not the edge: imported when it is first asked for, so that a start stays fast.
 _ON_DEMAND = {
     **dict.fromkeys(("PolicyDiff", "Region", "Relation", "diff", "is_wider", "permits"), "comparison"),
     **dict.fromkeys(("Explanation", "Outcome", "RuleExplanation", "explain"), "explanation"),
-    "lint": "linter",
+    **dict.fromkeys(("is_quick", "lint"), "linter"),
     **dict.fromkeys(("Suggestion", "suggest"), "suggestion"),
 }
 
@@ -76,6 +76,7 @@ __all__ = [
     "digest",
     "explain",
     "from_canonical",
+    "is_quick",
     "is_wider",
     "lint",
     "parse",

@@ -21,10 +21,17 @@ from acl.policy.reader import Finding, Fix, Span, located
 from acl.policy.templates import SHORT_FORMS, Template, compile_pattern, variables
 from acl.policy.topics import HASH, PLUS, intersect, join, split
 
+QUICK_FILTERS = 2_000
+"""Topic filters up to which warnings and suggestions take no longer than somebody who waits for an answer may wait."""
 _MAX_CANDIDATES = 64
 _MAX_TAKEN = 3
 _NOBODY = Identity("", "")
 Part = tuple[str, Literal["pub", "sub"]]
+
+
+def is_quick(policy: Policy) -> bool:
+    """Whether warnings about ``policy`` can be looked for while somebody waits: time grows with the filters."""
+    return sum(len(rule.topics) for rule in policy.rules) <= QUICK_FILTERS
 
 
 def lint(checked: Parsed | Policy, *, now: datetime, known_claims: Iterable[str] = ()) -> tuple[Finding, ...]:

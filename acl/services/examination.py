@@ -16,6 +16,8 @@ from acl.policy import (
     diff,
     digest,
     from_canonical,
+    is_quick,
+    lint,
     parse,
     run_tests,
 )
@@ -46,15 +48,20 @@ class Side:
 
 
 def examine(text: str, *, org: str) -> Examination:
-    """Parse ``text`` and run its tests. Raises :class:`Invalid` only when it is too large to look at."""
+    """Parse ``text``, look for warnings where that is quick, and run its tests.
+
+    Raises :class:`Invalid` only when it is too large to look at.
+    """
     check_size(text)
     parsed = parse(text)
     errors = any(finding.level == "error" for finding in parsed.findings)
     if parsed.policy is None or errors:
         return Examination(False, None, 0, tuple(parsed.findings), ())
-    outcomes = tuple(run_tests(parsed.policy, org=org, now=timezone.now()))
+    policy, now = parsed.policy, timezone.now()
+    warnings = lint(parsed, now=now) if is_quick(policy) else ()
+    outcomes = tuple(run_tests(policy, org=org, now=now))
     passed = all(outcome.passed for outcome in outcomes)
-    return Examination(passed, digest(parsed.policy), len(parsed.policy.rules), tuple(parsed.findings), outcomes)
+    return Examination(passed, digest(policy), len(policy.rules), (*parsed.findings, *warnings), outcomes)
 
 
 def compare(access: Access, old: Side, new: Side) -> PolicyDiff:

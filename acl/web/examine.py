@@ -16,6 +16,7 @@ from acl.policy import (
     Suggestion,
     TestOutcome,
     diff,
+    is_quick,
     lint,
     parse,
     run_tests,
@@ -23,8 +24,6 @@ from acl.policy import (
 )
 
 ACTION_WORDS = {"pub": "publish", "sub": "subscribe", "receive": "receive"}
-RULES_LINTED = 2_000
-"""Warnings and suggestions need time that grows with the rules; beyond this many the pages do without."""
 NAGGED_BYTES = 256 * 1024
 RULES_SHOWN = 200
 """Rules listed under a verdict; of a longer policy those that have a part in it come first."""
@@ -41,8 +40,8 @@ class Examined:
 
     @property
     def unlinted(self) -> bool:
-        """Whether there are too many rules to look for warnings here."""
-        return self.rules > RULES_LINTED
+        """Whether there are too many topics to look for warnings here."""
+        return self.parsed.policy is not None and not is_quick(self.parsed.policy)
 
     @property
     def errors(self) -> list[Finding]:
@@ -113,7 +112,7 @@ def examine(text: str, *, org: str, now: datetime) -> Examined:
     """Parse ``text`` and, when it is a policy, look for warnings and run its tests as identities of ``org``."""
     parsed = parse(text)
     tests = run_tests(parsed.policy, org=org, now=now) if parsed.policy else ()
-    warnings = lint(parsed, now=now) if parsed.policy and len(parsed.policy.rules) <= RULES_LINTED else ()
+    warnings = lint(parsed, now=now) if parsed.policy and is_quick(parsed.policy) else ()
     findings = sorted((*parsed.findings, *warnings), key=lambda finding: (finding.line, finding.column))
     return Examined(parsed, tests, tuple(findings))
 
@@ -128,7 +127,7 @@ def compared(before: Examined, after: Examined, *, now: datetime) -> PolicyDiff 
 def suggestions(parsed: Parsed, explanation: Explanation, *, now: datetime) -> tuple[Suggestion, ...]:
     """The smallest changes that would allow what was denied; none for what is allowed."""
     policy = parsed.policy
-    if policy is None or explanation.decision.allowed or len(policy.rules) > RULES_LINTED:
+    if policy is None or explanation.decision.allowed or not is_quick(policy):
         return ()
     return suggest(policy, explanation.request, now=now, limit=3)
 
@@ -140,7 +139,7 @@ def permits_all(text: str, *, now: datetime) -> Finding | None:
 
 @lru_cache(maxsize=64)
 def _permits_all(text: str, now: datetime) -> Finding | None:
-    return next((finding for finding in lint(parse(text), now=now) if finding.code == "permit-all"), None)
+    return next((finding for finding in examine(text, org="", now=now).warnings if finding.code == "permit-all"), None)
 
 
 def verdict(parsed: Parsed, explanation: Explanation, *, now: datetime) -> Verdict:

@@ -21,6 +21,7 @@ from acl.policy import (
     Request,
     digest,
     explain,
+    lint,
     parse,
     run_tests,
     to_yaml,
@@ -65,13 +66,14 @@ def validate(*, file: Path, local_only: bool, as_json: bool) -> int:
     errors = sum(finding.level == "error" for finding in parsed.findings)
     if not errors and not local_only:
         errors = _errors_there(file, document)
+    found_here = (*parsed.findings, *lint(parsed, now=datetime.now(UTC)))
     if as_json:
         names = ("level", "path", "message", "code", "line", "column")
-        findings = [{name: getattr(finding, name) for name in names} for finding in parsed.findings]
+        findings = [{name: getattr(finding, name) for name in names} for finding in found_here]
         found = digest(parsed.policy) if parsed.policy else None
         print_json({"valid": not errors, "digest": found, "findings": findings})
         return Exit.FAILED if errors else Exit.FINE
-    show_findings(file, parsed.findings)
+    show_findings(file, found_here)
     if parsed.policy is not None and not errors:
         rules, tests = len(parsed.policy.rules), len(parsed.policy.tests)
         click.echo(f"{file}: valid, {count(rules, 'rule')}, {count(tests, 'test')}, {digest(parsed.policy)}")

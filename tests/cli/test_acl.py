@@ -23,7 +23,7 @@ rules:
     qos: 0
 tests:
   - name: an inbox is private
-    as: {username: ada}
+    as: {username: ada, claims: {role: guest}}
     do: sub
     topic: inbox/bob
     expect: deny
@@ -60,6 +60,15 @@ def test_an_error_is_told_with_line_and_column(tmp_path: Path) -> None:
     found = json.loads(program("acl", "validate", path, "--json").output)
     assert (found["valid"], found["digest"]) == (False, None)
     assert [(one["level"], one["line"], one["column"]) for one in found["findings"]] == [("error", 4, 12)]
+
+
+def test_warnings_are_told_and_are_fine(tmp_path: Path) -> None:
+    path = broken(tmp_path, "topic: inbox/{username}", 'topic: "#"')
+    done = program("acl", "validate", path, "--local-only")
+    assert done.code == 0
+    assert f"{path}:3:5: warning: rules[0] - " in done.errors
+    found = json.loads(program("acl", "validate", path, "--local-only", "--json").output)
+    assert (found["valid"], {each["level"] for each in found["findings"]}) == (True, {"warning"})
 
 
 def test_standard_input_is_read() -> None:

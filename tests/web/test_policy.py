@@ -164,6 +164,18 @@ def test_a_long_policy_that_says_nothing_of_a_request_is_not_called_empty(acme: 
     assert "The policy has no rules" not in page
 
 
+def test_many_topics_in_few_rules_keep_nobody_waiting(acme: Access, owner: Client) -> None:
+    """Warnings and suggestions took minutes: their time grows with the topics, however few the rules."""
+    rule = "  - {{id: r{0}, topic: [{1}]}}\n"
+    topics = [", ".join(f"a/+/{n}/{m}" for m in range(67)) for n in range(30)]
+    text = 'version: "3"\nrules:\n' + "".join(rule.format(n, each) for n, each in enumerate(topics))
+    page = owner.post(url("simulate", acme), ask(text=text, topic="elsewhere"), headers=HTMX)
+    assert page.context["simulated"].verdict.suggestions == ()
+    assert page.context["examined"].unlinted
+    page = owner.post(url("check", acme), {"text": text}, headers=HTMX)
+    assert "Too many topics to look for warnings here" in page.content.decode()
+
+
 def test_of_a_long_policy_the_deciding_rule_is_listed_whatever_comes_before_it(acme: Access, owner: Client) -> None:
     text = 'version: "3"\nrules:\n' + "".join(f"  - {{id: r{n}, topic: a/#, qos: 0}}\n" for n in range(300))
     text += "  - {id: last, topic: a/b}\n"
