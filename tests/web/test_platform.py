@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.test import Client
 from django.urls import reverse
 
@@ -154,3 +155,22 @@ def test_the_navigation_shows_only_what_the_role_may(acme: Access, visitor: Visi
     assert links(Role.ADMIN) == ["Home", "Clients", "Credentials", "Access control", "Audit", "Settings"]
     assert "Audit" not in links(Role.DEVELOPER)
     assert "Audit" in links(Role.AUDITOR)
+
+
+def test_an_address_offers_only_what_can_be_done_with_it(visitor: Visitor) -> None:
+    ada = User.objects.create_user("ada@example.com", "correct horse battery")
+    for address, verified, primary in (
+        ("ada@example.com", True, True), ("new@example.com", False, False), ("old@example.com", True, False),
+    ):  # fmt: skip
+        EmailAddress.objects.create(user=ada, email=address, verified=verified, primary=primary)
+    client = visitor(ada)
+    client.post("/accounts/reauthenticate/", {"password": "correct horse battery"})
+    rows = client.get("/accounts/email/").content.decode().split("<tr>")[2:]
+    offered = {re.search(r"\w+@example.com", row)[0]: set(re.findall(r'name="action_(\w+)"', row)) for row in rows}  # type: ignore[index]
+    assert offered["ada@example.com"] <= {"add"}  # the row of the primary address may be followed by the form
+    assert offered["new@example.com"] - {"add"} == {"send", "remove"}
+    assert offered["old@example.com"] - {"add"} == {"primary", "remove"}
+    client.post("/accounts/email/", {"email": "new@example.com", "action_remove": ""})
+    client.post("/accounts/email/", {"email": "old@example.com", "action_primary": ""})
+    assert EmailAddress.objects.get(user=ada, primary=True).email == "old@example.com"
+    assert not EmailAddress.objects.filter(email="new@example.com").exists()
