@@ -22,6 +22,7 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 
+from cloudsignal.api.parsers import is_storable
 from cloudsignal.errors import DomainError, Limit, NotFound, Unauthenticated
 from orgs.access import SIGN_ON_REQUIRED, Access, access_org
 from orgs.models import User
@@ -147,6 +148,8 @@ def _finish(view: Callable[..., Any], inner: View, gate: Gate, methods: tuple[st
             answer.headers["Allow"] = ", ".join(allowed)
             return answer
         try:
+            if not all(is_storable(str(value)) for value in kwargs.values()):
+                raise NotFound  # nothing has a name that the database cannot even be asked for
             return inner(request, *args, **kwargs)
         except DomainError as error:
             return refusal(request, error)

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.urls.converters import StringConverter
 
 from acl.access import current_deployment
 from orgs.access import Access, get_credential
@@ -161,13 +162,13 @@ def test_every_view_went_through_the_gate_that_the_table_names(name: str) -> Non
     assert (gate.scope, gate.permission, gate.write) == (row.scope, row.permission, row.write)
 
 
-def address(name: str, access: Access) -> str:
-    """The URL of ``name`` in the organization, with an id in it that exists nowhere."""
+def address(name: str, access: Access, /, **odd: str) -> str:
+    """The URL of ``name`` in the organization, with an id in it that exists nowhere, or what ``odd`` says."""
     samples = {
         "org_id": access.org_id, "token_id": "tok_none", "username": "nobody", "session_id": "none", "name": "nothing",
         "deployment_id": "dep_none", "number": 999, "key": "1.00000000-0000-0000-0000-000000000000",
         "member_id": 999_999_999, "key_id": 999_999_999, "invitation_id": "inv_none", "provider_id": "idp_none",
-        "kind": "nothing", "token": "inv_none.0", "sign_on_id": "sso_none",
+        "kind": "nothing", "token": "inv_none.0", "sign_on_id": "sso_none", **odd,
     }  # fmt: skip
     wanted = PAGES[name].pattern.converters
     return reverse(name, kwargs={key: samples[key] for key in wanted})
@@ -306,3 +307,15 @@ def test_a_digit_that_is_no_number_breaks_no_page(
 ) -> None:
     answer = owner.get(reverse(name, args=[acme.org_id]), asked, headers={"HX-Request": "true"})
     assert answer.status_code == status
+
+
+def test_no_address_can_be_made_up_that_the_database_cannot_be_asked_for(acme: Access, owner: Client) -> None:
+    asked = 0
+    for name, pattern in PAGES.items():
+        for part, converter in pattern.pattern.converters.items():
+            if isinstance(converter, StringConverter):
+                path = address(name, acme, **{part: "a\0b"})
+                statuses = {answer.status_code for answer in (owner.get(path), owner.post(path), Client().get(path))}
+                assert statuses <= {302, 404, 405}, path
+                asked += 1
+    assert asked > 60
