@@ -106,7 +106,7 @@ def rotate(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBas
     return confirm(request, question, form)
 
 
-@org_page(Permission.ORG_READ, methods=("GET", "POST"))
+@org_page(Permission.ORG_READ, methods=("GET", "POST"), one_transaction=False)
 def revoke(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBase:
     """End a key now and, when asked, everything it has issued. Everybody may end their own command line's."""
     key, clicked_at = get_api_key(access, key_id), timezone.now()

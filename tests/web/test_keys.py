@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import OperationalError, connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -137,3 +138,22 @@ def test_a_developer_reads_the_list_and_is_offered_nothing_to_change(acme: Acces
     assert developer.post(reverse("orgs:key-new", args=[acme.org_id]), form()).status_code == 403
     assert developer.post(reverse("orgs:key-revoke", args=[acme.org_id, made.key.pk])).status_code == 403
     assert len(list_api_keys(acme)) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_leaked_key_ends_first_whatever_becomes_of_what_it_has_issued(acme: Access, visitor: Visitor) -> None:
+    made = create_api_key(acme, kind="sk", name="billing")
+    issue_credential(use_api_key(made.secret, ip="192.0.2.7").access, username="sensor")
+    owner = visitor(acme)
+    owner.raise_request_exception = False
+
+    def away(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith('UPDATE "orgs_credential"'):
+            raise OperationalError("away")
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(away):
+        answer = owner.post(reverse("orgs:key-revoke", args=[acme.org_id, made.key.pk]), {"credentials": "on"})
+    assert answer.status_code == 500
+    with pytest.raises(Unauthenticated):
+        use_api_key(made.secret, ip="192.0.2.7")
