@@ -30,7 +30,7 @@ class Variable:
 
 
 VARIABLES: tuple[Variable, ...] = (
-    Variable("CLOUDSIGNAL_DATA", "all", "folder for databases, secrets, spool and logs"),
+    Variable("CLOUDSIGNAL_DATA", "all", "folder for databases, secrets, journals and logs"),
     Variable("CLOUDSIGNAL_PUBLIC_URL", "web, worker", "where people reach the dashboard: https://signal.example.com"),
     Variable("CLOUDSIGNAL_MQTT_HOST", "web", "the host name that clients connect to, as shown to people"),
     Variable("CLOUDSIGNAL_MQTT_PORT", "web", "the mqtts port as shown to people (8883)"),

@@ -158,7 +158,7 @@ class TestInABrowser:
             approve(page, place, running)
             page.get_by_role("link", name="hand the code over").click()
             page.wait_for_url("http://127.0.0.1:*/callback*")
-            running.process.wait(30)
+            running.process.wait(90)
             assert running.end().code == 0
 
     def test_signing_in_again_replaces_and_revokes_the_key_before(

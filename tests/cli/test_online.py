@@ -303,24 +303,30 @@ def test_what_belongs_to_another_organization_does_not_exist_here(place: Place) 
 
 
 def test_the_audit_is_searched_and_followed(place: Place) -> None:
-    name = f"audited-{time.monotonic_ns()}"
+    names = [f"{word}-{time.monotonic_ns()}" for word in ("before", "audited", "after")]
+    name, followed = names[1], list[dict[str, Any]]()
     own = {"CLOUDSIGNAL_URL": place.stack.url, "CLOUDSIGNAL_API_KEY": place.keys["auditor"]}
     tail = subprocess.Popen(
-        command("audit", "tail", "--for", "25s", "--json", "--kind", "credential.issued"),
+        command("audit", "tail", "--json", "--kind", "credential.issued"),
         cwd=PROJECT, env=alone() | own, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert tail.stdout is not None
-    place.json("creds", "create", "before")
-    time.sleep(3)
-    place.json("creds", "create", name)
+    try:
+        for each in names:
+            place.json("creds", "create", each)
+            while not followed or followed[-1]["username"] != each:
+                followed.append(json.loads(tail.stdout.readline()))
+    finally:
+        tail.kill()
+        tail.wait()
     found = place.stack.eventually(lambda: place.json("audit", "search", "--username", name, "--last", "5m")["data"])
     assert found[0]["kind"] == "credential.issued"
     assert name in place.run("audit", "search", "--username", name).output
-    followed = [json.loads(line) for line in tail.communicate(timeout=60)[0].splitlines()]
     assert [event["username"] for event in followed].count(name) == 1
     assert len({event["id"] for event in followed}) == len(followed)
     assert place.run("audit", "search", "--kind", "acl_denied", "--topic-prefix", "nowhere/").output == "nothing fits\n"
     assert place.run("audit", "search", "--since", "yesterday").code == 2
+    assert name in place.run("audit", "tail", "--for", "0s", "--kind", "credential.issued").output
 
 
 def test_following_ends_with_ctrl_c_and_without_complaint(place: Place) -> None:

@@ -113,7 +113,7 @@ class Stack(Up):
             raise StackError(f"the code failed:\n{done.stderr[-3000:]}")
         return done.stdout
 
-    def eventually(self, question: Callable[[], Any], *, seconds: float = 20.0, what: str = "it") -> Any:
+    def eventually(self, question: Callable[[], Any], *, seconds: float = 60.0, what: str = "it") -> Any:
         """Ask until the answer is true; returns it. Fails with the logs when it never is."""
         deadline = time.monotonic() + seconds
         while True:
