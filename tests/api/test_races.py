@@ -19,7 +19,7 @@ from orgs.services.credentials import External, issue_credential, refresh_creden
 from orgs.services.identities import get_identity
 from orgs.services.sign_on import WantedSignOn, add_sign_on, approve_domains
 from orgs.tenancy import org_scope, platform_scope
-from tests.api.calling import World
+from tests.api.calling import Caller, World
 from tests.world import member, person
 
 T = TypeVar("T")
@@ -116,3 +116,25 @@ def test_a_domain_that_two_operators_approve_at_once_is_approved_for_one(
     with pytest.raises(Conflict) as refused:
         second.result(60)
     assert refused.value.code == "domain_taken"
+
+
+def test_of_two_requests_with_one_idempotency_key_at_once_one_works(acme: World, pool: ThreadPoolExecutor) -> None:
+    program, body = acme.caller(), {"kind": "pk", "name": "Web"}
+    with org_scope(acme.id):
+        Organization.objects.select_for_update().get(pk=acme.id)
+        first = meanwhile(lambda: program.post("/v2/api-keys", body, Idempotency_Key="one"), pool)
+        second = Caller(program.key).post("/v2/api-keys", body, Idempotency_Key="one")
+    assert (second.status, second.code) == (409, "request_running")
+    assert first.result(60).status == 201
+    again = Caller(program.key).post("/v2/api-keys", body, Idempotency_Key="one")
+    assert again.body == first.result().body
+
+
+def test_an_idempotency_key_of_a_person_is_good_for_one_organization(acme: World, rival: World) -> None:
+    assert acme.owner.user is not None
+    with org_scope(rival.id):
+        Membership.objects.create(org=rival.owner.org, user=acme.owner.user, role=Role.ADMIN)
+    owner, body = acme.person(), {"kind": "pk", "name": "Web"}
+    assert owner.post(f"/v2/api-keys?organization_id={acme.id}", body, Idempotency_Key="one").status == 201
+    other = owner.post(f"/v2/api-keys?organization_id={rival.id}", body, Idempotency_Key="one")
+    assert (other.status, other.code) == (422, "idempotency_key_reused")
