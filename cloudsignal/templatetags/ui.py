@@ -109,12 +109,14 @@ def figure(count: int) -> str:
 
 @register.filter
 def topic(text: str) -> SafeString:
-    """A topic or filter: slashes recede, wildcards and variables stand out."""
+    """A topic or filter: slashes recede, wildcards and variables stand out, and what cannot be seen is named."""
     parts = []
     for kind, part in words.topic_parts(text):
         match kind:
             case "slash":
                 parts.append(mark_safe('<span class="dim">/</span><wbr>'))
+            case "unseen":
+                parts.append(format_html('<span class="unseen">{}</span>', f"U+{ord(part):04X}"))
             case "var" | "wild":
                 parts.append(format_html('<span class="{}">{}</span>', kind, part))
             case _:

@@ -6,8 +6,12 @@ import re
 from datetime import UTC, datetime
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+_UNSEEN = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+"""Characters that show nothing, or turn those around them: a topic with one reads as another."""
 _TOPIC_PARTS = re.compile(
-    r"(?P<var>\{[^{}/]*\})|(?P<wild>(?<![^/])[+#](?![^/]))|(?P<slash>/)|(?P<text>[^/{+#]+|.)", re.DOTALL
+    rf"(?P<var>\{{[^{{}}/{_UNSEEN}]*\}})|(?P<wild>(?<![^/])[+#](?![^/]))|(?P<slash>/)|(?P<unseen>[{_UNSEEN}])"
+    rf"|(?P<text>[^/{{+#{_UNSEEN}]+|.)",
+    re.DOTALL,
 )
 
 
@@ -86,7 +90,7 @@ def actor(name: str) -> str:
 
 
 def topic_parts(topic: str) -> list[tuple[str, str]]:
-    """A topic or filter in pieces ``(kind, text)`` with kind ``var``, ``wild``, ``slash`` or ``text``.
+    """A topic or filter in pieces ``(kind, text)`` with kind ``var``, ``wild``, ``slash``, ``unseen`` or ``text``.
 
     ``+`` and ``#`` are wildcards only as a whole level (MQTT 5 s4.7.1).
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -95,3 +96,9 @@ def test_equal_texts_have_no_difference_and_large_ones_do_not_take_long() -> Non
     assert diff("a\nb", "a\nb").rows == []
     found = diff("\n".join(map(str, range(20_000))), "\n".join(map(str, range(20_000, 40_000))))
     assert (found.added, found.removed) == (20_000, 20_000)
+
+
+def test_what_cannot_be_seen_in_a_topic_is_named() -> None:
+    shown = topic("a/\u202egnp.exe\u202c/{user\x07name}")
+    assert re.findall(r'class="unseen">([^<]+)<', shown) == ["U+202E", "U+202C", "U+0007"]
+    assert not set(shown) & set("\u202e\u202c\x07")
