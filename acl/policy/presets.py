@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
 
 
@@ -14,6 +16,12 @@ class Preset:
     title: str
     description: str
     text: str
+
+    def starting(self, now: datetime) -> str:
+        """``text`` as it is chosen at ``now``: what ends by itself ends when the month after the next one begins."""
+        months = now.year * 12 + now.month + 1
+        end = f"{months // 12:04}-{months % 12 + 1:02}-01T00:00:00Z"
+        return re.sub(r"(?m)^(    expires: ).*$", rf"\g<1>{end}", self.text)
 
 
 _PRESETS = (

@@ -44,7 +44,7 @@ def load_preset(access: Access, name: str, *, if_match: str | None = None) -> Po
     chosen = preset(name)
     if chosen is None:
         raise NotFound("The preset")
-    return save_draft(access, text=chosen.text, if_match=if_match)
+    return save_draft(access, text=chosen.starting(timezone.now()), if_match=if_match)
 
 
 def match(draft: PolicyDraft, if_match: str | None) -> None:

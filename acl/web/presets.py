@@ -28,6 +28,8 @@ class Choice:
     """A preset with what it comes to."""
 
     preset: Preset
+    text: str
+    """The document that choosing it would make the draft."""
     examined: Examined
     is_draft: bool
 
@@ -35,10 +37,10 @@ class Choice:
 @org_page(Permission.ORG_READ)
 def index(request: HttpRequest, access: Access) -> HttpResponseBase:
     """The presets side by side, each with its rules to read."""
-    draft = get_draft(access)
+    draft, now = get_draft(access), timezone.now()
+    texts = [(each, each.starting(now)) for each in PRESETS]
     choices = [
-        Choice(each, examine(each.text, org=access.org_id, now=timezone.now()), each.text == draft.text)
-        for each in PRESETS
+        Choice(each, text, examine(text, org=access.org_id, now=now), text == draft.text) for each, text in texts
     ]
     context = {
         "choices": choices,
@@ -77,4 +79,4 @@ def _precious(access: Access, text: str) -> bool:
     """Whether the draft would be lost if it were replaced: it is no preset and not the version in force."""
     current = current_deployment(access)
     deployed = current is not None and current.version.source == text
-    return bool(text.strip()) and not deployed and all(each.text != text for each in PRESETS)
+    return bool(text.strip()) and not deployed and all(each.starting(timezone.now()) != text for each in PRESETS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -40,3 +40,16 @@ def test_permit_all_ends_by_itself() -> None:
     assert all(rule.expires for rule in policy.rules)
     later = datetime(2027, 2, 1, tzinfo=UTC)
     assert [outcome.passed for outcome in run_tests(policy, org="o", now=later)] == [False, False, True]
+
+
+@pytest.mark.parametrize("now", [NOW, datetime(2027, 2, 1, tzinfo=UTC), datetime(2031, 12, 31, 23, 59, tzinfo=UTC)])
+@pytest.mark.parametrize("each", PRESETS, ids=lambda each: each.name)
+def test_a_preset_begins_to_count_when_it_is_chosen(each: Preset, now: datetime) -> None:
+    """Its file names a day, past which its own tests would refuse it."""
+    policy = parse(each.starting(now)).policy
+    assert policy is not None
+    assert all(outcome.passed for outcome in run_tests(policy, org="o", now=now))
+    ends = [rule.expires - now for rule in policy.rules if rule.expires]
+    assert bool(ends) == (each.name == "permit-all")
+    assert all(timedelta(days=28) < left < timedelta(days=63) for left in ends)
+    assert each.starting(now.replace(day=2)) == each.starting(now), "the same for a month, so that it is known again"

@@ -17,7 +17,7 @@ from acl.models.cluster import DEFAULT_CLUSTER, Cluster
 from acl.policy.presets import PRESETS, preset
 from acl.policy.schema import schema_text
 from acl.services.deployments import deploy
-from acl.services.drafts import save_draft
+from acl.services.drafts import load_preset, save_draft
 from orgs.access import Access
 from orgs.permissions import Role
 from orgs.services.credentials import issue_credential
@@ -284,9 +284,8 @@ def test_a_denial_comes_with_the_smallest_change_that_would_allow_it(acme: Acces
 def test_a_policy_for_prototyping_nags_on_the_home_page(acme: Access, owner: Client) -> None:
     home = reverse("orgs:home", args=[acme.org_id])
     assert "is for prototyping" not in owner.get(home).content.decode()
-    permit_all = preset("permit-all")
-    assert permit_all
-    deployed(acme, permit_all.text)
+    load_preset(acme, "permit-all")
+    deploy(acme)
     assert "is for prototyping" in owner.get(home).content.decode()
 
 
