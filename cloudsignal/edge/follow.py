@@ -80,9 +80,10 @@ class Follower:
         cursor: int | bytes = 0
         while True:
             reply = (await self._store.call(("SCAN", cursor, "MATCH", keys.BUNDLE_PATTERN, "COUNT", 1000)))[0]
-            cursor, names = int(reply[0]), reply[1]
-            prefix = len(keys.bundle(""))
-            await self._snapshot.fetch_bundles(name.decode("utf-8", "replace")[prefix:] for name in names)
+            cursor, prefix = int(reply[0]), len(keys.bundle(""))
+            names = [name.decode("utf-8", "replace")[prefix:] for name in reply[1]]
+            for start in range(0, len(names), _CHUNK):
+                await self._snapshot.fetch_bundles(names[start : start + _CHUNK])
             if not cursor:
                 break
         live = list(set(self._identities()))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from acl.policy import canonical, parse
-from cloudsignal.edge.snapshot import read_policy
+from cloudsignal.edge.snapshot import Snapshot, read_policy
+from cloudsignal.edge.store import Store
+from cloudsignal.edge.trail import ListTrail
 from cloudsignal.wire.bundle import Bundle, open_bundle, sign_bundle
 from cloudsignal.wire.codec import WireError
 from tests.edge.conftest import Rig
-from tests.edge.parts import ALLOW_ALL, wait_for
+from tests.edge.parts import ALLOW_ALL, PEPPER, wait_for
 
 DENY = "version: '3'\nrules: []"
 
@@ -74,3 +79,41 @@ def test_a_signed_bundle_that_cannot_be_read_changes_nothing_and_the_next_one_is
     assert client.publish("a", qos=1) == 0x87
     rig.plane.enforced(org, rig.plane.deploy(org, ALLOW_ALL))
     assert client.publish("a", qos=1) in {0, 0x10}
+
+
+def test_reading_every_bundle_anew_lets_clients_have_their_turn(rig: Rig, tmp_path: Path) -> None:
+    """It happens every five minutes, with as many bundles as there are organizations, and each is verified."""
+    orgs = [rig.plane.new_org() for _ in range(40)]
+    for org in orgs:
+        rig.plane.store_bundle(org, rig.plane.bundle(org))
+
+    async def read_twice() -> int:
+        snapshot = Snapshot(
+            store=Store(rig.valkey.url),
+            trail=ListTrail(),
+            node="n",
+            folder=tmp_path,
+            verify_key=rig.plane.key.public_key(),
+            pepper=PEPPER,
+            changed=lambda _: None,
+            report=lambda _: None,
+        )
+        await snapshot.fetch_bundles(orgs)
+        assert set(snapshot.organizations) == set(orgs)
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        for org in orgs:  # nothing is new: no policy is compiled, nobody waits for a thread
+            await snapshot.apply(org, rig.plane.bundles[org])
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        return turns
+
+    assert asyncio.run(read_twice()) >= len(orgs)
