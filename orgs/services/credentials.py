@@ -98,14 +98,7 @@ def issue_credential(
     username has :data:`LIVE_SECRETS_MAX` live secrets.
     """
     access.require(Permission.CREDENTIALS_MANAGE)
-    if static and username is None:
-        raise Invalid("username_missing", "A static credential needs a name, such as press-line-4.", field="username")
-    if username is not None and not LOCAL_NAME.match(username):
-        raise Invalid(
-            "bad_username",
-            "A name has up to 63 of a-z, 0-9, - and _, and begins with a letter or digit.",
-            field="username",
-        )
+    _check_name(username, static=static)
     if not static:
         check_ttl(ttl)
     if len(note) > 200:
@@ -215,6 +208,17 @@ def check_ttl(ttl: int) -> int:
     if isinstance(ttl, bool) or not isinstance(ttl, int) or not TTL_MIN <= ttl <= TTL_MAX:
         raise Invalid("bad_ttl", f"The time to live is {TTL_MIN} to {TTL_MAX} seconds.", field="ttl")
     return ttl
+
+
+def _check_name(username: str | None, *, static: bool) -> None:
+    if static and username is None:
+        raise Invalid("username_missing", "A static credential needs a name, such as press-line-4.", field="username")
+    if username is not None and not LOCAL_NAME.match(username):
+        raise Invalid(
+            "bad_username",
+            "A name has up to 63 of a-z, 0-9, - and _, and begins with a letter or digit.",
+            field="username",
+        )
 
 
 def _identity(access: Access, username: str | None, external: External | None) -> MqttIdentity:

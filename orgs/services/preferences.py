@@ -35,7 +35,8 @@ def change_settings(
 ) -> Organization:
     """Change what is given, all of it or nothing; None leaves a setting as it is. Raises :class:`Invalid`."""
     access.require(Permission.ORG_UPDATE)
-    if mfa_required and access.user is not None and not has_second_factor(access.user):
+    asker = access.user  # who came through single sign-on is never asked for a second factor here
+    if mfa_required and asker is not None and asker.through is None and not has_second_factor(asker):
         raise Conflict("mfa_first", "Set up a second factor yourself first, or you would lock yourself out.")
     origins = None if allowed_origins is None else clean_origins(allowed_origins)
     with org_scope(access.org_id):

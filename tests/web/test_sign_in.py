@@ -30,7 +30,7 @@ from cloudsignal.errors import Conflict, Forbidden, NotFound
 from cloudsignal.models import OutboxRow
 from orgs import tasks
 from orgs.access import Access, access_org
-from orgs.models import ApiKey, Membership, SignOnAccount, User
+from orgs.models import ApiKey, Membership, Organization, SignOnAccount, User
 from orgs.permissions import Permission, Role
 from orgs.services import jwks
 from orgs.services.invitations import invite, link_of
@@ -564,6 +564,16 @@ def test_an_invitation_elsewhere_is_not_accepted_by_such_a_session(acme: Access,
     link = urlsplit(link_of(invite(elsewhere, email=f"eve@{DOMAIN}", role="admin"))).path
     assert eve.client.post(link).status_code == 403
     assert role_of(elsewhere, f"eve@{DOMAIN}") == ""
+
+
+def test_an_administrator_who_comes_through_may_ask_the_others_for_two_steps(acme: Access, issuer: Issuer) -> None:
+    """Such a session is not asked for one of its own, so its administrator does not shut themselves out."""
+    browser = Browser(add_oidc(acme, issuer, role="admin"))
+    browser.sign_in()
+    assert browser.client.post(reverse("orgs:two-step", args=[acme.org_id])).status_code == 302
+    assert browser.status(acme) == 200
+    with org_scope(acme.org_id):
+        assert Organization.objects.get().mfa_required
 
 
 def test_nobody_becomes_an_owner_in_such_a_session(acme: Access, eve: Browser) -> None:
