@@ -14,5 +14,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("schema/", views.schema, name="api-schema"),
     path("docs/", views.docs, name="api-docs"),
     *[path("", include(name)) for name in PARTS if find_spec(name)],
-    re_path(r"^(?P<rest>.*)$", views.unknown),
+    re_path("", views.unknown),
 ]

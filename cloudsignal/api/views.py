@@ -48,7 +48,7 @@ def docs(request: HttpRequest) -> HttpResponse:
 
 
 @csrf_exempt
-def unknown(request: HttpRequest, rest: str = "") -> HttpResponseBase:
+def unknown(request: HttpRequest) -> HttpResponseBase:
     """404 for what is not there."""
     return refused(request, NotFound("This address", code="no_such_address"))
 
