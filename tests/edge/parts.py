@@ -38,7 +38,7 @@ PEPPER = bytes(range(32))
 ALLOW_ALL = "version: '3'\nrules: [{id: all, topic: '#'}, {id: dollar, topic: '$app/#'}]"
 
 
-def wait_for(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "the condition") -> Any:
+def wait_for(condition: Callable[[], object], *, seconds: float = 30.0, what: str = "the condition") -> Any:
     """Poll until ``condition()`` is true and return it; fails after ``seconds``."""
     end = time.monotonic() + seconds
     while not (value := condition()):
@@ -281,7 +281,7 @@ class Plane:
                     found[event.ts, event.id] = event
         return [e for e in found.values() if all(getattr(e, name) == value for name, value in wanted.items())]
 
-    def event(self, *, seconds: float = 5.0, **wanted: object) -> AuditEvent:
+    def event(self, *, seconds: float = 20.0, **wanted: object) -> AuditEvent:
         """The one event with these field values, waited for."""
         found = wait_for(lambda: self.events(**wanted), seconds=seconds, what=f"an event {wanted}")
         assert len(found) == 1, found

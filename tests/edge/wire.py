@@ -69,7 +69,7 @@ class Wire:
             data = b"\x82" + length + mask + masked
         self.sock.sendall(data)
 
-    def receive(self, *, seconds: float = 5.0) -> Packet:
+    def receive(self, *, seconds: float = 20.0) -> Packet:
         """The next packet. Raises :class:`ClosedError` or ``TimeoutError``."""
         end = time.monotonic() + seconds
         while True:
@@ -124,7 +124,7 @@ class Wire:
         self._buffer = data[stop:]
         return data[0], data[index + 1 : stop]
 
-    def closed(self, *, seconds: float = 5.0) -> list[Packet]:
+    def closed(self, *, seconds: float = 20.0) -> list[Packet]:
         """Read until the peer closes; returns what came before."""
         packets: list[Packet] = []
         try:
@@ -214,7 +214,7 @@ class Wire:
         packet = Publish(topic.encode(), payload, qos, retain, False, packet_id, Properties(properties))
         return encode_publish(packet, self.version)
 
-    def expect(self, kind: Kind, *, seconds: float = 5.0) -> bytes:
+    def expect(self, kind: Kind, *, seconds: float = 20.0) -> bytes:
         """The body of the next packet of this kind; deliveries that come before it are acknowledged and kept."""
         while True:
             first, body = self.receive(seconds=seconds)
@@ -227,7 +227,7 @@ class Wire:
             else:
                 raise AssertionError(f"expected {kind.name}, got {first:#x} {body.hex()}")
 
-    def delivery(self, *, seconds: float = 5.0) -> Publish:
+    def delivery(self, *, seconds: float = 20.0) -> Publish:
         """The next delivered message, acknowledged."""
         while not self.deliveries:
             first, body = self.receive(seconds=seconds)
