@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,15 +82,18 @@ class Postgres:
     def _initdb(self, folder: Path) -> None:
         for leftover in self.folder.iterdir():
             raise StartError(f"{self.folder} is not empty but holds no finished cluster ({leftover.name}); remove it")
-        with tempfile.NamedTemporaryFile("w", prefix="cloudsignal-", suffix=".pw") as password:
-            password.write(self.secrets.postgres_admin)
-            password.flush()
+        # In a place of its own, so that one left by a start that was cut short goes with the next.
+        password = self.folder.with_name(f"{self.folder.name}.pw")
+        try:
+            password.unlink(missing_ok=True)
+            password.touch(mode=0o600)
+            password.write_text(self.secrets.postgres_admin)
             if self.account:
-                os.chown(password.name, self.account.uid, self.account.gid)
+                os.chown(password, self.account.uid, self.account.gid)
             done = subprocess.run(
                 [
                     str(self.programs / "bin" / "initdb"), "-D", str(folder), "-U", ADMIN,
-                    "-A", "scram-sha-256", "--pwfile", password.name,
+                    "-A", "scram-sha-256", "--pwfile", str(password),
                     "-E", "UTF8", "--locale=C.UTF-8", "--data-checksums", "--no-instructions",
                 ],
                 capture_output=True, text=True, check=False, cwd="/",
@@ -100,6 +102,8 @@ class Postgres:
                 group=self.account.gid if self.account else None,
                 extra_groups=[] if self.account else None,
             )  # fmt: skip
+        finally:
+            password.unlink(missing_ok=True)
         if done.returncode != 0:
             raise StartError(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
 

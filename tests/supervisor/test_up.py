@@ -237,6 +237,7 @@ def test_a_first_start_that_was_cut_short_is_begun_again(own_parts: Stack) -> No
     own_parts.start()
     own_parts.wait_ready()
     assert not draft.exists()
+    assert not (own_parts.data / "postgres.pw").exists(), "the administrator's password lies about"
 
 
 def test_data_whose_secrets_are_lost_is_not_waited_for(own_parts: Stack) -> None:
