@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
 CONTEXT = 3
-COSTLY = 4_000_000
-"""Lines of one text times lines of the other: beyond it, the changed middle is shown as replaced whole."""
+COSTLY = 400_000
+"""Lines of one text times lines of the other, compared each with each (a second at worst): what lies beyond it between
+two lines that both texts have just once is shown as replaced whole."""
 
+_Chain = tuple[int, int, "_Chain | None"]
 Op = Literal["same", "add", "del", "gap"]
 
 
@@ -58,16 +63,46 @@ def _opcodes(old: list[str], new: list[str]) -> list[tuple[str, int, int, int, i
     tail = 0
     while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
         tail += 1
-    middle_old, middle_new = old[head : len(old) - tail], new[head : len(new) - tail]
-    if len(middle_old) * len(middle_new) > COSTLY:
-        middle = [("replace", 0, len(middle_old), 0, len(middle_new))]
-    else:
-        middle = list(SequenceMatcher(None, middle_old, middle_new, autojunk=False).get_opcodes())
+    middle = _middle(old[head : len(old) - tail], new[head : len(new) - tail])
     codes = [("equal", 0, head, 0, head)] if head else []
     codes += [(tag, a + head, b + head, c + head, d + head) for tag, a, b, c, d in middle]
     if tail:
         codes.append(("equal", len(old) - tail, len(old), len(new) - tail, len(new)))
     return codes
+
+
+def _middle(old: list[str], new: list[str]) -> Iterator[tuple[str, int, int, int, int]]:
+    """All at once when that is cheap, else piece by piece between the lines that surely belong together."""
+    left = COSTLY
+    start_old = start_new = 0
+    for stop_old, stop_new in [*(_anchors(old, new) if len(old) * len(new) > COSTLY else []), (len(old), len(new))]:
+        piece_old, piece_new = old[start_old:stop_old], new[start_new:stop_new]
+        left -= (cost := len(piece_old) * len(piece_new))
+        if cost and left < 0:
+            yield "replace", start_old, stop_old, start_new, stop_new
+        else:
+            for tag, a, b, c, d in SequenceMatcher(None, piece_old, piece_new, autojunk=False).get_opcodes():
+                yield tag, start_old + a, start_old + b, start_new + c, start_new + d
+        start_old, start_new = stop_old, stop_new
+
+
+def _anchors(old: list[str], new: list[str]) -> list[tuple[int, int]]:
+    """Places of lines that stand once in each text, as many as are in the same order in both (patience diff)."""
+    counts_old, counts_new = Counter(old), Counter(new)
+    places = {line: at for at, line in enumerate(new) if counts_new[line] == 1}
+    ends: list[int] = []
+    chains: list[_Chain] = []
+    for at, line in enumerate(old):
+        if counts_old[line] == 1 and line in places:
+            length = bisect_left(ends, places[line])
+            ends[length : length + 1] = [places[line]]
+            chains[length : length + 1] = [(at, places[line], chains[length - 1] if length else None)]
+    found: list[tuple[int, int]] = []
+    chain = chains[-1] if chains else None
+    while chain:
+        found.append(chain[:2])
+        chain = chain[2]
+    return found[::-1]
 
 
 def _folded(rows: list[Row]) -> list[Row]:

@@ -24,11 +24,11 @@ YEAR = 365 * 24 * 3600
 
 @person_page()
 def start(request: HttpRequest, user: User) -> HttpResponseBase:
-    """The one organization of a person; the list when there are several or none."""
+    """The one organization of a person; the list of several; of none the list as well, for operators that of all."""
     entries = list_organizations(user)
     if len(entries) == 1:
         return redirect("orgs:home", entries[0].org.pk)
-    return redirect("orgs:list")
+    return redirect("platform:operator-organizations" if user.is_operator and not entries else "orgs:list")
 
 
 @person_page()

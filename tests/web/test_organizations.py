@@ -70,6 +70,8 @@ def test_the_list_shows_own_organizations_and_names_the_next_step_when_there_is_
 def test_signing_in_leads_to_the_only_organization(acme: Access, owner: Client, visitor: Visitor) -> None:
     assert owner.get("/").headers["Location"] == reverse("orgs:home", args=[acme.org_id])
     assert visitor(person()).get("/").headers["Location"] == reverse("orgs:list")
+    operator = visitor(person(operator=True))
+    assert operator.get("/").headers["Location"] == reverse("platform:operator-organizations")
 
 
 def test_the_home_of_a_new_organization_names_the_next_step(acme: Access, owner: Client) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from acl.web import textdiff
 from acl.web.textdiff import diff
 from cloudsignal.templatetags.ui import topic
 from cloudsignal.web.words import actor, ago, browser, duration, exact, plural, size, topic_parts
@@ -96,6 +100,36 @@ def test_equal_texts_have_no_difference_and_large_ones_do_not_take_long() -> Non
     assert diff("a\nb", "a\nb").rows == []
     found = diff("\n".join(map(str, range(20_000))), "\n".join(map(str, range(20_000, 40_000))))
     assert (found.added, found.removed) == (20_000, 20_000)
+
+
+def rules(*names: str) -> str:
+    return "\n".join(f"- id: {name}\n  action: pub\n  topic: a/b" for name in names)
+
+
+def test_a_difference_of_large_texts_goes_by_the_lines_that_each_has_once() -> None:
+    names = [f"rule-{number}" for number in range(1_000)]
+    found = diff(rules(*names), rules("first", *names[:500], "middle", *names[501:], "last"))
+    assert (found.added, found.removed) == (7, 1)
+    assert [row.text for row in found.rows if row.op == "del"] == ["- id: rule-500"]
+    assert [row.text for row in found.rows if "id:" in row.text and row.op == "add"] == [
+        "- id: first", "- id: middle", "- id: last",
+    ]  # fmt: skip
+
+
+def test_large_texts_without_such_lines_are_not_compared_line_by_line() -> None:
+    found = diff("\n".join("ab" * 1_000), "\n".join("ba" * 1_000))
+    assert (found.added, found.removed) == (2_000, 2_000)
+
+
+@given(*[st.lists(st.sampled_from("abcdefgh"), max_size=40)] * 2, st.integers(0, 60))
+def test_whatever_is_compared_leads_from_one_text_to_the_other(old: list[str], new: list[str], costly: int) -> None:
+    with mock.patch.object(textdiff, "COSTLY", costly), mock.patch.object(textdiff, "CONTEXT", 1_000):
+        rows = diff("\n".join(old), "\n".join(new)).rows
+    if old != new:
+        assert [row.text for row in rows if row.op in {"same", "del"}] == old
+        assert [row.text for row in rows if row.op in {"same", "add"}] == new
+        assert [row.old for row in rows if row.old] == [*range(1, len(old) + 1)]
+        assert [row.new for row in rows if row.new] == [*range(1, len(new) + 1)]
 
 
 def test_what_cannot_be_seen_in_a_topic_is_named() -> None:
