@@ -245,8 +245,10 @@ class Runner:
 
     def _signal(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.returncode is None:
+            # Not Popen.send_signal: it looks whether the process has ended, and so can take its exit code from asyncio,
+            # which then reports 255.
             with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(number)
+                os.kill(self.process.pid, number)
 
     @staticmethod
     def _sweep(pid: int) -> None:

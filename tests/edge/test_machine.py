@@ -50,9 +50,11 @@ def test_the_clock_of_the_edge_runs_on_when_the_disk_takes_no_revisions(rig: Rig
         wait_for(lambda: "revisions" in rig.edge.log.read_text(), what="a word about it in the log")
         rig.client(rig.plane.issue(org), keep_alive=1).closed()
     finally:
-        revisions.rmdir()
-        kept.rename(revisions)
-    wait_for(lambda: org in revisions.read_text(), what="what the disk had not taken")
+        revisions.rmdir()  # the edge makes the file anew, perhaps before another could be put there
+    wait_for(lambda: revisions.exists() and org in revisions.read_text(), what="what the disk had not taken")
+    with revisions.open("a") as file:
+        file.write(kept.read_text())
+    kept.unlink()
 
 
 def test_a_redis_that_refuses_the_password_is_not_left_with_open_connections(rig: Rig) -> None:
