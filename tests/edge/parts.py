@@ -48,6 +48,13 @@ def wait_for(condition: Callable[[], object], *, seconds: float = 30.0, what: st
     return value
 
 
+def early_in_a_minute() -> None:
+    """Wait for the next full minute when it is near: quotas and equal events are counted by the minute."""
+    left = 60 - time.time() % 60
+    if left < 6:
+        time.sleep(left + 0.01)
+
+
 def free_port() -> int:
     """A TCP port on loopback that nothing uses now."""
     with socket.socket() as probe:

@@ -17,7 +17,7 @@ from cloudsignal.edge.codec import Kind, Subscribe, Subscription, connack, encod
 from cloudsignal.wire.bundle import Quotas
 from tests.benchmarks.edge import resident
 from tests.edge.conftest import Rig
-from tests.edge.parts import Edge, wait_for
+from tests.edge.parts import Edge, early_in_a_minute, wait_for
 from tests.edge.test_live import ended
 from tests.edge.test_transports import metrics
 from tests.edge.wire import ClosedError, Wire, dial_tls, dial_websocket
@@ -78,7 +78,7 @@ def test_messages_beyond_the_quota_are_turned_away_until_the_next_minute(
     org = rig.org(quotas=Quotas(messages_per_minute=5))
     client = rig.client(rig.plane.issue(org), version=version)
     client.subscribe("t", qos=2)
-    time.sleep(max(0.0, 4 - (60 - time.time() % 60)) + 0.01)  # not across the full minute
+    early_in_a_minute()
     codes = [client.publish("t", qos=1 + n % 2, packet_id=n + 1) for n in range(8)]
     assert codes == ([0] * 5 + [0x97] * 3 if version == 5 else [0] * 8)
     client.send(client.message("t"))

@@ -13,7 +13,7 @@ from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import decode
 from cloudsignal.wire.report import Heartbeat, LiveSession
 from tests.edge.conftest import Rig
-from tests.edge.parts import ALLOW_ALL, wait_for
+from tests.edge.parts import ALLOW_ALL, early_in_a_minute, wait_for
 from tests.edge.wire import Wire
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
@@ -299,7 +299,7 @@ def test_quotas_of_an_organization_bind_it_and_nobody_else(rig: Rig) -> None:
     assert rig.plane.event(org=org, kind="auth_failed").reason == "quota"
     assert client.subscribe("1", "2", "3") == [0, 0, 0x97]
     assert second.subscribe("1", "2", "3") == [0, 0, 0x80]
-    time.sleep(max(0.0, 3 - (60 - time.time() % 60)) + 0.01)
+    early_in_a_minute()
     codes = [client.publish("t", qos=1, packet_id=n + 1) for n in range(8)]
     assert codes == [0x10] * 5 + [0x97] * 3
     event = rig.plane.event(org=org, kind="limit_reached", reason="messages_per_minute")

@@ -25,7 +25,7 @@ from cloudsignal.edge.proxy import SIGNATURE, ProxyError, parse, variable_length
 from cloudsignal.edge.tls import Certificates
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conftest import Rig
-from tests.edge.parts import Edge, free_port, wait_for
+from tests.edge.parts import Edge, early_in_a_minute, free_port, wait_for
 from tests.edge.wire import ClosedError, Wire, dial_tls, dial_websocket
 
 MakeRig = Callable[..., Rig]
@@ -378,7 +378,7 @@ def test_metrics_tell_what_the_edge_does(make_rig: MakeRig) -> None:
     )
     client = rig.client(rig.plane.issue(org))
     client.subscribe("o/#")
-    time.sleep(max(0.0, 4 - (60 - time.time() % 60)) + 0.01)  # not across the full minute
+    early_in_a_minute()
     for number, topic in enumerate(("o/1", "o/2", "o/3", "o/x", "no", "no", "o/4", "o/5")):
         client.send(client.message(topic, qos=1, packet_id=number + 1))
         client.expect(Kind.PUBACK)
