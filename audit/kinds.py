@@ -225,6 +225,8 @@ class CloseCause(StrEnum):
     UPSTREAM_LOST = "upstream_lost"
     PROTOCOL = "protocol"
     INVARIANT = "invariant"
+    NODE_LOST = "node_lost"
+    """The edge process was killed: its successor or the control plane says so, no client was told."""
 
 
 class SignOnReason(StrEnum):

@@ -5,8 +5,8 @@ never lost. The shipper (:mod:`cloudsignal.edge.ship`) reads the same files, sen
 and deletes what was sent; when Redis is away the files simply grow. Ingest deduplicates on ``(ts, id)`` and keeps the
 highest ``count``, so sending something twice is harmless.
 
-A segment is a run of frames: 4 bytes length, 4 bytes CRC-32, then a tag and MessagePack. ``H`` names the node and its
-incarnation, ``E`` is an event, ``C`` raises the count of an event that stands earlier in the same segment.
+A segment is a run of frames (:mod:`cloudsignal.edge.framing`). ``H`` names the node and its incarnation, ``E`` is an
+event, ``C`` raises the count of an event that stands earlier in the same segment.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from __future__ import annotations
 import os
 import re
 import time
-import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloudsignal.edge.framing import frame, frames
+from cloudsignal.edge.open_sessions import OpenSessions
 from cloudsignal.wire.audit import AuditEvent
-from cloudsignal.wire.codec import WireError, decode, encode
+from cloudsignal.wire.codec import WireError, decode
 
 SEGMENT_BYTES = 1024 * 1024
 """A segment is closed when it has grown to this."""
@@ -72,7 +73,7 @@ class Journal:
         """Occurrences by kind of event, repeats included."""
         self.failed = ""
         """Why the last write failed; empty when it succeeded."""
-        self._header = _frame(b"H", (node, incarnation))
+        self._header = frame(b"H", (node, incarnation))
         self._buffer: list[bytes] = []
         self._folds: OrderedDict[Hashable, _Fold] = OrderedDict()
         """Oldest first."""
@@ -84,6 +85,11 @@ class Journal:
         self.current = max(numbers, default=0)
         self.current_size = 0
         self._fd = -1
+        self.sessions = OpenSessions(folder)
+        """Which sessions have begun and not ended."""
+        if numbers:
+            self.sessions.replay(folder / f"{self.current:010d}.log")
+        self.sessions.begin()
         self.rotate()
 
     def rotate(self) -> None:
@@ -109,7 +115,8 @@ class Journal:
         self.sequence += 1
         self.taken += 1
         self.kinds[event.kind] += 1
-        self._buffer.append(_frame(b"E", event))
+        self._buffer.append(frame(b"E", event))
+        self.sessions.note(event)
 
     def again(self, key: Hashable) -> bool:
         """Raise the count of the event of the last minute with this key; ``False`` when there is none."""
@@ -137,11 +144,11 @@ class Journal:
         """Write the counts that rose, each once however often it did."""
         for fold in self._raised.values():
             if fold.segment == self.current:
-                self._buffer.append(_frame(b"C", (fold.event.id, fold.event.count)))
+                self._buffer.append(frame(b"C", (fold.event.id, fold.event.count)))
             else:
                 # The segment that holds the event may be shipped and gone: this one must be able to stand alone.
                 fold.segment = self.current
-                self._buffer.append(_frame(b"E", fold.event))
+                self._buffer.append(frame(b"E", fold.event))
         self._raised.clear()
 
     def flush(self) -> None:
@@ -159,6 +166,7 @@ class Journal:
                 self.current_size += written
                 data = data[written:]
                 self._buffer = [data]
+            self.sessions.flush()
         except OSError as error:
             self.failed = str(error)
             raise
@@ -186,6 +194,7 @@ class Journal:
         self.flush()
         os.close(self._fd)
         self._fd = -1
+        self.sessions.close()
 
 
 @dataclass(slots=True)
@@ -211,7 +220,7 @@ class SegmentReader:
             file.seek(self.offset)
             data = file.read(SEGMENT_BYTES * 4)
         with suppress(WireError):
-            for tag, payload, end in _frames(data):
+            for tag, payload, end in frames(data):
                 if tag == b"H":
                     self.node, self.incarnation = decode(payload, tuple[str, str])
                 elif tag == b"E":
@@ -241,20 +250,3 @@ def segments(folder: Path) -> list[tuple[int, Path]]:
     """Number and path of every segment, oldest first."""
     found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
     return sorted((int(match[1]), path) for match, path in found if match)
-
-
-def _frame(tag: bytes, record: object) -> bytes:
-    payload = tag + encode(record)
-    return len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big") + payload
-
-
-def _frames(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
-    position = 0
-    while position + 8 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        crc = int.from_bytes(data[position + 4 : position + 8], "big")
-        payload = data[position + 8 : position + 8 + length]
-        if len(payload) != length or not length or zlib.crc32(payload) != crc:
-            return
-        position += 8 + length
-        yield payload[:1], payload[1:], position

@@ -105,11 +105,21 @@ class Node:
 
     async def start(self) -> None:
         """Enforce what is on disk, then follow Redis."""
+        self._end_lost_sessions()
         await self.snapshot.load_disk()
         for part in (self.follower, self.shipper, self.reports, self.beat):
             self._spawn(part.run())
         self._spawn(self.shipper.trim())
         self._spawn(self._turn())
+
+    def _end_lost_sessions(self) -> None:
+        """End what the process before this one held when it was killed."""
+        ends = list(self.journal.sessions.ends())
+        for event in ends:
+            self.journal.record(event)
+        if ends:
+            logger.warning("the process before this one was killed: its %d sessions ended then", len(ends))
+        self._flush()
 
     async def stop(self) -> None:
         """End every session (MQTT 5: server shutting down), ship the trail, say goodbye."""
@@ -307,6 +317,7 @@ class Node:
             turned = steady
             self._wheel.turn(now)
             self._save_floors()
+            self._say_alive()
             if steady - renewed > LIVE_TTL / 2:
                 renewed = steady
                 self._spawn(self.gate.renew(self._sessions()))
@@ -392,6 +403,10 @@ class Node:
         except OSError as error:
             logger.warning("the audit journal cannot be written: %s", error)
             self.count("journal_failures")
+
+    def _say_alive(self) -> None:
+        with suppress(OSError):
+            self.journal.sessions.alive()
 
     def _save_floors(self) -> None:
         try:

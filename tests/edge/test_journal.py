@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloudsignal.edge import journal as module
+from cloudsignal.edge.framing import frame
 from cloudsignal.edge.journal import SEGMENT_BYTES, Journal, SegmentReader, segments
 from cloudsignal.edge.trail import make_event
 from cloudsignal.wire.audit import AuditEvent
@@ -183,7 +184,7 @@ def test_what_another_version_wrote_ends_the_reading_of_its_segment(tmp_path: Pa
     journal.flush()
     (_, path), *_ = segments(tmp_path)
     with path.open("ab") as file:
-        file.write(module._frame(b"Z", {"what": "nobody knows"}))
+        file.write(frame(b"Z", {"what": "nobody knows"}))
     assert set(read_all(tmp_path)) == {first.id}
 
 

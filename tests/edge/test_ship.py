@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudsignal.edge import journal as module
+from cloudsignal.edge.framing import frame
 from cloudsignal.edge.journal import Journal, segments
 from cloudsignal.edge.ship import ROTATE_BYTES, Shipper
 from cloudsignal.edge.store import Store, UnavailableError
@@ -95,7 +95,7 @@ def test_a_segment_that_cannot_be_read_to_its_end_is_set_aside_and_holds_nothing
     spoilt.close()
     (_, path), *_ = segments(tmp_path)
     with path.open("ab") as file:
-        file.write(module._frame(b"E", "nobody knows"))
+        file.write(frame(b"E", "nobody knows"))
     journal = Journal(tmp_path, node="n", incarnation="2")
     journal.record(make_event("connect", org=org, client_id="behind it"))
     shipping(rig, journal, everything)
