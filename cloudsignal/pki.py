@@ -1,7 +1,8 @@
 """The local certificate authority: TLS from the first start, without asking anybody.
 
-One CA per data folder and one leaf for the edge. Clients verify against ``ca.pem``. A real installation brings its own
-chain with ``EDGE_TLS_CERT`` and ``EDGE_TLS_KEY``, and this module then does nothing.
+One CA per data folder and two leaves for the edge: EC, and RSA for clients of TLS 1.2 that know no ECDSA suites.
+Clients verify against ``ca.pem``. A real installation brings its own chain with ``EDGE_TLS_CERT`` and ``EDGE_TLS_KEY``,
+and this module then does nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -30,6 +31,8 @@ LEAF_DAYS = 90
 RENEW_DAYS = 30
 """A leaf with fewer days left than this is made anew; so is a CA with fewer than ``LEAF_DAYS``."""
 
+RSA_BITS = 2048
+
 BACKDATE = dt.timedelta(hours=1)
 """Certificates start an hour early, for devices whose clock is a little slow."""
 
@@ -41,10 +44,18 @@ class Chain:
     ca: Path
     """For clients."""
     cert: Path
-    """Leaf, then CA: what the edge presents."""
+    """Leaf, then CA: what the edge presents. The RSA leaf stands beside it (:func:`rsa_beside`)."""
     key: Path
     renewed: bool
     """Whether this call made a new leaf."""
+
+
+LeafKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def rsa_beside(path: Path) -> Path:
+    """Where the RSA counterpart of a certificate or key is: ``edge.pem`` has ``edge.rsa.pem``."""
+    return path.with_name(f"{path.stem}.rsa{path.suffix}")
 
 
 def ensure(folder: Path, *, names: Sequence[str] = (), now: dt.datetime | None = None) -> Chain:
@@ -62,20 +73,12 @@ def ensure(folder: Path, *, names: Sequence[str] = (), now: dt.datetime | None =
     if ca is None or ca.public_key() != ca_key.public_key() or _days_left(ca, now) < LEAF_DAYS:
         ca = _make_ca(ca_key, now)
         _write(ca_path, ca.public_bytes(Encoding.PEM), 0o644)
-    leaf_key, _ = _key(key_path)
-    leaf = _read(cert_path)
-    fresh = (
-        leaf is not None
-        and leaf.public_key() == leaf_key.public_key()
-        and leaf.issuer == ca.subject
-        and _signed_by(leaf, ca)
-        and _days_left(leaf, now) >= RENEW_DAYS
-        and set(wanted) <= set(_names(leaf))
-    )
-    if not fresh:
-        leaf = _make_leaf(leaf_key, ca, ca_key, wanted, now)
-        _write(cert_path, leaf.public_bytes(Encoding.PEM) + ca.public_bytes(Encoding.PEM), 0o644)
-    return Chain(ca=ca_path, cert=cert_path, key=key_path, renewed=not fresh)
+    signer = _Signer(ca, ca_key, wanted, now)
+    renewed = [
+        _ensure_leaf(cert_path, _key(key_path)[0], signer),
+        _ensure_leaf(rsa_beside(cert_path), _rsa_key(rsa_beside(key_path)), signer),
+    ]
+    return Chain(ca=ca_path, cert=cert_path, key=key_path, renewed=any(renewed))
 
 
 def days_left(path: Path, now: dt.datetime | None = None) -> float | None:
@@ -97,27 +100,54 @@ def _make_ca(key: ec.EllipticCurvePrivateKey, now: dt.datetime) -> x509.Certific
     return builder.sign(key, hashes.SHA256())
 
 
-def _make_leaf(
-    key: ec.EllipticCurvePrivateKey,
-    ca: x509.Certificate,
-    ca_key: ec.EllipticCurvePrivateKey,
-    names: Sequence[str],
-    now: dt.datetime,
-) -> x509.Certificate:
+@dataclass(frozen=True, slots=True)
+class _Signer:
+    """What all leaves of one call have in common."""
+
+    ca: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+    names: Sequence[str]
+    now: dt.datetime
+
+
+def _ensure_leaf(path: Path, key: LeafKey, signer: _Signer) -> bool:
+    """Make the leaf in ``path`` unless it is good; returns whether it was made."""
+    leaf = _read(path)
+    if (
+        leaf is not None
+        and leaf.public_key() == key.public_key()
+        and leaf.issuer == signer.ca.subject
+        and _signed_by(leaf, signer.ca)
+        and _days_left(leaf, signer.now) >= RENEW_DAYS
+        and set(signer.names) <= set(_names(leaf))
+    ):
+        return False
+    leaf = _make_leaf(key, signer)
+    _write(path, leaf.public_bytes(Encoding.PEM) + signer.ca.public_bytes(Encoding.PEM), 0o644)
+    return True
+
+
+def _make_leaf(key: LeafKey, signer: _Signer) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CloudSignal edge")])
-    builder = _builder(subject, ca.subject, key.public_key(), now, LEAF_DAYS)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(_usage(sign=False), critical=True)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-    builder = builder.add_extension(
-        x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key())
+    names = x509.SubjectAlternativeName([_general(name) for name in signer.names])
+    return (
+        _builder(subject, signer.ca.subject, key.public_key(), signer.now, LEAF_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(sign=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(issuer, critical=False)
+        .add_extension(names, critical=False)
+        .sign(signer.key, hashes.SHA256())
     )
-    builder = builder.add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), critical=False)
-    return builder.sign(ca_key, hashes.SHA256())
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: dt.datetime, days: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+    now: dt.datetime,
+    days: int,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -187,8 +217,25 @@ def _key(path: Path) -> tuple[ec.EllipticCurvePrivateKey, bool]:
     except (OSError, ValueError):
         pass
     key = ec.generate_private_key(ec.SECP256R1())
-    _write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    _write(path, _pem(key), 0o600)
     return key, True
+
+
+def _rsa_key(path: Path) -> rsa.RSAPrivateKey:
+    """The private key in ``path``, made now if there is none."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+        if isinstance(key, rsa.RSAPrivateKey):
+            return key
+    except (OSError, ValueError):
+        pass
+    key = rsa.generate_private_key(public_exponent=65_537, key_size=RSA_BITS)
+    _write(path, _pem(key), 0o600)
+    return key
+
+
+def _pem(key: LeafKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

@@ -8,6 +8,7 @@ import ssl
 from pathlib import Path
 
 from cloudsignal.config import Upstream
+from cloudsignal.pki import rsa_beside
 
 logger = logging.getLogger("cloudsignal.edge.tls")
 
@@ -23,17 +24,25 @@ class CertificateError(ValueError):
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """A context with the platform's floor: no option of the caller can lower it."""
+    """A context with the platform's floor: no option of the caller can lower it.
+
+    An RSA certificate beside the first one (``NAME.rsa.crt``, :func:`cloudsignal.pki.rsa_beside`) serves the clients
+    of TLS 1.2 that know no ECDSA suites; all others get the first, which costs the edge less.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
     # One ticket is enough to resume with; each costs a tenth of a handshake.
     context.num_tickets = 1
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise CertificateError(f"{certificate} with {key} cannot be used: {error}") from error
+    pairs = [(certificate, key)]
+    if rsa_beside(certificate).exists():
+        pairs.append((rsa_beside(certificate), rsa_beside(key)))
+    for chain, secret in pairs:
+        try:
+            context.load_cert_chain(chain, secret)
+        except (OSError, ssl.SSLError) as error:
+            raise CertificateError(f"{chain} with {secret} cannot be used: {error}") from error
     return context
 
 
@@ -105,7 +114,8 @@ class Certificates:
     def _stamps(self) -> dict[Path, tuple[int, int]]:
         stamps: dict[Path, tuple[int, int]] = {}
         for path in (self._certificate, self._key, *self._files()):
-            for file in {path, path.with_suffix(".key")}:
+            key = self._key if path == self._certificate else path.with_suffix(".key")
+            for file in (path, key, rsa_beside(path), rsa_beside(key)):
                 try:
                     status = file.stat()
                 except OSError:

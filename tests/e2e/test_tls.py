@@ -55,7 +55,14 @@ def test_older_versions_are_refused_and_audited(stack: Stack, version: ssl.TLSVe
     stack.eventually(lambda: failures(stack) > before, what="the refused handshake in the audit")
 
 
-@pytest.mark.parametrize("cipher", ["AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384"])
+def test_a_client_that_knows_only_rsa_suites_connects(stack: Stack) -> None:
+    made = context(stack)
+    made.maximum_version = ssl.TLSVersion.TLSv1_2
+    made.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    assert handshake(stack, made) == ("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256")
+
+
+@pytest.mark.parametrize("cipher", ["AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES256-SHA384"])
 def test_suites_without_forward_secrecy_or_aead_are_refused(stack: Stack, cipher: str) -> None:
     made = context(stack)
     made.maximum_version = ssl.TLSVersion.TLSv1_2
