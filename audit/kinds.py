@@ -199,6 +199,8 @@ class AuthReason(StrEnum):
     UNKNOWN = "unknown"
     BAD_SECRET = "bad_secret"  # noqa: S105 - a reason code, not a secret
     EXPIRED = "expired"
+    RETIRED = "retired"
+    """The secret made room for newer ones of its username; a refresh with it gives another one."""
     REVOKED = "revoked"
     WRONG_ORG = "wrong_org"
     ORG_SUSPENDED = "org_suspended"

@@ -22,6 +22,7 @@ from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import LiveSession
 from orgs.accounts import has_second_factor
 from orgs.models import Credential, Membership, MqttIdentity, Organization, SignOnAccount, SingleSignOn, Through, User
+from orgs.models.credential import signing_in, unended
 from orgs.permissions import OPERATOR, PERMISSIONS, Permission, Role, roles_with
 from orgs.tenancy import org_scope, platform_scope, user_scope
 
@@ -199,7 +200,7 @@ def list_identities(access: Access, *, search: str = "", cursor: str = "", limit
         # Counted for this page alone: an organization may have a million names.
         secrets = Credential.objects.filter(org=access.org, identity__in=[row.pk for row in rows])
         counted = secrets.values("identity").annotate(
-            active=Count("id", filter=Q(revoked_at=None) & _unexpired()), last=Max("issued_at")
+            active=Count("id", filter=signing_in(timezone.now())), last=Max("issued_at")
         )
         figures = {one["identity"]: (one["active"], one["last"]) for one in counted}
     page = tuple(
@@ -214,8 +215,8 @@ def list_credentials(
 ) -> CredentialPage:
     """Credentials of the organization, newest first, each with its ``identity``.
 
-    ``state`` is one of ``active``, ``static``, ``expired``, ``revoked`` or empty; ``username`` is a prefix of the local
-    part; ``cursor`` comes from the page before. Raises :class:`Invalid` for anything else.
+    ``state`` is one of ``active``, ``static``, ``retired``, ``expired``, ``revoked`` or empty; ``username`` is a prefix
+    of the local part; ``cursor`` comes from the page before. Raises :class:`Invalid` for anything else.
     """
     access.require(Permission.ORG_READ)
     limit = _page(limit)
@@ -246,12 +247,12 @@ def credential_counts(access: Access) -> CredentialCounts:
     now = timezone.now()
     with org_scope(access.org_id):
         # The expired ones, by far the most, are left out by an index.
-        active = Credential.objects.filter(_unexpired(), org=access.org, revoked_at=None)
+        active = Credential.objects.filter(signing_in(now), org=access.org)
         found = active.aggregate(
             active=Count("id"),
             static=Count("id", filter=Q(expires_at=None)),
-            ends_in_hour=Count("id", filter=Q(expires_at__lte=now + timedelta(hours=1))),
-            ends_in_day=Count("id", filter=Q(expires_at__lte=now + timedelta(days=1))),
+            ends_in_hour=Count("id", filter=Q(expires_at__gt=now, expires_at__lte=now + timedelta(hours=1))),
+            ends_in_day=Count("id", filter=Q(expires_at__gt=now, expires_at__lte=now + timedelta(days=1))),
         )
         identities = MqttIdentity.objects.filter(org=access.org, revoked_at=None).count()
     return CredentialCounts(**found, identities=identities)
@@ -300,23 +301,23 @@ def _named(found: QuerySet[Row], column: str, prefix: str) -> QuerySet[Row]:
     return found.filter(**{f"{column}__gte": prefix, f"{column}__lt": f"{prefix}~"}) if prefix else found
 
 
-def _unexpired() -> Q:
-    return Q(expires_at=None) | Q(expires_at__gt=timezone.now())
-
-
 def _in_state(found: QuerySet[Credential], state: str) -> QuerySet[Credential]:
+    now = timezone.now()
     match state:
         case "":
             return found
         case "active":
-            return found.filter(_unexpired(), revoked_at=None)
+            return found.filter(signing_in(now))
         case "static":
             return found.filter(revoked_at=None, expires_at=None)
+        case "retired":
+            return found.filter(unended(now)).exclude(retired_at=None)
         case "expired":
-            return found.filter(revoked_at=None, expires_at__lte=timezone.now())
+            renewed = Q(renewed_until__isnull=False, renewed_until__gt=now)
+            return found.filter(~renewed, revoked_at=None, expires_at__lte=now)
         case "revoked":
             return found.exclude(revoked_at=None)
-    raise Invalid("bad_state", "The state is one of active, static, expired, revoked.", field="state")
+    raise Invalid("bad_state", "The state is one of active, static, retired, expired, revoked.", field="state")
 
 
 def _after(found: QuerySet[Credential], cursor: str) -> QuerySet[Credential]:

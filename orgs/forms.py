@@ -21,6 +21,7 @@ STATES: tuple[tuple[str, str], ...] = (
     ("", "Any"),
     ("active", "Active"),
     ("static", "Static"),
+    ("retired", "Retired"),
     ("expired", "Expired"),
     ("revoked", "Revoked"),
 )

@@ -12,7 +12,7 @@ from cloudsignal.cli.outcome import Exit, print_json
 from cloudsignal.cli.server import Server, plain
 from cloudsignal.cli.show import agree, table, when
 
-STATES = ("active", "static", "expired", "revoked")
+STATES = ("active", "static", "retired", "expired", "revoked")
 
 
 @click.group()

@@ -17,6 +17,7 @@ AUTH_ANSWERS: dict[AuthReason, Reason] = {
     AuthReason.UNKNOWN: Reason.BAD_LOGIN,
     AuthReason.BAD_SECRET: Reason.BAD_LOGIN,
     AuthReason.EXPIRED: Reason.NOT_AUTHORIZED,
+    AuthReason.RETIRED: Reason.NOT_AUTHORIZED,
     AuthReason.REVOKED: Reason.NOT_AUTHORIZED,
     AuthReason.WRONG_ORG: Reason.NOT_AUTHORIZED,
     AuthReason.ORG_SUSPENDED: Reason.NOT_AUTHORIZED,

@@ -60,7 +60,7 @@ def check(record: Credential | None, *, pepper: bytes, name: Name, password: byt
         mac = secret_mac(pepper, org=name.org, username=name.local, secret=secret, expires_at=one.expires_at)
         if hmac.compare_digest(mac, one.mac) and one is not _NOBODY:
             match = one
-            if not (one.revoked or (record is not None and record.revoked) or 0 < one.expires_at <= now):
+            if _signs_in(one, record, now):
                 return Checked(one, None)
     origin = secret_origin(pepper, name.org, secret)
     if match is None:
@@ -69,21 +69,27 @@ def check(record: Credential | None, *, pepper: bytes, name: Name, password: byt
         return Checked(None, AuthReason.UNKNOWN if record is None else AuthReason.BAD_SECRET)
     if match.revoked or (record is not None and record.revoked):
         return Checked(None, AuthReason.REVOKED)
-    return Checked(None, AuthReason.EXPIRED)
+    return Checked(None, AuthReason.EXPIRED if 0 < match.ends_at <= now else AuthReason.RETIRED)
+
+
+def _signs_in(secret: Secret, record: Credential | None, now: float) -> bool:
+    revoked = secret.revoked or (record is not None and record.revoked)
+    return not (revoked or secret.retired or 0 < secret.ends_at <= now)
 
 
 def session_end(record: Credential, token_id: str, *, now: float) -> tuple[int, AuthReason | None]:
     """Until when a session that signed in with ``token_id`` may live, and why not at all.
 
     A refresh adds a secret to the identity and thereby extends the session; revoking the session's own secret or the
-    identity ends it. Returns ``(expires_at, reason)``; 0 means no end.
+    identity ends it. Retiring its own secret does not: the session goes on with the others. Returns
+    ``(expires_at, reason)``; 0 means no end.
     """
     if record.revoked:
         return 0, AuthReason.REVOKED
     own = next((secret for secret in record.secrets if secret.token_id == token_id), None)
     if own is not None and own.revoked:
         return 0, AuthReason.REVOKED
-    good = [secret.expires_at for secret in record.secrets if not secret.revoked]
+    good = [secret.ends_at for secret in record.secrets if not secret.revoked]
     if not good:
         return 0, AuthReason.REVOKED
     end = 0 if 0 in good else max(good)

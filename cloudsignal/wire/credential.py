@@ -67,6 +67,16 @@ class Secret:
     """Seconds since the epoch, UTC. ``0`` marks a static credential, which does not expire."""
     revoked: bool = False
     """A revoked secret stays listed until its expiry, so that its use is reported as ``revoked``."""
+    until: int = 0
+    """Later than ``expires_at`` for a first secret whose client has refreshed without a break: it signs in until then.
+    Not part of the hash."""
+    retired: bool = False
+    """It made room for newer ones: it signs in no more, and its sessions go on."""
+
+    @property
+    def ends_at(self) -> int:
+        """When it stops signing in; 0 means never."""
+        return max(self.expires_at, self.until) if self.expires_at else 0
 
 
 @dataclass(frozen=True, slots=True)

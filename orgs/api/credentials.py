@@ -45,13 +45,13 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
     """One secret of an identity, without the secret."""
 
     username = serializers.CharField(source="identity.username", read_only=True)
-    state = serializers.CharField(read_only=True, help_text="active, static, expired or revoked.")
+    state = serializers.CharField(read_only=True, help_text="active, static, retired, expired or revoked.")
 
     class Meta:
         model = Credential
         fields: ClassVar = [
-            "token_id", "username", "hint", "state", "issued_at", "expires_at", "revoked_at", "refreshed_from",
-            "created_by",
+            "token_id", "username", "hint", "state", "issued_at", "expires_at", "renewed_until", "retired_at",
+            "revoked_at", "refreshed_from", "created_by",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -78,7 +78,9 @@ class IssueSerializer(serializers.Serializer[Any]):
     static = serializers.BooleanField(default=False, help_text="The flagged exception: it does not expire.")
     claims = serializers.DictField(default=dict)
     note = serializers.CharField(max_length=200, default="", allow_blank=True)
-    replace_existing = serializers.BooleanField(default=False, help_text="Revoke the name's other secrets.")
+    replace_existing = serializers.BooleanField(
+        default=False, help_text="Revoke the name's other secrets, which closes their sessions."
+    )
 
 
 class SkippedSerializer(serializers.Serializer[minting.Skipped]):
@@ -183,7 +185,7 @@ class Credentials(OrgEndpoint):
         operation_id="list_credentials", tags=["credentials"],
         parameters=[
             ORGANIZATION, *PARAMETERS,
-            OpenApiParameter("state", str, enum=["active", "static", "expired", "revoked"]),
+            OpenApiParameter("state", str, enum=["active", "static", "retired", "expired", "revoked"]),
             OpenApiParameter("username", str, description="Beginning of the name."),
         ],
         responses={200: page_serializer(CredentialSerializer)},

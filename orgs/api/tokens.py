@@ -39,6 +39,12 @@ CODES = frozenset(
 )  # fmt: skip
 
 
+REPLACE_EXISTING = (
+    "Taken from clients that send it, with the same outcome either way: the new token joins the user's others, which "
+    "go on until they expire or are revoked, because another instance of the user may be using them."
+)
+
+
 class Ttl(serializers.IntegerField):
     """Seconds to live; a number, not a text or a truth value."""
 
@@ -59,7 +65,7 @@ class CreateSerializer(serializers.Serializer[Any]):
     secret_key = serializers.CharField(max_length=200, required=False, help_text="Or `Authorization: Bearer sk_...`.")
     user_email = serializers.CharField(max_length=254)
     integration_id = serializers.CharField(max_length=64, required=False, allow_null=True, allow_blank=True)
-    replace_existing = serializers.BooleanField(default=False, help_text="Revoke the user's other credentials.")
+    replace_existing = serializers.BooleanField(default=False, help_text=REPLACE_EXISTING)
     ttl = Ttl()
     claims = serializers.DictField(default=dict)
 
@@ -231,7 +237,6 @@ class CreateToken(TokenEndpoint):
             use.access,
             email=wanted["user_email"],
             integration=wanted.get("integration_id") or "",
-            replace_existing=wanted["replace_existing"],
             ttl=wanted["ttl"],
             claims=wanted["claims"],
         )

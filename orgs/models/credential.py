@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 
 from orgs.models.organization import Organization
+
+RENEWED_AT_MOST = timedelta(hours=24)
+"""How long the first password of a client signs in, from its issue, while the client refreshes without a break."""
+
+
+def unended(now: datetime) -> Q:
+    """Secrets that are neither revoked nor over at ``now``; retired ones too, on which sessions may live.
+
+    The first bound of the last part is implied by :data:`RENEWED_AT_MOST`; it lets an index on ``expires_at`` serve.
+    """
+    renewed = Q(expires_at__gt=now - RENEWED_AT_MOST, renewed_until__gt=now)
+    return Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=now) | renewed)
+
+
+def signing_in(now: datetime) -> Q:
+    """Secrets that sign in at ``now``."""
+    return unended(now) & Q(retired_at=None)
 
 
 class MqttIdentity(models.Model):
@@ -68,6 +87,15 @@ class Credential(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True)
     refreshed_from = models.CharField(max_length=40, blank=True)
     """Token id of the secret this one was refreshed from."""
+    first = models.CharField(max_length=40, blank=True, default="", db_default="")
+    """Token id of the secret that the refreshes began with; empty for that one itself."""
+    renewed_at = models.DateTimeField(null=True, blank=True)
+    """Of a first secret: when its client last refreshed."""
+    renewed_until = models.DateTimeField(null=True, blank=True)
+    """Of a first secret: until when it signs in because its client refreshed without a break. Many MQTT libraries
+    reconnect with the password they began with."""
+    retired_at = models.DateTimeField(null=True, blank=True)
+    """When it made room for newer ones: it signs in no more. Its sessions go on, and it can be refreshed."""
     created_by = models.CharField(max_length=320)
 
     class Meta:
@@ -89,7 +117,7 @@ class Credential(models.Model):
 
     @property
     def state(self) -> str:
-        """``active``, ``static``, ``expired`` or ``revoked``, as of now.
+        """``active``, ``static``, ``retired``, ``expired`` or ``revoked``, as of now.
 
         Revoking an identity revokes those of its secrets that have not expired, so their own field says it all.
         """
@@ -97,4 +125,17 @@ class Credential(models.Model):
             return "revoked"
         if self.expires_at is None:
             return "static"
-        return "active" if self.expires_at > timezone.now() else "expired"
+        now = timezone.now()
+        if self.expires_at <= now and (self.renewed_until is None or self.renewed_until <= now):
+            return "expired"
+        return "retired" if self.retired_at else "active"
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When it stops signing in: its expiry, or later while its client refreshes. None for a static one."""
+        return max(self.expires_at, self.renewed_until or self.expires_at) if self.expires_at else None
+
+    @property
+    def refreshable(self) -> bool:
+        """Whether it can be refreshed: short-lived, not over, not revoked. A retired one can."""
+        return self.revoked_at is None and self.ends_at is not None and self.ends_at > timezone.now()

@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 from math import ceil
 
-from django.db.models import Count, F, Min, Q, QuerySet
+from django.db.models import F, QuerySet, Value
+from django.db.models.functions import Coalesce, Least
 from django.utils import timezone
 
 from audit import kinds
@@ -25,6 +26,7 @@ from cloudsignal.keyring import pepper
 from cloudsignal.wire.credential import ClaimValue, mint_secret, secret_mac
 from orgs.access import Access
 from orgs.models import Credential, MqttIdentity, Organization
+from orgs.models.credential import RENEWED_AT_MOST, signing_in, unended
 from orgs.permissions import Permission
 from orgs.services.claims import bounded, clean_claims
 from orgs.tenancy import org_scope
@@ -34,7 +36,8 @@ TTL_MIN = 60
 TTL_MAX = 86_400
 """Seconds a short-lived credential may live."""
 LIVE_SECRETS_MAX = 20
-"""Secrets of one username that may sign in at the same time."""
+"""Secrets of one username that sign in at the same time: a further one retires the short-lived one that has gone
+longest without being issued or refreshed."""
 LOCAL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 
 
@@ -88,14 +91,16 @@ def issue_credential(
     note: str = "",
     external: External | None = None,
     replace_existing: bool = False,
+    keep_claims: bool = False,
     revive: bool = True,
 ) -> Issued:
     """Make a secret for ``username``, or for a new opaque username when none is given.
 
-    ``ttl`` is in seconds and is ignored for ``static``; ``claims`` are merged into the identity's; ``replace_existing``
-    revokes its other secrets. A revoked username comes back with this secret alone, or without ``revive`` not at all
-    (:class:`Unauthenticated`). Raises :class:`Invalid` for a bad name, ttl or claims, and :class:`Limit` when the
-    username has :data:`LIVE_SECRETS_MAX` live secrets.
+    ``ttl`` is in seconds and is ignored for ``static``; ``claims`` are merged into the identity's, and those it has
+    already win with ``keep_claims``; ``replace_existing`` revokes its other secrets, which closes their sessions. A
+    revoked username comes back with this secret alone, or without ``revive`` not at all (:class:`Unauthenticated`).
+    Raises :class:`Invalid` for a bad name, ttl or claims, and :class:`Limit` when the username has
+    :data:`LIVE_SECRETS_MAX` static secrets, which never make room.
     """
     access.require(Permission.CREDENTIALS_MANAGE)
     _check_name(username, static=static)
@@ -110,26 +115,28 @@ def issue_credential(
             raise Unauthenticated("unauthorized", "The organization has revoked this user.")
         before, known = identity.claims, identity.revision > 0
         if wanted:
-            identity.claims = bounded({**before, **wanted})
+            identity.claims = bounded({**wanted, **before} if keep_claims else {**before, **wanted})
         identity.static = identity.static or static
         identity.note = note or identity.note
         identity.revoked_at = None
-        ended = _live(identity).update(revoked_at=timezone.now()) if replace_existing else 0
-        issued = _add_secret(access, identity, ttl=None if static else ttl)
+        ended = _unended(identity).update(revoked_at=timezone.now()) if replace_existing else 0
+        issued, retired = _add_secret(access, identity, ttl=None if static else ttl)
         if known:
             record_claims(access, identity, before)
         if ended:
             _record_revoked(access, identity, ended)
-        _record(access, kinds.CREDENTIAL_ISSUED, issued, identity)
+        _record(access, kinds.CREDENTIAL_ISSUED, issued, identity, retired)
     return issued
 
 
 def refresh_credential(access: Access, token_id: str, *, ttl: int | None = None) -> Issued:
     """A further secret for the identity of ``token_id``; the earlier one stays valid until its own expiry.
 
-    Refused with :class:`Conflict` for static, expired or revoked credentials. The new one lives as long as the old one
-    did, unless ``ttl`` says otherwise. ``access`` needs no permission here: the caller has shown the current secret
-    (:func:`check_secret`) or holds ``credentials.manage``.
+    The first one of the client stays valid longer, while it refreshes without a break, but no longer than
+    :data:`~orgs.models.credential.RENEWED_AT_MOST`. A retired one can be refreshed too. The new one lives as long as
+    the old one did, unless ``ttl`` says otherwise. Refused with :class:`Conflict` for static, expired or revoked
+    credentials. ``access`` needs no permission here: the caller has shown the current secret (:func:`check_secret`) or
+    holds ``credentials.manage``.
     """
     with org_scope(access.org_id):
         named = Credential.objects.filter(org=access.org, token_id=token_id).first()
@@ -137,11 +144,12 @@ def refresh_credential(access: Access, token_id: str, *, ttl: int | None = None)
             raise NotFound("The credential")
         identity = MqttIdentity.objects.select_for_update().get(org=access.org, pk=named.identity_id)
         found = Credential.objects.get(org=access.org, pk=named.pk)  # it may have been revoked before the lock
-        if found.state != "active" or found.expires_at is None:
+        if not found.refreshable:
             raise Conflict(f"credential_{found.state}", f"This credential is {found.state}; ask for a new one.")
+        assert found.expires_at is not None  # noqa: S101 - a static one cannot be refreshed
         lifetime = ceil((found.expires_at - found.issued_at).total_seconds())
-        issued = _add_secret(access, identity, ttl=check_ttl(ttl or lifetime), refreshed=found)
-        _record(access, kinds.CREDENTIAL_REFRESHED, issued, identity)
+        issued, retired = _add_secret(access, identity, ttl=check_ttl(ttl or lifetime), refreshed=found)
+        _record(access, kinds.CREDENTIAL_REFRESHED, issued, identity, retired)
     return issued
 
 
@@ -170,6 +178,8 @@ def revoke_credential(access: Access, token_id: str) -> Credential:
         if found.revoked_at is None:
             found.revoked_at = timezone.now()
             found.save(update_fields=["revoked_at"])
+            # What was refreshed up to here has a break now: its first password goes back to its own expiry.
+            Credential.objects.filter(org=access.org, token_id=found.first).update(renewed_until=None)
             tell_edges(identity)
             record(
                 access,
@@ -192,7 +202,7 @@ def revoke_identity(access: Access, username: str) -> MqttIdentity:
             raise NotFound("The user", code="user_not_found")
         if identity.revoked_at is None:
             identity.revoked_at = timezone.now()
-            ended = _live(identity).update(revoked_at=identity.revoked_at)
+            ended = _unended(identity).update(revoked_at=identity.revoked_at)
             tell_edges(identity)
             _record_revoked(access, identity, ended)
     return identity
@@ -241,17 +251,12 @@ def _identity(access: Access, username: str | None, external: External | None) -
 
 def _add_secret(
     access: Access, identity: MqttIdentity, *, ttl: int | None, refreshed: Credential | None = None
-) -> Issued:
-    """A further secret. One that is ``refreshed`` passes its issuer on, so that revoking all that a key has issued
-    reaches what has been fetched with it since."""
-    live = _live(identity).aggregate(count=Count("id"), first=Min("expires_at"))
-    if live["count"] >= LIVE_SECRETS_MAX:
-        raise Limit(
-            "too_many_secrets",
-            f"{identity.username} has {LIVE_SECRETS_MAX} live secrets; revoke one or let one expire first.",
-            field="username",
-            retry_after=ceil((live["first"] - timezone.now()).total_seconds()) if live["first"] else 60,
-        )
+) -> tuple[Issued, Sequence[str]]:
+    """A further secret, and the token ids of those that made room for it.
+
+    One that is ``refreshed`` passes its issuer on, so that revoking all that a key has issued reaches what has been
+    fetched with it since.
+    """
     issued_at = datetime.now(UTC).replace(microsecond=0)
     expires_at = None if ttl is None else issued_at + timedelta(seconds=ttl)
     secret = mint_secret(pepper(), access.org_id)
@@ -271,10 +276,14 @@ def _add_secret(
         issued_at=timezone.now(),
         expires_at=expires_at,
         refreshed_from=refreshed.token_id if refreshed else "",
+        first=(refreshed.first or refreshed.token_id) if refreshed else "",
         created_by=refreshed.created_by if refreshed else access.actor,
     )
+    if refreshed is not None and expires_at is not None:
+        _renew_first(credential, expires_at)
+    retired = _make_room(identity, credential)
     tell_edges(identity)
-    return Issued(
+    issued = Issued(
         username=f"{identity.username}@{access.org_id}",
         local=identity.username,
         password=secret,
@@ -284,6 +293,34 @@ def _add_secret(
         email=identity.email,
         provider=identity.provider,
     )
+    return issued, retired
+
+
+def _renew_first(credential: Credential, until: datetime) -> None:
+    """The client has refreshed: the password it began with signs in as long as the new one, within the bound."""
+    first = Credential.objects.filter(org=credential.org_id, token_id=credential.first, revoked_at=None)
+    bound = F("issued_at") + RENEWED_AT_MOST
+    first.update(renewed_at=credential.issued_at, renewed_until=Least(Value(until), bound))
+
+
+def _make_room(identity: MqttIdentity, newest: Credential) -> Sequence[str]:
+    """Keep the bound of secrets that sign in, by retiring those longest without use; returns their token ids."""
+    now = timezone.now()
+    live = Credential.objects.filter(signing_in(now), org=identity.org_id, identity=identity)
+    beyond = live.count() - LIVE_SECRETS_MAX
+    if beyond <= 0:
+        return ()
+    short = live.exclude(expires_at=None).exclude(pk=newest.pk)
+    oldest = list(short.order_by(Coalesce("renewed_at", "issued_at"), "pk").values_list("token_id", flat=True)[:beyond])
+    if len(oldest) < beyond:
+        raise Limit(
+            "too_many_secrets",
+            f"{identity.username} has {LIVE_SECRETS_MAX} static secrets; revoke one first.",
+            field="username",
+            retry_after=60,
+        )
+    Credential.objects.filter(org=identity.org_id, token_id__in=oldest).update(retired_at=now)
+    return oldest
 
 
 def tell_edges(identity: MqttIdentity) -> None:
@@ -316,11 +353,8 @@ def tell_edges_of_many(identities: Sequence[MqttIdentity]) -> None:
     )
 
 
-def _live(identity: MqttIdentity) -> QuerySet[Credential]:
-    now = timezone.now()
-    return Credential.objects.filter(
-        Q(expires_at=None) | Q(expires_at__gt=now), org=identity.org_id, identity=identity, revoked_at=None
-    )
+def _unended(identity: MqttIdentity) -> QuerySet[Credential]:
+    return Credential.objects.filter(unended(timezone.now()), org=identity.org_id, identity=identity)
 
 
 def record_claims(access: Access, identity: MqttIdentity, before: Mapping[str, ClaimValue]) -> None:
@@ -348,8 +382,8 @@ def _record_revoked(access: Access, identity: MqttIdentity, credentials: int) ->
     )
 
 
-def _record(access: Access, kind: str, issued: Issued, identity: MqttIdentity) -> None:
-    """What the audit keeps of a secret: everything but the secret."""
+def _record(access: Access, kind: str, issued: Issued, identity: MqttIdentity, retired: Sequence[str]) -> None:
+    """What the audit keeps of a secret: everything but the secret; and which made room for it."""
     record(
         access,
         kind,
@@ -361,5 +395,6 @@ def _record(access: Access, kind: str, issued: Issued, identity: MqttIdentity) -
             "static": issued.static,
             "hint": issued.password[-4:],
             "claims": identity.claims,
+            **({"retired": list(retired)} if retired else {}),
         },
     )

@@ -11,6 +11,7 @@ from django.utils import timezone
 from cloudsignal.errors import Invalid
 from orgs.access import Access, read_cursor, write_cursor
 from orgs.models import Credential, MqttIdentity
+from orgs.models.credential import signing_in
 from orgs.permissions import Permission
 from orgs.tenancy import org_scope
 
@@ -45,7 +46,7 @@ def count_ending(access: Access) -> dict[str, int]:
     now = timezone.now()
     windows = {name: Count("id", filter=Q(expires_at__lte=now + span)) for name, span in WITHIN.items()}
     with org_scope(access.org_id):
-        live = Credential.objects.filter(org=access.org, revoked_at=None, expires_at__gt=now)
+        live = Credential.objects.filter(org=access.org, revoked_at=None, retired_at=None, expires_at__gt=now)
         return {name: int(count) for name, count in live.aggregate(**windows).items()}
 
 
@@ -56,7 +57,7 @@ def list_ending(access: Access, *, within: str, cursor: str = "") -> EndingPage:
         raise Invalid("bad_window", f"The window is one of {', '.join(WITHIN)}.", field="within")
     now = timezone.now()
     with org_scope(access.org_id):
-        live = Credential.objects.filter(org=access.org, revoked_at=None, expires_at__gt=now)
+        live = Credential.objects.filter(org=access.org, revoked_at=None, retired_at=None, expires_at__gt=now)
         found = live.filter(expires_at__lte=now + WITHIN[within])
         if cursor:
             ends, pk = read_cursor(cursor)
@@ -67,7 +68,7 @@ def list_ending(access: Access, *, within: str, cursor: str = "") -> EndingPage:
         names = [row.identity_id for row in page]
         own = Credential.objects.filter(org=access.org, identity__in=names)
         refreshed = set(own.exclude(refreshed_from="").values_list("identity_id", flat=True))
-        working = own.filter(revoked_at=None).filter(Q(expires_at=None) | Q(expires_at__gt=now))
+        working = own.filter(signing_in(now))
         figures = {
             one["identity"]: (one["last"], bool(one["static"]))
             for one in working.values("identity").annotate(

@@ -16,6 +16,7 @@ from cloudsignal.errors import NotFound, Unavailable
 from cloudsignal.wire.credential import ClaimValue
 from orgs.access import Access, live_sessions
 from orgs.models import Credential, MqttIdentity
+from orgs.models.credential import unended
 from orgs.permissions import Permission
 from orgs.services.claims import bounded, clean_claims
 from orgs.services.credentials import local_name, record_claims, tell_edges, tell_edges_of_many
@@ -146,5 +147,5 @@ def _revoke(access: Access, *, target: str, issued_by: str) -> Ended:
 
 
 def _live_of(access: Access, issued_by: str, now: datetime) -> QuerySet[Credential]:
-    live = Credential.objects.filter(org=access.org, revoked_at=None).exclude(expires_at__lte=now)
+    live = Credential.objects.filter(unended(now), org=access.org)
     return live.filter(created_by=issued_by) if issued_by else live

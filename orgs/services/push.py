@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import cast
 
-from django.db.models import F, Q
+from django.db.models import Case, F, Q, When
 from django.utils import timezone
 from redis import Redis
 
@@ -18,6 +18,7 @@ from cloudsignal.wire.codec import WireError
 from cloudsignal.wire.credential import Credential as Record
 from cloudsignal.wire.credential import Secret, open_credential, seal_credential
 from orgs.models import Credential, MqttIdentity
+from orgs.models.credential import signing_in, unended
 from orgs.tenancy import org_scope, platform_scope
 
 KEPT_AFTER_EXPIRY = timedelta(days=7)
@@ -78,15 +79,19 @@ def _states(identities: Sequence[MqttIdentity]) -> list[State]:
     The identities were read first: a change in between can only make the content newer than the revision it is written
     under, and the next push says so.
     """
-    kept = Q(expires_at=None) | Q(expires_at__gt=timezone.now() - KEPT_AFTER_EXPIRY)
+    now = timezone.now()
+    kept = Q(expires_at=None) | Q(expires_at__gt=now - KEPT_AFTER_EXPIRY)
     found = Credential.objects.filter(
         kept,
         org__in={identity.org_id for identity in identities},
         identity__in=[identity.pk for identity in identities],
     )
     secrets: dict[int, list[Credential]] = {}
-    # Usable ones come first, so that the bound cuts away nothing that still signs in.
-    for row in found.order_by(F("revoked_at").desc(nulls_first=True), F("expires_at").desc(nulls_first=True)):
+    # Those that sign in come first, then what sessions may have to hear of: the bound cuts away neither.
+    turn = Case(When(signing_in(now), then=0), When(unended(now), then=1), When(~Q(revoked_at=None), then=2), default=3)
+    newest = F("revoked_at").desc(nulls_last=True), F("expires_at").desc(nulls_first=True)
+    ordered = found.order_by(turn, *newest)
+    for row in ordered[:SECRETS_MAX] if len(identities) == 1 else ordered:
         secrets.setdefault(row.identity_id, []).append(row)
     return [_state(identity, secrets.get(identity.pk, [])[:SECRETS_MAX]) for identity in identities]
 
@@ -121,12 +126,14 @@ def _secret(row: Credential) -> Secret:
         mac=bytes(row.mac),
         expires_at=int(row.expires_at.timestamp()) if row.expires_at else 0,
         revoked=row.revoked_at is not None,
+        until=int(row.renewed_until.timestamp()) if row.renewed_until else 0,
+        retired=row.retired_at is not None,
     )
 
 
 def _forget_at(rows: Sequence[Credential]) -> int | None:
     """When Redis may forget the record: a while after its last secret has expired."""
-    ends = [row.expires_at for row in rows if row.revoked_at is None or row.expires_at is not None]
+    ends = [row.ends_at for row in rows if row.revoked_at is None or row.expires_at is not None]
     if any(end is None for end in ends):
         return None
     latest = max((end for end in ends if end is not None), default=timezone.now())

@@ -47,14 +47,14 @@ def create_token(
     *,
     email: str,
     integration: str = "",
-    replace_existing: bool = False,
     ttl: int = TTL_DEFAULT,
     claims: Mapping[str, ClaimValue] | None = None,
 ) -> Issued:
     """Issue for the user with this e-mail address; ``integration`` names the provider the user comes from.
 
-    A user whom that provider has signed in before under the address is the same user. ``replace_existing`` ends the
-    user's other credentials. Raises :class:`Invalid` and, for an unknown integration, :class:`NotFound`.
+    A user whom that provider has signed in before under the address is the same user. ``claims`` are added to those
+    the user has and never change one. Nothing of the user's ends: another instance may be using it. Raises
+    :class:`Invalid` and, for an unknown integration, :class:`NotFound`.
     """
     access.require(Permission.CREDENTIALS_MANAGE)
     _must_be_active(access.org)
@@ -62,7 +62,7 @@ def create_token(
     external = External(BY_EMAIL, fold_address(address), address)
     if integration:
         external = _known(access.org_id, named_provider(access.org_id, integration).name, address)
-    return issue_credential(access, ttl=ttl, claims=claims, external=external, replace_existing=replace_existing)
+    return issue_credential(access, ttl=ttl, claims=claims, external=external, keep_claims=True)
 
 
 def exchange_token(
@@ -102,7 +102,8 @@ def refresh_token(token_id: str, password: str, *, ip: str = "") -> Issued:
     org = find_organization(org_id)
     _must_be_active(org)
     found = check_secret(org, token_id, password)
-    if (state := found.state) != "active":
+    if not found.refreshable:
+        state = found.state
         code = "token_expired" if state == "expired" else "unauthorized"
         raise Unauthenticated(code, f"This token is {state}; ask for a new one.")
     access = Access(org, None, None, frozenset(), f"token:{token_id}", ip)

@@ -80,6 +80,12 @@ def create(http: httpx.Client, org: str, key: str | None, **more: Any) -> httpx.
     return http.post("/v2/tokens/create", json=body)
 
 
+def refresh(http: httpx.Client, issued: dict[str, Any]) -> httpx.Response:
+    """POST /v2/tokens/refresh."""
+    proof = {"token_id": issued["token_id"], "current_token_password": issued["access_token"]}
+    return http.post("/v2/tokens/refresh", json=proof)
+
+
 def test_create_by_secret_key_in_the_body_or_as_bearer(http: httpx.Client, acme: World) -> None:
     key = acme.key()
     first = check_token(create(http, acme.id, key), acme.id)
@@ -114,14 +120,33 @@ def test_the_same_user_keeps_username_and_claims(http: httpx.Client, acme: World
     assert patched.json()["claims"] == {"team": "red"}
 
 
-def test_replace_existing_ends_the_earlier_tokens(http: httpx.Client, acme: World) -> None:
+def test_replace_existing_leaves_the_tokens_of_other_instances_alone(http: httpx.Client, acme: World) -> None:
     key = acme.key()
-    first = create(http, acme.id, key).json()
-    create(http, acme.id, key, replace_existing=True)
-    answer = http.post(
-        "/v2/tokens/refresh", json={"token_id": first["token_id"], "current_token_password": first["access_token"]}
-    )
-    check_error(answer, 401, "unauthorized")
+    issued = [check_token(create(http, acme.id, key, replace_existing=True), acme.id) for _ in range(3)]
+    assert len({one["mqtt_credentials"]["username"] for one in issued}) == 1
+    for one in issued:
+        answer = refresh(http, one)
+        check_token(answer, acme.id)
+
+
+def test_a_user_who_exchanges_or_is_created_on_every_page_is_never_refused_for_it(
+    http: httpx.Client, acme: World
+) -> None:
+    key = acme.key()
+    issued = [check_token(create(http, acme.id, key), acme.id) for _ in range(22)]
+    check_token(refresh(http, issued[0]), acme.id)
+    check_token(refresh(http, issued[-1]), acme.id)
+
+
+def test_claims_of_a_create_never_change_what_was_assigned(http: httpx.Client, acme: World) -> None:
+    key = acme.key()
+    first = create(http, acme.id, key, claims={"team": "red"}).json()
+    local = first["mqtt_credentials"]["username"].partition("@")[0]
+    bearer = {"Authorization": f"Bearer {key}"}
+    http.patch(f"/v2/users/{local}/claims", json={"role": "viewer"}, headers=bearer)
+    check_token(create(http, acme.id, key, claims={"team": "blue", "role": "root", "line": 4}), acme.id)
+    found = http.patch(f"/v2/users/{local}/claims", json={}, headers=bearer).json()["claims"]
+    assert found == {"team": "red", "role": "viewer", "line": 4}
 
 
 def test_create_refusals(http: httpx.Client, acme: World, rival: World) -> None:

@@ -92,9 +92,9 @@ def test_progress_is_sent_while_the_work_goes_on(acme: Access, owner: Client, mo
 
 def test_lines_that_cannot_be_served_are_named_and_the_others_are(acme: Access, owner: Client) -> None:
     for _ in range(LIVE_SECRETS_MAX):
-        issue_credential(acme, username="full")
+        issue_credential(acme, username="full", static=True)
     page = sent(owner, acme, text="username\nfull\nfresh\n")
-    assert "Line 2, full: full has 20 live secrets" in page
+    assert "Line 2, full: full has 20 static secrets" in page
     assert "1 credential issued" in page
     assert [row["line"] for rows in parts_of(page).values() for row in rows] == ["3"]
 
