@@ -57,8 +57,9 @@ class Line:
 
     @property
     def simulated_action(self) -> str:
-        """The simulator's word for the action; empty when there is nothing to simulate."""
-        return SIMULATED.get(self.event.action, "") if self.event.topic else ""
+        """The simulator's word for the action; empty when there is nothing to simulate: no topic, or not all of it."""
+        whole = self.event.topic and "topic_bytes" not in _mapping(self.event.details)
+        return SIMULATED.get(self.event.action, "") if whole else ""
 
     @property
     def qos(self) -> int:

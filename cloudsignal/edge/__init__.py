@@ -2,6 +2,7 @@
 
 Read in this order: ``mount`` (the mapping), ``codec`` (bytes and packets), ``judge`` (verdicts and their memo),
 ``session`` with ``uplink`` and ``downlink`` (the state machine, no I/O), ``signin`` (who is it), ``snapshot`` and
-``follow`` (what Redis says), ``journal`` and ``ship`` (the audit trail), ``listen`` and ``upstream`` (sockets),
-``node`` (all of it together). Imports only the pure layers ``acl.policy``, ``audit.kinds`` and ``cloudsignal.wire``.
+``follow`` (what Redis says), ``journal``, ``budget`` and ``ship`` (the audit trail), ``listen`` and ``upstream``
+(sockets), ``node`` (all of it together). Imports only the pure layers ``acl.policy``, ``audit.kinds``,
+``audit.bounds`` and ``cloudsignal.wire``.
 """

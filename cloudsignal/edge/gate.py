@@ -115,6 +115,8 @@ class Gate:
             session.refuse(AuthReason.ORG_SUSPENDED, org=org.id)
         elif org.full(session.client_id, record.username):
             session.refuse(AuthReason.QUOTA, org=org.id)
+        elif node.journal.share_full(org.id):
+            session.refuse(AuthReason.QUOTA, org=org.id, details={"limit": "audit_journal"})
         else:
             await self._enter(client, org, record, token_id)
 

@@ -7,6 +7,9 @@ highest ``count``, so sending something twice is harmless.
 
 A segment is a run of frames (:mod:`cloudsignal.edge.framing`). ``H`` names the node and its incarnation, ``E`` is an
 event, ``C`` raises the count of an event that stands earlier in the same segment.
+
+An organization whose budget is used up (:mod:`cloudsignal.edge.budget`) gets one event a minute for each kind of thing
+that happens, with the exact count.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from audit.kinds import ACL_DENIED
+from cloudsignal.edge.budget import Budget, payer
 from cloudsignal.edge.framing import frame, frames
 from cloudsignal.edge.open_sessions import OpenSessions
 from cloudsignal.wire.audit import AuditEvent
@@ -41,7 +46,10 @@ FOLD_MAX = 20_000
 """Distinct events that are watched for repetition."""
 
 FOLD_BYTES = 16 * 1024 * 1024
-"""Characters of topics and names in them: a client may make each of them 64 KiB long."""
+"""Characters of topics and names in them."""
+
+RARELY = 1.0
+"""Seconds between two writes of one count for an organization that has its share of the disk: a kill loses no more."""
 
 _NAME = re.compile(r"(\d{10})\.log")
 
@@ -51,6 +59,8 @@ class _Fold:
     event: AuditEvent
     until: float
     segment: int
+    due: float = 0.0
+    """When its count may be written next."""
 
     @property
     def size(self) -> int:
@@ -73,6 +83,7 @@ class Journal:
         """Occurrences by kind of event, repeats included."""
         self.failed = ""
         """Why the last write failed; empty when it succeeded."""
+        self.budget = Budget(limit)
         self._header = frame(b"H", (node, incarnation))
         self._buffer: list[bytes] = []
         self._folds: OrderedDict[Hashable, _Fold] = OrderedDict()
@@ -110,16 +121,34 @@ class Journal:
         """Whether new connections must be refused."""
         return bool(self.failed) or self.size >= self.limit
 
+    def share_full(self, org: str) -> bool:
+        """Whether the organization holds more of the journal than is free: it gets no new sessions then."""
+        return self.budget.share_full(org, self.size)
+
     def record(self, event: AuditEvent) -> None:
         """Take an event; it is on disk after the next :meth:`flush`."""
         self.sequence += 1
         self.taken += 1
         self.kinds[event.kind] += 1
-        self._buffer.append(frame(b"E", event))
+        self._write(b"E", event, payer(event))
         self.sessions.note(event)
 
+    def note(self, event: AuditEvent) -> None:
+        """Take an event, or count it beyond the budget of its organization."""
+        if self._over(payer(event)):
+            self._count_beyond(event)
+        else:
+            self.record(event)
+
     def again(self, key: Hashable) -> bool:
-        """Raise the count of the event of the last minute with this key; ``False`` when there is none."""
+        """Raise the count of the event of the last minute with this key; ``False`` when there is none.
+
+        Beyond the budget of its organization there is none: :meth:`fold` knows where to count it.
+        """
+        fold = self._folds.get(key)
+        return fold is not None and not self._over(payer(fold.event)) and self._again(key)
+
+    def _again(self, key: Hashable) -> bool:
         fold = self._folds.get(key)
         if fold is None or time.monotonic() >= fold.until:
             return False
@@ -131,8 +160,12 @@ class Journal:
 
     def fold(self, key: Hashable, event: AuditEvent) -> None:
         """Take an event, or raise the count of an equal one of the last minute."""
-        if self.again(key):
-            return
+        if self._over(payer(event)):
+            self._count_beyond(event)
+        elif not self._again(key):
+            self._keep(key, event)
+
+    def _keep(self, key: Hashable, event: AuditEvent) -> None:
         self.record(event)
         old = self._folds.pop(key, None)
         self._folds[key] = fold = _Fold(event, time.monotonic() + FOLD_SECONDS, self.current)
@@ -140,21 +173,45 @@ class Journal:
         while len(self._folds) > FOLD_MAX or self._folds_size > FOLD_BYTES:
             self._folds_size -= self._folds.popitem(last=False)[1].size
 
-    def _raise_counts(self) -> None:
-        """Write the counts that rose, each once however often it did."""
+    def _over(self, who: str) -> bool:
+        return self.budget.spent(who) or self.budget.share_full(who, self.size)
+
+    def _count_beyond(self, event: AuditEvent) -> None:
+        """Count an event with all others of its organization, kind and action: only how many is told of them."""
+        reason = "" if event.kind == ACL_DENIED else event.reason
+        key = (payer(event), event.kind, event.action, reason)
+        if not self._again(key):
+            few = AuditEvent(event.id, event.ts, event.kind, org=event.org, node=event.node, action=event.action)
+            few.reason, few.details = reason, {"beyond": "audit_budget"}
+            self._keep(key, few)
+
+    def _write(self, tag: bytes, record: object, who: str) -> None:
+        data = frame(tag, record)
+        self._buffer.append(data)
+        self.budget.charge(who, self.current, len(data))
+
+    def _raise_counts(self, *, all_of_them: bool = False) -> None:
+        """Write the counts that rose, each once however often it did; those of a full share once a second."""
+        now = time.monotonic()
+        waiting = {}
         for fold in self._raised.values():
+            who = payer(fold.event)
+            if now < fold.due and not all_of_them:
+                waiting[fold.event.id] = fold
+                continue
             if fold.segment == self.current:
-                self._buffer.append(frame(b"C", (fold.event.id, fold.event.count)))
+                self._write(b"C", (fold.event.id, fold.event.count), who)
             else:
                 # The segment that holds the event may be shipped and gone: this one must be able to stand alone.
                 fold.segment = self.current
-                self._buffer.append(frame(b"E", fold.event))
-        self._raised.clear()
+                self._write(b"E", fold.event, who)
+            fold.due = now + RARELY if self.budget.share_full(who, self.size) else 0.0
+        self._raised = waiting
 
-    def flush(self) -> None:
+    def flush(self, *, all_of_it: bool = False) -> None:
         """Write what was taken. Raises :class:`OSError` when the disk refuses; nothing taken is forgotten then."""
         if self._raised:
-            self._raise_counts()
+            self._raise_counts(all_of_them=all_of_it)
         if not self._buffer:
             return
         data = b"".join(self._buffer)
@@ -184,6 +241,7 @@ class Journal:
         """Delete a segment whose events were shipped; one that could not be read to its end is set aside instead."""
         path = self.folder / f"{number:010d}.log"
         self.size -= path.stat().st_size
+        self.budget.deleted(number)
         if whole:
             path.unlink()
         else:
@@ -191,7 +249,7 @@ class Journal:
 
     def close(self) -> None:
         """Write what is left and close the file."""
-        self.flush()
+        self.flush(all_of_it=True)
         os.close(self._fd)
         self._fd = -1
         self.sessions.close()

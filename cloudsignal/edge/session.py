@@ -36,7 +36,7 @@ from cloudsignal.edge.judge import Judge
 from cloudsignal.edge.mount import MAX_PACKET_BYTES, MAX_TOPIC_BYTES, Mount, upstream_client_id
 from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.subscriptions import Asked, Subscriptions
-from cloudsignal.edge.trail import Origin, Trail, make_event
+from cloudsignal.edge.trail import Origin, Trail, fold_key, make_event
 from cloudsignal.edge.uplink import Uplink
 from cloudsignal.wire.audit import AuditEvent, uuid7
 from cloudsignal.wire.credential import ClaimValue
@@ -269,7 +269,7 @@ class Session:
         if self.phase is Phase.CLOSED:
             return
         owner = org if org is not None else self._org_id()
-        self.trail.record(self.event(AUTH_FAILED, reason=why.value, org=owner, details=dict(details or {})))
+        self.trail.note(self.event(AUTH_FAILED, reason=why.value, org=owner, details=dict(details or {})))
         code = answers.AUTH_ANSWERS[why] if reason is None else reason
         self.to_client.append(codec.connack(self.version or 4, code))
         self._close()
@@ -407,7 +407,7 @@ class Session:
             if self.version == 5:
                 self.to_client.append(codec.disconnect(error.reason))
         elif self.phase is not Phase.CLOSED:
-            self.trail.record(self.event(AUTH_FAILED, reason=AuthReason.PROTOCOL.value, details={"text": str(error)}))
+            self.trail.note(self.event(AUTH_FAILED, reason=AuthReason.PROTOCOL.value, details={"text": str(error)}))
             version = getattr(error, "version", 0)
             if version or self.version == 5:
                 self.to_client.append(codec.connack(5 if version > 4 else self.version or 4, error.reason))
@@ -432,7 +432,7 @@ class Session:
     ) -> None:
         """The policy refused something."""
         rule = decision.rule or NO_RULE
-        key = (self.id, action, topic, rule)
+        key = (self.id, action, fold_key(topic), rule)
         if self._again(key):
             return
         event = self.event(
@@ -455,7 +455,7 @@ class Session:
 
     def subscribed(self, one: Asked, granted: int) -> None:
         """The broker granted a subscription."""
-        self.trail.record(
+        self.trail.note(
             self.event(
                 SUBSCRIBE,
                 action="subscribe",
@@ -468,7 +468,7 @@ class Session:
 
     def unsubscribed(self, topic_filter: bytes) -> None:
         """The broker ended a subscription as the client asked."""
-        self.trail.record(self.event(UNSUBSCRIBE, action="subscribe", topic=topic_filter.decode()))
+        self.trail.note(self.event(UNSUBSCRIBE, action="subscribe", topic=topic_filter.decode()))
 
     def _again(self, key: Hashable) -> bool:
         repeated = self.trail.again(key)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from audit.bounds import TEXT_BYTES, cut
 from cloudsignal.wire.audit import AuditEvent, uuid7
+
+CLIENT_TEXTS = ("topic", "client_id", "username")
+"""Fields whose length a client chooses."""
 
 
 class Trail(Protocol):
@@ -17,7 +22,10 @@ class Trail(Protocol):
     """Rises with everything that is taken."""
 
     def record(self, event: AuditEvent) -> None:
-        """Keep an event."""
+        """Keep an event as one of its own, whatever the budget."""
+
+    def note(self, event: AuditEvent) -> None:
+        """Keep an event; beyond the budget of its organization it may only be counted."""
 
     def again(self, key: Hashable) -> bool:
         """Raise the count of the event of the last minute with this ``key``; ``False`` when there is none."""
@@ -39,9 +47,22 @@ class Origin:
 
 
 def make_event(kind: str, **values: object) -> AuditEvent:
-    """An event that happens now."""
+    """An event that happens now. Long texts that a client chose are cut; ``details`` has their length and a hash."""
     now = time.time()
-    return AuditEvent(id=uuid7(now), ts=int(now * 1_000_000), kind=kind, **values)  # type: ignore[arg-type]
+    event = AuditEvent(id=uuid7(now), ts=int(now * 1_000_000), kind=kind, **values)  # type: ignore[arg-type]
+    for name in CLIENT_TEXTS:
+        text = getattr(event, name)
+        if len(text) * 4 > TEXT_BYTES and len(kept := cut(text)) < len(text):
+            whole = text.encode()
+            sha256 = hashlib.sha256(whole).hexdigest()
+            event.details = {**event.details, f"{name}_bytes": len(whole), f"{name}_sha256": sha256}
+            setattr(event, name, kept)
+    return event
+
+
+def fold_key(text: bytes) -> bytes:
+    """``text``, or its hash when it is long: what is watched for repetition must not fill the memory."""
+    return text if len(text) <= TEXT_BYTES else hashlib.sha256(text).digest()
 
 
 @dataclass(slots=True)
@@ -53,6 +74,10 @@ class ListTrail:
     folded: dict[Hashable, AuditEvent] = field(default_factory=dict)
 
     def record(self, event: AuditEvent) -> None:
+        """Keep an event."""
+        self.events.append(event)
+
+    def note(self, event: AuditEvent) -> None:
         """Keep an event."""
         self.events.append(event)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from audit import bounds as module_bounds
+from cloudsignal.edge import budget
 from cloudsignal.edge import journal as module
 from cloudsignal.edge.framing import frame
 from cloudsignal.edge.journal import SEGMENT_BYTES, Journal, SegmentReader, segments
-from cloudsignal.edge.trail import make_event
+from cloudsignal.edge.trail import fold_key, make_event
 from cloudsignal.wire.audit import AuditEvent
 
 
@@ -82,7 +85,7 @@ def test_folding_ends_after_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted(event.count for event in read_all(tmp_path).values()) == [1, 1]
 
 
-@pytest.mark.parametrize(("bound", "size"), [("FOLD_MAX", 10), ("FOLD_BYTES", 10 * 5_000)])
+@pytest.mark.parametrize(("bound", "size"), [("FOLD_MAX", 10), ("FOLD_BYTES", 10 * 1_500)])
 def test_the_watch_for_repeats_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, size: int
 ) -> None:
@@ -90,7 +93,7 @@ def test_the_watch_for_repeats_is_bounded(
     monkeypatch.setattr(module, bound, size)
     journal = Journal(tmp_path, node="n", incarnation="i")
     for number in range(100):
-        journal.fold(number, make_event("acl_denied", topic="t" * 5_000))
+        journal.fold(number, make_event("acl_denied", topic="t" * 1_500))
     assert len(journal._folds) == 10
     assert journal.again(99)
     assert not journal.again(89)
@@ -192,7 +195,7 @@ def test_long_events_are_read_in_portions(tmp_path: Path) -> None:
     """What is read at once becomes one entry of the stream, and ingest holds many entries in memory."""
     journal = Journal(tmp_path, node="n", incarnation="i")
     for _ in range(60):
-        journal.record(make_event("acl_denied", topic="t" * 65_000))
+        journal.record(make_event("acl_denied", details={"text": "t" * 65_000}))
     journal.flush()
     ((number, path), *_) = segments(tmp_path)
     events, behind = SegmentReader(number, path).read(limit=100)
@@ -230,3 +233,102 @@ def test_when_no_segment_can_be_begun_the_old_one_goes_on_and_no_other_file_is_w
     assert not journal.full
     assert len(segments(folder)) == 2
     assert set(read_all(folder)) == {event.id for event in events}
+
+
+def total(events: dict[str, AuditEvent], **wanted: object) -> int:
+    """Occurrences of events with these field values."""
+    return sum(e.count for e in events.values() if all(getattr(e, name) == value for name, value in wanted.items()))
+
+
+@pytest.mark.parametrize("name", ["topic", "client_id", "username"])
+@pytest.mark.parametrize("text", ["t" * 60_000, "\u20ac" * 20_000], ids=["ascii", "wide"])
+def test_what_a_client_chose_is_cut_and_a_hash_of_the_whole_tells_it_from_others(name: str, text: str) -> None:
+    one, other = (make_event("acl_denied", **{name: text + end, "details": {"text": "kept"}}) for end in "ab")
+    assert text.startswith(getattr(one, name))
+    assert len(getattr(one, name).encode()) in range(module_bounds.TEXT_BYTES - 3, module_bounds.TEXT_BYTES + 1)
+    assert one.details == {
+        "text": "kept",
+        f"{name}_bytes": len(text.encode()) + 1,
+        f"{name}_sha256": hashlib.sha256((text + "a").encode()).hexdigest(),
+    }
+    assert other.details[f"{name}_sha256"] != one.details[f"{name}_sha256"]
+    short = make_event("acl_denied", **{name: "\u20ac" * 500})
+    assert (len(getattr(short, name)), short.details) == (500, {})
+
+
+def test_beyond_its_budget_an_organization_is_counted_to_the_last_event_and_others_are_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "MINUTE_BYTES", 50_000)
+    journal = Journal(tmp_path, node="n", incarnation="i")
+    for number in range(5_000):
+        event = make_event("acl_denied", org="loud", action="publish", topic=f"t/{number}", reason=f"why {number}")
+        journal.fold(("loud", number), event)
+        journal.note(make_event("subscribe", org="loud", topic=f"t/{number}"))
+        journal.note(make_event("auth_failed", org="loud", reason="bad_secret", username=f"u{number}"))
+        if not number % 500:
+            journal.fold(("quiet", number), make_event("acl_denied", org="quiet", topic=f"t/{number}"))
+            journal.record(make_event("connect", org="loud", client_id=f"c{number}"))
+        journal.flush()
+    found = read_all(tmp_path)
+    for kind in ("acl_denied", "subscribe", "auth_failed"):
+        assert total(found, org="loud", kind=kind) == 5_000
+    assert len([e for e in found.values() if e.org == "quiet"]) == 10
+    assert len([e for e in found.values() if e.kind == "connect"]) == 10, "connects and ends stand each for itself"
+    assert len([e for e in found.values() if e.org == "loud"]) < 700
+    beyond = {e.kind: e for e in found.values() if e.details.get("beyond")}
+    assert beyond.keys() == {"acl_denied", "subscribe", "auth_failed"}
+    assert (beyond["acl_denied"].topic, beyond["acl_denied"].action) == ("", "publish")
+    assert beyond["auth_failed"].reason == "bad_secret"
+    assert total(found, kind="auth_failed", username="") < 5_000, "strangers have a budget of their own"
+    assert journal.sequence == len(found)
+
+
+def test_a_new_minute_is_a_new_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(budget, "MINUTE_BYTES", 10_000)
+    journal = Journal(tmp_path, node="n", incarnation="i")
+    for number in range(300):
+        now[0] = 60.0 * (number // 150)
+        journal.note(make_event("subscribe", org="o", topic=f"t/{number}"))
+    journal.flush()
+    found = read_all(tmp_path).values()
+    assert [e.count > 1 for e in found].count(True) == 2
+    assert sum(e.count for e in found) == 300
+
+
+def test_no_flood_fills_the_journal_however_long_nothing_is_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "MINUTE_BYTES", 1 << 40)
+    journal = Journal(tmp_path, node="n", incarnation="i", limit=400_000)
+    for number in range(20_000):
+        for org in ("loud", "louder"):
+            journal.fold((org, number), make_event("acl_denied", org=org, topic=f"t/{number}/{'x' * 100}"))
+        journal.flush()
+    assert not journal.full
+    assert journal.size < 300_000, "counts that rise take room too"
+    assert journal.share_full("loud")
+    assert journal.share_full("louder")
+    assert not journal.share_full("quiet")
+    journal.close()
+    found = read_all(tmp_path)
+    assert [total(found, org=org) for org in ("loud", "louder")] == [20_000, 20_000]
+
+
+def test_what_is_shipped_makes_room_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, node="n", incarnation="i", limit=100_000)
+    while not journal.share_full("loud"):
+        journal.note(make_event("subscribe", org="loud", topic="t" * 100))
+        journal.flush()
+    journal.rotate()
+    journal.delete(journal.current - 1)
+    assert not journal.share_full("loud")
+
+
+@pytest.mark.parametrize("size", [10, 60_000])
+def test_a_topic_that_is_watched_for_repeats_takes_little_memory(size: int) -> None:
+    keys = {fold_key(b"t" * size), fold_key(b"t" * size), fold_key(b"u" * size)}
+    assert len(keys) == 2
+    assert max(map(len, keys)) <= 32

@@ -263,9 +263,9 @@ class Wire:
             self.send(acknowledgement(kind, message.packet_id, self.version))
 
 
-def dial_tls(port: int, context: ssl.SSLContext, *, name: str = "localhost") -> Wire:
-    """MQTT over TLS."""
-    raw = socket.create_connection(("127.0.0.1", port), timeout=5)
+def dial_tls(port: int, context: ssl.SSLContext, *, name: str = "localhost", source: str = "") -> Wire:
+    """MQTT over TLS, from the address ``source`` when one is given (all of 127/8 is loopback)."""
+    raw = socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(source, 0) if source else None)
     return Wire(context.wrap_socket(raw, server_hostname=name))
 
 

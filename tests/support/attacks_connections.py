@@ -1,0 +1,92 @@
+"""Attacks on an edge's memory, journal and connections, as tests and benchmarks run them. Loopback only.
+
+Each takes a :class:`Target`, is bounded in count and time, and says what it achieved. Attacker and neighbour tell
+themselves apart by their source address: all of 127.0.0.0/8 is loopback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from tests.edge.wire import ClosedError, Wire, dial_tls
+
+
+@dataclass(frozen=True)
+class Target:
+    """An edge, and whose credential the attacker has."""
+
+    port: int
+    wss_port: int
+    context: ssl.SSLContext
+    username: str = ""
+    password: str = ""
+    source: str = "127.0.0.2"
+    """The attacker's address."""
+
+    def dial(self) -> Wire:
+        """A TLS connection from the attacker's address."""
+        return dial_tls(self.port, self.context, source=self.source)
+
+    def client(self, client_id: str, *, version: int = 5) -> Wire:
+        """A signed-in client."""
+        wire = self.dial()
+        answer = wire.connect(version=version, client_id=client_id, username=self.username, password=self.password)
+        assert answer.code == 0, hex(answer.code)
+        return wire
+
+    def of(self, source: str) -> Target:
+        """The same edge from another address."""
+        return replace(self, source=source)
+
+
+class Progress:
+    """What an attack under way has done; thread-safe enough for a test."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.count = 0
+        self.refused = 0
+
+
+@contextlib.contextmanager
+def _threads(number: int, work: Callable[[Progress, int], None]) -> Iterator[Progress]:
+    """Run ``work`` in so many threads for as long as the block lasts."""
+    progress = Progress()
+
+    def run(index: int) -> None:
+        with contextlib.suppress(OSError, ClosedError):
+            work(progress, index)
+
+    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(number)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield progress
+    finally:
+        progress.stop.set()
+        for thread in threads:
+            thread.join(10)
+
+
+@contextlib.contextmanager
+def denied_topics(
+    target: Target, *, connections: int = 4, size: int = 60_000, most: int = 100_000
+) -> Iterator[Progress]:
+    """Publish to fresh topics of ``size`` bytes that nothing allows: each is a denial of its own in the audit."""
+
+    def work(progress: Progress, index: int) -> None:
+        wire = target.client(f"denied-{index}", version=4)
+        number = 0
+        while not progress.stop.is_set() and number < most // connections:
+            topic = f"no/{index}/{number}/".ljust(size, "x")
+            wire.send(wire.message(topic))
+            number += 1
+            progress.count += 1
+        wire.ping()
+
+    with _threads(connections, work) as progress:
+        yield progress
