@@ -11,17 +11,18 @@ after every later ``expires``. How a wildcard subscription is granted follows fr
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from difflib import SequenceMatcher
 from enum import StrEnum
-from itertools import chain, product
+from itertools import product
 from typing import Literal
 
 from acl.policy.budget import Budget
 from acl.policy.globs import admits
+from acl.policy.levels import mask
 from acl.policy.model import Identity, Policy, Request, Rule, as_utc
 from acl.policy.population import population
 from acl.policy.printer import identity_text, who_text
@@ -30,12 +31,18 @@ from acl.policy.templates import Pattern, Template, compile_pattern, resolve
 from acl.policy.topics import ANY, HASH, PLUS, Levels, intersect
 from acl.policy.walk import Difference, Entry, Walk
 
-EFFORT = 8_000_000
-"""Steps that one comparison may take: seconds, not minutes, whatever the policies are."""
+EFFORT = 4_000_000
+"""Steps that one comparison may take: two seconds of one core, whatever the policies are."""
+FIXED = 256
+"""Steps that looking at one filter costs at least."""
 MAX_INSTANTS = 64
-_MANY_ALIKE = 200_000
 MAX_REGIONS_EACH = 8
 """Filters reported per changed rule, action and direction."""
+MAX_REGIONS = 500
+"""Regions of one direction after which the search ends: nobody reads more."""
+
+
+_Chain = tuple[int, int, "_Chain | None"]
 
 
 class Relation(StrEnum):
@@ -117,11 +124,14 @@ class _Search:
     def regions(self) -> tuple[list[Region], list[Region]]:
         """The widened and the narrowed regions, each once, in the order of the changed rules."""
         found: tuple[dict[tuple[str, ...], Region], dict[tuple[str, ...], Region]] = ({}, {})
-        for rule in self._changed:
-            for topic in () if rule.expired(self.now) else rule.topics:
-                for wider, region in self._differences(rule, topic):
-                    key = (region.who, region.action, region.filter, region.limit)
-                    found[0 if wider else 1].setdefault(key, region)
+        filters = [(rule, topic) for rule in self._changed if not rule.expired(self.now) for topic in rule.topics]
+        for rule, topic in filters:
+            if max(map(len, found)) >= MAX_REGIONS or not self._budget.left:
+                self.complete = False
+                break
+            for wider, region in self._differences(rule, topic):
+                key = (region.who, region.action, region.filter, region.limit)
+                found[0 if wider else 1].setdefault(key, region)
         return list(found[0].values()), list(found[1].values())
 
     def _differences(self, changed: Rule, topic: str) -> Iterable[tuple[bool, Region]]:
@@ -153,7 +163,7 @@ class _Search:
             levels = resolve(pattern, identity, changed.effect)
             if levels is None or not admits(changed.who, identity):
                 continue
-            if not self._budget.take(4 * (len(near[0]) + len(near[1]))):
+            if not self._budget.take(12 * (len(near[0]) + len(near[1])) + 8):
                 self.complete = False
                 return
             old, new = (tuple(_entries(rules, identity, action, at)) for rules in near)
@@ -180,30 +190,66 @@ class _Search:
 
 
 class Neighbours:
-    """The rules of one policy that can have a say about a filter, found by the first level of theirs."""
+    """The rules of one policy that can have a say about a filter: one bit per filter, one set of masks per level."""
 
     def __init__(self, rules: Sequence[Rule], now: datetime) -> None:
         self._rules = rules
-        self._by_first: dict[str | None, list[tuple[int, str, Levels]]] = defaultdict(list)
+        self._filters: list[tuple[int, str, Levels]] = []
         for number, rule in enumerate(rules):
             for topic in () if rule.expired(now) else rule.topics:
-                widest = _widest(compile_pattern(topic))
-                first = None if widest[0] in (PLUS, HASH, ANY) else widest[0]
-                self._by_first[first].append((number, topic, widest))
+                self._filters.append((number, topic, _widest(compile_pattern(topic))))
+        self._columns = _columns([widest for _, _, widest in self._filters])
 
     def near(self, pattern: Pattern, action: Literal["pub", "sub"], budget: Budget) -> list[Rule]:
         """The rules in order, each with only those of its filters that share topics with ``pattern``."""
         region = _widest(pattern)
-        some: Iterable[list[tuple[int, str, Levels]]] = self._by_first.values()
-        if region[0] not in (PLUS, HASH, ANY):
-            some = [self._by_first.get(region[0], []), self._by_first.get(None, [])]
         found: dict[int, list[str]] = defaultdict(list)
-        for number, topic, widest in chain.from_iterable(some):
-            if not budget.take(2):
+        budget.take(FIXED + len(region) * (1 + len(self._filters) // 4096))
+        for at in self._candidates(region):
+            number, topic, widest = self._filters[at]
+            if not budget.take(8):
                 break
             if self._rules[number].acts_on(action) and intersect(region, widest) is not None:
                 found[number].append(topic)
         return [_only(self._rules[number], found[number]) for number in sorted(found)]
+
+    def _candidates(self, region: Levels) -> Iterator[int]:
+        """The filters that agree with ``region`` wherever both are literal."""
+        left = (1 << len(self._filters)) - 1
+        for level, column in zip(region, self._columns, strict=False):
+            if level not in (PLUS, HASH, ANY):
+                left &= column.taking(level)
+        digits = bin(left)[:1:-1]
+        at = digits.find("1")
+        while at >= 0:
+            yield at
+            at = digits.find("1", at + 1)
+
+
+class _Column:
+    """One level of many filters: which have which literal there. All others may take any text."""
+
+    def __init__(self, literals: Mapping[str, Sequence[int]], size: int) -> None:
+        self._literals = literals
+        self._wild = ((1 << size) - 1) & ~mask(at for places in literals.values() for at in places)
+        often = max(64, size // 64)  # a mask is as long as there are filters, so only few literals keep one
+        self._masks = {text: mask(places) for text, places in literals.items() if len(places) >= often}
+
+    def taking(self, text: str) -> int:
+        """The filters that may take ``text`` here."""
+        kept = self._masks.get(text)
+        return self._wild | (mask(self._literals.get(text, ())) if kept is None else kept)
+
+
+def _columns(filters: Sequence[Levels]) -> list[_Column]:
+    literals: list[dict[str, list[int]]] = []
+    for at, each in enumerate(filters):
+        for level, text in enumerate(each):
+            if level == len(literals):
+                literals.append(defaultdict(list))
+            if text not in (PLUS, HASH, ANY):
+                literals[level][text].append(at)
+    return [_Column(some, len(filters)) for some in literals]
 
 
 def _only(rule: Rule, topics: list[str]) -> Rule:
@@ -213,24 +259,38 @@ def _only(rule: Rule, topics: list[str]) -> Rule:
 
 
 def changed_rules(old: Sequence[Rule], new: Sequence[Rule]) -> list[Rule]:
-    """The rules of either list that are not in both in the same order; ids and notes do not count."""
-    mine, yours = [meaning(rule) for rule in old], [meaning(rule) for rule in new]
-    start = 0
-    while start < min(len(mine), len(yours)) and mine[start] == yours[start]:
-        start += 1
-    end = 0
-    while end < min(len(mine), len(yours)) - start and mine[-1 - end] == yours[-1 - end]:
-        end += 1
-    mine, yours = mine[start : len(mine) - end], yours[start : len(yours) - end]
-    counts = Counter(yours)
-    if sum(counts[rule] for rule in mine) > _MANY_ALIKE:  # so many that say the same: matching them takes a square
-        return [*old[start : start + len(mine)], *new[start : start + len(yours)]]
-    matcher = SequenceMatcher(None, mine, yours, autojunk=False)
-    changed: list[Rule] = []
-    for tag, i, j, k, m in matcher.get_opcodes():
-        if tag != "equal":
-            changed += [*old[start + i : start + j], *new[start + k : start + m]]
-    return changed
+    """The rules of either list that are not in both in the same order; ids and notes do not count.
+
+    Of rules that say the same, the first of one list is held against the first of the other, and so on; what is kept
+    is the longest rising sequence of their places, so time is nearly linear.
+    """
+    places = {key: at for at, key in enumerate(_counted(new))}
+    ends: list[int] = []
+    chains: list[_Chain] = []
+    for at, key in enumerate(_counted(old)):
+        place = places.get(key)
+        if place is not None:
+            length = bisect_left(ends, place)
+            ends[length : length + 1] = [place]
+            chains[length : length + 1] = [(at, place, chains[length - 1] if length else None)]
+    kept_old, kept_new = set(), set()
+    chain = chains[-1] if chains else None
+    while chain:
+        kept_old.add(chain[0])
+        kept_new.add(chain[1])
+        chain = chain[2]
+    gone = [rule for at, rule in enumerate(old) if at not in kept_old]
+    return gone + [rule for at, rule in enumerate(new) if at not in kept_new]
+
+
+def _counted(rules: Sequence[Rule]) -> list[tuple[Rule, int]]:
+    """The meaning of each rule, and how many before it mean the same."""
+    counts: Counter[Rule] = Counter()
+    counted = []
+    for rule in map(meaning, rules):
+        counted.append((rule, counts[rule]))
+        counts[rule] += 1
+    return counted
 
 
 def meaning(rule: Rule) -> Rule:

@@ -138,13 +138,8 @@ class _DocumentReader:
                 message = f"id {rule.id} is already used by {place}"
                 self.error(f"rules[{at}].id", message, "duplicate-id", span)
             taken.setdefault(rule.id, at)
-        named = []
-        for rule in rules:
-            if not rule.id:
-                rule = _with_id(rule, made_id(rule, taken))  # noqa: PLW2901
-                taken[rule.id] = -1
-            named.append(rule)
-        return tuple(named)
+        made = MadeIds(taken)
+        return tuple(rule if rule.id else _with_id(rule, made.next(rule)) for rule in rules)
 
     def _rule(self, node: Node, path: str) -> Rule:
         self.spans[path] = node.span
@@ -307,7 +302,7 @@ class _DocumentReader:
 
     def _known_fields(self, node: Node, path: str, known: tuple[str, ...]) -> None:
         for key, _ in node.pairs():
-            if key.value in known:
+            if key.value in known or len(self.findings) >= MAX_FINDINGS:
                 continue
             close = _close_to(key.value[:64], known)
             hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
@@ -389,16 +384,30 @@ def read_moment(text: str) -> datetime | None:
         return None
 
 
-def made_id(rule: Rule, taken: Mapping[str, int]) -> str:
-    """An id for a rule that has none: readable, made from its content, and not one of ``taken``."""
-    words = re.sub(r"[^a-z0-9]+", "-", f"{rule.effect}-{rule.action}-{rule.topics[0]}".lower())
+class MadeIds:
+    """Ids for rules that have none: readable, made from their content, and none of ``taken``, which grows."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = set(taken)
+        self._counts: dict[str, int] = {}
+        """How often an id was made from a content: equal rules go on counting where the one before them ended."""
+
+    def next(self, rule: Rule) -> str:
+        """The id of ``rule``."""
+        base = _id_from_content(rule)
+        count = self._counts.get(base, 0) + 1
+        while (made := f"{base}-{count}" if count > 1 else base) in self._taken:
+            count += 1
+        self._counts[base] = count
+        self._taken.add(made)
+        return made
+
+
+def _id_from_content(rule: Rule) -> str:
+    words = re.sub(r"[^a-z0-9]+", "-", f"{rule.effect}-{rule.action}-{rule.topics[0][:256]}".lower())
     words = words.strip("-")[:48].strip("-")
     content = repr((rule.effect, rule.who, rule.action, rule.topics, rule.qos, rule.retain, rule.expires))
-    base = f"{words}-{hashlib.sha256(content.encode('utf-8', 'backslashreplace')).hexdigest()[:6]}"
-    made, count = base, 2
-    while made in taken:
-        made, count = f"{base}-{count}", count + 1
-    return made
+    return f"{words}-{hashlib.sha256(content.encode('utf-8', 'backslashreplace')).hexdigest()[:6]}"
 
 
 def _with_id(rule: Rule, rule_id: str) -> Rule:

@@ -147,8 +147,12 @@ def _one_sided(equations: Collection[_Equation]) -> bool:
 
 def _found(base: str, equations: Collection[_Equation], attributes: Mapping[str, Attribute], budget: Budget) -> bool:
     """Words for ``base`` as the shortest of those that read alike, and what the others are then."""
-    chains = list(islice(_forms(_Side(base, "", ""), equations, frozenset((base,))), MAX_CHAINS))
-    complete = len(chains) < MAX_CHAINS and budget.take(len(chains) * len(equations))
+    chains = []
+    for chain in islice(_forms(_Side(base, "", ""), equations, frozenset((base,))), MAX_CHAINS):
+        if not budget.take(3 * len(equations)):
+            return False
+        chains.append(chain)
+    complete = len(chains) < MAX_CHAINS
     forms = list(dict.fromkeys(chains))
     framed = [
         Framed(glob, literal(form.head), literal(form.tail)) for form in forms for glob in attributes[form.name].globs

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from acl.policy import evaluate, globs, verdicts
+from acl.policy.index import compile_policy
 from acl.policy.model import Decision, Effect, Identity, Policy, Request, Rule, as_utc
 from acl.policy.templates import Pattern, Template, compile_pattern, resolve, unusable, variable_value
 from acl.policy.topics import (
@@ -24,6 +25,9 @@ from acl.policy.topics import (
     topic_problem,
     unshared,
 )
+
+QUICKLY_READ = 200
+"""Filters up to which the evaluator judges a subscription at once."""
 
 
 class Outcome(StrEnum):
@@ -77,7 +81,12 @@ def explain(policy: Policy, request: Request, *, now: datetime) -> Explanation:
 
 
 def judged(policy: Policy, request: Request, *, now: datetime) -> Decision:
-    """The decision by the evaluator: for one request, quicker than to compile the policy first."""
+    """The decision by the evaluator, which for one request is quicker than to compile the policy first.
+
+    Not so for a subscription that many filters may meet: there the evaluator holds them against each other.
+    """
+    if request.action == "sub" and sum(len(rule.topics) for rule in policy.rules) > QUICKLY_READ:
+        return compile_policy(policy).subscribe(request.identity, request.topic, now=now)
     if request.action == "pub":
         return evaluate.publish(
             policy, request.identity, request.topic, qos=request.qos, retain=request.retain, now=now

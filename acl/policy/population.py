@@ -23,7 +23,7 @@ from acl.policy.templates import Pattern, Template, compile_pattern, unusable
 from acl.policy.words import Framed, telling
 
 MAX_IDENTITIES = 8192
-_FEW = 256
+_FEW = 32
 """Texts that are tried when there are too many to try all."""
 _UNASKED = {"username": "someone", "client_id": "", "org": "org_aaaaaaaaaaaa"}
 """What stands for an attribute that no rule looks at."""
@@ -125,7 +125,7 @@ class _Question:
             return [self.value(_UNASKED[self.name])], True
         texts, complete = telling(map(Framed, attribute.globs), self._budget, each=attribute.each)
         texts = list(dict.fromkeys([*texts, *attribute.readings]))
-        complete = complete and self._budget.take(len(texts) * len(self._by_globs))
+        complete = complete and self._budget.take(6 * len(texts) * len(self._by_globs))
         if not complete:
             texts = texts[:_FEW]
         values = [self.value(text) for text in texts]

@@ -14,7 +14,7 @@ from typing import Literal
 
 from acl.policy import globs
 from acl.policy.comparison import EFFORT, Region, diff
-from acl.policy.document import made_id
+from acl.policy.document import MadeIds
 from acl.policy.explanation import judged
 from acl.policy.model import Effect, Policy, Request, Rule, Who, as_utc
 from acl.policy.templates import compile_pattern, pattern_problem, resolve
@@ -173,7 +173,7 @@ def _new_rule(policy: Policy, request: Request, asked: Levels, denied_by: str | 
     ids = {rule.id: at for at, rule in enumerate(policy.rules)}
     at = ids.get(denied_by or "", len(policy.rules))
     rule = Rule("", ("/".join(levels),), action, Effect.ALLOW, who)
-    rule = replace(rule, id=made_id(rule, ids))
+    rule = replace(rule, id=MadeIds(ids).next(rule))
     place = f"before rule {denied_by}" if denied_by else "at the end"
     verb = "publish to" if action == "pub" else "subscribe to"
     return _Candidate(0.8, "new-rule", f"add a rule {place}: {username} may {verb} {rule.topics[0]}", rule, at, True)
