@@ -11,14 +11,13 @@ from typing import Any
 
 from celery import Celery
 from celery.beat import Scheduler
-from celery.signals import heartbeat_sent, setup_logging, worker_ready
+from celery.signals import heartbeat_sent, setup_logging, worker_init, worker_ready
 
+from cloudsignal.queue import PREFIX, QUEUE, mend
 from cloudsignal.startup import require
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cloudsignal.settings")
 require("CLOUDSIGNAL_SECRET_KEY", "DATABASE_URL", "REDIS_URL")
-
-QUEUE = "cloudsignal"
 
 app = Celery("cloudsignal", broker=os.environ["REDIS_URL"])
 app.conf.update(
@@ -33,13 +32,15 @@ app.conf.update(
     worker_prefetch_multiplier=4,
     worker_hijack_root_logger=False,
     worker_send_task_events=False,
+    # Commands to workers travel over Redis without any proof of who sent them.
+    worker_enable_remote_control=False,
     broker_connection_retry_on_startup=True,
     broker_connection_timeout=3,
     broker_transport_options={
         "visibility_timeout": 30,
         "unacked_restore_interval": 2,
         "unacked_restore_throttle": 1,
-        "global_keyprefix": "cs1:celery:",
+        "global_keyprefix": PREFIX,
         "socket_connect_timeout": 3,
         "socket_timeout": 10,
         "socket_keepalive": True,
@@ -77,6 +78,14 @@ class AliveScheduler(Scheduler):
 @setup_logging.connect
 def _keep_django_logging(**_: Any) -> None:
     """Connecting this signal stops Celery from configuring logging; Django's settings have done it."""
+
+
+@worker_init.connect
+def _mend_queue(**_: Any) -> None:
+    """What somebody has spoilt must not end this worker too."""
+    from cloudsignal.redis import client
+
+    mend(client())
 
 
 @worker_ready.connect

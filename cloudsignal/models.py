@@ -1,4 +1,4 @@
-"""Platform tables: the outbox."""
+"""Platform tables: the outbox, and what was done once and must not be done again."""
 
 from __future__ import annotations
 
@@ -29,3 +29,14 @@ class OutboxRow(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} {self.key}"
+
+
+class DoneTask(models.Model):
+    """A task that was done and whose message may come again: to do it twice would be noticed (an e-mail)."""
+
+    id = models.CharField(primary_key=True, max_length=36)
+    """The id of its message, which is under the queue's seal."""
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    def __str__(self) -> str:
+        return self.id

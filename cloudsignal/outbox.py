@@ -9,7 +9,7 @@ order changes nothing. Rows with the same task and key that wait together are se
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -20,7 +20,8 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 from redis.exceptions import RedisError
 
-from cloudsignal.models import OutboxRow
+from cloudsignal.models import DoneTask, OutboxRow
+from cloudsignal.queue import AGE_MAX
 from cloudsignal.redis import fast_client
 from orgs.tenancy import platform_scope
 
@@ -86,6 +87,25 @@ def depth() -> Depth:
         found = OutboxRow.objects.aggregate(rows=Count("id"), oldest=Min("created_at"))
     oldest = (timezone.now() - found["oldest"]).total_seconds() if found["oldest"] else 0.0
     return Depth(rows=found["rows"], oldest=oldest)
+
+
+def once(message: str | None, work: Callable[[], bool]) -> bool:
+    """Do ``work`` for a message of the queue unless that was done; False when there was nothing to do.
+
+    For tasks whose second run would be noticed. Redis can hand a message out again, to workers that run at this moment
+    as well; it is noted after the work, because a worker that dies has perhaps not done it.
+    """
+    if message and DoneTask.objects.filter(pk=message).exists():
+        return False
+    done = work()
+    if message:
+        DoneTask.objects.bulk_create([DoneTask(pk=message)], ignore_conflicts=True)
+    return done
+
+
+def forget_done() -> None:
+    """Delete notes of messages that the queue does not believe any more for their age."""
+    DoneTask.objects.filter(at__lt=timezone.now() - timedelta(seconds=2 * AGE_MAX)).delete()
 
 
 def _drain_now() -> None:

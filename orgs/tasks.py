@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 
-from celery import shared_task
+from celery import Task, shared_task
 from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 from redis.exceptions import RedisError
 
 from audit.kinds import CloseCause
+from cloudsignal import outbox
 from cloudsignal.redis import announce, client, fast_client
 from cloudsignal.wire.change import Change
 from orgs.services import cleanup, deletion, invitations, minting, push, sign_on_entry
@@ -40,25 +41,28 @@ def expire_credentials() -> int:
 
 
 @shared_task(
-    name="orgs.tasks.send_invitation", autoretry_for=(OSError,), max_retries=8, retry_backoff=5, retry_backoff_max=600
-)
-def send_invitation(org: str, invitation: str) -> bool:
+    name="orgs.tasks.send_invitation", bind=True, autoretry_for=(OSError,), max_retries=8, retry_backoff=5,
+    retry_backoff_max=600,
+)  # fmt: skip
+def send_invitation(self: Task[..., bool], org: str, invitation: str) -> bool:
     """Send the e-mail of an invitation."""
-    return invitations.send_invitation(org, invitation)
+    return outbox.once(self.request.id, lambda: invitations.send_invitation(org, invitation))
 
 
 @shared_task(
-    name="orgs.tasks.send_linked", autoretry_for=(OSError,), max_retries=8, retry_backoff=5, retry_backoff_max=600
-)
-def send_linked(org: str, sign_on: str, user: str) -> bool:
+    name="orgs.tasks.send_linked", bind=True, autoretry_for=(OSError,), max_retries=8, retry_backoff=5,
+    retry_backoff_max=600,
+)  # fmt: skip
+def send_linked(self: Task[..., bool], org: str, sign_on: str, user: str) -> bool:
     """Send the e-mail that says that an account was linked to a single sign-on."""
-    return sign_on_entry.send_linked(org, sign_on, int(user))
+    return outbox.once(self.request.id, lambda: sign_on_entry.send_linked(org, sign_on, int(user)))
 
 
 @shared_task(name="orgs.tasks.clear_sessions", soft_time_limit=120, time_limit=130)
 def clear_sessions() -> None:
-    """Delete the sessions of browsers that are over."""
+    """Delete the sessions of browsers that are over, and notes of tasks that cannot come again."""
     cleanup.clear_sessions()
+    outbox.forget_done()
 
 
 @shared_task(
