@@ -95,16 +95,21 @@ class Gate:
         if node.draining:
             session.refuse(AuthReason.UNAVAILABLE)
             return
-        if node.limits.refused(session.origin.ip):
-            session.refuse(AuthReason.RATE_LIMITED)
-            return
         name = parse_name(session.connect.username)
+        known = name.org if name is not None and name.org in node.snapshot.organizations else ""
+        refused = node.limits.refused(session.origin.ip, known)
+        if refused and known:
+            session.refuse(AuthReason.RATE_LIMITED, org=known)
+            return
         record, reason, token_id = None, AuthReason.MALFORMED, ""
         if name is not None:
             session.username = name.local
-            record, reason, token_id = await self._verify(session, name)
+            if refused:
+                reason = AuthReason.UNKNOWN  # Redis is not asked; the answer and its time tell nothing of it
+            else:
+                record, reason, token_id = await self._verify(session, name)
         if record is None:
-            await self._fail(session, name, reason, started)
+            await self._fail(session, known, reason, started)
             return
         if session.ended:
             return
@@ -139,19 +144,19 @@ class Gate:
         pepper, password = self._node.settings.pepper, session.connect.password
         return check(record, pepper=pepper, name=name, password=password, now=time.time())
 
-    async def _fail(self, session: Session, name: Name | None, reason: AuthReason, started: float) -> None:
-        """Refuse after the time every refusal takes, so that nothing can be told from it."""
+    async def _fail(self, session: Session, org: str, reason: AuthReason, started: float) -> None:
+        """Refuse after the time every refusal takes, so that nothing can be told from it. ``org`` is one there is."""
         node = self._node
         floor = node.settings.failure_floor
+        presented = session.connect.username or ""
+        session.forget_connect()
         if reason is not AuthReason.UNAVAILABLE:
-            node.limits.failed(session.origin.ip)
+            node.limits.failed(session.origin.ip, org)
             if node.limits.slowed(session.origin.ip):
                 floor = SLOWED
         elapsed = time.monotonic() - started
         await asyncio.sleep(floor * (int(elapsed / floor) + 1) - elapsed if floor else 0)
         if not session.ended:
-            org = name.org if name is not None and name.org in node.snapshot.organizations else ""
-            presented = session.connect.username or ""
             details = {} if org else {"presented": presented[:128]}
             session.refuse(reason, org=org, details=details)
 

@@ -1,13 +1,20 @@
-"""Limits per address: how many connections, and how often sign-in may fail."""
+"""Limits per address: how many connections, and how often sign-in may fail.
+
+Many people share one address (NAT). So failures shut out nobody but who cannot be told from the one that fails: the
+same organization behind the same address. Nothing of it concerns live sessions, or keeps a connection from coming in.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 WINDOW = 60.0
 """Seconds over which failed sign-ins are counted."""
+
+REFUSED_AT = 4
+"""Times the failures that slow an address down, at which its sign-ins to that organization are refused."""
 
 ADDRESSES_MAX = 100_000
 """Addresses remembered; beyond it those whose window is over are dropped first."""
@@ -16,8 +23,10 @@ ADDRESSES_MAX = 100_000
 @dataclass(slots=True)
 class _Address:
     connections: int = 0
-    failures: int = 0
     window_ends: float = 0.0
+    failures: int = 0
+    by_org: dict[str, int] = field(default_factory=dict)
+    """Failures by organization; by ``""`` those that named none there is, and bytes that are no CONNECT."""
 
 
 class Limits:
@@ -45,25 +54,28 @@ class Limits:
             if entry.connections <= 0 and not entry.failures:
                 del self._addresses[key]
 
-    def failed(self, ip: str) -> None:
-        """Count a failed sign-in."""
+    def failed(self, ip: str, org: str) -> None:
+        """Count a failed sign-in to ``org``, which is empty when it names none that this node knows."""
         entry = self._entry(ip)
         now = time.monotonic()
         if now >= entry.window_ends:
-            entry.failures, entry.window_ends = 0, now + WINDOW
+            entry.failures, entry.window_ends, entry.by_org = 0, now + WINDOW, {}
         entry.failures += 1
-
-    def refused(self, ip: str) -> bool:
-        """Whether the address has failed so often that it is not even listened to for the rest of the window."""
-        return self._count(ip) >= 4 * self._failures
+        entry.by_org[org] = entry.by_org.get(org, 0) + 1
 
     def slowed(self, ip: str) -> bool:
         """Whether answers to failed sign-ins of the address are held back longer."""
-        return self._count(ip) >= self._failures
+        entry = self._failing(ip)
+        return entry is not None and entry.failures >= self._failures
 
-    def _count(self, ip: str) -> int:
+    def refused(self, ip: str, org: str) -> bool:
+        """Whether sign-ins of the address to ``org`` have failed so often that no more are looked at in this window."""
+        entry = self._failing(ip)
+        return entry is not None and entry.by_org.get(org, 0) >= REFUSED_AT * self._failures
+
+    def _failing(self, ip: str) -> _Address | None:
         entry = self._addresses.get(_key(ip))
-        return entry.failures if entry is not None and time.monotonic() < entry.window_ends else 0
+        return entry if entry is not None and time.monotonic() < entry.window_ends else None
 
     def _entry(self, ip: str) -> _Address:
         key = _key(ip)

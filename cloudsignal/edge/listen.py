@@ -144,8 +144,6 @@ class Listener:
 
     def _address_limit(self, origin: Origin) -> str:
         """The limit this address has reached, or nothing; then it is counted until ``limits.release``."""
-        if self._node.limits.refused(origin.ip):
-            return "failed_sign_ins"
         return "" if self._node.limits.admit(origin.ip) else "address_connections"
 
     def _served(self, task: asyncio.Task[None]) -> None:

@@ -197,6 +197,8 @@ class Node:
         if self.clients.pop(session.id, None) is None:
             return
         self._wheel.drop(session.id)
+        if session.refusal is AuthReason.PROTOCOL:
+            self.limits.failed(ip, "")
         if not hasattr(session, "org"):
             return
         org = session.org

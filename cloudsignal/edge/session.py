@@ -112,6 +112,7 @@ class Session:
         "own_pings",
         "packet_limit",
         "phase",
+        "refusal",
         "remembered",
         "session_expiry",
         "subscriptions",
@@ -141,6 +142,8 @@ class Session:
         """How much the trail had taken with the last thing it took from here."""
         self.upstream_password = upstream_password
         self.phase = Phase.NEW
+        self.refusal: AuthReason | None = None
+        """Why its CONNECT was refused."""
         self.ended = False
         """Both sides are to be closed once what is queued has been written."""
         self.unread = False
@@ -269,10 +272,20 @@ class Session:
         if self.phase is Phase.CLOSED:
             return
         owner = org if org is not None else self._org_id()
-        self.trail.note(self.event(AUTH_FAILED, reason=why.value, org=owner, details=dict(details or {})))
+        self.refusal = why
+        event = self.event(AUTH_FAILED, reason=why.value, org=owner, details=dict(details or {}))
+        if why is AuthReason.RATE_LIMITED:
+            self.trail.fold((why, self.origin.ip, owner), event)
+        else:
+            self.trail.note(event)
         code = answers.AUTH_ANSWERS[why] if reason is None else reason
         self.to_client.append(codec.connack(self.version or 4, code))
         self._close()
+
+    def forget_connect(self) -> None:
+        """The credential is bad: keep nothing large of the CONNECT while its answer is held back."""
+        self.connect = Connect(version=self.version, client_id=self.client_id)
+        self._early = b""
 
     def broker_answered(self, connack: Connack) -> None:
         """The broker's CONNACK."""
@@ -407,6 +420,7 @@ class Session:
             if self.version == 5:
                 self.to_client.append(codec.disconnect(error.reason))
         elif self.phase is not Phase.CLOSED:
+            self.refusal = AuthReason.PROTOCOL
             self.trail.note(self.event(AUTH_FAILED, reason=AuthReason.PROTOCOL.value, details={"text": str(error)}))
             version = getattr(error, "version", 0)
             if version or self.version == 5:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
+from cloudsignal.edge import limits
 from tests.edge.conftest import Rig
 from tests.edge.parts import Issued, wait_for
 from tests.support import attacks_connections as attacks
@@ -67,3 +70,70 @@ def test_fresh_denied_topics_fill_no_disk_and_keep_nobody_out(make_rig: MakeRig)
     assert {event.details.get("topic_bytes") for event in events} == {60_000, None}
     assert rig.plane.event(org=org, kind="auth_failed").details == {"limit": "audit_journal"}
     wait_for(lambda: signs_in(rig, loud), what="room in the journal")
+
+
+def test_bad_sign_ins_shut_out_one_organization_at_one_address_and_nobody_else(make_rig: MakeRig) -> None:
+    """Many share one address (NAT): clients of another organization behind it sign in as if nothing were."""
+    rig = make_rig(EDGE_LOGIN_FAILURES="5")
+    org, other = rig.org(), rig.org()
+    theirs, ours = rig.plane.issue(org), rig.plane.issue(other)
+    attacked = target(rig)
+    live = [rig.client(issued, client_id="live") for issued in (theirs, ours)]
+    behind = target(rig, ours)
+    came_in = 0
+    with attacks.bad_sign_ins(attacked, [f"u{n}@{org}" for n in range(9)], most=200) as attack:
+        while attack.count < 200:
+            behind.client("healthy").disconnect()
+            came_in += 1
+    assert came_in > 2
+    assert attack.codes.keys() == {0x86, 0x8A}, "every one is answered"
+    assert attack.codes[0x86] >= 20
+    behind.client("healthy").ping()
+    answer = attacked.dial().connect(version=5, username=theirs.username, password=theirs.password)
+    assert answer.code == 0x8A, "who is told from the attacker by nothing"
+    rig.client(theirs, client_id="elsewhere").ping()
+    for wire in live:
+        wire.ping()
+    refused = rig.plane.events(org=org, kind="auth_failed", reason="rate_limited")
+    assert [event.ip for event in refused] == ["127.0.0.2"]
+    assert not rig.plane.events(org=other, kind="auth_failed")
+    wait_for(
+        lambda: sum(event.count for event in rig.plane.events(org=org, kind="auth_failed")) == 201,
+        what="every refusal, counted",
+    )
+
+
+def test_what_cannot_be_told_apart_counts_against_the_address_and_tells_strangers_nothing(make_rig: MakeRig) -> None:
+    """Neither does a name that no organization has get another answer than one that an organization lacks."""
+    rig = make_rig(EDGE_LOGIN_FAILURES="5")
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    strange = target(rig)
+    with attacks.no_mqtt(strange, most=25) as attack:
+        wait_for(lambda: attack.count == 25, what="25 connections that sent no MQTT")
+
+    def answer(username: str) -> tuple[int, bool]:
+        started = time.monotonic()
+        code = strange.dial().connect(version=5, username=username, password="x").code
+        return code, time.monotonic() - started > 1.5
+
+    unknown = [answer(name) for name in ("x", f"x@{rig.plane.new_org()}", f"x@{org}")]
+    assert unknown == [(0x86, True)] * 3, "protocol refusals of the address slow its sign-ins down"
+    target(rig, issued).client("healthy").ping()
+
+
+def test_failures_are_told_apart_by_organization_and_forgotten_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
+    counted = limits.Limits(connections=1, failures=2)
+    for _ in range(8):
+        assert not counted.refused("1.2.3.4", "a")
+        counted.failed("1.2.3.4", "a")
+    assert counted.refused("1.2.3.4", "a")
+    assert counted.slowed("1.2.3.4")
+    assert not counted.refused("1.2.3.4", "b")
+    assert not counted.refused("1.2.3.4", "")
+    assert not counted.refused("1.2.3.5", "a")
+    now[0] = 60.0
+    assert not counted.refused("1.2.3.4", "a")
+    assert not counted.slowed("1.2.3.4")

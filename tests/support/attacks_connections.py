@@ -7,9 +7,11 @@ themselves apart by their source address: all of 127.0.0.0/8 is loopback.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tests.edge.wire import ClosedError, Wire, dial_tls
@@ -44,12 +46,13 @@ class Target:
 
 
 class Progress:
-    """What an attack under way has done; thread-safe enough for a test."""
+    """What an attack under way has done."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
+        self.lock = threading.Lock()
         self.count = 0
-        self.refused = 0
+        self.codes: Counter[int] = Counter()
 
 
 @contextlib.contextmanager
@@ -85,8 +88,46 @@ def denied_topics(
             topic = f"no/{index}/{number}/".ljust(size, "x")
             wire.send(wire.message(topic))
             number += 1
-            progress.count += 1
+            with progress.lock:
+                progress.count += 1
         wire.ping()
 
     with _threads(connections, work) as progress:
+        yield progress
+
+
+@contextlib.contextmanager
+def bad_sign_ins(
+    target: Target, usernames: Sequence[str], *, most: int = 1_100, parallel: int = 32
+) -> Iterator[Progress]:
+    """Sign in with wrong passwords, each of ``usernames`` in turn; ``codes`` counts the CONNACKs, and -1 for none."""
+    numbers = itertools.count()
+
+    def work(progress: Progress, _index: int) -> None:
+        while not progress.stop.is_set() and (number := next(numbers)) < most:
+            code = -1
+            with contextlib.suppress(OSError, ClosedError), contextlib.closing(target.dial()) as wire:
+                code = wire.connect(version=5, username=usernames[number % len(usernames)], password="wrong").code
+            with progress.lock:
+                progress.codes[code] += 1
+                progress.count += 1
+
+    with _threads(parallel, work) as progress:
+        yield progress
+
+
+@contextlib.contextmanager
+def no_mqtt(target: Target, *, most: int = 1_100, parallel: int = 8) -> Iterator[Progress]:
+    """Shake hands and send bytes that are no CONNECT."""
+    numbers = itertools.count()
+
+    def work(progress: Progress, _index: int) -> None:
+        while not progress.stop.is_set() and next(numbers) < most:
+            with contextlib.suppress(OSError, ClosedError), contextlib.closing(target.dial()) as wire:
+                wire.send(b"GET / HTTP/1.1\r\n\r\n")
+                wire.closed()
+            with progress.lock:
+                progress.count += 1
+
+    with _threads(parallel, work) as progress:
         yield progress
