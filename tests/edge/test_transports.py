@@ -329,7 +329,7 @@ def test_a_private_plaintext_listener_exists_when_asked_for(make_rig: MakeRig) -
     assert rig.plane.event(org=org, kind="connect").transport == "mqtt"
 
 
-def test_too_many_failed_sign_ins_slow_an_address_down_and_then_shut_it_out(make_rig: MakeRig) -> None:
+def test_too_many_failed_sign_ins_slow_an_address_down_and_are_then_refused_at_once(make_rig: MakeRig) -> None:
     rig = make_rig(EDGE_LOGIN_FAILURES="2")
     org = rig.org()
     issued = rig.plane.issue(org)
