@@ -60,6 +60,7 @@ TOOLS = [
         "chromium",
         ["--cask", "chromium"],
     ),
+    Tool("npm, with which tests install MQTT.js to run it in Node", "dev", ["npm"], "npm", ["node"]),
 ]
 
 

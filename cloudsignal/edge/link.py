@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 from cloudsignal.edge.codec import Kind
@@ -167,11 +168,7 @@ class Client(asyncio.BufferedProtocol):
             session.to_broker.clear()
             broker.transport.write(data)
         if session.to_client:
-            data = b"".join(session.to_client)
-            session.to_client.clear()
-            if not self.transport.is_closing():
-                session.sent(len(data))
-                self.send(data)
+            self._speak(session)
         if session.ended:
             self.close()
         elif session.phase is _LIVE and self._task is None:
@@ -185,6 +182,17 @@ class Client(asyncio.BufferedProtocol):
             self.node.signed_in(self)
             if session.unread:
                 asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _speak(self, session: Session) -> None:
+        """Write what there is for the client: as one, but for the cuts in it."""
+        parts, cuts = session.to_client, session.cuts
+        pieces = [parts[begin:end] for begin, end in pairwise([0, *cuts, len(parts)])] if cuts else [parts]
+        for data in map(b"".join, pieces):
+            if data and not self.transport.is_closing():
+                session.sent(len(data))
+                self.send(data)
+        parts.clear()
+        cuts.clear()
 
     async def _sign_in(self) -> None:
         await self.node.sign_in(self)

@@ -93,6 +93,7 @@ class Session:
         "client_packet_limit",
         "connect",
         "connected_at",
+        "cuts",
         "downlink",
         "ended",
         "expires_at",
@@ -150,6 +151,8 @@ class Session:
         """More was received than one turn may work off: call :meth:`client_received` again, with nothing."""
         self.to_client: list[bytes] = []
         self.to_broker: list[bytes] = []
+        self.cuts: list[int] = []
+        """How many parts of ``to_client`` go out before what follows begins a TLS record or frame of its own."""
         self.connect = Connect(version=4, client_id="")
         self.version = 0
         self.username = self.client_id = self.token_id = ""
@@ -178,6 +181,15 @@ class Session:
     def live(self) -> bool:
         """Whether the client has its CONNACK and is not gone."""
         return self.phase is Phase.LIVE
+
+    def answer(self, packet: bytes) -> None:
+        """Send CONNACK or SUBACK, and let nothing that follows share its TLS record or WebSocket frame.
+
+        MQTT.js calls back only after it has handed on every packet of a record: a message beside the answer would come
+        before anybody listens for it.
+        """
+        self.to_client.append(packet)
+        self.cuts.append(len(self.to_client))
 
     # --- what arrives --------------------------------------------------------------------------------------------
 
@@ -298,9 +310,7 @@ class Session:
         assigned = "" if self.connect.client_id else self.client_id
         properties = answers.connack_properties(connack.properties, assigned=assigned, packet_limit=self.packet_limit)
         self.trail.record(self.event(CONNECT, details={"clean_start": self.connect.clean_start}))
-        self.to_client.append(
-            codec.connack(self.version, 0, session_present=connack.session_present, properties=properties)
-        )
+        self.answer(codec.connack(self.version, 0, session_present=connack.session_present, properties=properties))
         if connack.session_present:
             self.subscriptions.resume(self.remembered)
         else:

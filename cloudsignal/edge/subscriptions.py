@@ -105,7 +105,7 @@ class Subscriptions:
             self._coming.discard(one.topic_filter)
             if code <= 2:
                 self._granted(one, code)
-        session.to_client.append(suback(packet_id, answers, session.version))
+        session.answer(suback(packet_id, answers, session.version))
         if self._doubted and not self._asked:
             self._doubted = False
             self.rejudge()

@@ -14,7 +14,7 @@ import pytest
 
 from cloudsignal.supervisor.part import PROJECT
 
-TOOLS = {"mosquitto", "mosquitto_pub", "chromium"}
+TOOLS = {"mosquitto", "mosquitto_pub", "chromium", "npm"}
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_root_installs_what_is_missing_and_starts_no_service(machine: Machine, m
     machine.apt()
     machine.bootstrap.install_tools("dev")
     said = [line for line in machine.said() if not line.startswith("apt-get update")]
-    wanted = "apt-get install -y -q --no-install-recommends mosquitto mosquitto-clients chromium"
+    wanted = "apt-get install -y -q --no-install-recommends mosquitto mosquitto-clients chromium npm"
     assert said == [wanted, "services are kept from starting"]
     assert not machine.policy.exists(), "the policy is taken away again"
 
@@ -87,7 +87,7 @@ def test_ubuntu_has_another_name_for_chromium(machine: Machine, monkeypatch: pyt
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "ubuntu"})
     machine.apt()
     machine.bootstrap.install_tools("dev")
-    wanted = "apt-get install -y -q --no-install-recommends mosquitto mosquitto-clients chromium-browser"
+    wanted = "apt-get install -y -q --no-install-recommends mosquitto mosquitto-clients chromium-browser npm"
     assert wanted in machine.said()
 
 
@@ -127,7 +127,7 @@ def test_an_ordinary_user_uses_sudo(machine: Machine, monkeypatch: pytest.Monkey
 def test_without_root_and_sudo_it_says_exactly_what_to_run(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     as_root(monkeypatch, root=False)
     machine.apt()
-    with pytest.raises(machine.bootstrap.Missing, match="apt-get install -y mosquitto mosquitto-clients chromium"):
+    with pytest.raises(machine.bootstrap.Missing, match="apt-get install -y mosquitto mosquitto-clients chromium npm"):
         machine.bootstrap.install_tools("dev")
     assert machine.said() == []
 
@@ -141,7 +141,7 @@ def test_brew_is_asked_once_per_formula(machine: Machine) -> None:
     formulas = "".join(f"printf '#!/bin/sh' > {machine.bin}/{tool}; chmod 755 {machine.bin}/{tool}; " for tool in TOOLS)
     machine.program("brew", formulas)
     machine.bootstrap.install_tools("dev")
-    assert sorted(machine.said()) == ["brew install --cask chromium", "brew install mosquitto"]
+    assert sorted(machine.said()) == ["brew install --cask chromium", "brew install mosquitto", "brew install node"]
 
 
 @pytest.fixture
