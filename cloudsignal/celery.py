@@ -54,8 +54,8 @@ app.conf.update(
         "expire-credentials": {"task": "orgs.tasks.expire_credentials", "schedule": 300.0, "options": {"expires": 200}},
         "purge-organizations": {
             "task": "orgs.tasks.purge_organizations",
-            "schedule": 3600.0,
-            "options": {"expires": 3000},
+            "schedule": 600.0,
+            "options": {"expires": 500},
         },
         "clear-sessions": {"task": "orgs.tasks.clear_sessions", "schedule": 3600.0, "options": {"expires": 3000}},
         "note-missing-nodes": {"task": "acl.tasks.note_missing_nodes", "schedule": 5.0, "options": {"expires": 5}},

@@ -49,6 +49,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CLOUDSIGNAL_DEMO", "web", "1 marks the running system as a demo on every page"),
     Variable("DATABASE_URL", "web, worker, ingest", "PostgreSQL 15 or newer, as the application role", secret=True),
     Variable("DATABASE_OWNER_URL", "migrations", "the same database as the role that owns the tables", secret=True),
+    Variable(
+        "DATABASE_DELETE_URL",
+        "worker",
+        "the same database as the role that deletes organizations for good",
+        secret=True,
+    ),
     Variable("REDIS_URL", "web, worker, ingest, edge", "Redis 6.2 or newer, or Valkey", secret=True),
     Variable("MQTT_UPSTREAM_URL", "edge", "the broker: unix:///path, or mqtts://host:8883", secret=True),
     Variable("EDGE_NODE", "edge", "name of this edge process, unique in its cluster"),

@@ -18,7 +18,12 @@ PLATFORM = "current_setting('cloudsignal.platform', true) = 'on'"
 
 def app_role() -> str:
     """The application role, quoted for SQL."""
-    return '"' + settings.DATABASE_APP_ROLE.replace('"', '""') + '"'
+    return quoted(settings.DATABASE_APP_ROLE)
+
+
+def quoted(role: str) -> str:
+    """The name of a role, quoted for SQL."""
+    return '"' + role.replace('"', '""') + '"'
 
 
 def tenant_table(table: str, *, column: str = "org_id") -> RunSQL:

@@ -47,6 +47,9 @@ if _url := ENV.text("DATABASE_URL", ""):
 if _owner_url := ENV.text("DATABASE_OWNER_URL", ""):
     DATABASES["owner"] = database(_owner_url)
 DATABASE_APP_ROLE = role_of(_url) if _url else "cloudsignal_app"
+# The one role that deletes organizations for good, and does nothing else. Not one of DATABASES: no model is read by it.
+DATABASE_DELETE_URL = ENV.text("DATABASE_DELETE_URL", "")
+DATABASE_DELETE_ROLE = role_of(DATABASE_DELETE_URL) if DATABASE_DELETE_URL else "cloudsignal_delete"
 DATABASE_ROUTERS: list[str] = []
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

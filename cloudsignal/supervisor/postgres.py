@@ -1,7 +1,8 @@
-"""The embedded PostgreSQL: one cluster in the data folder, TCP on loopback, SCRAM passwords, two roles.
+"""The embedded PostgreSQL: one cluster in the data folder, TCP on loopback, SCRAM passwords, three roles.
 
 ``cloudsignal_owner`` owns the database and its tables and only migrates. ``cloudsignal_app`` is what every serving
 process signs in as: no superuser, no BYPASSRLS, owner of nothing, so that row-level security holds for it.
+``cloudsignal_delete`` deletes organizations whose grace period is over, and can do nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from cloudsignal.supervisor.state import MARK
 ADMIN = "postgres"
 OWNER = "cloudsignal_owner"
 APP = "cloudsignal_app"
+DELETE = "cloudsignal_delete"
 DATABASE = "cloudsignal"
 
 SETTINGS = """
@@ -63,8 +65,12 @@ class Postgres:
         ]  # fmt: skip
 
     def url(self, role: str) -> str:
-        """The address for one of the two roles, password included (the passwords are URL-safe)."""
-        password = {OWNER: self.secrets.postgres_owner, APP: self.secrets.postgres_app}[role]
+        """The address for one of the roles, password included (the passwords are URL-safe)."""
+        password = {
+            OWNER: self.secrets.postgres_owner,
+            APP: self.secrets.postgres_app,
+            DELETE: self.secrets.postgres_delete,
+        }[role]
         return f"postgresql://{role}:{password}@127.0.0.1:{self.port}/{DATABASE}"
 
     def prepare(self) -> None:
@@ -128,6 +134,7 @@ class Postgres:
         async with await self._connect("postgres", ADMIN, self.secrets.postgres_admin) as admin:
             await _role(admin, OWNER, self.secrets.postgres_owner)
             await _role(admin, APP, self.secrets.postgres_app)
+            await _role(admin, DELETE, self.secrets.postgres_delete)
             rows = await admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
             if await rows.fetchone() is None:
                 statement = "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'"
@@ -141,7 +148,10 @@ class Postgres:
             )
             await admin.execute(sql.SQL("ALTER SCHEMA public OWNER TO {}").format(sql.Identifier(OWNER)))
             await admin.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-            await admin.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(sql.Identifier(APP)))
+            database, delete = sql.Identifier(DATABASE), sql.Identifier(DELETE)
+            await admin.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, delete))
+            for role in (APP, DELETE):
+                await admin.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(sql.Identifier(role)))
 
     async def ready(self) -> bool:
         """Whether the server takes a sign-in and a query."""

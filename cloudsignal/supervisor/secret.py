@@ -18,6 +18,8 @@ from cloudsignal.supervisor.errors import StartError
 
 NAMES = ("signing_key", "django_key", "pepper", "postgres_admin", "postgres_owner", "postgres_app", "valkey")
 """One file each."""
+MADE_ANEW = ("postgres_delete",)
+"""Likewise; what is lost of these is made anew, since every start sets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,14 @@ class Secrets:
     postgres_admin: str
     postgres_owner: str
     postgres_app: str
+    postgres_delete: str
     valkey: str
 
     def values(self) -> tuple[str, ...]:
         """Every value that must appear in no log and on no screen."""
         return (
             self.django_key, self.pepper, self.signing_key,
-            self.postgres_admin, self.postgres_owner, self.postgres_app, self.valkey,
+            self.postgres_admin, self.postgres_owner, self.postgres_app, self.postgres_delete, self.valkey,
         )  # fmt: skip
 
 
@@ -67,6 +70,7 @@ def load_or_make(folder: Path, *, data: bool = False) -> Secrets:
         postgres_admin=_keep(folder / "postgres_admin", lambda: secrets.token_urlsafe(24)),
         postgres_owner=_keep(folder / "postgres_owner", lambda: secrets.token_urlsafe(24)),
         postgres_app=_keep(folder / "postgres_app", lambda: secrets.token_urlsafe(24)),
+        postgres_delete=_keep(folder / "postgres_delete", lambda: secrets.token_urlsafe(24)),
         valkey=_keep(folder / "valkey", lambda: secrets.token_urlsafe(24)),
     )
 

@@ -25,6 +25,7 @@ from orgs.services import deletion, invitations, members
 from orgs.services.credentials import issue_credential
 from orgs.tenancy import org_scope, platform_scope
 from tests.api.calling import Caller, World
+from tests.stack.databases import Databases
 from tests.world import member, person
 
 SOON = datetime.now(UTC) + timedelta(days=30)
@@ -206,7 +207,7 @@ def test_operators_suspend_and_limit_and_it_stands_in_the_audit(acme: World, ope
 
 
 def test_deletion_waits_can_be_undone_and_then_leaves_nothing(
-    acme: World, rival: World, monkeypatch: pytest.MonkeyPatch
+    acme: World, rival: World, databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner, url = acme.person(), f"/v2/organizations/{acme.id}"
     issue_credential(acme.owner, username="device")
@@ -225,6 +226,9 @@ def test_deletion_waits_can_be_undone_and_then_leaves_nothing(
     with monkeypatch.context() as away:
         away.setattr("orgs.tasks.client", lambda: nowhere)
         away.setattr("cloudsignal.outbox._send", lambda task, payload: (_ for _ in ()).throw(OSError("away")))
+        assert deletion.purge_due() == 0
+        with databases.admin() as admin:
+            admin.execute("UPDATE orgs_deletion SET noticed_at = now() - interval '7 days'")
         assert deletion.purge_due() == 1
     assert deletion.purge_due() == 0
     assert list(redis_client().scan_iter(match=keys.credential(acme.id, "*")))

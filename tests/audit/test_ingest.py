@@ -156,6 +156,10 @@ def test_an_organization_that_is_deleted_meanwhile_leaves_no_event_behind(databa
     waits = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'cloudsignal_app' AND wait_event_type = 'Lock'"
     with databases.admin() as watching, databases.admin() as admin:
         admin.execute("UPDATE orgs_organization SET status = 'deleting', delete_after = now() WHERE id = %s", [org.pk])
+        admin.execute(
+            "INSERT INTO orgs_deletion (organization, name, noticed_at) VALUES (%s, 'x', now() - interval '7 days')",
+            [org.pk],
+        )
         with admin.transaction():
             admin.execute("SET LOCAL cloudsignal.platform = 'on'")
             assert admin.execute("SELECT delete_organization(%s)", [org.pk]).fetchone() == (True,)

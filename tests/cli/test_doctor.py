@@ -157,6 +157,18 @@ def test_a_role_that_row_level_security_does_not_bind_is_a_problem(data_parts: S
             admin.execute("DROP ROLE careless")
 
 
+def test_a_role_that_may_delete_organizations_is_a_problem(data_parts: Stack) -> None:
+    url = data_parts.database_url()
+    with psycopg.connect(data_parts.database_url(ADMIN), autocommit=True) as admin:
+        admin.execute("CREATE FUNCTION public.delete_organization(text) RETURNS boolean LANGUAGE sql AS 'SELECT false'")
+        try:
+            _, checks = doctor(data_parts.data, DATABASE_URL=url, DATABASE_OWNER_URL=url)
+            assert "may delete organizations with their audit" in checks["database role"]["text"]
+        finally:
+            admin.execute("DROP FUNCTION public.delete_organization(text)")
+    assert "stay in the database" in checks["DATABASE_DELETE_URL"]["fix"]
+
+
 def test_a_temporary_table_is_no_table_that_a_role_owns(data_parts: Stack) -> None:
     with psycopg.connect(data_parts.database_url(), autocommit=True) as connection:
         connection.execute("CREATE TEMPORARY TABLE passing (x int)")

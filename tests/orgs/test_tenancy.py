@@ -272,6 +272,12 @@ def test_the_application_role_owns_nothing_and_bypasses_nothing() -> None:
         "UPDATE acl_policyversion SET source = ''",
         "DELETE FROM acl_policyversion",
         "DELETE FROM django_migrations",
+        "SELECT delete_organization('org_aaaaaaaaaaaa')",
+        "SELECT notice_deletions()",
+        "SELECT 1 FROM orgs_deletion",
+        "INSERT INTO orgs_deletion (organization, name) VALUES ('org_aaaaaaaaaaaa', 'x')",
+        "UPDATE orgs_deletion SET noticed_at = now() - interval '8 days'",
+        "SET ROLE cloudsignal_delete",
         "SET ROLE cloudsignal_owner",
     ],
 )

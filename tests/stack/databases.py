@@ -17,7 +17,7 @@ from cloudsignal.supervisor import state
 from cloudsignal.supervisor.account import service_account
 from cloudsignal.supervisor.layout import Layout
 from cloudsignal.supervisor.ports import Ports
-from cloudsignal.supervisor.postgres import ADMIN, APP, DATABASE, OWNER, Postgres
+from cloudsignal.supervisor.postgres import ADMIN, APP, DATABASE, DELETE, OWNER, Postgres
 from cloudsignal.supervisor.secret import load_or_make
 from cloudsignal.supervisor.valkey import Valkey
 from tests.stack.process import Up, temporary_data_folder
@@ -58,6 +58,7 @@ class Databases:
             CLOUDSIGNAL_MQTT_HOST="localhost",
             DATABASE_URL=self.postgres.url(APP),
             DATABASE_OWNER_URL=self.postgres.url(OWNER),
+            DATABASE_DELETE_URL=self.postgres.url(DELETE),
             REDIS_URL=self.valkey.url(),
             DJANGO_SETTINGS_MODULE="cloudsignal.settings",
         )

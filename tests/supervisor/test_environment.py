@@ -12,16 +12,40 @@ from cloudsignal.supervisor.environment import for_role, plain
 DATA = Path("/data")
 MADE = {variable.name: f"made {variable.name}" for variable in VARIABLES}
 FORBIDDEN = {
-    "edge": {"DATABASE_URL", "DATABASE_OWNER_URL", "CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_SECRET_KEY"},
-    "web": {"DATABASE_OWNER_URL", "CLOUDSIGNAL_SIGNING_KEY", "MQTT_UPSTREAM_URL", "EDGE_TLS_KEY"},
+    "edge": {
+        "DATABASE_DELETE_URL",
+        "DATABASE_URL",
+        "DATABASE_OWNER_URL",
+        "CLOUDSIGNAL_SIGNING_KEY",
+        "CLOUDSIGNAL_SECRET_KEY",
+    },
+    "web": {
+        "DATABASE_DELETE_URL",
+        "DATABASE_OWNER_URL",
+        "CLOUDSIGNAL_SIGNING_KEY",
+        "MQTT_UPSTREAM_URL",
+        "EDGE_TLS_KEY",
+    },
     "worker": {"DATABASE_OWNER_URL", "MQTT_UPSTREAM_URL", "EDGE_TLS_KEY"},
-    "ingest": {"DATABASE_OWNER_URL", "CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_PEPPER", "MQTT_UPSTREAM_URL"},
-    "migrations": {"CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_PEPPER", "REDIS_URL", "MQTT_UPSTREAM_URL"},
+    "ingest": {
+        "DATABASE_DELETE_URL",
+        "DATABASE_OWNER_URL",
+        "CLOUDSIGNAL_SIGNING_KEY",
+        "CLOUDSIGNAL_PEPPER",
+        "MQTT_UPSTREAM_URL",
+    },
+    "migrations": {
+        "DATABASE_DELETE_URL",
+        "CLOUDSIGNAL_SIGNING_KEY",
+        "CLOUDSIGNAL_PEPPER",
+        "REDIS_URL",
+        "MQTT_UPSTREAM_URL",
+    },
 }
 NEEDED = {
     "edge": {"REDIS_URL", "MQTT_UPSTREAM_URL", "CLOUDSIGNAL_PEPPER", "CLOUDSIGNAL_VERIFY_KEY", "EDGE_TLS_KEY"},
     "web": {"DATABASE_URL", "REDIS_URL", "CLOUDSIGNAL_SECRET_KEY", "CLOUDSIGNAL_PEPPER"},
-    "worker": {"DATABASE_URL", "REDIS_URL", "CLOUDSIGNAL_SIGNING_KEY"},
+    "worker": {"DATABASE_URL", "DATABASE_DELETE_URL", "REDIS_URL", "CLOUDSIGNAL_SIGNING_KEY"},
     "ingest": {"DATABASE_URL", "REDIS_URL"},
     "migrations": {"DATABASE_OWNER_URL"},
 }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloudsignal.supervisor.errors import StartError
-from cloudsignal.supervisor.secret import NAMES, load_or_make
+from cloudsignal.supervisor.secret import MADE_ANEW, NAMES, load_or_make
 
 
 def test_secrets_are_made_once_and_differ_from_one_another(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_secrets_are_made_once_and_differ_from_one_another(tmp_path: Path) -> No
 def test_every_file_is_closed_to_others(tmp_path: Path) -> None:
     load_or_make(tmp_path)
     files = list(tmp_path.iterdir())
-    assert len(files) == 7
+    assert len(files) == 8
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
@@ -57,7 +57,16 @@ def test_one_that_was_lost_beside_its_data_is_not_replaced(tmp_path: Path) -> No
         with pytest.raises(StartError, match=f"{name} is missing"):
             load_or_make(tmp_path, data=True)
         (tmp_path / "lost").rename(tmp_path / name)
-    assert {file.name for file in tmp_path.iterdir()} == set(NAMES)
+    assert {file.name for file in tmp_path.iterdir()} == {*NAMES, *MADE_ANEW}
+
+
+def test_a_password_that_every_start_sets_is_made_anew_beside_data(tmp_path: Path) -> None:
+    """A data folder of an earlier version has none."""
+    first = load_or_make(tmp_path)
+    (tmp_path / "postgres_delete").unlink()
+    again = load_or_make(tmp_path, data=True)
+    assert again.postgres_delete != first.postgres_delete
+    assert replace(again, postgres_delete=first.postgres_delete) == first
 
 
 def test_a_signing_key_that_is_none_is_named(tmp_path: Path) -> None:

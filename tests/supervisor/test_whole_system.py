@@ -82,7 +82,14 @@ def test_no_part_knows_a_secret_that_it_does_not_need(stack: Stack, name: str) -
     secrets = stack.secrets
     needed = {
         "web": {secrets.django_key, secrets.pepper, secrets.postgres_app, secrets.valkey},
-        "worker": {secrets.django_key, secrets.pepper, secrets.signing_key, secrets.postgres_app, secrets.valkey},
+        "worker": {
+            secrets.django_key,
+            secrets.pepper,
+            secrets.signing_key,
+            secrets.postgres_app,
+            secrets.postgres_delete,
+            secrets.valkey,
+        },
         "beat": {secrets.django_key, secrets.postgres_app, secrets.valkey},
         "ingest": {secrets.postgres_app, secrets.valkey},
         "edge-1": {secrets.pepper, secrets.valkey},

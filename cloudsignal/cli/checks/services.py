@@ -44,17 +44,22 @@ def _role(connection: psycopg.Connection) -> Result:
     row = connection.execute(
         "SELECT rolname, rolsuper OR rolbypassrls, "
         "EXISTS (SELECT 1 FROM pg_class WHERE relowner = r.oid AND relkind IN ('r', 'p') "
-        "AND relpersistence <> 't') "
+        "AND relpersistence <> 't'), "
+        "EXISTS (SELECT 1 FROM pg_proc p WHERE p.proname = 'delete_organization' "
+        "AND has_function_privilege(p.oid, 'execute')) "
         "FROM pg_roles r WHERE rolname = current_user"
     ).fetchone()
     assert row is not None  # noqa: S101 - current_user exists
-    name, above, owns = row
+    name, above, owns, deletes = row
     if above:
         fix = f"ALTER ROLE {name} NOSUPERUSER NOBYPASSRLS; row-level security does not bind it as it is"
         return problem("database role", f"{name} is a superuser or has BYPASSRLS", fix)
     if owns:
         fix = "use a role of its own for the application; the owner goes into DATABASE_OWNER_URL"
         return problem("database role", f"{name} owns tables", fix)
+    if deletes:
+        fix = "run the migrations; the role of DATABASE_DELETE_URL must be another one"
+        return problem("database role", f"{name} may delete organizations with their audit", fix)
     return fine("database role", f"{name}: no superuser, no BYPASSRLS, owns no table")
 
 
