@@ -88,7 +88,7 @@ def pattern_problem(text: str) -> str | None:
         return "braces stand around variables only, and inside one level"
     if text.split("/", 1)[0] == SHARE:
         return "rules name the filter itself: leave out $share/GROUP"
-    return topics.text_problem(text, "topic filter") or topics.filter_problem(bare)
+    return topics.text_problem(text, "topic filter") or topics.shape_problem(bare)
 
 
 @lru_cache(maxsize=65_536)

@@ -12,6 +12,7 @@ per length, up to one level below the deepest filter. There is no empty topic: `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 MAX_BYTES = 65_535
@@ -24,16 +25,27 @@ SHARE = "$share"
 
 Levels = tuple[str, ...]
 
+_PLANE_ENDS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (0xFFFE, 0xFFFF))
+_UNFIT = re.compile(f"[\x01-\x1f\x7f-\x9f\ufdd0-\ufdef{_PLANE_ENDS}]")
+
 
 def topic_problem(topic: str) -> str | None:
     """Why ``topic`` is not a topic name that can be published to (MQTT 5 s4.7.3), or ``None``."""
     if PLUS in topic or HASH in topic:
         return "a topic name cannot contain the wildcards + and #"
-    return text_problem(topic, "topic")
+    return text_problem(topic, "topic") or _unfit_problem(topic, "topic")
 
 
 def filter_problem(topic_filter: str) -> str | None:
     """Why ``topic_filter`` is not a topic filter (MQTT 5 s4.7.1), or ``None``."""
+    return shape_problem(topic_filter) or _unfit_problem(topic_filter, "topic filter")
+
+
+def shape_problem(topic_filter: str) -> str | None:
+    """Why ``topic_filter`` is not a topic filter, whatever its characters, or ``None``.
+
+    Enough for the filter of a rule: one with a character that no client may send takes no topic.
+    """
     hashes = topic_filter.count(HASH)
     if hashes and (hashes > 1 or not (topic_filter == HASH or topic_filter.endswith("/#"))):
         return "# must be a whole level and the last one"
@@ -63,9 +75,26 @@ def _unicode_problem(text: str, noun: str) -> str | None:
     return f"the {noun} is longer than {MAX_BYTES} bytes" if size > MAX_BYTES else None
 
 
+def unfit_character(text: str) -> str | None:
+    """The first control character or non-character in ``text``, as ``U+0001``, or ``None``; NUL is not looked for.
+
+    MQTT 5 s1.5.4 leaves it to the server whether it takes them. Mosquitto does not, so nobody behind the edge may send
+    them: what a client may call itself must not hang on the broker.
+    """
+    if text.isascii() and text.isprintable():
+        return None
+    found = _UNFIT.search(text)
+    return f"U+{ord(found[0]):04X}" if found else None
+
+
+def _unfit_problem(text: str, noun: str) -> str | None:
+    unfit = unfit_character(text)
+    return f"the {noun} contains the character {unfit}" if unfit else None
+
+
 def plain_text(text: str, levels: Sequence[str]) -> bool:
     """Whether nothing is wrong with ``text``, of these ``levels``, at first sight. Quick; it may err to ``False``."""
-    return text.isascii() and "\0" not in text and len(levels) <= MAX_LEVELS and 0 < len(text) <= MAX_BYTES
+    return text.isascii() and text.isprintable() and len(levels) <= MAX_LEVELS and 0 < len(text) <= MAX_BYTES
 
 
 def unshared(topic_filter: str) -> tuple[str, str | None]:
@@ -78,6 +107,9 @@ def unshared(topic_filter: str) -> tuple[str, str | None]:
     _, group, *rest = topic_filter.split("/", 2)
     if not group or PLUS in group or HASH in group or not rest or not rest[0]:
         return topic_filter, "a shared subscription reads $share/GROUP/FILTER"
+    unfit = _unfit_problem(group, "group of the shared subscription")
+    if unfit:
+        return topic_filter, unfit
     if rest[0].startswith("$share/"):
         return topic_filter, "a shared subscription cannot be shared again"
     return rest[0], None

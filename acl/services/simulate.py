@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from django.utils import timezone
 
 from acl.policy import Explanation, Identity, Parsed, Request, explain, parse
+from acl.policy.topics import unfit_character
 from acl.services.policies import check_size
 from cloudsignal.errors import Invalid
 from cloudsignal.wire.credential import ClaimValue
@@ -44,6 +45,11 @@ def simulate(
     local = username.removesuffix(f"@{access.org_id}")
     if not local:
         raise Invalid("username_missing", "Name the client to simulate.", field="username")
+    for field, name in (("username", local), ("client_id", client_id)):
+        unfit = unfit_character(name)
+        if unfit:
+            text = f"A client whose {field.replace('_', ' ')} contains {unfit} is refused at CONNECT."
+            raise Invalid(f"bad_{field}", text, field=field)
     parsed = parse(text)
     if parsed.policy is None:
         return parsed, None
@@ -58,6 +64,9 @@ def check_topic(topic: str, *, wildcards: bool) -> None:
         raise Invalid("topic_missing", "Give a topic, such as sensors/7/temperature.", field="topic")
     if "\0" in topic or len(topic.encode("utf-8", "replace")) > TOPIC_MAX:
         raise Invalid("bad_topic", "A topic has at most 65,535 bytes and no NUL.", field="topic")
+    unfit = unfit_character(topic)
+    if unfit:
+        raise Invalid("bad_topic", f"The topic contains {unfit}: the edge ends a session that uses it.", field="topic")
     if not wildcards:
         if "+" in topic or "#" in topic:
             raise Invalid("bad_topic", "A message has one exact topic, without + and #.", field="topic")
