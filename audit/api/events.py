@@ -29,7 +29,7 @@ TEXTS = {
     "reason": "A reason code.",
     "ip": "Where it came from.",
     "session": "Id of an MQTT session.",
-    "action": "publish, subscribe, receive or will.",
+    "action": "publish, subscribe, unsubscribe, receive or will.",
     "rule": "Id of the deciding rule, or none.",
 }
 FILTERS = [

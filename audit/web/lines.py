@@ -10,7 +10,13 @@ from audit.kinds import ACL_DENIED, KINDS, NO_RULE, Kind, Source, Tone
 from audit.models import Event
 from cloudsignal.web.words import actor
 
-ACTION_WORDS = {"publish": "Publish", "subscribe": "Subscribe", "receive": "Receive", "will": "Will"}
+ACTION_WORDS = {
+    "publish": "Publish",
+    "subscribe": "Subscribe",
+    "unsubscribe": "Unsubscribe",
+    "receive": "Receive",
+    "will": "Will",
+}
 SIMULATED = {"publish": "pub", "will": "pub", "subscribe": "sub", "receive": "receive"}
 _UNKNOWN = Kind("", "", Source.EDGE, Tone.NEUTRAL, "")
 

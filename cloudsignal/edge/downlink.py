@@ -13,6 +13,7 @@ from cloudsignal.edge.codec import (
     Kind,
     Property,
     Publish,
+    Reason,
     acknowledgement,
     decode_acknowledgement,
     decode_connack,
@@ -94,7 +95,12 @@ class Downlink:
                         keep = tail
                         position = stop
                         continue
-                elif length <= 3 and 0x40 <= kind <= 0x70 and not (kind == 0x60 and self._swallowed):
+                elif (
+                    length <= 3
+                    and 0x40 <= kind <= 0x70
+                    and not (kind == 0x60 and self._swallowed)
+                    and not (kind == 0x50 and length == 3)
+                ):
                     position = stop
                     continue
                 if position > keep:
@@ -226,4 +232,6 @@ class Downlink:
             self._swallowed.discard(packet.packet_id)
             session.to_broker.append(acknowledgement(Kind.PUBCOMP, packet.packet_id, session.version))
             return
+        if kind is Kind.PUBREC and packet.code >= Reason.UNSPECIFIED:
+            session.uplink.finished(packet.packet_id)
         session.to_client.append(acknowledgement(kind, packet.packet_id, session.version, packet.code))

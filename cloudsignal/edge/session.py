@@ -113,6 +113,7 @@ class Session:
         "own_pings",
         "packet_limit",
         "phase",
+        "receive_maximum",
         "refusal",
         "remembered",
         "session_expiry",
@@ -160,6 +161,8 @@ class Session:
         self.session_expiry = 0
         self.packet_limit = CONNECT_MAX
         self.client_packet_limit = 1 << 30
+        self.receive_maximum = 65_535
+        """QoS 2 messages of the client that may be unfinished at a time, as the broker's CONNACK says."""
         self.opened_at = self.heard_at = self.connected_at = time.time()
         self.messages_in = self.messages_out = self._bytes_in = self._bytes_out = 0
         self.own_pings = 0
@@ -307,6 +310,7 @@ class Session:
         self.phase = Phase.LIVE
         self.before = self.taking = None
         self.connected_at = self.heard_at = time.time()
+        self.receive_maximum = connack.properties.number(Property.RECEIVE_MAXIMUM, 65_535)
         assigned = "" if self.connect.client_id else self.client_id
         properties = answers.connack_properties(connack.properties, assigned=assigned, packet_limit=self.packet_limit)
         self.trail.record(self.event(CONNECT, details={"clean_start": self.connect.clean_start}))
@@ -432,9 +436,10 @@ class Session:
         elif self.phase is not Phase.CLOSED:
             self.refusal = AuthReason.PROTOCOL
             self.trail.note(self.event(AUTH_FAILED, reason=AuthReason.PROTOCOL.value, details={"text": str(error)}))
-            version = getattr(error, "version", 0)
-            if version or self.version == 5:
-                self.to_client.append(codec.connack(5 if version > 4 else self.version or 4, error.reason))
+            if self.version == 5 or getattr(error, "newer", False):
+                self.to_client.append(codec.connack(5, error.reason))
+            elif error.return_code:
+                self.to_client.append(codec.packet(Kind.CONNACK, bytes([0, error.return_code])))
         self._close()
 
     def release(self) -> None:
@@ -492,7 +497,7 @@ class Session:
 
     def unsubscribed(self, topic_filter: bytes) -> None:
         """The broker ended a subscription as the client asked."""
-        self.trail.note(self.event(UNSUBSCRIBE, action="subscribe", topic=topic_filter.decode()))
+        self.trail.note(self.event(UNSUBSCRIBE, action="unsubscribe", topic=topic_filter.decode()))
 
     def _again(self, key: Hashable) -> bool:
         repeated = self.trail.again(key)

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from acl.policy import Decision
+from acl.policy.topics import MAX_LEVELS
 from audit.kinds import NO_RULE
 from cloudsignal.edge.codec import (
     Kind,
@@ -56,6 +57,12 @@ TURN_MAX = 256
 YIELD = TURN_MAX // 4
 """Packets of the costly kind in one read after which others come first, even when nothing is left of it."""
 
+ELEMENTS = 4
+"""User properties, or filters that are only read, that weigh as much as one packet."""
+
+REFUSED_MAX = 256
+"""Identifiers of refused QoS 2 messages kept for a client of MQTT 5 that releases them all the same."""
+
 FILTERS_MIN, FILTERS_MAX = 100, 1_000
 """Filters of one SUBSCRIBE that are looked at: as many as the session may hold, within these bounds."""
 
@@ -68,7 +75,17 @@ there are any)."""
 class Uplink:
     """The client's half of a live session."""
 
-    __slots__ = ("_aliases", "_carry", "_heads", "_held", "_session", "_topics", "_weight")
+    __slots__ = (
+        "_aliases",
+        "_carry",
+        "_heads",
+        "_held",
+        "_open",
+        "_refused",
+        "_session",
+        "_topics",
+        "_weight",
+    )
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -77,6 +94,10 @@ class Uplink:
         self._topics: dict[bytes, bytes] = {}
         self._aliases: dict[int, bytes] | None = None
         self._held: set[int] | None = None
+        self._open: set[int] | None = None
+        """Identifiers of QoS 2 messages of MQTT 5 that the broker has and the client has not released."""
+        self._refused: set[int] | None = None
+        """Identifiers of QoS 2 messages of MQTT 5 that the edge has refused."""
         self._weight = 0
         """How many packets the last one was worth, beyond itself."""
 
@@ -127,7 +148,11 @@ class Uplink:
                 if kind == 0x30 and length > 2:
                     tail = body + 2 + (data[body] << 8 | data[body + 1])
                     head = heads.get(data[position:tail])
-                    if head is not None and not (five and data[tail + 2 if first & 6 else tail]):
+                    if head is not None and (
+                        (data[tail] or data[tail + 1]) and not (five and data[tail + 2])
+                        if first & 6
+                        else not (five and data[tail])
+                    ):
                         count += 1
                         if position > keep:
                             out.append(data[keep:position])
@@ -135,7 +160,12 @@ class Uplink:
                         keep = tail
                         position = stop
                         continue
-                elif length == 2 and (kind == 0x40 or kind == 0x50 or kind == 0x70) and not first & 15:  # noqa: PLR1714
+                elif (
+                    length == 2
+                    and (kind == 0x40 or kind == 0x50 or kind == 0x70)  # noqa: PLR1714
+                    and not first & 15
+                    and (data[body] or data[body + 1])
+                ):
                     position = stop
                     continue
                 if stop - position > limit:
@@ -155,8 +185,8 @@ class Uplink:
                     self._other(first, data[position:stop], data[body:stop])
                     if session.ended:
                         return
-                    slow += self._weight
-                    self._weight = 0
+                slow += self._weight
+                self._weight = 0
                 position = stop
         finally:
             if count:
@@ -183,13 +213,14 @@ class Uplink:
         if simple and not over:
             mounted = self._topics.get(topic_key)
             if mounted is not None:
-                if self._held:
-                    self._held.discard(int.from_bytes(data[tail:after_id], "big"))
+                if first & 6:
+                    self._taken(first >> 1 & 3, int.from_bytes(data[tail:after_id], "big"))
                 head = self._head(first, stop - body, tail - body - 2, mounted, data[position:tail])
                 session.to_broker.append(head)
                 session.to_broker.append(data[tail:stop])
                 return
         message = decode_publish(first, data[body:stop], session.version)
+        self._weight = len(message.properties) // ELEMENTS
         self._resolve_alias(message)
         size = stop - position
         if over:
@@ -206,8 +237,8 @@ class Uplink:
                 message.properties = message.properties.with_(Property.RESPONSE_TOPIC, session.mount.topic(response))
         except MountError as error:
             raise ProtocolError(Reason.TOPIC_INVALID, str(error)) from None
-        if self._held:
-            self._held.discard(message.packet_id)
+        if message.qos:
+            self._taken(message.qos, message.packet_id)
         if simple:
             if len(self._topics) >= TOPICS_MAX:
                 self._topics.clear()
@@ -223,9 +254,36 @@ class Uplink:
     def _head(self, first: int, length: int, topic: int, mounted: bytes, key: bytes) -> bytes:
         """The mounted form of everything up to the end of the topic, remembered for the hot loop."""
         head = bytes([first]) + varint(length - topic + len(mounted)) + binary(mounted)
-        if len(self._heads) < HEADS_MAX:
+        if len(self._heads) < HEADS_MAX and not (first & 4 and self._session.version == 5):
+            # Unfinished QoS 2 messages of MQTT 5 are counted: each comes by _taken.
             self._heads[key] = head
         return head
+
+    def _taken(self, qos: int, packet_id: int) -> None:
+        """The broker gets a message of QoS 1 or 2: what was known of its identifier is void.
+
+        MQTT 5 s3.3.4: no more QoS 2 messages may be unfinished than Receive Maximum says. One of QoS 1 is answered as
+        soon as it is read, so that it never counts.
+        """
+        if not packet_id:
+            raise protocol_error("a packet identifier is 0")
+        if self._held:
+            self._held.discard(packet_id)
+        if qos != 2 or self._session.version != 5:
+            return
+        if self._refused:
+            self._refused.discard(packet_id)
+        if self._open is None:
+            self._open = set()
+        self._open.add(packet_id)
+        if len(self._open) > self._session.receive_maximum:
+            text = f"more than {self._session.receive_maximum} QoS 2 messages are unfinished (Receive Maximum)"
+            raise ProtocolError(Reason.RECEIVE_MAXIMUM_EXCEEDED, text)
+
+    def finished(self, packet_id: int) -> None:
+        """The broker has refused a QoS 2 message, which ends its handshake."""
+        if self._open:
+            self._open.discard(packet_id)
 
     def _resolve_alias(self, message: Publish) -> None:
         """MQTT 5 s3.3.2.3.4: aliases end at the edge; the broker sees full topics only."""
@@ -261,7 +319,13 @@ class Uplink:
         kind = Kind.PUBACK if message.qos == 1 else Kind.PUBREC
         reason = Reason.QUOTA_EXCEEDED if decision is None else Reason.NOT_AUTHORIZED
         session.to_client.append(acknowledgement(kind, message.packet_id, session.version, reason))
-        if session.version != 5 and message.qos == 2:
+        if message.qos != 2:
+            return
+        if session.version == 5:
+            if self._refused is None or len(self._refused) >= REFUSED_MAX:
+                self._refused = set()
+            self._refused.add(message.packet_id)
+        else:
             if self._held is None:
                 self._held = set()
             if len(self._held) >= HELD_MAX:
@@ -273,10 +337,7 @@ class Uplink:
         kind = first & 0xF0
         if kind in {Kind.PUBACK, Kind.PUBREC, Kind.PUBREL, Kind.PUBCOMP}:
             packet = decode_acknowledgement(first, body, session.version)
-            if kind == Kind.PUBREL and self._held and packet.packet_id in self._held:
-                self._held.discard(packet.packet_id)
-                session.to_client.append(acknowledgement(Kind.PUBCOMP, packet.packet_id, session.version))
-            else:
+            if kind != Kind.PUBREL or not self._released(packet.packet_id):
                 session.to_broker.append(raw)
         elif kind == Kind.PINGREQ:
             if first != Kind.PINGREQ or body:
@@ -297,6 +358,26 @@ class Uplink:
         else:
             raise protocol_error("a client may not send this packet")
 
+    def _released(self, packet_id: int) -> bool:
+        """Complete the handshake of a message that the edge has refused; ``False`` when it is the broker's.
+
+        A client of MQTT 5 that releases it all the same has not looked at the reason code of its PUBREC. It is told
+        once more: the identifier is not known (0x92).
+        """
+        session = self._session
+        if self._held and packet_id in self._held:
+            self._held.discard(packet_id)
+            session.to_client.append(acknowledgement(Kind.PUBCOMP, packet_id, session.version))
+            return True
+        if self._refused and packet_id in self._refused:
+            self._refused.discard(packet_id)
+            session.to_client.append(
+                acknowledgement(Kind.PUBCOMP, packet_id, session.version, Reason.PACKET_ID_NOT_FOUND)
+            )
+            return True
+        self.finished(packet_id)
+        return False
+
     def _subscribe(self, first: int, body: bytes) -> None:
         session = self._session
         message = decode_subscribe(first, body, session.version)
@@ -306,7 +387,7 @@ class Uplink:
             self._judge_filter(entry, len(body), room) if number < look else self._too_many(entry, "filters_per_packet")
             for number, entry in enumerate(message.entries)
         ]
-        self._weight = min(len(asked), look) + len(asked) // 16
+        self._weight = min(len(asked), look) + (len(asked) + len(message.properties)) // ELEMENTS
         forwarded = [
             Subscription(session.mount.filter(one.topic_filter), one.options) for one in asked if one.refusal is None
         ]
@@ -350,7 +431,9 @@ class Uplink:
     def _unsubscribe(self, first: int, body: bytes) -> None:
         session = self._session
         message = decode_unsubscribe(first, body, session.version)
-        self._weight = len(message.filters) // 16
+        if any(topic_filter.count(b"/") > MAX_LEVELS + 1 for topic_filter in message.filters):  # $share/GROUP/ apart
+            raise ProtocolError(Reason.FILTER_INVALID, f"a topic filter has more than {MAX_LEVELS} levels")
+        self._weight = (len(message.filters) + len(message.properties)) // ELEMENTS
         session.subscriptions.leave(message.packet_id, list(message.filters))
         try:
             message.filters = [session.mount.filter(topic_filter) for topic_filter in message.filters]

@@ -446,3 +446,44 @@ def test_an_identifier_of_a_refused_message_that_is_used_for_an_allowed_one_is_t
     assert unpack(bench.broker(), 4).packet_id == 7
     bench.session.client_received(b"\x62\2\0\7\x62\2\0\x09")
     assert (bench.client(), bench.broker()) == (b"\x70\2\0\x09", b"\x62\2\0\7")
+
+
+def test_unfinished_messages_of_qos_2_beyond_receive_maximum_end_the_session() -> None:
+    bench = Bench(5, answered=False)
+    maximum = Properties([(Property.RECEIVE_MAXIMUM, 3)])
+    bench.session.broker_received(codec.connack(5, 0, properties=maximum))
+    assert codec.decode_connack(bench.client()[2:], 5).properties.number(Property.RECEIVE_MAXIMUM, 0) == 3
+    for number in range(1, 4):
+        assert bench.publish("a", qos=2, packet_id=number)[1]
+    assert bench.publish("a", qos=2, packet_id=3, duplicate=True)[1], "a repetition counts once"
+    assert bench.publish("a", qos=1, packet_id=9)[1], "one of QoS 1 is answered at once"
+    bench.session.broker_received(codec.acknowledgement(Kind.PUBREC, 1, 5, 0x97))
+    assert bench.client() == codec.acknowledgement(Kind.PUBREC, 1, 5, 0x97)
+    assert bench.publish("a", qos=2, packet_id=4)[1], "one that the broker has refused is finished"
+    bench.session.client_received(codec.acknowledgement(Kind.PUBREL, 2, 5))
+    assert bench.publish("a", qos=2, packet_id=5)[1], "one that was released is finished"
+    bench.broker()
+    assert bench.publish("a", qos=2, packet_id=6) == (b"\xe0\x01\x93", b"")
+    event = bench.trail.events[-1]
+    assert (event.kind, event.reason, event.details["reason_code"]) == ("session_closed", "protocol", 0x93)
+
+
+def test_refused_messages_do_not_count_against_receive_maximum() -> None:
+    bench = Bench(5, policy="version: '3'\nrules: [{id: ok, topic: ok}]")
+    bench.session.receive_maximum = 1
+    for number in range(1, 6):
+        assert bench.publish("no", qos=2, packet_id=number)[0] == codec.acknowledgement(Kind.PUBREC, number, 5, 0x87)
+    assert bench.publish("ok", qos=2, packet_id=6)[1]
+    assert bench.publish("ok", qos=2, packet_id=7)[0] == b"\xe0\x01\x93"
+
+
+def test_a_client_that_releases_a_refused_message_is_told_again() -> None:
+    bench = Bench(5, policy="version: '3'\nrules: [{id: ok, topic: ok}]")
+    assert bench.publish("no", qos=2, packet_id=5) == (codec.acknowledgement(Kind.PUBREC, 5, 5, 0x87), b"")
+    release = codec.acknowledgement(Kind.PUBREL, 5, 5)
+    bench.session.client_received(release)
+    assert (bench.client(), bench.broker()) == (codec.acknowledgement(Kind.PUBCOMP, 5, 5, 0x92), b"")
+    bench.publish("no", qos=2, packet_id=5)
+    assert bench.publish("ok", qos=2, packet_id=5)[1], "the identifier is used again"
+    bench.session.client_received(release)
+    assert (bench.client(), bench.broker()) == (b"", release)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cloudsignal.edge.codec.primitives import ProtocolError, Reader, binary, malformed, packet, protocol_error, u16
-from cloudsignal.edge.codec.properties import Properties, Property, decode_properties
+from cloudsignal.edge.codec.properties import EARLY_USER_PROPERTIES_MAX, Properties, Property, decode_properties
 from cloudsignal.edge.codec.reasons import Kind, Reason
 
 USERNAME, PASSWORD, WILL_RETAIN, WILL, CLEAN = 0x80, 0x40, 0x20, 0x04, 0x02
+
+
+BRIDGE = 0x80
+"""Set by Mosquitto in the protocol version of its bridges, which try again without when they get return code 1."""
 
 
 @dataclass(slots=True)
@@ -39,11 +43,15 @@ class Connect:
 
 
 class UnsupportedVersionError(ProtocolError):
-    """MQTT 3.1 or something newer than 5."""
+    """MQTT 3.1, something newer than 5, or a bridge that says so in the version (the highest bit)."""
 
     def __init__(self, version: int) -> None:
-        super().__init__(Reason.UNSUPPORTED_VERSION, "the protocol version is not supported; 3.1.1 and 5 are")
-        self.version = version
+        text = "the protocol version is not supported; 3.1.1 and 5 are"
+        if version & BRIDGE and version & ~BRIDGE in {4, 5}:
+            text = "a bridge is welcome without the bridge bit in its protocol version; it tries again without"
+        super().__init__(Reason.UNSUPPORTED_VERSION, text, 1)
+        self.newer = 5 < version < BRIDGE
+        """Whether the answer takes the form of MQTT 5."""
 
 
 def decode_connect(first: int, body: bytes) -> Connect:
@@ -66,18 +74,20 @@ def decode_connect(first: int, body: bytes) -> Connect:
         raise malformed("will flags without a will")
     if version == 4 and flags & PASSWORD and not flags & USERNAME:
         raise malformed("a password without a username")
-    properties = decode_properties(reader, "CONNECT") if version == 5 else Properties()
+    properties = decode_properties(reader, "CONNECT", EARLY_USER_PROPERTIES_MAX) if version == 5 else Properties()
     method = properties.string(Property.AUTHENTICATION_METHOD)
     if method is None and properties.string(Property.AUTHENTICATION_DATA) is not None:
         raise protocol_error("authentication data without a method")
-    client_id = reader.text().decode()
+    client_id = reader.text("the client id", Reason.CLIENT_ID_INVALID, 2).decode()
     will = None
     if flags & WILL:
-        will_properties = decode_properties(reader, "WILL") if version == 5 else Properties()
-        topic = reader.text()
+        will_properties = Properties()
+        if version == 5:
+            will_properties = decode_properties(reader, "WILL", EARLY_USER_PROPERTIES_MAX)
+        topic = reader.text("the topic of the will", Reason.TOPIC_INVALID, 5)
         check_topic_name(topic)
         will = Will(topic, reader.binary(), will_qos, bool(flags & WILL_RETAIN), will_properties)
-    username = reader.text().decode() if flags & USERNAME else None
+    username = reader.text("the username", return_code=4).decode() if flags & USERNAME else None
     password = reader.binary() if flags & PASSWORD else None
     reader.done()
     return Connect(version, client_id, bool(flags & CLEAN), keep_alive, username, password, will, properties)

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cloudsignal.edge.codec.connect import check_topic_filter, check_topic_name
-from cloudsignal.edge.codec.primitives import Reader, binary, malformed, packet, protocol_error, u16
+from cloudsignal.edge.codec.primitives import ProtocolError, Reader, binary, malformed, packet, protocol_error, u16
 from cloudsignal.edge.codec.properties import Properties, Property, Where, decode_properties
 from cloudsignal.edge.codec.reasons import CONNACK_3, Kind, Reason
+
+FILTERS_MAX = 4_096
+"""Filters of one SUBSCRIBE or UNSUBSCRIBE; a packet with more is not read to its end."""
 
 
 @dataclass(slots=True)
@@ -89,7 +92,7 @@ def decode_publish(first: int, body: bytes, version: int, *, where: Where = "PUB
     if not qos and first & 8:
         raise malformed("DUP on a QoS 0 message")
     reader = Reader(body)
-    topic = reader.text()
+    topic = reader.text("a topic name", Reason.TOPIC_INVALID)
     packet_id = _packet_id(reader) if qos else 0
     properties = decode_properties(reader, where) if version == 5 else Properties()
     if topic or version != 5 or not properties.number(Property.TOPIC_ALIAS, 0):
@@ -114,7 +117,9 @@ def decode_subscribe(first: int, body: bytes, version: int) -> Subscribe:
     properties = decode_properties(reader, "SUBSCRIBE") if version == 5 else Properties()
     entries: list[Subscription] = []
     while reader.left:
-        topic_filter = reader.text()
+        if len(entries) >= FILTERS_MAX:
+            raise _too_many_filters()
+        topic_filter = reader.text("a topic filter", Reason.FILTER_INVALID)
         options = reader.u8()
         if options & 3 == 3 or options & (0xC0 if version == 5 else 0xFC) or options >> 4 & 3 == 3:
             raise malformed("the options of a subscription are wrong")
@@ -143,7 +148,9 @@ def decode_unsubscribe(first: int, body: bytes, version: int) -> Unsubscribe:
     properties = decode_properties(reader, "UNSUBSCRIBE") if version == 5 else Properties()
     filters: list[bytes] = []
     while reader.left:
-        topic_filter = reader.text()
+        if len(filters) >= FILTERS_MAX:
+            raise _too_many_filters()
+        topic_filter = reader.text("a topic filter", Reason.FILTER_INVALID)
         check_topic_filter(topic_filter)
         filters.append(topic_filter)
     if not filters:
@@ -235,6 +242,10 @@ def disconnect(reason: int, text: str = "") -> bytes:
         return packet(Kind.DISCONNECT, bytes([reason]))
     properties = Properties([(Property.REASON_STRING, text.encode())])
     return packet(Kind.DISCONNECT, bytes([reason]), properties.encode())
+
+
+def _too_many_filters() -> ProtocolError:
+    return ProtocolError(Reason.QUOTA_EXCEEDED, f"a packet has more than {FILTERS_MAX} topic filters")
 
 
 def _packet_id(reader: Reader) -> int:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from acl.policy.topics import unfit_character
 from cloudsignal.edge.codec.reasons import Reason
 
 VARINT_MAX = 268_435_455
 
 
 class ProtocolError(Exception):
-    """The peer broke the protocol. ``reason`` is the MQTT 5 reason code; the text never quotes what was sent."""
+    """The peer broke the protocol. ``reason`` is the MQTT 5 reason code; the text never quotes what was sent.
 
-    def __init__(self, reason: Reason, text: str) -> None:
+    ``return_code`` is the CONNACK of MQTT 3.1.1 that says so (s3.2.2.3); 0 where none does and the connection closes.
+    """
+
+    def __init__(self, reason: Reason, text: str, return_code: int = 0) -> None:
         super().__init__(text)
         self.reason = reason
+        self.return_code = return_code
 
 
 def malformed(text: str) -> ProtocolError:
@@ -56,19 +61,28 @@ def packet(first: int, *parts: bytes) -> bytes:
     return bytes([first]) + varint(len(body)) + body
 
 
-def checked_text(raw: bytes) -> bytes:
-    """The same bytes, if they are well-formed UTF-8 without NUL (MQTT 5 s1.5.4)."""
+_CONTROL = bytes(range(0x20)) + b"\x7f"
+
+
+def checked_text(raw: bytes, noun: str = "a string", reason: Reason = Reason.MALFORMED, return_code: int = 0) -> bytes:
+    """The same bytes, if they are well-formed UTF-8 without NUL (MQTT 5 s1.5.4), control and non-characters.
+
+    Servers may take or refuse the latter. Mosquitto closes the connection, so the edge refuses them itself, whatever
+    the broker; ``reason`` and ``return_code`` are what it answers, ``noun`` is what it says was wrong.
+    """
     if raw.isascii():
-        if b"\0" in raw:
-            raise malformed("a string contains NUL")
-        return raw
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        raise malformed("a string is not UTF-8") from None
-    if "\0" in text:
-        raise malformed("a string contains NUL")
-    return raw
+        if len(raw.translate(None, _CONTROL)) == len(raw):
+            return raw
+    else:
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            raise malformed(f"{noun} is not UTF-8") from None
+        if "\0" not in text and unfit_character(text) is None:
+            return raw
+    if b"\0" in raw:
+        raise malformed(f"{noun} contains NUL")
+    raise ProtocolError(reason, f"{noun} contains a control character or a non-character", return_code)
 
 
 class Reader:
@@ -119,9 +133,9 @@ class Reader:
         """Binary data with a two-byte length."""
         return self.take(self.u16())
 
-    def text(self) -> bytes:
-        """A string with a two-byte length, checked, as bytes."""
-        return checked_text(self.take(self.u16()))
+    def text(self, noun: str = "a string", reason: Reason = Reason.MALFORMED, return_code: int = 0) -> bytes:
+        """A string with a two-byte length, checked, as bytes (see :func:`checked_text`)."""
+        return checked_text(self.take(self.u16()), noun, reason, return_code)
 
     def rest(self) -> bytes:
         """Everything up to the end."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Literal
 
-from cloudsignal.edge.codec.primitives import ProtocolError, Reader, binary, checked_text, malformed, protocol_error
+from cloudsignal.edge.codec.primitives import ProtocolError, Reader, binary, malformed, protocol_error
 from cloudsignal.edge.codec.primitives import varint as encode_varint
 from cloudsignal.edge.codec.reasons import Reason
 
@@ -47,6 +47,12 @@ Where = Literal["CONNECT", "WILL", "CONNACK", "PUBLISH", "DELIVERY", "ACK", "SUB
 """The packet a property stands in. ``DELIVERY`` is a PUBLISH from the broker, ``ACK`` every kind of acknowledgement."""
 
 Value = int | bytes | tuple[bytes, bytes]
+
+USER_PROPERTIES_MAX = 256
+"""User properties of one packet. Every one costs as much to read as a small packet of its own."""
+
+EARLY_USER_PROPERTIES_MAX = 32
+"""User properties of a CONNECT, and of its will: nobody has signed in yet."""
 
 _P = Property
 _MESSAGE = (
@@ -120,15 +126,22 @@ _NOT_ZERO = frozenset({_P.RECEIVE_MAXIMUM, _P.MAXIMUM_PACKET_SIZE, _P.SUBSCRIPTI
 
 
 class Properties:
-    """An ordered list of ``(identifier, value)``: strings are checked UTF-8 bytes, user properties pairs of them."""
+    """An ordered list of ``(identifier, value)``: strings are checked UTF-8 bytes, user properties pairs of them.
 
-    __slots__ = ("items",)
+    Never changed once made: what was read is written again as the same bytes.
+    """
 
-    def __init__(self, items: Iterable[tuple[int, Value]] = ()) -> None:
+    __slots__ = ("_encoded", "items")
+
+    def __init__(self, items: Iterable[tuple[int, Value]] = (), encoded: bytes | None = None) -> None:
         self.items = list(items)
+        self._encoded = encoded
 
     def __iter__(self) -> Iterator[tuple[int, Value]]:
         return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Properties) and self.items == other.items
@@ -150,7 +163,9 @@ class Properties:
         return None
 
     def without(self, *identifiers: Property) -> Properties:
-        """A copy that lacks these."""
+        """The same without these."""
+        if all(name not in identifiers for name, _ in self.items):
+            return self
         return Properties((name, value) for name, value in self.items if name not in identifiers)
 
     def with_(self, identifier: Property, value: Value) -> Properties:
@@ -162,30 +177,43 @@ class Properties:
 
     def encode(self) -> bytes:
         """With the length in front."""
+        if self._encoded is not None:
+            return self._encoded
         body = b"".join(_encode(name, value) for name, value in self.items)
         return encode_varint(len(body)) + body
 
 
-def decode_properties(reader: Reader, where: Where) -> Properties:
-    """Read a property block; raises :class:`ProtocolError` on any that is unknown, misplaced, repeated or wrong."""
+def decode_properties(reader: Reader, where: Where, user_properties: int = USER_PROPERTIES_MAX) -> Properties:
+    """Read a property block; raises :class:`ProtocolError` on any that is unknown, misplaced, repeated or wrong.
+
+    One with more than so many user properties is not read to its end (0x97).
+    """
+    start = reader.position
     length = reader.varint()
     if length > reader.left:
         raise malformed("the properties end after their packet")
-    inner = Reader(reader.data, reader.position, reader.position + length)
-    reader.position += length
+    data, position = reader.data, reader.position
+    end = reader.position = position + length
+    if not length:
+        return Properties()
     allowed = _ALLOWED[where]
     seen: set[int] = set()
+    users = 0
     items: list[tuple[int, Value]] = []
+    inner = Reader(data, position, end)
     while inner.left:
         identifier = inner.varint()
         if identifier not in allowed:
             raise malformed("a property is unknown or has no place in this packet")
-        repeatable = identifier == _P.USER_PROPERTY or (identifier == _P.SUBSCRIPTION_ID and where == "DELIVERY")
-        if identifier in seen and not repeatable:
+        if identifier == _P.USER_PROPERTY:
+            users += 1
+            if users > user_properties:
+                raise ProtocolError(Reason.QUOTA_EXCEEDED, f"a packet has more than {user_properties} user properties")
+        elif identifier in seen and not (identifier == _P.SUBSCRIPTION_ID and where == "DELIVERY"):
             raise protocol_error("a property stands twice")
         seen.add(identifier)
         items.append((identifier, _decode(inner, identifier)))
-    return Properties(items)
+    return Properties(items, data[start:end])
 
 
 def _decode(reader: Reader, identifier: int) -> Value:
@@ -205,8 +233,10 @@ def _decode(reader: Reader, identifier: int) -> Value:
         return number
     if identifier in _BINARY:
         return reader.binary()
-    value = reader.text()
-    if identifier == _P.RESPONSE_TOPIC and (not value or b"+" in value or b"#" in value):
+    if identifier != _P.RESPONSE_TOPIC:
+        return reader.text()
+    value = reader.text("a response topic", Reason.TOPIC_INVALID)
+    if not value or b"+" in value or b"#" in value:
         raise protocol_error("a response topic is not a topic name")
     return value
 
@@ -214,7 +244,7 @@ def _decode(reader: Reader, identifier: int) -> Value:
 def _encode(identifier: int, value: Value) -> bytes:
     head = encode_varint(identifier)
     if isinstance(value, tuple):
-        return head + binary(checked_text(value[0])) + binary(checked_text(value[1]))
+        return head + binary(value[0]) + binary(value[1])
     if isinstance(value, bytes):
         return head + binary(value)
     if identifier == _P.SUBSCRIPTION_ID:

@@ -13,6 +13,7 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from acl.policy.topics import unfit_character
 from cloudsignal.edge import codec
 from cloudsignal.edge.codec import ProtocolError
 from cloudsignal.edge.session import Phase, Session
@@ -154,7 +155,9 @@ def test_decoders_raise_nothing_but_protocol_errors_in_a_long_run(data: bytes, v
     decoders_survive(data, version)
 
 
-_text = st.text(st.characters(exclude_characters="\0+#", exclude_categories=("Cs",)), max_size=40)
+_text = st.text(st.characters(exclude_characters="\0+#", exclude_categories=("Cs",)), max_size=40).filter(
+    lambda text: unfit_character(text) is None
+)
 _topic = _text.filter(bool)
 _props = st.fixed_dictionaries(
     {},
