@@ -253,7 +253,9 @@ class Node:
                 else:
                     if end and not 0 < session.expires_at <= end:
                         self._wheel.add(session.id, now)  # it ends sooner than it was to be looked at
-                    session.expires_at = end
+                    if session.expires_at != end:
+                        session.expires_at = end
+                        self.beat.add(session)  # the list of live sessions says when the credential ends
                     if dict(record.claims) != dict(session.identity.claims):
                         session.adopt(claims=record.claims)
                         session.rejudge()

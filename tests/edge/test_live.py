@@ -52,6 +52,21 @@ def test_a_refresh_prolongs_the_live_session_and_the_first_secret_still_signs_in
     client.ping()
 
 
+def test_the_list_of_live_sessions_says_the_end_that_a_refresh_gave_them(rig: Rig) -> None:
+    org = rig.org()
+    client = rig.client(rig.plane.issue(org, ttl=60))
+    connect = rig.plane.event(org=org, kind="connect")
+
+    def end() -> int:
+        blob = rig.plane.redis.hget(keys.sessions("edge-1"), connect.session)
+        return decode(blob, LiveSession).expires_at if isinstance(blob, bytes) else 0
+
+    wait_for(end, what="the session on the list")
+    later = rig.plane.issue(org, ttl=3_600)
+    wait_for(lambda: end() == later.expires_at, what="the end that the refresh gave it")
+    client.disconnect()
+
+
 def test_a_refresh_that_is_revoked_prolongs_no_more(rig: Rig) -> None:
     """The session ends when its own secret does, not when somebody happens to look at it the next time."""
     org = rig.org()
