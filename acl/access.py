@@ -25,6 +25,8 @@ class NodeProgress:
 
     node: str
     online: bool
+    """Whether the node sends heartbeats. What an offline node enforces is known only as of its last report."""
+    retired: bool
     status: Target.Status
     reported_at: datetime | None
     seconds: float | None
@@ -58,9 +60,29 @@ class Progress:
         return sum(node.status == Target.Status.PENDING for node in self.nodes)
 
     @property
+    def counted(self) -> int:
+        """How many nodes the cluster has that this deployment was sent to: retired ones no longer count."""
+        return sum(not node.retired for node in self.nodes)
+
+    @property
     def enforcing(self) -> int:
-        """How many nodes enforce it."""
-        return sum(node.status == Target.Status.ENFORCING for node in self.nodes)
+        """How many nodes enforce it now: they acknowledged it and are online."""
+        return sum(node.status == Target.Status.ENFORCING and node.online for node in self.nodes)
+
+    @property
+    def offline(self) -> int:
+        """How many nodes are silent: whether they enforce it is not known."""
+        return sum(not node.online and not node.retired for node in self.nodes)
+
+    @property
+    def awaited(self) -> int:
+        """How many online nodes have not answered yet."""
+        return sum(node.status == Target.Status.PENDING and node.online for node in self.nodes)
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether every node of the cluster enforces it now."""
+        return 0 < self.counted == self.enforcing
 
     @property
     def seconds(self) -> float | None:
@@ -151,7 +173,10 @@ def _node(deployment: Deployment, row: Target) -> NodeProgress:
     seconds = None
     if row.reported_at is not None and row.status == Target.Status.ENFORCING:
         seconds = max(0.0, (row.reported_at - deployment.created_at).total_seconds())
-    return NodeProgress(row.node.name, row.node.online, Target.Status(row.status), row.reported_at, seconds, row.reason)
+    node = row.node
+    retired = node.retired_at is not None
+    online = node.online and not retired
+    return NodeProgress(node.name, online, retired, Target.Status(row.status), row.reported_at, seconds, row.reason)
 
 
 def _targets() -> Prefetch[str]:

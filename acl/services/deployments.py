@@ -139,12 +139,15 @@ def _begin(
 
 
 def _supersede(org: Organization) -> None:
-    """Deployments that some node never enforced are overtaken: a newer revision always wins."""
-    waiting = Deployment.objects.filter(org=org, status=Deployment.Status.PENDING)
-    Target.objects.filter(org=org, deployment__in=waiting, status=Target.Status.PENDING).update(
+    """Every earlier deployment is superseded, also one that all nodes enforced: one at most is in force.
+
+    A refused one stays refused, and targets keep what nodes acknowledged; only those still awaited are superseded too.
+    """
+    earlier = Deployment.objects.filter(org=org, status__in=(Deployment.Status.PENDING, Deployment.Status.ENFORCING))
+    Target.objects.filter(org=org, deployment__in=earlier, status=Target.Status.PENDING).update(
         status=Target.Status.SUPERSEDED
     )
-    waiting.update(status=Deployment.Status.SUPERSEDED)
+    earlier.update(status=Deployment.Status.SUPERSEDED)
 
 
 def _match_current(current: Deployment | None, over: str) -> None:

@@ -271,11 +271,14 @@ def _outcome(progress: dict[str, Any], timeout: int) -> tuple[Exit, str]:
     waiting = [node for node in nodes if node["status"] == "pending" and node["online"]]
     refused = [node for node in nodes if node["status"] == "refused"]
     if status == "superseded":
-        return Exit.FAILED, "was overtaken: another one was deployed in the meantime"
+        return Exit.FAILED, "was superseded: another one was deployed in the meantime"
     if refused:
         return Exit.FAILED, f"was refused by {count(len(refused), 'node')}"
     if not any(node["online"] or node["status"] == "enforcing" for node in nodes):
         return Exit.SERVER, "is deployed, but no node is there to enforce it"
     if waiting:
         return Exit.SERVER, f"is deployed, but {count(len(waiting), 'node')} did not acknowledge it within {timeout} s"
-    return Exit.FINE, f"is in force on {count(sum(node['status'] == 'enforcing' for node in nodes), 'node')}"
+    silent = sum(not node["online"] for node in nodes)
+    there = count(sum(node["status"] == "enforcing" and node["online"] for node in nodes), "node")
+    unknown = f"; {count(silent, 'node')} offline, so what is enforced there is not known" if silent else ""
+    return Exit.FINE, f"is in force on {there}{unknown}"

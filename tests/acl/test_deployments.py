@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from acl.access import (
     current_deployment,
@@ -183,6 +184,34 @@ def test_a_newer_deployment_overtakes_targets_that_still_wait() -> None:
     assert progress.deployment.status == "superseded"
     assert progress.finished
     assert [row.status for row in deployment_progress(access, second.pk).nodes] == ["pending", "pending"]
+
+
+def test_only_the_newest_deployment_counts_as_in_force() -> None:
+    access = organization()
+    node("edge-1")
+    for number in range(3):
+        save_draft(access, text=POLICY + f"# {number}\n")
+        made = deploy(access)
+        with org_scope(access.org_id):
+            Target.objects.filter(deployment=made).update(status="enforcing")
+            Deployment.objects.filter(pk=made.pk).update(status="enforcing")
+    states = [deployment.status for deployment in list_deployments(access)]
+    assert states == ["enforcing", "superseded", "superseded", "superseded"]
+
+
+def test_a_node_that_is_silent_or_retired_is_not_counted_as_enforcing() -> None:
+    access = organization()
+    node("edge-1"), node("edge-2"), node("edge-3")
+    save_draft(access, text=POLICY)
+    made = deploy(access)
+    with org_scope(access.org_id):
+        Target.objects.filter(deployment=made).update(status="enforcing")
+    assert deployment_progress(access, made.pk).everywhere
+    Node.objects.filter(name="edge-2").update(online=False)
+    Node.objects.filter(name="edge-3").update(retired_at=timezone.now())
+    progress = deployment_progress(access, made.pk)
+    assert (progress.enforcing, progress.counted, progress.offline) == (1, 2, 1)
+    assert not progress.everywhere
 
 
 # --- rollback --------------------------------------------------------------------------------------------------------

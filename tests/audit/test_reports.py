@@ -229,7 +229,7 @@ def test_a_node_that_refused_and_has_gone_holds_nothing_up() -> None:
     assert fresh(deployment).status == "refused"
     assert note_missing() == 1
     assert fresh(deployment).status == "enforcing"
-    assert fresh(first).status == "refused", "what was overtaken stays as it was"
+    assert fresh(first).status == "refused", "what was refused stays so in the history"
     assert deployment_progress(access, deployment.pk).finished
 
 
