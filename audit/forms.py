@@ -8,7 +8,7 @@ from django import forms
 
 from audit.access import AuditQuery
 from audit.kinds import ACL_DENIED, AUTH_FAILED, KINDS, AuthReason, CloseCause, Source
-from cloudsignal.web.forms import Form, mono
+from cloudsignal.web.forms import FilterForm, mono
 
 WITHIN: tuple[tuple[str, str, timedelta | None], ...] = (
     ("", "Last 30 days", None),
@@ -21,6 +21,9 @@ REFUSALS = f"{ACL_DENIED},{AUTH_FAILED}"
 """Everything that was refused a client."""
 REASONS = sorted({*(reason.value for reason in AuthReason), *(cause.value for cause in CloseCause)})
 
+ACTIONS = (
+    ("", "Any"), ("publish", "Publish"), ("subscribe", "Subscribe"), ("receive", "Receive"), ("will", "Will"),
+)  # fmt: skip
 
 GROUPS = {
     Source.EDGE: "Clients",
@@ -37,8 +40,10 @@ def _kinds(*sources: Source) -> list[tuple[str, str | list[tuple[str, str]]]]:
     return [("", "Everything"), (REFUSALS, "Everything refused"), *groups]
 
 
-class AuditFilter(Form):
+class AuditFilter(FilterForm):
     """What to look for. Every field is optional."""
+
+    beside = frozenset({"seen", "upto"})
 
     kind = forms.ChoiceField(label="Event", choices=_kinds(Source.EDGE, Source.CHANGE), required=False)
     username = forms.CharField(
@@ -52,6 +57,10 @@ class AuditFilter(Form):
         widget=forms.TextInput(attrs=mono(placeholder="agents/")),
     )
     reason = forms.CharField(label="Reason", required=False, widget=forms.TextInput(attrs=mono(list="reasons")))
+    action = forms.ChoiceField(label="Action", choices=ACTIONS, required=False)
+    rule = forms.CharField(
+        label="Rule", required=False, widget=forms.TextInput(attrs=mono(placeholder="a rule’s id, or none"))
+    )
     within = forms.ChoiceField(label="Time", choices=[(value, word) for value, word, _ in WITHIN], required=False)
     ip = forms.CharField(label="IP address", required=False, widget=forms.TextInput(attrs=mono()))
     session = forms.CharField(label="Session", required=False, widget=forms.TextInput(attrs=mono()))
@@ -79,6 +88,8 @@ class AuditFilter(Form):
             reason=self.value("reason"),
             ip=self.value("ip"),
             session=self.value("session"),
+            action=self.value("action"),
+            rule=self.value("rule"),
             since=since,
             until=self.cleaned_data["until"],
             cursor=self.value("cursor"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 
-from cloudsignal.web.forms import Form, mono
+from cloudsignal.web.forms import FilterForm, Form, mono
 from orgs.services.credentials import LOCAL_NAME
 
 HOUR = 3600
@@ -101,7 +101,7 @@ class CredentialForm(Form):
         return read_claims(str(self.cleaned_data["claims"]))
 
 
-class CredentialFilter(Form):
+class CredentialFilter(FilterForm):
     """Filters of the credentials list."""
 
     state = forms.ChoiceField(label="Status", choices=STATES, required=False)
@@ -113,7 +113,7 @@ class CredentialFilter(Form):
     cursor = forms.CharField(required=False, widget=forms.HiddenInput)
 
 
-class ClientFilter(Form):
+class ClientFilter(FilterForm):
     """Filter of the live sessions: a text within username, client id or address."""
 
     find = forms.CharField(

@@ -7,14 +7,14 @@ from typing import Any
 
 from django import forms
 
-from cloudsignal.web.forms import Form, mono
+from cloudsignal.web.forms import FilterForm, Form, mono
 from cloudsignal.wire.credential import ClaimValue
 from orgs.forms import read_claims
 
 WINDOWS: tuple[tuple[str, str], ...] = (("hour", "the next hour"), ("day", "the next day"), ("week", "the next week"))
 
 
-class ExpiryFilter(Form):
+class ExpiryFilter(FilterForm):
     """How far ahead to look."""
 
     within = forms.ChoiceField(label="Ends within", choices=WINDOWS, required=False)

@@ -83,7 +83,8 @@ def _list(
         else "",
         "reasons": REASONS,
         "kinds": KINDS,
-        "more_open": any(filters.get(name) for name in ("ip", "session", "since", "until")) or bool(form.errors),
+        "more_open": any(filters.get(name) for name in ("rule", "action", "ip", "session", "since", "until"))
+        or bool(form.errors),
     }
 
 

@@ -57,6 +57,12 @@ class Line:
         return self.event.rule == NO_RULE
 
     @property
+    def reason(self) -> str:
+        """The reason in full: the column holds its first 64 characters, the details hold the rest."""
+        whole = str(_mapping(self.event.details).get("reason", ""))
+        return whole if whole.startswith(self.event.reason) else self.event.reason
+
+    @property
     def rule(self) -> str:
         """The deciding rule; empty when there is none."""
         return "" if self.no_rule else self.event.rule

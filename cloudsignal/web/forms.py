@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 
@@ -30,6 +30,25 @@ class Form(forms.Form):
     def value(self, name: str) -> str:
         """A cleaned text value, empty when it was left out."""
         return str(self.cleaned_data.get(name) or "")
+
+
+class FilterForm(Form):
+    """A GET form that filters a list. A filter that it does not know is an error: ignored, it would show too much."""
+
+    beside: ClassVar[frozenset[str]] = frozenset()
+    """Names in the address that are no filters: what htmx sends along."""
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse names in the address that filter nothing here."""
+        unknown = sorted(name for name in self.data if name not in self.fields and name not in self.beside)
+        if unknown:
+            names = ", ".join(f"“{name[:64]}”" for name in unknown[:5])
+            known = ", ".join(name for name, field in self.fields.items() if not field.widget.is_hidden)
+            raise forms.ValidationError(
+                f"This list has no filter called {names}; it has {known}. Take it out of the address.",
+                code="unknown_filter",
+            )
+        return self.cleaned_data
 
 
 def mono(**attrs: str) -> dict[str, str]:

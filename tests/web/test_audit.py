@@ -66,6 +66,10 @@ def test_a_denial_shows_topic_client_action_rule_and_origin(acme: Access, owner:
         ({"topic_prefix": "gents/"}, set()),
         ({"reason": "bad_secret"}, {"auth_failed"}),
         ({"ip": "198.51.100.4"}, {"connect"}),
+        ({"rule": "none"}, {"acl_denied"}),
+        ({"rule": "some-other"}, set()),
+        ({"action": "publish", "kind": "acl_denied"}, {"acl_denied"}),
+        ({"action": "will"}, set()),
         ({"within": "15m", "kind": "disconnect"}, set()),
         ({"within": "1d", "kind": "disconnect"}, {"disconnect"}),
     ],
@@ -79,6 +83,20 @@ def test_filters_find_what_they_say(asked: dict[str, str], found: set[str], acme
     assert page.status_code == 200
     assert {line.event.kind for line in page.context["lines"]} == found
     assert len(page.context["pills"]) == len(asked)
+
+
+@pytest.mark.parametrize("path", ["audit:list", "orgs:clients", "orgs:credentials", "orgs:expiry"])
+def test_a_filter_that_a_list_does_not_have_is_refused_and_not_ignored(path: str, acme: Access, owner: Client) -> None:
+    page = owner.get(reverse(path, args=[acme.org_id]), {"colour": "red"})
+    assert "no filter called" in page.content.decode()
+    assert "colour" in page.content.decode()
+
+
+def test_a_long_reason_is_shown_in_full(acme: Access, owner: Client) -> None:
+    reason = "rule a-rule-with-a-long-name would allow it, but " + "x" * 60
+    event = happened(acme, rule="", reason=reason[:64], details={"reason": reason})
+    assert reason in owner.get(url(acme)).content.decode()
+    assert reason in owner.get(reverse("audit:event", args=[acme.org_id, cursor_of(event)])).content.decode()
 
 
 def test_each_pill_links_to_the_list_without_it(acme: Access, owner: Client) -> None:
