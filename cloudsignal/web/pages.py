@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from django.conf import settings
-from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.middleware.csrf import get_token
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -12,6 +15,7 @@ from django.views.decorators.csrf import requires_csrf_token
 from cloudsignal.api.views import refused
 from cloudsignal.errors import DomainError, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.web.certificate import local_ca
+from cloudsignal.web.resend import resend_page
 from cloudsignal.web.shell import THEME_COOKIE, THEMES
 from orgs.access import list_organizations
 from orgs.models import User
@@ -48,6 +52,12 @@ def certificate(request: HttpRequest) -> HttpResponseBase:
     )
 
 
+@public_page()
+def session(request: HttpRequest) -> HttpResponseBase:
+    """Who is signed in and the CSRF token, for pages that were opened before a sign-in in another tab."""
+    return JsonResponse({"person": _person_id(request), "token": get_token(request)})
+
+
 @public_page(methods=("POST",))
 def theme(request: HttpRequest) -> HttpResponseBase:
     """Remember light, dark or the system's colours in a cookie."""
@@ -60,6 +70,10 @@ def theme(request: HttpRequest) -> HttpResponseBase:
         THEME_COOKIE, chosen, max_age=YEAR, secure=settings.SESSION_COOKIE_SECURE, httponly=True, samesite="Lax"
     )
     return response
+
+
+def _person_id(request: HttpRequest) -> str:
+    return str(request.user.pk) if isinstance(request.user, User) else ""
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:
@@ -86,11 +100,19 @@ def too_many_requests(request: HttpRequest) -> HttpResponseBase:
 @requires_csrf_token
 def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponseBase:
     """403: the form's token did not fit, mostly a sign-in in another tab."""
+    kept = resend_page(request, status=HTTPStatus.FORBIDDEN)
+    if kept is not None:
+        return kept
     message = (
-        "The form was sent from a page that is no longer valid, mostly because you signed in or out in another tab. "
-        "Go back, reload the page and send it again."
+        "You signed in or out in another tab after this page was opened. Nothing was changed, and what you typed is "
+        "still there: send it again."
+        if request.headers.get("HX-Request")
+        else "This form carries no valid token of your session, so nothing was changed. Open its page here and fill it "
+        "in there."
     )
-    return refusal(request, Forbidden("csrf", message))
+    answer = refusal(request, Forbidden("csrf", message))
+    answer.headers["HX-Trigger"] = "session-changed"  # app.js fetches the new token
+    return answer
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

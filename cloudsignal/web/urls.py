@@ -10,6 +10,7 @@ app_name = "platform"
 urlpatterns = [
     path("", pages.start, name="start"),
     path("help/", pages.help_page, name="help"),
+    path("session/", pages.session, name="session"),
     path("theme/", pages.theme, name="theme"),
     path("cloudsignal-ca.pem", pages.certificate, name="ca"),
     path("operator/organizations/", operator.organizations, name="operator-organizations"),

@@ -53,6 +53,8 @@ def follow(
     """
     if sessions == 0:
         messages.success(request, f"{what} No session of it was live.")
+        if cause is CloseCause.ORG_SUSPENDED:
+            return redirect("platform:operator-organizations")
         return redirect("orgs:credentials", org_id)
     asked = Asked(
         org=org_id, at=clicked_at.timestamp(), what=what, cause=cause.value, username=username, sessions=sessions

@@ -24,6 +24,7 @@ from django.views.decorators.cache import never_cache
 
 from cloudsignal.api.parsers import is_storable
 from cloudsignal.errors import DomainError, Limit, NotFound, Unauthenticated
+from cloudsignal.web.resend import resend_page
 from orgs.access import SIGN_ON_REQUIRED, Access, access_org
 from orgs.models import User
 from orgs.permissions import Permission
@@ -183,7 +184,8 @@ def refusal(request: HttpRequest, error: DomainError) -> HttpResponseBase:
     """The page (or, for htmx, the plain status and one line) that tells what was refused, and what to do."""
     htmx = bool(request.headers.get("HX-Request"))
     if isinstance(error, Unauthenticated) and not htmx:
-        return redirect_to_login(again(request))
+        kept = resend_page(request, status=HTTPStatus.UNAUTHORIZED)
+        return kept or redirect_to_login(again(request))
     match = request.resolver_match
     if error.code == SIGN_ON_REQUIRED and not htmx and match is not None and "org_id" in match.kwargs:
         there = reverse("orgs:sign-on-door", args=[match.kwargs["org_id"]])

@@ -254,6 +254,25 @@ document.addEventListener("htmx:afterSwap", () => {
   kept = null;
 });
 
+// --- the token of forms: renewed when somebody comes back from a tab in which they may have signed in again ---------------
+const person = document.querySelector('meta[name="person"]');
+const renew = async () => {
+  if (!person) return;
+  let found;
+  try {
+    found = await (await fetch(person.dataset.session, { headers: { Accept: "application/json" } })).json();
+  } catch {
+    return;
+  }
+  if (found.person && found.person !== person.content) {
+    toast("You are signed in as somebody else now. Copy what you typed before you reload this page.");
+    return;
+  }
+  document.querySelectorAll('input[name="csrfmiddlewaretoken"]').forEach((input) => { input.value = found.token; });
+};
+window.addEventListener("focus", renew);
+document.addEventListener("session-changed", renew);
+
 // --- htmx: nothing fails in silence ------------------------------------------------------------------------------------
 const AWAY = "CloudSignal does not answer. Nothing you typed is lost; try again in a moment.";
 document.addEventListener("htmx:sendError", () => toast(AWAY));
@@ -272,7 +291,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 document.addEventListener("htmx:responseError", (event) => {
   const code = event.detail.xhr.status;
   const said = words(event.detail.xhr);
-  if (code === 401) toast("You have been signed out. Copy what you typed, then sign in again.");
+  if (code === 401) toast("You have been signed out. Sign in in another tab and come back: nothing you typed is lost.");
   else if (said) toast(said);
   else if (code === 403) toast("Your role does not allow this.");
   else if (code === 404) toast("This no longer exists, or you have no access to it.");

@@ -53,7 +53,33 @@ customElements.define("policy-editor", class extends HTMLElement {
     this.classList.add("rich");
     this.listen();
     this.diagnose();
+    this.restore();
     this.goFromAddress();
+  }
+
+  // What was typed and not saved outlives the page: a session that ended, Back, a crash of the tab. It is kept in this
+  // tab only, with the version of the draft it was typed over, so that saving it later still meets a conflict.
+  get place() { return `draft:${location.pathname}`; }
+
+  keep() {
+    const etag = document.getElementById("id_etag");
+    if (this.saved === null || this.area.readOnly) return;
+    if (this.dirty) sessionStorage.setItem(this.place, JSON.stringify({ text: this.area.value, etag: etag.value }));
+    else sessionStorage.removeItem(this.place);
+  }
+
+  restore() {
+    const kept = JSON.parse(sessionStorage.getItem(this.place) || "null");
+    if (!kept || this.saved === null || this.area.readOnly) return;
+    if (kept.text === this.saved) {
+      sessionStorage.removeItem(this.place);
+      return;
+    }
+    document.getElementById("id_etag").value = kept.etag;
+    this.view.dispatch({ changes: { from: 0, to: this.view.state.doc.length, insert: kept.text } });
+    document.dispatchEvent(new CustomEvent("toast", {
+      detail: { text: "What you typed before and did not save is back in the editor.", tone: "good" },
+    }));
   }
 
   extensions() {
@@ -80,7 +106,7 @@ customElements.define("policy-editor", class extends HTMLElement {
     document.addEventListener("htmx:beforeRequest", (event) => {
       if (event.target.dataset.press === "save") this.sent = this.area.value;
     });
-    document.addEventListener("draft-saved", () => { this.saved = this.sent; this.mark(); });
+    document.addEventListener("draft-saved", () => { this.saved = this.sent; this.mark(); this.keep(); });
     document.addEventListener("click", (event) => {
       const link = event.target.closest?.("a[data-line], a[data-rule]");
       if (!link) return;
@@ -100,6 +126,7 @@ customElements.define("policy-editor", class extends HTMLElement {
     this.area.value = this.view.state.doc.toString();
     this.area.dispatchEvent(new Event("input", { bubbles: true }));
     this.mark();
+    this.keep();
   }
 
   mark() {
@@ -115,7 +142,9 @@ customElements.define("policy-editor", class extends HTMLElement {
   position(line, column) {
     const doc = this.view.state.doc;
     const row = doc.line(Math.min(Math.max(line || 1, 1), doc.lines));
-    return Math.min(row.from + Math.max((column || 1) - 1, 0), row.to);
+    // The server counts characters, the editor UTF-16 units: an emoji is one of the first and two of the second.
+    const before = [...row.text].slice(0, Math.max((column || 1) - 1, 0)).join("");
+    return row.from + before.length;
   }
 
   diagnose() {

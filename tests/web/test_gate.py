@@ -43,6 +43,7 @@ PEOPLE, KEYS, PROVIDERS = Permission.MEMBERS_MANAGE, Permission.API_KEYS_MANAGE,
 TABLE: dict[str, Row] = {
     "platform:start": Row("person"),
     "platform:help": Row("person"),
+    "platform:session": Row("public"),
     "platform:theme": Row("public", get=False, post=True),
     "platform:ca": Row("public"),
     "platform:operator-organizations": Row("operator"),
@@ -260,8 +261,56 @@ def test_a_post_without_its_token_is_refused_in_words(acme: Access, visitor: Vis
     strict.force_login(acme.user)
     refused = strict.post(reverse("orgs:new"), {"name": "Sneaky"})
     assert refused.status_code == 403
-    assert b"reload the page" in refused.content
+    assert b"no valid token" in refused.content
+    assert b"Sneaky" not in refused.content, "another site's form is not offered to be sent again"
     assert b"Your role does not allow this" not in refused.content
+
+
+OURS = {"Sec-Fetch-Site": "same-origin"}
+
+
+def test_a_form_that_a_new_sign_in_made_stale_is_kept_and_sent_again(acme: Access) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    assert acme.user is not None
+    strict.force_login(acme.user)
+    path = reverse("acl:save", args=[acme.org_id])
+    text = 'version: "3"\nrules: []  # <b>kept</b>\n'
+    kept = strict.post(path, {"text": text, "etag": "x", "csrfmiddlewaretoken": "old"}, headers=OURS)
+    assert kept.status_code == 403
+    page = kept.content.decode()
+    assert "Send it again" in page
+    assert "&lt;b&gt;kept&lt;/b&gt;" in page
+    assert f'action="{path}"' in page
+    token = page.partition('name="csrfmiddlewaretoken" value="')[2].partition('"')[0]
+    again = strict.post(path, {"text": text, "etag": "x", "csrfmiddlewaretoken": token}, headers=OURS)
+    assert again.status_code != 403
+
+
+def test_a_form_that_is_sent_after_the_session_ended_is_kept(acme: Access) -> None:
+    page = Client().post(reverse("acl:save", args=[acme.org_id]), {"text": "# typed for an hour"}, headers=OURS)
+    assert page.status_code == 401
+    assert b"# typed for an hour" in page.content
+    assert b"Sign in in a new tab" in page.content
+
+
+def test_a_form_with_a_secret_or_from_elsewhere_is_never_written_into_a_page(acme: Access) -> None:
+    path = reverse("acl:save", args=[acme.org_id])
+    for fields, headers in (
+        ({"new_password": "hunter2hunter2"}, OURS),
+        ({"text": "hunter2hunter2"}, {"Sec-Fetch-Site": "cross-site"}),
+        ({"text": "hunter2hunter2"}, {"Origin": "https://evil.example"}),
+    ):
+        answer = Client().post(path, fields, headers=headers)
+        assert answer.status_code == 302
+        assert b"hunter2hunter2" not in answer.content
+
+
+def test_the_session_tells_its_person_and_a_token_that_works(acme: Access, owner: Client) -> None:
+    assert acme.user is not None
+    found = owner.get(reverse("platform:session")).json()
+    assert found["person"] == str(acme.user.pk)
+    assert len(found["token"]) > 30
+    assert Client().get(reverse("platform:session")).json()["person"] == ""
 
 
 def test_an_address_that_only_takes_forms_says_so_and_leads_back(acme: Access, owner: Client) -> None:

@@ -13,6 +13,8 @@ from django.urls import reverse
 
 from orgs.access import Access, access_org
 from orgs.models import User
+from orgs.services.credentials import issue_credential
+from orgs.services.organizations import suspend_organization
 from tests.world import person
 
 if TYPE_CHECKING:
@@ -108,6 +110,35 @@ def test_an_operator_suspends_and_resumes(acme: Access, visitor: Visitor) -> Non
     assert operator.post(url).status_code == 409
     operator.post(reverse("platform:operator-resume", args=[acme.org_id]))
     assert access_org(acme.user, acme.org_id).org.status == "active"
+
+
+def test_suspending_an_idle_organization_leads_to_where_it_says_suspended(acme: Access, visitor: Visitor) -> None:
+    operator = visitor(person("root@example.com", operator=True))
+    done = operator.post(reverse("platform:operator-suspend", args=[acme.org_id]), {"reason": "unpaid"}, follow=True)
+    assert done.redirect_chain[-1][0] == reverse("platform:operator-organizations")
+    assert "Suspended" in done.content.decode()
+
+
+@pytest.mark.parametrize(
+    "page", ["orgs:home", "orgs:credentials", "orgs:clients", "acl:policy", "audit:list", "orgs:keys"]
+)
+def test_every_page_of_a_suspended_organization_says_so(
+    page: str, acme: Access, owner: Client, visitor: Visitor
+) -> None:
+    operator_person = person("root@example.com", operator=True)
+    suspend_organization(operator_person, acme.org_id, reason="unpaid")
+    for client in (owner, visitor(operator_person)):
+        shown = client.get(reverse(page, args=[acme.org_id])).content.decode()
+        assert shown.count("This organization is suspended.") == 1
+        assert "They say: unpaid" in shown
+
+
+def test_credentials_of_a_suspended_organization_do_not_look_usable(acme: Access, owner: Client) -> None:
+    issue_credential(acme, username="sensor", ttl=600)
+    suspend_organization(person("root@example.com", operator=True), acme.org_id, reason="")
+    shown = owner.get(reverse("orgs:credentials", args=[acme.org_id])).content.decode()
+    assert "Not accepted" in shown
+    assert "none is accepted now" in owner.get(reverse("orgs:home", args=[acme.org_id])).content.decode()
 
 
 def test_what_is_not_there_is_a_page_of_ours(acme: Access, owner: Client) -> None:

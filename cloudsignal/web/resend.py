@@ -1,0 +1,40 @@
+"""A form that could not be taken because the sign-in changed meanwhile: kept on a page that sends it again.
+
+A sign-in in another tab replaces the CSRF token, and a session may end while somebody types. Neither may cost what was
+typed. Only for forms that the browser says came from a page of ours: another site's form is refused as ever.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import render
+
+TOKEN_FIELD = "csrfmiddlewaretoken"  # noqa: S105 - the name of a field
+SECRET_WORDS = ("password", "secret", "code")
+"""Fields with such a word in their name are never written into a page."""
+
+
+def resend_page(request: HttpRequest, *, status: int) -> HttpResponseBase | None:
+    """The page that keeps the form; None where it was not ours, holds a secret or a file, or cannot be read."""
+    if request.method != "POST" or not from_our_page(request) or request.headers.get("HX-Request"):
+        return None
+    fields = [
+        (name, value) for name, values in request.POST.lists() if name != TOKEN_FIELD for value in map(str, values)
+    ]
+    secret = any(word in name.lower() for name, _ in fields for word in SECRET_WORDS)
+    if not fields or secret or request.FILES:
+        return None
+    signed_in = bool(getattr(getattr(request, "user", None), "is_authenticated", False))
+    context = {"fields": fields, "path": request.get_full_path(), "signed_in": signed_in}
+    return render(request, "resend.html", context, status=status)
+
+
+def from_our_page(request: HttpRequest) -> bool:
+    """Whether the browser says that a page of this very origin sent the form."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    origin = urlsplit(request.headers.get("Origin", ""))
+    return origin.scheme == request.scheme and origin.netloc == request.get_host()
