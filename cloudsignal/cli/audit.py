@@ -14,6 +14,7 @@ from cloudsignal.cli.arguments import Duration, limit
 from cloudsignal.cli.online import online
 from cloudsignal.cli.outcome import Exit, print_json
 from cloudsignal.cli.server import Server, plain
+from cloudsignal.cli.show import cut, say_more
 
 EVERY = 2.0
 """Seconds between two looks."""
@@ -61,16 +62,16 @@ def search(
         raise click.UsageError("give --last or --since, not both")
     if last is not None:
         since = (datetime.now(UTC) - timedelta(seconds=last)).isoformat()
-    found = server.pages("/v2/audit/events", limit=limit, since=since, until=until, **wanted)
+    rows = server.pages("/v2/audit/events", limit=limit + 1, since=since, until=until, **wanted)
+    found, more = cut(rows, limit)
     if as_json:
-        print_json({"data": list(found)})
+        print_json({"data": found, "more": more})
         return Exit.FINE
-    shown = 0
     for event in found:
         _show(event)
-        shown += 1
-    if not shown:
+    if not found:
         click.echo("nothing fits")
+    say_more(more, limit)
     return Exit.FINE
 
 

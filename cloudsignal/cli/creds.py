@@ -10,7 +10,7 @@ from cloudsignal.cli.arguments import CLAIM, YES, Duration, claims_of, limit
 from cloudsignal.cli.online import online
 from cloudsignal.cli.outcome import Exit, print_json
 from cloudsignal.cli.server import Server, plain
-from cloudsignal.cli.show import agree, table, when
+from cloudsignal.cli.show import agree, cut, say_more, table, when
 
 STATES = ("active", "static", "retired", "expired", "revoked")
 
@@ -55,9 +55,9 @@ def create(
 @online
 def list_(*, server: Server, state: str | None, username: str | None, limit: int, as_json: bool) -> int:
     """List credentials, newest first. No secret is in it."""
-    rows = list(server.pages("/v2/credentials", limit=limit, state=state, username=username))
+    rows, more = cut(server.pages("/v2/credentials", limit=limit + 1, state=state, username=username), limit)
     if as_json:
-        print_json({"data": rows})
+        print_json({"data": rows, "more": more})
         return Exit.FINE
     table(
         ("TOKEN", "USERNAME", "STATE", "ISSUED", "EXPIRES", "BY"),
@@ -68,6 +68,7 @@ def list_(*, server: Server, state: str | None, username: str | None, limit: int
         ),
         nothing="no credential",
     )  # fmt: skip
+    say_more(more, limit)
     return Exit.FINE
 
 

@@ -11,7 +11,10 @@ from cloudsignal.cli.arguments import Number, limit
 from cloudsignal.cli.online import online
 from cloudsignal.cli.outcome import CommandError, Exit, print_json
 from cloudsignal.cli.server import Server
-from cloudsignal.cli.show import table, when
+from cloudsignal.cli.show import cut, say_more, table, when
+
+STATES = {"enforcing": "in force", "pending": "rolling out"}
+"""What the dashboard calls the states of a deployment, where the API's word is another one."""
 
 
 @click.command()
@@ -41,19 +44,27 @@ def get(*, server: Server, pretty: bool, compact: bool, draft: bool, number: int
 @limit(20)
 @online
 def history(*, server: Server, limit: int, as_json: bool) -> int:
-    """List deployments, newest first. The first is in force."""
-    rows = list(server.pages("/v2/policy/deployments", limit=limit))
+    """List deployments, newest first: in force or rolling out, superseded, refused."""
+    rows, more = cut(server.pages("/v2/policy/deployments", limit=limit + 1), limit)
     if as_json:
-        print_json({"data": rows})
+        print_json({"data": rows, "more": more})
         return Exit.FINE
     table(
         ("VERSION", "HOW", "STATUS", "WHEN", "BY", "NOTE"),
         (
-            (row["version"], row["kind"], row["status"], when(row["created_at"]), row["created_by"], row["note"])
+            (
+                row["version"],
+                row["kind"],
+                STATES.get(row["status"], row["status"]),
+                when(row["created_at"]),
+                row["created_by"],
+                row["note"],
+            )
             for row in rows
         ),
         nothing="nothing was deployed yet",
     )
+    say_more(more, limit)
     return Exit.FINE
 
 

@@ -19,21 +19,31 @@ MARKS = {Level.FINE: "ok      ", Level.WARNING: "warning ", Level.PROBLEM: "prob
 
 
 @click.command()
-@click.option("--name", default="default", show_default=True, help="Name of the data folder; `demo` for the demo's.")
+@click.option("--name", help="Name of the data folder.  [the one that runs, or default]")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder, instead of --name.")
 @json_option
-def doctor(*, name: str, data: Path | None, as_json: bool) -> int:
+def doctor(*, name: str | None, data: Path | None, as_json: bool) -> int:
     """Say what is missing or misconfigured here, and how to mend it. Changes nothing.
 
     Exit code 1 when there is a problem; warnings alone do not count.
     """
-    results = list(examine(data_folder(data, name), os.environ))
+    results = list(examine(_chosen(data, name), os.environ))
     problems = [result for result in results if result.level is Level.PROBLEM]
     if as_json:
         print_json({"healthy": not problems, "checks": [asdict(result) for result in results]})
     else:
         _show(results)
     return Exit.FAILED if problems else Exit.FINE
+
+
+def _chosen(data: Path | None, name: str | None) -> Path:
+    """The data folder that was asked for; otherwise the usual one, or the one beside it that alone is running."""
+    usual = data_folder(data, name or "default")
+    named = data is not None or name is not None or os.environ.get("CLOUDSIGNAL_DATA", "").strip()
+    if named or running.running(usual):
+        return usual
+    beside = [lock.parent for lock in sorted(usual.parent.glob("*/lock")) if running.running(lock.parent)]
+    return beside[0] if len(beside) == 1 else usual
 
 
 def examine(data: Path, own: Mapping[str, str]) -> Iterator[Result]:

@@ -23,6 +23,7 @@ TIMEOUT = httpx.Timeout(60, connect=10)
 PATIENCE = 120
 """Seconds that a command waits at most, all in all, because the server asks it to (429)."""
 PAGE = 200
+STRANGE = "is it a CloudSignal, and of this version?"
 _KEY = re.compile(r"[!-~]{1,200}")
 
 
@@ -99,6 +100,8 @@ class Server:
         cursor = None
         while limit > 0:
             found = self.get(path, cursor=cursor, limit=min(limit, PAGE), **query)
+            if not isinstance(found["data"], list) or not all(isinstance(row, dict) for row in found["data"]):
+                raise CommandError(f"the server's answer to {path} is no list of objects; {STRANGE}", Exit.SERVER)
             yield from found["data"][:limit]
             limit -= len(found["data"])
             cursor = found["next_cursor"]
@@ -132,7 +135,7 @@ class Server:
 
     def _read(self, got: httpx.Response) -> Answer:
         body = _json(got)
-        if got.is_success and body is not None:
+        if got.is_success and isinstance(body, dict):
             return Answer(body, got.headers.get("ETag", ""))
         if got.is_redirect:
             location = plain(got.headers.get("Location"))
@@ -204,10 +207,17 @@ def _why(error: httpx.HTTPError) -> str:
     return str(error) or type(error).__name__
 
 
+class Body(dict[str, Any]):
+    """A JSON object of an answer. A member that is not there is told as a server's fault, not as a traceback."""
+
+    def __missing__(self, name: str) -> Any:
+        raise CommandError(f"the server's answer has no {name!r}; {STRANGE}", Exit.SERVER)
+
+
 def _json(got: httpx.Response) -> Any:
     try:
-        return got.json()
-    except ValueError:
+        return got.json(object_hook=Body)
+    except (ValueError, RecursionError):
         return None
 
 

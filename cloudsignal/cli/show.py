@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
 
 import click
 
@@ -21,6 +23,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, nothing: str
     for number, line in enumerate(lines):
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         click.echo(click.style(text, bold=True) if number == 0 else text)
+
+
+def cut(rows: Iterable[Any], limit: int) -> tuple[list[Any], bool]:
+    """The first ``limit`` of ``rows``, and whether there are more. Ask for one more than ``limit``."""
+    found = list(islice(rows, limit + 1))
+    return found[:limit], len(found) > limit
+
+
+def say_more(more: bool, limit: int) -> None:
+    """Tell on standard error that a list was cut."""
+    if more:
+        click.echo(f"the first {limit:,} are shown, and there are more: ask for them with --limit", err=True)
 
 
 def when(time: str | None) -> str:

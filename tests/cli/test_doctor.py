@@ -14,7 +14,9 @@ import pytest
 from psycopg import sql
 
 from cloudsignal import pki
+from cloudsignal.cli.doctor import _chosen
 from cloudsignal.config import VARIABLES
+from cloudsignal.supervisor import state
 from cloudsignal.supervisor.postgres import ADMIN
 from tests.cli.program import Done, program
 from tests.stack.process import temporary_data_folder
@@ -251,3 +253,18 @@ def test_who_holds_a_usual_port_is_named(folder: Path) -> None:
         _, checks = doctor(folder)
     assert checks["port 8443"]["level"] == "warning"
     assert expected in checks["port 8443"]["text"]
+
+
+def test_the_one_installation_that_runs_is_examined_when_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CLOUDSIGNAL_DATA", raising=False)
+    monkeypatch.setattr("cloudsignal.cli.up.default_data_folder", lambda name: tmp_path / name)
+    for name in ("default", "demo"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text('{"parts": {}}')
+    assert _chosen(None, None) == tmp_path / "default"
+    with state.locked(tmp_path / "demo" / "lock"):
+        assert _chosen(None, None) == tmp_path / "demo"
+        assert _chosen(None, "default") == tmp_path / "default"
+        assert _chosen(tmp_path / "other", None) == tmp_path / "other"

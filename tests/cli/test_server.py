@@ -38,6 +38,12 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: object, **headers:
     handler.wfile.write(text)
 
 
+STRANGE: list[object] = [
+    [], {}, None, "text", 7, {"data": 1}, {"data": None}, {"data": [1, 2]}, {"data": [[]]}, {"data": [{}]},
+    {"data": [{"version": 1}], "next_cursor": None}, "[" * 5000,
+]  # fmt: skip
+
+
 @contextmanager
 def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """A server on loopback; ``answer`` gets the handler and how many requests there were before."""
@@ -262,3 +268,39 @@ def test_nobody_is_signed_in(command: list[str]) -> None:
     done = program(*command)
     assert (done.code, done.output) == (3, "")
     assert "cloudsignal login" in done.errors
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("whoami",), ("creds", "list"), ("sessions", "list"), ("acl", "history"), ("acl", "get"), ("audit", "search"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("body", STRANGE)
+def test_an_answer_of_another_shape_is_told_without_a_traceback(command: tuple[str, ...], body: object) -> None:
+    def answer(handler: BaseHTTPRequestHandler, before: int) -> None:
+        reply(handler, 200, ME if before == 0 and command != ("whoami",) and handler.path == "/v2/me" else body)
+
+    with serving(answer) as url:
+        done = program(*command, environment={"CLOUDSIGNAL_URL": url, "CLOUDSIGNAL_API_KEY": "sk_test"})
+    assert "Traceback" not in done.errors
+    assert done.code in {0, 4}, done.errors
+    assert done.code == 0 or "CloudSignal" in done.errors
+
+
+def test_a_list_that_was_cut_says_so() -> None:
+    rows = [{"version": n, "kind": "deploy", "status": "superseded", "created_at": "2026-01-01T00:00:00Z",
+             "created_by": "user:a@example.com", "note": ""} for n in range(3)]  # fmt: skip
+
+    def answer(handler: BaseHTTPRequestHandler, before: int) -> None:
+        reply(handler, 200, {"data": rows, "next_cursor": None})
+
+    with serving(answer) as url:
+        environment = {"CLOUDSIGNAL_URL": url, "CLOUDSIGNAL_API_KEY": "sk_test"}
+        cut = program("acl", "history", "--limit", "2", environment=environment)
+        whole = program("acl", "history", "--limit", "3", environment=environment)
+        as_json = program("acl", "history", "--limit", "2", "--json", environment=environment)
+    assert "the first 2 are shown, and there are more" in cut.errors
+    assert len(cut.output.splitlines()) == 3
+    assert "there are more" not in whole.errors
+    assert json.loads(as_json.output)["more"] is True

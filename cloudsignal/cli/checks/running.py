@@ -25,11 +25,12 @@ def check(data: Path) -> Iterator[Result]:
     """One result for each part that runs, or for each usual port when nothing does."""
     now = running(data)
     if not now:
-        yield fine("supervisor", "not running on this data folder (start it with `cloudsignal up`)")
+        yield fine("supervisor", f"not running on {data} (start it with `cloudsignal up`)")
         yield from _ports()
         return
     since = time.time() - float(now.get("started", time.time()))
-    yield fine("supervisor", f"process {now.get('pid')}, for {_span(since)}; dashboard {now['urls'].get('web', '')}")
+    what = f"process {now.get('pid')} on {data}, for {_span(since)}; dashboard {now['urls'].get('web', '')}"
+    yield fine("supervisor", what)
     for name, part in now.get("parts", {}).items():
         yield _part(name, part)
 
