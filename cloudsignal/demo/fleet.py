@@ -6,7 +6,6 @@ for a new credential when theirs has ended, and refresh it before it does.
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import logging
 import random
@@ -15,15 +14,20 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import django
 import paho.mqtt.client as mqtt
+from django.db import Error as DatabaseError
+from django.db import close_old_connections
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from cloudsignal.demo.cast import TROUPES, Device, Publish, Subscribe
+from cloudsignal.demo.seed import RENEW_SECONDS, read_places, write_guide
 from cloudsignal.demo.tickets import TicketOffice, TicketsUnavailable
+from cloudsignal.errors import DomainError
 
 logger = logging.getLogger("cloudsignal.demo.fleet")
 
@@ -31,20 +35,17 @@ VERSIONS = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVersion.MQTT
 KEEPALIVE = 30
 RETRY_FIRST, RETRY_MOST = 1.0, 20.0
 TICK = 0.2
+RENEW_AGAIN = 60.0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(description="Run the demo's fleet.")
-    parser.add_argument("--host", required=True)
-    parser.add_argument("--port", required=True, type=int)
-    parser.add_argument("--ca", default=None)
-    given = parser.parse_args(arguments)
+    places = read_places("Run the demo's fleet.", arguments)
     django.setup()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Fleet(given.host, given.port, given.ca or None).run(stop)
+    Fleet(places.host, places.port, places.ca or None, renew=lambda: write_guide(places)).run(stop)
     return 0
 
 
@@ -62,7 +63,10 @@ class Due:
 class Fleet:
     """All devices of all sample organizations."""
 
-    def __init__(self, host: str, port: int, ca: str | None) -> None:
+    def __init__(self, host: str, port: int, ca: str | None, *, renew: Callable[[], object]) -> None:
+        """``renew`` writes the guide anew; called every :data:`RENEW_SECONDS`."""
+        self.renew = renew
+        self.renewed_at = time.monotonic()
         context = ssl.create_default_context(cafile=ca)
         offices = [(troupe, TicketOffice(troupe.people[0][0], troupe.name)) for troupe in TROUPES]
         self.players = [
@@ -86,9 +90,22 @@ class Fleet:
                 due = heapq.heappop(queue)
                 pause = due.player.act(due.action)
                 heapq.heappush(queue, Due(time.monotonic() + pause, due.number, due.player, due.action))
+            self.renew_if_due()
             stop.wait(TICK)
         for player in self.players:
             player.close()
+
+    def renew_if_due(self) -> None:
+        """Write the guide anew when it is time; tried again a minute later when that fails."""
+        if time.monotonic() - self.renewed_at < RENEW_SECONDS:
+            return
+        try:
+            close_old_connections()
+            self.renew()
+            self.renewed_at = time.monotonic()
+        except (DatabaseError, DomainError, OSError) as error:
+            logger.warning("the guide keeps its old credentials: %s", error)
+            self.renewed_at += RENEW_AGAIN
 
 
 class Player:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from orgs.services.credentials import Issued
 
 VISITOR_TTL = 86_400
+RENEW_SECONDS = 43_200.0
+"""How often the guide gets new credentials while the demo runs."""
 WAIT_SECONDS = 30.0
 
 
@@ -44,22 +46,44 @@ class Places:
 
 def main(arguments: list[str] | None = None) -> int:
     """Seed and write the guide."""
-    parser = argparse.ArgumentParser(description="Make the demo's organizations.")
+    places = read_places("Make the demo's organizations.", arguments)
+    django.setup()
+    passwords = Passwords(places.data / "secrets" / "demo.json")
+    _until(lambda: set(places.nodes) <= _online(), "the edges have registered themselves")
+    _person(OPERATOR, passwords, operator=True)
+    for troupe in TROUPES:
+        _organization(troupe, passwords)
+    write_guide(places)
+    return 0
+
+
+def read_places(description: str, arguments: list[str] | None) -> Places:
+    """The command line that the seed and the fleet have in common."""
+    parser = argparse.ArgumentParser(description=description)
     for name in ("data", "web", "host", "port", "nodes"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--ca", default="")
     given = parser.parse_args(arguments)
     nodes = tuple(name for name in given.nodes.split(",") if name)
-    places = Places(Path(given.data), given.web, given.host, int(given.port), given.ca, nodes)
-    django.setup()
+    return Places(Path(given.data), given.web, given.host, int(given.port), given.ca, nodes)
+
+
+def write_guide(places: Places) -> Path:
+    """Issue each visitor a credential and write the guide with it; those of earlier guides live on to their end.
+
+    At every start, and again every :data:`RENEW_SECONDS` while the demo runs: a credential lives for a day at most.
+    """
     passwords = Passwords(places.data / "secrets" / "demo.json")
-    _until(lambda: set(places.nodes) <= _online(), "the edges have registered themselves")
-    _person(OPERATOR, passwords, operator=True)
-    visitors = [(troupe, _organization(troupe, passwords)) for troupe in TROUPES]
-    guide = places.data / "demo" / "guide.txt"
+    visitors = [(troupe, _visitor(troupe)) for troupe in TROUPES]
+    guide = guide_file(places.data)
     guide.parent.mkdir(mode=0o700, exist_ok=True)
     write_private(guide, _guide(places, passwords, visitors))
-    return 0
+    return guide
+
+
+def guide_file(data: Path) -> Path:
+    """Where the guide stands."""
+    return data / "demo" / "guide.txt"
 
 
 class Passwords:
@@ -92,13 +116,12 @@ def _person(email: str, passwords: Passwords, *, operator: bool = False) -> User
     return found
 
 
-def _organization(troupe: Troupe, passwords: Passwords) -> Issued:
-    """The organization with its people and policy; returns a fresh credential for the visitor."""
+def _organization(troupe: Troupe, passwords: Passwords) -> None:
+    """The organization with its people and policy."""
     from acl.access import list_versions
     from acl.services.deployments import deploy
     from acl.services.drafts import load_preset
     from orgs.access import access_org, list_organizations
-    from orgs.services.credentials import issue_credential
     from orgs.services.organizations import create_organization
 
     owner = _person(troupe.people[0][0], passwords)
@@ -111,8 +134,18 @@ def _organization(troupe: Troupe, passwords: Passwords) -> Issued:
         _until(lambda: _enforced(access), f"the edges enforce the policy of {troupe.name}")
     for email, role in troupe.people[1:]:
         _join(access, _person(email, passwords), role)
+
+
+def _visitor(troupe: Troupe) -> Issued:
+    """A fresh credential for whoever tries the commands of the guide."""
+    from orgs.access import access_org, list_organizations
+    from orgs.models import User
+    from orgs.services.credentials import issue_credential
+
+    owner = User.objects.get(email=troupe.people[0][0])
+    org = next(entry.org for entry in list_organizations(owner) if entry.org.name == troupe.name)
     return issue_credential(
-        access, username=troupe.visitor, ttl=VISITOR_TTL, note="for trying things", replace_existing=True
+        access_org(owner, org.pk), username=troupe.visitor, ttl=VISITOR_TTL, note="for trying things"
     )
 
 
@@ -167,6 +200,12 @@ def _guide(places: Places, passwords: Passwords, visitors: list[tuple[Troupe, Is
             f"  mosquitto_sub {common} -i visitor-sub -t '{troupe.listen}' -v",
             f"  mosquitto_pub {common} -i visitor-pub -t '{troupe.refused}' -m hello -q 1",
         ]
+    ends = min(visitor.expires_at for _, visitor in visitors if visitor.expires_at)
+    lines += [
+        "",
+        f"These credentials end at {ends:%Y-%m-%d %H:%M} UTC. While the demo runs, new ones are written twice a day to",
+        f"  {guide_file(places.data)}",
+    ]
     return "\n".join([*lines, ""])
 
 

@@ -342,10 +342,10 @@ class Assembly:
         """Sample data at every start, then the simulated fleet. Both act as the application, like the web."""
         system, env = self.system, self._role("web")
         host, port = self.made["CLOUDSIGNAL_MQTT_HOST"], str(system.ports["mqtts"])
-        where = ["--host", host, "--port", port]
+        where = ["--host", host, "--port", port, "--data", str(self.layout.root)]
+        where += ["--web", system.urls["web"], "--nodes", ",".join(system.nodes)]
         where += ["--ca", str(system.ca)] if system.ca else []
-        seed = [sys.executable, "-m", "cloudsignal.demo.seed", "--data", str(self.layout.root)]
-        seed += ["--web", system.urls["web"], "--nodes", ",".join(system.nodes), *where]
+        seed = [sys.executable, "-m", "cloudsignal.demo.seed", *where]
         edges = tuple(part.name for part in system.parts if part.stage == STAGE_EDGE)
         ready = health.steadily(health.always)
         after = ("web", "worker", "ingest", *edges)

@@ -83,11 +83,12 @@ class Supervisor:
         stop = asyncio.create_task(self._stop.wait())
         try:
             watched = {stop, *tasks}
-            while not stop.done():
+            while not stop.done() and watched != {stop}:  # parts that run once may be all there is
                 done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {stop}:
                     task.result()  # a defect in the supervisor itself must not go unseen
         finally:
+            stop.cancel()
             for chore in chores:
                 chore.cancel()
             await self._stop_all(tasks)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +19,9 @@ import pytest
 import redis
 
 from cloudsignal.supervisor import state
+from cloudsignal.supervisor.part import PROJECT
 from cloudsignal.supervisor.postgres import ADMIN, APP, OWNER
-from tests.stack.process import Up
+from tests.stack.process import Up, clean_environment, temporary_data_folder
 from tests.stack.system import Stack
 
 DATA_PARTS = "postgres,valkey,mosquitto"
@@ -305,3 +308,20 @@ def test_a_taken_port_that_was_asked_for_stops_the_start(own_parts: Stack) -> No
         assert own_parts.process.wait(100) == 1
     assert f"port {port} for the dashboard is taken by" in own_parts.output.read_text()
     assert f"(process {os.getpid()})" in own_parts.output.read_text()
+
+
+def test_parts_that_run_once_end_the_run_when_they_have_finished(data_parts: Stack) -> None:
+    environment = clean_environment() | {
+        "DATABASE_URL": data_parts.database_url(APP), "DATABASE_OWNER_URL": data_parts.database_url(OWNER),
+        "REDIS_URL": data_parts.redis_url,
+    }  # fmt: skip
+    folder = temporary_data_folder("once")
+    command = [sys.executable, "-m", "cloudsignal.cli", "up", "--parts", "migrate", "--data", str(folder)]
+    try:
+        done = subprocess.run(
+            command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=100, check=False
+        )
+    finally:
+        shutil.rmtree(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "migrate" in done.stdout
