@@ -6,18 +6,24 @@ from typing import Any
 
 from allauth.account import forms
 from allauth.account.fields import EmailField
+from allauth.core import context
+
+EMAIL_MAX = 320
 
 
 class _Worded:
-    """An e-mail address is called the same everywhere."""
+    """An e-mail address is called the same everywhere, and the one that a link names is filled in."""
 
     fields: dict[str, Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        request = context.request
+        named = request.GET.get("email", "")[:EMAIL_MAX] if request is not None else ""
         for field in self.fields.values():
             if isinstance(field, EmailField):
                 field.label = "E-mail address"
+                field.initial = field.initial or named
 
 
 class LoginForm(_Worded, forms.LoginForm):  # type: ignore[misc]

@@ -16,7 +16,7 @@ ROLE_WORDS: dict[Role, str] = {
     Role.OWNER: "everything, and may delete or give away the organization",
     Role.ADMIN: "members, API keys, identity providers, settings, and all below",
     Role.DEVELOPER: "credentials, rules, simulate, deploy, close sessions",
-    Role.AUDITOR: "reads everything, searches and exports the audit",
+    Role.AUDITOR: "reads everything and searches the audit",
     Role.VIEWER: "reads everything but the audit",
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,9 +66,14 @@ class Answer:
     """Whether the person authenticated a moment ago, and did not merely have a session there."""
 
 
+@cache
 def available() -> bool:
-    """Whether the extra is installed."""
-    return find_spec("onelogin") is not None
+    """Whether the extra is installed and its libraries load."""
+    try:
+        import onelogin.saml2.auth  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def fetch_metadata(url: str) -> str:

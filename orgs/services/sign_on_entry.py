@@ -28,6 +28,7 @@ from cloudsignal.errors import NotFound
 from orgs.access import Access
 from orgs.models import Invitation, Membership, Organization, SignOnAccount, SingleSignOn, Through, User
 from orgs.permissions import PERMISSIONS, Role
+from orgs.services import saml
 from orgs.services.members import add_member
 from orgs.services.sign_on import target_of
 from orgs.services.sign_on_protocol import Asserted, Refused
@@ -76,7 +77,7 @@ def ways_into(org_id: str) -> tuple[SingleSignOn, ...]:
         return ()
     with org_scope(org_id):
         rows = SingleSignOn.objects.filter(org_id=org_id, enabled=True).select_related("org").order_by("name")
-        return tuple(rows)
+        return tuple(filter(_works_here, rows))
 
 
 def ways_for_domain(domain: str) -> tuple[SingleSignOn, ...]:
@@ -85,7 +86,12 @@ def ways_for_domain(domain: str) -> tuple[SingleSignOn, ...]:
         return ()
     with platform_scope():
         rows = SingleSignOn.objects.filter(enabled=True, approved_domains__contains=[domain.lower()])
-        return tuple(rows.select_related("org").order_by("org__name", "name")[:20])
+        return tuple(filter(_works_here, rows.select_related("org").order_by("org__name", "name")[:20]))
+
+
+def _works_here(sign_on: SingleSignOn) -> bool:
+    """Whether this installation can speak the connection's protocol: SAML is an extra."""
+    return sign_on.kind != SingleSignOn.Kind.SAML or saml.available()
 
 
 def foresee(sign_on: SingleSignOn, asserted: Asserted) -> Entry:

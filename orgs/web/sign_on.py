@@ -45,6 +45,8 @@ def new(request: HttpRequest, access: Access, kind: str) -> HttpResponseBase:
     """Add a way in."""
     if kind not in SingleSignOn.Kind.values:
         raise NotFound("This kind of single sign-on")
+    if kind == SingleSignOn.Kind.SAML and not saml.available():
+        raise NotFound("SAML, which is not installed here,")
     form = form_for(kind)(request.POST if request.method == "POST" else None)
     if request.method == "POST":
         ask_again(request)

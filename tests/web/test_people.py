@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -90,6 +91,15 @@ def test_the_invited_person_sees_the_offer_and_joins(acme: Access, visitor: Visi
     assert joined.headers["Location"] == reverse("orgs:home", args=[acme.org_id])
     assert [row.role for row in list_members(acme) if row.user.email == "grace@example.com"] == ["auditor"]
     assert grace.post(path).status_code == 409
+
+
+def test_the_invited_person_finds_the_address_filled_in_on_sign_up_and_sign_in(acme: Access) -> None:
+    page = Client().get(path_of(acme, "new+one@example.com")).content.decode()
+    for path in ("/accounts/signup/", "/accounts/login/"):
+        address = html.unescape(page.partition(f'href="{path}?')[2].partition('"')[0])
+        form = Client().get(f"{path}?{address}").context["form"]
+        held = form["email"] if "email" in form.fields else form["login"]
+        assert held.value() == "new+one@example.com"
 
 
 def test_another_person_cannot_use_the_link(acme: Access, visitor: Visitor) -> None:

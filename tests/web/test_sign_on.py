@@ -13,6 +13,7 @@ from audit.models import Event
 from orgs.access import Access
 from orgs.models import SignOnAccount, SingleSignOn
 from orgs.permissions import Role
+from orgs.services import saml
 from orgs.services.sign_on import SIGN_ONS_MAX, WantedSignOn, add_sign_on, get_sign_on, list_sign_ons
 from orgs.services.sign_on_protocol import secret_of
 from orgs.tenancy import org_scope, platform_scope
@@ -185,3 +186,20 @@ def test_a_domain_that_is_no_longer_named_is_no_longer_approved(acme: Access, ow
     owner.post(page, form(secret="", domains=""))
     owner.post(page, form(secret="", domains="acme.example"))
     assert get_sign_on(acme, made.pk).approved_domains == []
+
+
+def test_saml_is_offered_nowhere_where_it_is_not_installed(
+    acme: Access, owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with org_scope(acme.org_id):
+        SingleSignOn.objects.create(
+            org=acme.org, kind="saml", name="Old SAML", issuer="https://idp.example", enabled=True
+        )
+    door = reverse("orgs:sign-on-door", args=[acme.org_id])
+    assert b"Old SAML" in Client().get(door).content or not saml.available()
+    monkeypatch.setattr(saml, "available", lambda: False)
+    assert b"Old SAML" not in Client().get(door).content
+    assert b"Add SAML" not in owner.get(reverse("orgs:sign-ons", args=[acme.org_id])).content
+    refused = owner.get(reverse("orgs:sign-on-new", args=[acme.org_id, "saml"]))
+    assert refused.status_code == 404
+    assert b"not installed here" in refused.content
