@@ -26,9 +26,29 @@ from django.conf import settings
 SECONDS = 4.0
 """For the whole of it: look-up, connection, headers, body."""
 BYTES_MAX = 256 * 1024
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All of IPv6 that is given out to the internet (RFC 4291 s2.4); outside of it only NAT64 is looked at."""
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_ISATAP = (0x0000_5EFE, 0x0200_5EFE)
+"""The upper half of an interface identifier that goes on with an IPv4 address (RFC 5214 s6.1)."""
+_SPECIAL = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "192.0.0.0/24",  # protocol assignments, NAT64 discovery, dummy addresses (RFC 6890)
+            "192.88.99.0/24",  # relays of 6to4 (RFC 7526)
+            "2001::/23",  # protocol assignments, Teredo, ORCHID, benchmarks (RFC 2928)
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4: an IPv4 address of anybody's choice (RFC 3056)
+            "2620:4f:8000::/48",  # AS112
+            "3fff::/20",  # documentation (RFC 9637)
+        ),
+    )
+)
+"""Networks that Python of one version or another takes for public."""
 
 
 SLOTS = 8
@@ -129,15 +149,26 @@ def check_url(url: str) -> None:
 
 
 def is_reachable(address: Address) -> bool:
-    """Whether a tenant may send us to ``address``: public, or in ``settings.PROVIDER_NETWORKS``."""
+    """Whether a tenant may send us to ``address``: public, or in ``settings.PROVIDER_NETWORKS``.
+
+    IPv6 can carry an IPv4 address in many forms. IPv4-mapped and -compatible ones, 6to4 and Teredo are refused whatever
+    they carry; NAT64 under the well-known prefix, which hosts without IPv4 need, and ISATAP go by the address inside.
+    """
     if any(address in network for network in _networks(settings.PROVIDER_NETWORKS)):
         return True
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None and not is_reachable(inner):
-            return False
+        number = int(address)
+        if address in _NAT64 or (number >> 32 & 0xFFFF_FFFF) in _ISATAP:
+            return is_reachable(ipaddress.IPv4Address(number & 0xFFFF_FFFF)) and (
+                address in _NAT64 or _is_public(address)
+            )
+        return address in _UNICAST and _is_public(address)
+    return _is_public(address)
+
+
+def _is_public(address: Address) -> bool:
+    if any(address in network for network in _SPECIAL):
+        return False
     return address.is_global and not address.is_multicast
 
 
