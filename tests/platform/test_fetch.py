@@ -11,7 +11,7 @@ from cloudsignal.fetch import is_reachable
 
 REFUSED = {
     "loopback": ["127.0.0.1", "127.8.9.1", "::1"],
-    "unspecified": ["0.0.0.0", "0.1.2.3", "::"],
+    "unspecified": ["0.0.0.0", "0.1.2.3", "::"],  # noqa: S104 - an address to refuse
     "private": ["10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "fc00::1", "fec0::1"],
     "link-local, metadata services": ["169.254.169.254", "fe80::1", "fd00:ec2::254"],
     "multicast, reserved, broadcast": ["224.0.0.1", "240.0.0.1", "255.255.255.255", "ff02::1", "4000::1"],
