@@ -43,6 +43,8 @@ class Tool(NamedTuple):
     names: list[str]
     apt: str
     brew: list[str]
+    service: str = ""
+    """The service that its package starts, and that CloudSignal wants to be off."""
 
 
 SYSTEM_FOLDERS = ["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin", "/snap/bin"]
@@ -51,7 +53,7 @@ CHROMIUM_APPS = [
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 ]
 TOOLS = [
-    Tool("mosquitto, the embedded MQTT broker", "run", ["mosquitto"], "mosquitto", ["mosquitto"]),
+    Tool("mosquitto, the embedded MQTT broker", "run", ["mosquitto"], "mosquitto", ["mosquitto"], "mosquitto"),
     Tool("mosquitto_pub and _sub, to try things by hand", "run", ["mosquitto_pub"], "mosquitto-clients", ["mosquitto"]),
     Tool(
         "Chromium, which the browser tests drive",
@@ -61,6 +63,9 @@ TOOLS = [
         ["--cask", "chromium"],
     ),
     Tool("npm, with which tests install MQTT.js to run it in Node", "dev", ["npm"], "npm", ["node"]),
+    Tool("Caddy, a reverse proxy that the tests put in front", "dev", ["caddy"], "caddy", ["caddy"], "caddy"),
+    Tool("nginx, another", "dev", ["nginx"], "nginx", ["nginx"], "nginx"),
+    Tool("HAProxy, another", "dev", ["haproxy"], "haproxy", ["haproxy"], "haproxy"),
 ]
 
 
@@ -133,18 +138,18 @@ def apt_install(packages: list[str]) -> None:
     environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
     install = [*prefix, *environment, "apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
     update = [*prefix, "apt-get", "update", "-q"]
-    broker = "mosquitto" in packages
     say(f"installing {' '.join(packages)} with apt-get")
-    with services_not_started(prefix) if broker else nothing():
+    with services_not_started(prefix):
         if not any(Path("/var/lib/apt/lists").glob("*Packages*")):
             run(update)
         if run(install, may_fail=True) != 0:
             say("that failed; updating the package lists and trying once more")
             run(update)
             run(install)
-    if broker and Path("/run/systemd/system").exists():
-        run([*prefix, "systemctl", "disable", "--now", "mosquitto.service"], may_fail=True)
-        say("the package's own mosquitto service is switched off: CloudSignal starts a private broker of its own")
+    services = [tool.service for tool in TOOLS if tool.service and tool.apt in packages]
+    if services and Path("/run/systemd/system").exists():
+        run([*prefix, "systemctl", "disable", "--now", *(f"{name}.service" for name in services)], may_fail=True)
+        say(f"switched off what the packages would start by themselves ({', '.join(services)}): ours run on their own")
 
 
 def privileged(command: list[str]) -> list[str]:
@@ -160,7 +165,7 @@ def privileged(command: list[str]) -> list[str]:
 
 @contextmanager
 def services_not_started(prefix: list[str]) -> Iterator[None]:
-    """Keep apt from starting the service it installs: it would hold port 1883 for nothing (policy-rc.d, exit 101)."""
+    """Keep apt from starting the services it installs: they would hold ports for nothing (policy-rc.d, exit 101)."""
     if POLICY.exists():
         yield
         return
@@ -170,12 +175,6 @@ def services_not_started(prefix: list[str]) -> Iterator[None]:
         yield
     finally:
         run([*prefix, "rm", "-f", str(POLICY)])
-
-
-@contextmanager
-def nothing() -> Iterator[None]:
-    """No preparation."""
-    yield
 
 
 # --- Python ----------------------------------------------------------------------------------------------------------

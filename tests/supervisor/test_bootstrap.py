@@ -14,7 +14,7 @@ import pytest
 
 from cloudsignal.supervisor.part import PROJECT
 
-TOOLS = {"mosquitto", "mosquitto_pub", "chromium", "npm"}
+TOOLS = {"mosquitto", "mosquitto_pub", "chromium", "npm", "caddy", "nginx", "haproxy"}
 
 
 @pytest.fixture
@@ -77,7 +77,9 @@ def test_root_installs_what_is_missing_and_starts_no_service(machine: Machine, m
     machine.apt()
     machine.bootstrap.install_tools("dev")
     said = [line for line in machine.said() if not line.startswith("apt-get update")]
-    wanted = "apt-get install -y -q --no-install-recommends mosquitto mosquitto-clients chromium npm"
+    wanted = (
+        "apt-get install -y -q --no-install-recommends mosquitto mosquitto-clients chromium npm caddy nginx haproxy"
+    )
     assert said == [wanted, "services are kept from starting"]
     assert not machine.policy.exists(), "the policy is taken away again"
 
@@ -87,7 +89,7 @@ def test_ubuntu_has_another_name_for_chromium(machine: Machine, monkeypatch: pyt
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "ubuntu"})
     machine.apt()
     machine.bootstrap.install_tools("dev")
-    wanted = "apt-get install -y -q --no-install-recommends mosquitto mosquitto-clients chromium-browser npm"
+    wanted = "apt-get install -y -q --no-install-recommends mosquitto mosquitto-clients chromium-browser npm caddy nginx haproxy"
     assert wanted in machine.said()
 
 
@@ -141,7 +143,9 @@ def test_brew_is_asked_once_per_formula(machine: Machine) -> None:
     formulas = "".join(f"printf '#!/bin/sh' > {machine.bin}/{tool}; chmod 755 {machine.bin}/{tool}; " for tool in TOOLS)
     machine.program("brew", formulas)
     machine.bootstrap.install_tools("dev")
-    assert sorted(machine.said()) == ["brew install --cask chromium", "brew install mosquitto", "brew install node"]
+    assert sorted(machine.said()) == [
+        f"brew install {name}" for name in ("--cask chromium", "caddy", "haproxy", "mosquitto", "nginx", "node")
+    ]
 
 
 @pytest.fixture
