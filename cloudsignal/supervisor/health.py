@@ -20,10 +20,10 @@ CLOCK_SLACK = 1.0
 """Seconds by which a process may seem to have started before we started it (coarse process times)."""
 
 
-async def http_ok(url: str) -> bool:
-    """Whether ``url`` answers 200."""
+async def http_ok(url: str, *, seconds: float = 3.0) -> bool:
+    """Whether ``url`` answers 200 in time."""
     try:
-        async with httpx.AsyncClient(timeout=3, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=seconds, trust_env=False) as client:
             return (await client.get(url)).status_code == 200
     except httpx.HTTPError:
         return False

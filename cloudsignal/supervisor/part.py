@@ -77,6 +77,8 @@ class Part:
     account: Account | None = None
     alive_file: Path | None = None
     """Touched by the process every few seconds; one that stays silent for :data:`SILENT_SECONDS` hangs and is ended."""
+    alive: Callable[[], Awaitable[bool]] | None = None
+    """Asked every few seconds once it is ready; one that says no for :data:`SILENT_SECONDS` hangs and is ended."""
     folder: Path = PROJECT
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 15.0
@@ -208,11 +210,16 @@ class Runner:
 
     async def _watch(self, exited: asyncio.Future[int]) -> None:
         """Wait until the process ends; end it when it hangs."""
-        silent = 0
+        silent, heard = 0, time.monotonic()
         while not exited.done():
             await asyncio.wait([exited], timeout=LOOK_SECONDS)
+            if exited.done():
+                return
             file = self.part.alive_file
-            silent = silent + 1 if file and silent_for(file) > SILENT_SECONDS else 0
+            if self.part.alive is not None and await self.part.alive():
+                heard = time.monotonic()
+            quiet = silent_for(file) if file else time.monotonic() - heard if self.part.alive else 0.0
+            silent = silent + 1 if quiet > SILENT_SECONDS else 0
             if silent >= LOOKS and not exited.done():
                 self._console.event(self.part.name, f"has been silent for over {SILENT_SECONDS:.0f} s; ending it")
                 await self._end(exited)

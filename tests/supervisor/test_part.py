@@ -8,6 +8,7 @@ import io
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ import pytest
 
 from cloudsignal.supervisor import part as part_module
 from cloudsignal.supervisor.console import Console
+from cloudsignal.supervisor.health import http_ok, steadily
 from cloudsignal.supervisor.part import Part, Runner, State, ending
 
 SLEEP = "import time; time.sleep(60)"
@@ -246,6 +248,45 @@ def test_a_silent_part_is_ended_and_started_again(tmp_path: Path, monkeypatch: p
             os.utime(alive, (time.time() - 3600, time.time() - 3600))
             await b.until(lambda: runner.restarts == 1)
             alive.touch()
+            assert "silent" in b.output.getvalue()
+
+    asyncio.run(run())
+
+
+SERVER = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "0"); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_part_that_does_not_answer_any_more_is_ended_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_module, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(part_module, "LOOK_SECONDS", 0.05)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    async def answers() -> bool:
+        return await http_ok(f"http://127.0.0.1:{port}/", seconds=0.3)
+
+    async def run() -> None:
+        async with bench(tmp_path) as b:
+            code = SERVER.replace("int(sys.argv[1])", str(port))
+            runner = b.part("web", code, ready=steadily(answers), alive=answers, stop_seconds=0.2)
+            b.run()
+            await b.until(lambda: runner.state is State.READY)
+            await asyncio.sleep(1.5)
+            assert runner.restarts == 0
+            assert runner.process is not None
+            first = runner.process.pid
+            os.kill(first, signal.SIGSTOP)
+            await b.until(lambda: runner.restarts >= 1 and runner.state is State.READY)
+            assert runner.process.pid != first
             assert "silent" in b.output.getvalue()
 
     asyncio.run(run())
