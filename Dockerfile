@@ -36,5 +36,6 @@ VOLUME /data
 # web 8000 (plain HTTP, for a proxy that speaks TLS), mqtts 8883, wss 8443
 EXPOSE 8000 8883 8443
 STOPSIGNAL SIGTERM
-CMD ["granian", "--interface", "wsgi", "--host", "0.0.0.0", "--port", "8000", "--no-ws", \
-     "--workers", "2", "--blocking-threads", "16", "--respawn-failed-workers", "cloudsignal.wsgi:application"]
+CMD ["granian", "--interface", "asginl", "--host", "0.0.0.0", "--port", "8000", "--http", "1", "--no-ws", \
+     "--http1-header-read-timeout", "15000", "--backlog", "4096", \
+     "--workers", "2", "--respawn-failed-workers", "cloudsignal.asgi:application"]

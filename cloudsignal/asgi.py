@@ -1,12 +1,9 @@
-"""The web application as ASGI, for servers that want it."""
+"""What the HTTP server runs: Django behind :mod:`cloudsignal.front`."""
 
-import os
+from django.conf import settings
 
-from django.core.asgi import get_asgi_application
+from cloudsignal.front.app import Front
+from cloudsignal.web.refused import page
+from cloudsignal.wsgi import application as django
 
-from cloudsignal.startup import require
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cloudsignal.settings")
-require("CLOUDSIGNAL_SECRET_KEY", "CLOUDSIGNAL_PEPPER", "DATABASE_URL", "REDIS_URL")
-
-application = get_asgi_application()
+application = Front(django, refuse=page, trusted=settings.TRUSTED_PROXIES)

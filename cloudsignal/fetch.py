@@ -52,7 +52,7 @@ _SPECIAL = tuple(
 
 
 SLOTS = 8
-"""Threads of a process that may wait for hosts that tenants name, of the 16 it has."""
+"""Threads of a process that may wait for hosts that tenants name, of the 20 it has."""
 _slots = BoundedSemaphore(SLOTS)
 _own = local()
 

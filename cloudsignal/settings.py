@@ -40,7 +40,7 @@ CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 
 # --- databases ----------------------------------------------------------------------------------------------------
 # `default` signs in as the application role, under row-level security. `owner` owns the tables and only migrates.
-DATABASE_POOL = 20
+DATABASE_POOL = 24
 DATABASES: dict[str, Any] = {}
 if _url := ENV.text("DATABASE_URL", ""):
     DATABASES["default"] = database(_url, pool_size=DATABASE_POOL)
@@ -91,7 +91,6 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "cloudsignal.proxies.TrustedProxies",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

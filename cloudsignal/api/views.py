@@ -53,13 +53,21 @@ def unknown(request: HttpRequest) -> HttpResponseBase:
     return refused(request, NotFound("This address", code="no_such_address"))
 
 
-def refused(request: HttpRequest, error: Exception) -> HttpResponseBase:
+def refused(request: HttpRequest, error: Exception) -> HttpResponse:
     """A refusal from outside every operation, in the shape of the part of the API that was asked."""
-    found = problems.problem_of(error)
-    if request.path.startswith("/v2/tokens"):
-        code = {404: "not_found", 400: "invalid_request"}.get(found.status, "internal")
-        return JsonResponse({"error": code, "error_description": found.detail}, status=found.status)
-    return JsonResponse(problems.render(found).data, status=found.status, content_type=problems.CONTENT_TYPE)
+    return respond(request.path, problems.problem_of(error))
+
+
+def respond(path: str, found: problems.Problem) -> HttpResponse:
+    """The problem as the answer to a request for ``path``."""
+    headers = problems.headers(found)
+    if path.startswith("/v2/tokens"):
+        code = {404: "not_found", 400: "invalid_request", 408: "invalid_request", 413: "invalid_request"}
+        data = {"error": code.get(found.status, "internal"), "error_description": found.detail}
+        return JsonResponse(data, status=found.status, headers=headers)
+    return JsonResponse(
+        problems.render(found).data, status=found.status, content_type=problems.CONTENT_TYPE, headers=headers
+    )
 
 
 def _operation(found: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> Operation:

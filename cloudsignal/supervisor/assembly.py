@@ -271,25 +271,18 @@ class Assembly:
 
     def _web(self) -> None:
         port = self.system.ports["web"]
-        command = [
-            sys.executable, "-m", "granian", "--interface", "wsgi", "--host", self.web_host, "--port", str(port),
-            "--workers", "1", "--blocking-threads", "16", "--respawn-failed-workers", "--workers-kill-timeout", "5",
-            "--no-ws", "cloudsignal.wsgi:application",
-        ]  # fmt: skip
+        command = http_server(self.web_host, port)
 
         async def ready() -> bool:
             return await health.http_ok(f"http://{Address(self.web_host, port)}/readyz")
 
-        self._add(
-            Part(
-                "web",
-                command,
-                self._role("web"),
-                health.steadily(ready),
-                after=("migrate", "valkey"),
-                stage=STAGE_CONTROL,
-            )
-        )
+        async def alive() -> bool:  # whether PostgreSQL and Valkey answer is no reason to start the web again
+            return await health.http_ok(f"http://{Address(self.web_host, port)}/healthz")
+
+        after = ("migrate", "valkey")
+        self._add(Part(
+            "web", command, self._role("web"), health.steadily(ready), after=after, stage=STAGE_CONTROL, alive=alive
+        ))  # fmt: skip
 
     def _worker(self) -> None:
         command = [sys.executable, "-m", "celery", "-A", "cloudsignal", "worker", "--concurrency", "2"]
@@ -367,3 +360,12 @@ class Assembly:
 
     def _add(self, part: Part) -> None:
         self.system.parts.append(part)
+
+
+def http_server(host: str, port: int, application: str = "cloudsignal.asgi:application") -> list[str]:
+    """The command of the HTTP server: HTTP/1.1 alone, heads within 15 seconds, one process."""
+    return [
+        sys.executable, "-m", "granian", "--interface", "asginl", "--host", host, "--port", str(port),
+        "--http", "1", "--no-ws", "--http1-header-read-timeout", "15000", "--backlog", "2048", "--log-level", "warning",
+        "--workers", "1", "--respawn-failed-workers", "--workers-kill-timeout", "5", application,
+    ]  # fmt: skip

@@ -117,4 +117,9 @@ def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponseBase:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """500: a page that needs nothing, neither database nor session."""
-    return HttpResponse(render_to_string("500.html"), status=500)
+    message = (
+        "Nothing was changed by what you just did. The nodes are not affected: they keep enforcing the policy "
+        "they have. Go back and try again; if it stays, the reason stands in the log of the web process."
+    )
+    values = {"status": 500, "title": "Something broke on our side", "message": message}
+    return HttpResponse(render_to_string("plain.html", values), status=500)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.program import program
 from tests.stack.system import HOST, Stack
+from tests.support.attacks_web import without_a_body
 
 pytestmark = [pytest.mark.stack]
 
@@ -131,6 +132,24 @@ def test_a_killed_part_comes_back(stack: Stack, name: str) -> None:
     stack.wait_part(name, other_than=old)
     stack.eventually(lambda: not [child for child in children if child.is_running()], what="the end of its children")
     stack.eventually(lambda: httpx.get(f"{stack.url}/readyz").status_code == 200, what="a ready dashboard")
+
+
+def test_requests_without_their_body_switch_nothing_off(stack: Stack) -> None:
+    paths = {"/v2/tokens/create": 405, "/v2/me": 401, "/accounts/login/": 200, "/healthz": 200, "/readyz": 200}
+    with (
+        without_a_body(stack.url, 100),
+        without_a_body(stack.url, 100, path="/accounts/login/", begin=b"{"),
+        httpx.Client(base_url=stack.url) as client,
+    ):
+        assert {path: client.get(path).status_code for path in paths} == paths
+    big = client_refused(stack.url, length=50_000_000)
+    assert big.startswith(b"HTTP/1.1 413 ")
+    assert b'"error":' in big.replace(b" ", b"")
+
+
+def client_refused(url: str, *, length: int) -> bytes:
+    with without_a_body(url, 1, length=length) as held:
+        return held.answers(seconds=20)[0]
 
 
 def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:

@@ -1,0 +1,183 @@
+"""The ASGI application that the HTTP server runs: bodies, turns, threads, answers, health."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+
+from cloudsignal.front.answers import Answer
+from cloudsignal.front.asgi import Message, Receive, Scope, Send, Wsgi
+from cloudsignal.front.bodies import Body, Store
+from cloudsignal.front.environ import environ, forwarded_for, kept
+from cloudsignal.front.refusal import Gone, Page, Refusal
+from cloudsignal.front.turns import STUCK_SECONDS, Turns
+from cloudsignal.proxies import visitor
+
+THREADS = 20
+SHARES = {"tokens": 6, "entrance": 5, "api": 8, "pages": 14}
+"""Threads that each kind of request may take at a time: none can take all, nor can the first three together."""
+KINDS = (("/v2/tokens/", "tokens"), ("/v2/providers", "tokens"), ("/v2/", "api"), ("/accounts/", "entrance"))
+HEALTH = ("/healthz", "/readyz")
+HEALTH_SECONDS = 1.0
+"""How long an answer about health holds: a flood of questions costs one look a second."""
+LOOK_SECONDS = 15.0
+"""How long a look may take."""
+
+Refuse = Callable[[Scope, Refusal], Page]
+
+
+class Front:
+    """One process's front of ``application``. ``trusted`` are the networks of reverse proxies, with commas.
+
+    ``refuse`` draws what the front itself refuses.
+    """
+
+    def __init__(self, application: Wsgi, *, refuse: Refuse, trusted: str) -> None:
+        self._application = application
+        self._refuse = refuse
+        self._trusted = trusted
+        self._turns = Turns(THREADS, SHARES)
+        self._store = Store()
+        self._threads = ThreadPoolExecutor(THREADS, "web")
+        self._health_threads = ThreadPoolExecutor(len(HEALTH), "health")
+        self._health: dict[str, tuple[float, asyncio.Task[Page]]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        if scope["path"] in HEALTH and scope["method"] in {"GET", "HEAD"}:
+            await _send(send, await self._health_of(scope["path"]))
+            return
+        headers = kept(scope["headers"])
+        peer = str((scope.get("client") or ("", 0))[0])
+        address = visitor(peer, forwarded_for(headers), self._trusted)
+        try:
+            self._turns.arrive(network(address))
+        except Refusal as refusal:
+            await self._send_refusal(scope, send, refusal)
+            return
+        try:
+            await self._serve(scope, headers, address, receive, send)
+        except Refusal as refusal:
+            await self._send_refusal(scope, send, refusal)
+        except Gone:
+            pass
+        finally:
+            self._turns.depart(network(address))
+
+    async def _serve(
+        self, scope: Scope, headers: list[tuple[bytes, bytes]], address: str, receive: Receive, send: Send
+    ) -> None:
+        body = Body(self._store, declared=_length(headers))
+        kind, owner = kind_of(scope["path"]), network(address)
+        try:
+            values = environ(scope, headers, address, await body.read(receive))
+            leaving = asyncio.ensure_future(_gone(receive))
+            try:
+                await self._turns.enter(kind, owner, leaving)
+                answer = Answer()
+                thread = asyncio.get_running_loop().run_in_executor(
+                    self._threads, answer.run, self._application, values
+                )
+                thread.add_done_callback(lambda _: self._turns.leave(kind, owner))
+                leaving.add_done_callback(lambda _: answer.abandon())
+                sent = await answer.deliver(send)
+            finally:
+                leaving.cancel()
+        finally:
+            body.close()
+        if not sent and not leaving.done():
+            raise Refusal(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something went wrong here; it has been logged."
+            )
+
+    async def _health_of(self, path: str) -> Page:
+        """``/healthz`` and ``/readyz`` have threads of their own, and all who ask at a time share one answer."""
+        if path == "/healthz" and self._turns.stuck:
+            return _json(503, {"status": "stuck", "detail": f"no request has ended for {STUCK_SECONDS:.0f} s"})
+        loop = asyncio.get_running_loop()
+        until, task = self._health.get(path, (0.0, None))
+        if task is None or (task.done() and loop.time() > until):
+            task = loop.create_task(self._look(path))
+            self._health[path] = (loop.time() + HEALTH_SECONDS, task)
+        return await asyncio.shield(task)
+
+    async def _look(self, path: str) -> Page:
+        """Ask Django, in the name of nobody: what others send along with the question must not change the answer."""
+        scope: Scope = {"method": "GET", "path": path, "headers": ()}
+        answer, page = Answer(), _Collected()
+        values = environ(scope, [(b"host", b"localhost")], "127.0.0.1", b"")
+        asyncio.get_running_loop().run_in_executor(self._health_threads, answer.run, self._application, values)
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await answer.deliver(page)
+        except TimeoutError:
+            return _json(503, {"status": "stuck", "detail": f"no answer within {LOOK_SECONDS:.0f} s"})
+        return page.page
+
+    async def _send_refusal(self, scope: Scope, send: Send, refusal: Refusal) -> None:
+        page = self._refuse(scope, refusal)
+        close = ((b"connection", b"close"),)  # the rest of an unread body would be taken for the next request
+        await _send(send, Page(page.status, page.headers + close, page.body))
+
+
+class _Collected:
+    """Takes an answer as the server would, to keep it."""
+
+    def __init__(self) -> None:
+        self._status = 500
+        self._headers: tuple[tuple[bytes, bytes], ...] = ()
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status, self._headers = message["status"], tuple(message["headers"])
+        else:
+            self._body += message["body"]
+
+    @property
+    def page(self) -> Page:
+        return Page(self._status, self._headers, self._body)
+
+
+def kind_of(path: str) -> str:
+    """Which share of the threads a request takes."""
+    return next((kind for prefix, kind in KINDS if path.startswith(prefix)), "pages")
+
+
+def network(address: str) -> str:
+    """What counts as one address: an IPv4 address, or a /64 of IPv6, which is one household's or one machine's."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 4:
+        return address
+    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _length(headers: list[tuple[bytes, bytes]]) -> int | None:
+    value = next((value for name, value in headers if name == b"content-length"), b"")
+    return int(value) if value.isdigit() and len(value) < 20 else None
+
+
+def _json(status: int, data: object) -> Page:
+    headers = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+    return Page(status, headers, json.dumps(data).encode())
+
+
+async def _send(send: Send, page: Page) -> None:
+    length = (b"content-length", str(len(page.body)).encode())
+    headers = [pair for pair in page.headers if pair[0] != b"content-length"]
+    await send({"type": "http.response.start", "status": page.status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": page.body})

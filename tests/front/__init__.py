@@ -1,0 +1,1 @@
+"""The front with the real HTTP server, over a small application."""
