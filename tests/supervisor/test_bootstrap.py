@@ -89,8 +89,8 @@ def test_ubuntu_has_another_name_for_chromium(machine: Machine, monkeypatch: pyt
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "ubuntu"})
     machine.apt()
     machine.bootstrap.install_tools("dev")
-    wanted = "apt-get install -y -q --no-install-recommends mosquitto mosquitto-clients chromium-browser npm caddy nginx haproxy"
-    assert wanted in machine.said()
+    wanted = "mosquitto mosquitto-clients chromium-browser npm caddy nginx haproxy"
+    assert any(line.endswith(f" {wanted}") for line in machine.said())
 
 
 def test_a_policy_that_was_there_stays(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
