@@ -73,6 +73,11 @@ class Limits:
         entry = self._failing(ip)
         return entry is not None and entry.by_org.get(org, 0) >= REFUSED_AT * self._failures
 
+    def shut_out(self, ip: str) -> bool:
+        """Whether sign-ins of the address are refused, be it to one organization: few handshakes at a time, then."""
+        entry = self._failing(ip)
+        return entry is not None and any(count >= REFUSED_AT * self._failures for count in entry.by_org.values())
+
     def _failing(self, ip: str) -> _Address | None:
         entry = self._addresses.get(_key(ip))
         return entry if entry is not None and time.monotonic() < entry.window_ends else None

@@ -11,6 +11,8 @@ import ssl
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
+from audit.kinds import AuthReason
+from cloudsignal.edge.admission import Place
 from cloudsignal.edge.codec import Kind
 from cloudsignal.edge.session import Phase, Session
 from cloudsignal.edge.trail import Origin
@@ -46,6 +48,7 @@ class Client(asyncio.BufferedProtocol):
         "_task",
         "broker",
         "node",
+        "place",
         "session",
         "transport",
     )
@@ -53,9 +56,11 @@ class Client(asyncio.BufferedProtocol):
     transport: asyncio.Transport
     session: Session
 
-    def __init__(self, node: Node, origin: Origin) -> None:
+    def __init__(self, node: Node, origin: Origin, place: Place) -> None:
         self.node = node
         self.broker: Broker | None = None
+        self.place = place
+        """Its place among those that have not said CONNECT."""
         self._closing = False
         self._blocked = False
         self._task: asyncio.Task[None] | None = None
@@ -110,6 +115,7 @@ class Client(asyncio.BufferedProtocol):
         """The client's socket is gone."""
         self.session.client_lost()
         self._closing = True
+        self.place.leave()
         self.pump()
         if self._task is not None:
             self._task.cancel()
@@ -174,6 +180,7 @@ class Client(asyncio.BufferedProtocol):
         elif session.phase is _LIVE and self._task is None:
             return
         elif session.phase is Phase.SIGNING_IN and self._task is None:
+            self.place.leave()
             pause(self.transport)
             self._task = asyncio.get_running_loop().create_task(self._sign_in())
         elif session.phase is _LIVE and self._task is not None:
@@ -199,11 +206,18 @@ class Client(asyncio.BufferedProtocol):
         if not self._closing:
             self.pump()
 
+    def give_up(self) -> None:
+        """CONNECT takes too long."""
+        self.session.refuse(AuthReason.PROTOCOL, details={"text": "no CONNECT in time"})
+        self.session.to_client.clear()
+        self.pump()
+
     def close(self) -> None:
         """Close both sides once everything is written."""
         if self._closing:
             return
         self._closing = True
+        self.place.leave()
         if self.broker is not None:
             self.broker.close()
         if not self.transport.is_closing():

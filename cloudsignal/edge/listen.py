@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from cloudsignal.config import Address
 from cloudsignal.edge import proxy
+from cloudsignal.edge.admission import Place
 from cloudsignal.edge.link import Client
 from cloudsignal.edge.node import Node
 from cloudsignal.edge.proxy import ProxyError
@@ -22,20 +21,13 @@ from cloudsignal.edge.trail import Origin
 
 logger = logging.getLogger("cloudsignal.edge.listen")
 
-BACKLOG = 1024
-AT_ONCE = 512
-"""Handshakes under way at a time; beyond it, new connections wait in the kernel."""
+BACKLOG = 4096
 
-PATIENCE = 2.0
-"""Seconds after which a handshake is given up when others wait."""
+DEFER = 1
+"""Seconds the kernel keeps a connection to itself whose client says nothing (``TCP_DEFER_ACCEPT``): MQTT clients speak
+first. No more, because what waits there takes room from others."""
 
-RESERVE = 128
-"""File descriptors kept back for everything that is not a client."""
-
-PER_CLIENT = 2
-"""File descriptors of one session: the client's socket and the broker's."""
-
-MakeClient = Callable[[Node, Origin], Client]
+MakeClient = Callable[[Node, Origin, Place], Client]
 
 
 class ListenError(OSError):
@@ -62,15 +54,14 @@ class Listener:
         self._proxied = proxied
         """A TLS terminator is in front and begins every connection with a PROXY v2 header."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._shaking: dict[SecureTransport, float] = {}
-        """Handshakes under way and when they began, oldest first."""
-        self._capacity = (_raise_limit() - RESERVE) // PER_CLIENT
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits it
+            if hasattr(socket, "TCP_DEFER_ACCEPT"):
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER)
             self._socket.bind((address.host, address.port))
             self._socket.listen(BACKLOG)
         except OSError as error:
@@ -99,10 +90,6 @@ class Listener:
 
     def _accept(self) -> None:
         for _ in range(64):
-            if len(self._tasks) >= AT_ONCE and not self._make_room():
-                self._pause()
-                asyncio.get_running_loop().call_later(PATIENCE / 8, self._resume)
-                return
             try:
                 connection, address = self._socket.accept()
             except (BlockingIOError, InterruptedError):
@@ -114,22 +101,13 @@ class Listener:
                 return
             self._admit(connection, (str(address[0]).removeprefix("::ffff:"), int(address[1])))
 
-    def _make_room(self) -> bool:
-        """Give up the oldest handshake if it had its time: silent sockets of one host must not keep the others out."""
-        oldest = next(iter(self._shaking), None)
-        if oldest is None or time.monotonic() - self._shaking[oldest] < PATIENCE:
-            return False
-        del self._shaking[oldest]
-        oldest.give_up()
-        return True
-
     def _admit(self, connection: socket.socket, address: tuple[str, int]) -> None:
         node = self._node
         origin = Origin(address[0], address[1], self._transport)
         limit = ""
         if node.journal.full:
             limit = "audit_journal"
-        elif len(node.clients) + len(self._tasks) >= self._capacity:
+        elif len(node.clients) + len(self._tasks) >= node.capacity:
             limit = "file_descriptors"
         elif not self._proxied:
             limit = self._address_limit(origin)
@@ -140,19 +118,15 @@ class Listener:
         connection.setblocking(False)
         task = asyncio.get_running_loop().create_task(self._serve(connection, origin))
         self._tasks.add(task)
-        task.add_done_callback(self._served)
+        task.add_done_callback(self._tasks.discard)
 
     def _address_limit(self, origin: Origin) -> str:
         """The limit this address has reached, or nothing; then it is counted until ``limits.release``."""
         return "" if self._node.limits.admit(origin.ip) else "address_connections"
 
-    def _served(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not self._listening and len(self._tasks) < AT_ONCE // 2:
-            self._resume()
-
     async def _serve(self, connection: socket.socket, origin: Origin) -> None:
         counted = not self._proxied
+        place: Place | None = None
         try:
             if self._proxied:
                 proxied = await self._read_proxy(connection)
@@ -161,11 +135,15 @@ class Listener:
                 origin = replace(origin, **asdict(proxied))
                 limit = self._address_limit(origin)
                 if limit:
+                    connection.close()
                     self._node.turned_away(origin, limit)
                     return
                 counted = True
-            await self._hand_over(connection, origin)
-            counted = False
+            place = await self._place(connection, origin)
+            if place is None:
+                return
+            await self._hand_over(connection, origin, place)
+            counted, place = False, None  # the client's from here on: see node.closed
         except ProxyError as error:
             self._node.tls_failed(origin, str(error))
         except NothingSaidError:
@@ -173,33 +151,47 @@ class Listener:
         except (OSError, ssl.SSLError, TimeoutError) as error:
             self._node.tls_failed(origin, handshake_reason(error))
         finally:
+            if place is not None:
+                place.leave()
             if counted:
                 self._node.limits.release(origin.ip)
 
-    async def _hand_over(self, connection: socket.socket, origin: Origin) -> None:
+    async def _place(self, connection: socket.socket, origin: Origin) -> Place | None:
+        """A place among those that have not signed in, waited for in turn; ``None`` when the connection was closed."""
+        try:
+            place = await self._node.admission.enter(origin.ip)
+        except BaseException:
+            connection.close()
+            raise
+        if place is None:
+            connection.close()
+            self._node.turned_away(origin, "handshakes")
+        return place
+
+    async def _hand_over(self, connection: socket.socket, origin: Origin, place: Place) -> None:
         """Shake hands; from then on the client is on its own."""
         loop = asyncio.get_running_loop()
 
         def make() -> Client:
-            return self._make(self._node, origin)
+            client = self._make(self._node, origin, place)
+            place.give_up = client.give_up
+            return client
 
         try:
             if self._certificates is None:
                 await loop.connect_accepted_socket(make, connection)
                 return
             secure = SecureTransport(self._certificates.default, make)
+            place.give_up = secure.give_up
             await loop.connect_accepted_socket(lambda: secure, connection)
         except BaseException:
             connection.close()
             raise
-        self._shaking[secure] = time.monotonic()
         try:
             await secure.ready
         except asyncio.CancelledError:
             secure.abort()
             raise
-        finally:
-            self._shaking.pop(secure, None)
 
     async def _read_proxy(self, connection: socket.socket) -> proxy.Proxied | None:
         """The PROXY header, to the byte: what follows belongs to MQTT."""
@@ -233,13 +225,3 @@ def handshake_reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError | ConnectionAbortedError):
         return "timeout"
     return "connection_lost"
-
-
-def _raise_limit() -> int:
-    """Raise the soft limit of file descriptors to the hard one; returns it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        hard = 1 << 20
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard

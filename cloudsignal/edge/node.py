@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from audit.kinds import LIMIT_REACHED, TLS_FAILED, AuthReason, CloseCause
 from cloudsignal.config import Upstream
+from cloudsignal.edge.admission import Admission, session_capacity
 from cloudsignal.edge.beat import Beat
 from cloudsignal.edge.follow import Follower
 from cloudsignal.edge.gate import Gate
@@ -76,6 +77,8 @@ class Node:
         """A connection of its own for the shipper's question, which blocks."""
         self.shipper = Shipper(self.journal, self.store, self._confirming, self.name)
         self.limits = Limits(connections=settings.address_connections, failures=settings.login_failures)
+        self.capacity = session_capacity()
+        self.admission = Admission(self.limits.shut_out, capacity=self.capacity)
         self.dialer = Dialer(settings.upstream)
         self.gate = Gate(self)
         self.reports = Reports(self.store)
@@ -379,11 +382,10 @@ class Node:
         if now < due:
             return due
         if session.phase is Phase.NEW:
-            session.refuse(AuthReason.PROTOCOL, details={"text": "no CONNECT in time"})
-            session.to_client.clear()
+            client.give_up()
         else:
             session.refuse(AuthReason.UNAVAILABLE, details={"text": "no answer in time"})
-        client.pump()
+            client.pump()
         return None
 
     # --- small things --------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from cloudsignal.edge.admission import Place
 from cloudsignal.edge.link import ANSWER_BACKLOG, Client, pause
 from cloudsignal.edge.mount import MAX_PACKET_BYTES
 from cloudsignal.edge.node import Node
@@ -42,8 +43,8 @@ class WebSocketClient(Client):
 
     __slots__ = ("_rest", "_resting", "_websocket")
 
-    def __init__(self, node: Node, origin: Origin) -> None:
-        super().__init__(node, origin)
+    def __init__(self, node: Node, origin: Origin, place: Place) -> None:
+        super().__init__(node, origin, place)
         self._websocket = ServerProtocol(subprotocols=[Subprotocol("mqtt")], max_size=CONNECT_MAX, logger=_SILENT)
         self._rest = b""
         self._resting = False

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cloudsignal.edge import limits
+from tests.benchmarks.edge import resident
 from tests.edge.conftest import Rig
 from tests.edge.parts import Issued, wait_for
 from tests.support import attacks_connections as attacks
@@ -120,6 +121,36 @@ def test_what_cannot_be_told_apart_counts_against_the_address_and_tells_stranger
     unknown = [answer(name) for name in ("x", f"x@{rig.plane.new_org()}", f"x@{org}")]
     assert unknown == [(0x86, True)] * 3, "protocol refusals of the address slow its sign-ins down"
     target(rig, issued).client("healthy").ping()
+
+
+def round_trips(neighbour: Target, seconds: float) -> list[float]:
+    """How long each of a row of connections takes, from TCP to the answer to a ping."""
+    took: list[float] = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        started = time.monotonic()
+        wire = neighbour.client("neighbour")
+        wire.ping()
+        took.append(time.monotonic() - started)
+        wire.disconnect()
+        time.sleep(0.02)
+    return took
+
+
+@pytest.mark.parametrize("first", [b"", b"\x16\x03\x01"], ids=["silent", "half a hello"])
+def test_connections_without_end_that_say_nothing_keep_nobody_out(make_rig: MakeRig, first: bytes) -> None:
+    """From one address, 1,500 a second; those of another address come in one after the other."""
+    rig = make_rig()
+    issued = rig.plane.issue(rig.org())
+    neighbour = target(rig, issued).of("127.0.1.3")
+    before = resident(rig.edge.pid)
+    with attacks.silent_connections(target(rig), first=first) as attack:
+        took = round_trips(neighbour, 5)
+    assert attack.count > 3_000
+    grown = resident(rig.edge.pid) - before
+    print(f"connections {attack.count} rounds {len(took)} slowest {max(took):.3f} memory {grown}")
+    assert len(took) > 10, "the neighbour waits behind the attacker"
+    assert grown < 64 * MB
 
 
 def test_failures_are_told_apart_by_organization_and_forgotten_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import resource
+import socket
 import ssl
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -93,6 +96,43 @@ def denied_topics(
         wire.ping()
 
     with _threads(connections, work) as progress:
+        yield progress
+
+
+@contextlib.contextmanager
+def silent_connections(
+    target: Target, *, per_second: int = 1_500, first: bytes = b"", held: int = 6_000, port: int = 0
+) -> Iterator[Progress]:
+    """Open TCP connections and say nothing, or ``first`` (the head of a ClientHello, a whole handshake is too costly).
+
+    At most ``held`` stay open; then the oldest goes for each that comes.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    def work(progress: Progress, _index: int) -> None:
+        sockets: deque[socket.socket] = deque()
+        began = time.monotonic()
+        while not progress.stop.is_set():
+            due = int((time.monotonic() - began) * per_second)
+            for _ in range(min(due - progress.count, 200)):
+                sock = socket.socket()
+                sock.setblocking(False)
+                sock.bind((target.source, 0))
+                sock.connect_ex(("127.0.0.1", port or target.port))
+                sockets.append(sock)
+                progress.count += 1
+                if first and len(sockets) > 50:
+                    with contextlib.suppress(OSError):
+                        sockets[-50].send(first)
+                if len(sockets) > held:
+                    sockets.popleft().close()
+            time.sleep(0.005)
+        for sock in sockets:
+            sock.close()
+
+    with _threads(1, work) as progress:
         yield progress
 
 
