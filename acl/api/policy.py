@@ -78,7 +78,7 @@ class Validate(PolicyEndpoint):
     def post(self, request: Request) -> Response:
         """Check a document (or the draft) and run its own tests. Nothing is stored."""
         text = with_draft(self, valid(shapes.OptionalTextSerializer, request))["text"]
-        return Response(shapes.ValidationSerializer(examine(text, org=self.access.org_id)).data)
+        return Response(shapes.ValidationSerializer(examine(self.access, text)).data)
 
 
 class Simulate(PolicyEndpoint):
@@ -93,16 +93,17 @@ class Simulate(PolicyEndpoint):
     def post(self, request: Request) -> Response:
         """Ask a document (or the draft) what one client may do, rule by rule, by the code that the edge runs."""
         wanted = with_draft(self, valid(shapes.SimulateSerializer, request))
-        parsed, explanation = simulate.simulate(self.access, **wanted)
-        decision = explanation.decision if explanation else None
+        found = simulate.simulate(self.access, **wanted)
+        decision = found.verdict.decision if found.verdict else None
         verdict = {
             "allowed": decision.allowed if decision else None,
             "rule": decision.rule if decision else None,
             "reason": decision.reason if decision else "the document has errors",
             "qos": decision.qos if decision else 0,
             "holes": decision.holes if decision else (),
-            "rules": explanation.rules if explanation else (),
-            "findings": parsed.findings,
+            "rules": found.verdict.rules if found.verdict else (),
+            "rules_not_listed": found.verdict.hidden if found.verdict else 0,
+            "findings": found.findings,
         }
         return Response(shapes.VerdictSerializer(verdict).data)
 

@@ -98,7 +98,8 @@ class VerdictSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField()
     qos = serializers.IntegerField(help_text="Highest QoS granted.")
     holes = serializers.ListField(child=serializers.CharField(), help_text="Denied parts of a granted subscription.")
-    rules = RulePartSerializer(many=True)
+    rules = RulePartSerializer(many=True, help_text="Of more than 200 rules, those that have a part in it, up to 200.")
+    rules_not_listed = serializers.IntegerField()
     findings = FindingSerializer(many=True)
 
 

@@ -34,6 +34,8 @@ class Suggestion:
     rule: str
     policy: Policy
     widened: tuple[Region, ...]
+    narrowed: tuple[Region, ...] = ()
+    """What the change takes away: a variable that becomes a literal leaves out everybody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,11 @@ def suggest(policy: Policy, request: Request, *, now: datetime, limit: int = 5) 
         changed = _applied(policy, candidate)
         if not judged(changed, request, now=now).allowed:
             continue
-        widened = diff(policy, changed, now=now, effort=EFFORT // (2 * limit)).widened
-        suggestion = Suggestion(candidate.kind, candidate.title, candidate.rule.id, changed, widened)
-        kept.append((candidate.cost, len(widened), suggestion))
+        change = diff(policy, changed, now=now, effort=EFFORT // (2 * limit))
+        suggestion = Suggestion(
+            candidate.kind, candidate.title, candidate.rule.id, changed, change.widened, change.narrowed
+        )
+        kept.append((candidate.cost + bool(change.narrowed), len(change.widened), suggestion))
         if len(kept) >= 2 * limit:
             break
     return tuple(suggestion for _, _, suggestion in sorted(kept, key=lambda each: each[:2])[:limit])

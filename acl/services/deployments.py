@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from django.db.models import Max
 
+from acl.examining import Checked
 from acl.models import Deployment, Node, PolicyDraft, PolicyVersion, Target
 from acl.policy.presets import PRESETS
 from acl.services.drafts import match
-from acl.services.policies import Checked, check_policy
+from acl.services.policies import check_known_policy, check_policy
 from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
@@ -78,7 +79,7 @@ def begin_with_deny_all(access: Access) -> Deployment:
     org = Organization.objects.select_for_update().get(pk=access.org_id)
     text = BLANK.text
     PolicyDraft.objects.create(org=org, text=text, updated_by=access.actor)
-    checked = check_policy(text, org=org.pk)
+    checked = check_known_policy(text, org=org.pk)
     version = _add_version(access, checked, source=text, note="deny everything")
     return _begin(access, org, version, kind=Deployment.Kind.DEPLOY, note=version.note, before=None)
 

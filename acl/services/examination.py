@@ -6,37 +6,18 @@ from dataclasses import dataclass
 
 from django.utils import timezone
 
+from acl import bench, examining
 from acl.access import current_deployment, get_draft, get_version
-from acl.policy import (
-    EMPTY_POLICY,
-    Finding,
-    Policy,
-    PolicyDiff,
-    TestOutcome,
-    diff,
-    digest,
-    from_canonical,
-    is_quick,
-    lint,
-    parse,
-    run_tests,
-)
+from acl.examining import Examined, Review, Unreadable
+from acl.models import PolicyVersion
+from acl.policy import EMPTY_POLICY, Finding, PolicyDiff, canonical
 from acl.services.policies import check_size
-from cloudsignal.errors import Detail, Invalid
+from cloudsignal.errors import Detail, Invalid, Limit
 from orgs.access import Access
 from orgs.permissions import Permission
 
-
-@dataclass(frozen=True, slots=True)
-class Examination:
-    """What there is to say about a document."""
-
-    deployable: bool
-    """No errors, and every test in it passes."""
-    digest: str | None
-    rules: int
-    findings: tuple[Finding, ...]
-    tests: tuple[TestOutcome, ...]
+NAGS = 1024
+_nags: dict[str, tuple[Finding | None]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +28,20 @@ class Side:
     version: int | None = None
 
 
-def examine(text: str, *, org: str) -> Examination:
+def examine(access: Access, text: str) -> Examined:
     """Parse ``text``, look for warnings where that is quick, and run its tests.
 
-    Raises :class:`Invalid` only when it is too large to look at.
+    Raises :class:`Invalid` when it is too large to look at, and :class:`Limit` when too many are being looked at.
     """
+    access.require(Permission.ORG_READ)
     check_size(text)
-    parsed = parse(text)
-    errors = any(finding.level == "error" for finding in parsed.findings)
-    if parsed.policy is None or errors:
-        return Examination(False, None, 0, tuple(parsed.findings), ())
-    policy, now = parsed.policy, timezone.now()
-    warnings = lint(parsed, now=now) if is_quick(policy) else ()
-    outcomes = tuple(run_tests(policy, org=org, now=now))
-    passed = all(outcome.passed for outcome in outcomes)
-    return Examination(passed, digest(policy), len(policy.rules), (*parsed.findings, *warnings), outcomes)
+    return bench.run(access.org_id, examining.examine, text, org=access.org_id, now=timezone.now())
+
+
+def review(access: Access, before: str, after: str) -> Review:
+    """What ``after`` comes to, and how it stands to ``before``. Raises as :func:`examine` does."""
+    access.require(Permission.ORG_READ)
+    return bench.run(access.org_id, examining.review, before, after, org=access.org_id, now=timezone.now())
 
 
 def compare(access: Access, old: Side, new: Side) -> PolicyDiff:
@@ -70,9 +50,39 @@ def compare(access: Access, old: Side, new: Side) -> PolicyDiff:
     Raises :class:`Invalid` with the findings when a document has errors, and ``NotFound`` for an unknown version.
     """
     access.require(Permission.POLICY_SIMULATE)
-    before = _policy(_text(access, old, "old"), "old_text") if old != Side() else _in_force(access)
-    after = _policy(_text(access, new, "new") if new != Side() else get_draft(access).text, "new_text")
-    return diff(before, after, now=timezone.now())
+    before: str | bytes = _text(access, old, "old") if old != Side() else _in_force(access)
+    after = _text(access, new, "new") if new != Side() else get_draft(access).text
+    check_size(after)
+    found = bench.run(access.org_id, examining.compare, before, after, now=timezone.now())
+    if isinstance(found, Unreadable):
+        details = [Detail(f"{each.path} - {each.message}", each.path, each.line) for each in found.errors]
+        message = "The document has errors; it cannot be compared."
+        raise Invalid("policy_invalid", message, field=f"{found.side}_text", details=details)
+    return found
+
+
+def permits_all(access: Access, version: PolicyVersion) -> Finding | None:
+    """The warning about a rule of ``version`` that lets everybody do everything; None as well when it cannot be told.
+
+    Remembered for an hour at most, because such a rule may end.
+    """
+    key = f"permits-all:{version.pk}:{timezone.now():%Y%m%d%H}"
+    found: tuple[Finding | None] | None = _nags.get(key)
+    if found is None:
+        try:
+            found = (bench.run(access.org_id, examining.permits_all, version.source, now=timezone.now()),)
+        except (Limit, Invalid):
+            return None
+        while len(_nags) >= NAGS:
+            _nags.pop(next(iter(_nags)), None)
+        _nags[key] = found
+    return found[0]
+
+
+def count_rules(access: Access, *texts: str) -> list[int]:
+    """How many rules there are in each of ``texts``. Raises as :func:`examine` does."""
+    access.require(Permission.ORG_READ)
+    return bench.run(access.org_id, examining.count_rules, *texts)
 
 
 def _text(access: Access, side: Side, name: str) -> str:
@@ -80,19 +90,10 @@ def _text(access: Access, side: Side, name: str) -> str:
         raise Invalid("two_sources", f"Give {name}_text or {name}_version, not both.", field=f"{name}_version")
     if side.version is not None:
         return get_version(access, side.version).source
+    check_size(side.text or "")
     return side.text or ""
 
 
-def _in_force(access: Access) -> Policy:
+def _in_force(access: Access) -> bytes:
     current = current_deployment(access)
-    return from_canonical(bytes(current.version.document)) if current else EMPTY_POLICY
-
-
-def _policy(text: str, field: str) -> Policy:
-    check_size(text)
-    parsed = parse(text)
-    errors = [finding for finding in parsed.findings if finding.level == "error"]
-    if parsed.policy is None or errors:
-        details = [Detail(f"{each.path} - {each.message}", each.path, each.line) for each in errors]
-        raise Invalid("policy_invalid", "The document has errors; it cannot be compared.", field=field, details=details)
-    return parsed.policy
+    return bytes(current.version.document) if current else canonical(EMPTY_POLICY)

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from django.utils import timezone
 
-from acl.policy import Policy, TestOutcome, canonical, digest, parse, run_tests
+from acl import bench, examining
+from acl.examining import Checked
 from cloudsignal.errors import Detail, Invalid
 
 TEXT_MAX = 1024 * 1024
 """Bytes of a policy document."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A policy fit for deployment."""
-
-    policy: Policy
-    document: bytes
-    """Canonical JSON."""
-    digest: str
-    tests: tuple[TestOutcome, ...]
 
 
 def check_size(text: str) -> None:
@@ -36,22 +25,28 @@ def check_size(text: str) -> None:
 def check_policy(text: str, *, org: str) -> Checked:
     """Parse ``text`` and run its tests. Raises :class:`Invalid` with every error, or with every failing test."""
     check_size(text)
-    parsed = parse(text)
-    errors = [finding for finding in parsed.findings if finding.level == "error"]
-    if parsed.policy is None or errors:
-        details = [Detail(f"{finding.path} - {finding.message}", finding.path, finding.line or 0) for finding in errors]
-        raise Invalid(
-            "policy_invalid", f"The policy has {_count(errors, 'error')}; nothing was deployed.", details=details
-        )
-    outcomes = tuple(run_tests(parsed.policy, org=org, now=timezone.now()))
-    failing = [outcome for outcome in outcomes if not outcome.passed]
+    return _fit(bench.run(org, examining.check, text, org=org, now=timezone.now()))
+
+
+def check_known_policy(text: str, *, org: str) -> Checked:
+    """The same of a text of ours, here and now."""
+    return _fit(examining.check(text, org=org, now=timezone.now()))
+
+
+def _fit(checked: Checked) -> Checked:
+    errors = checked.errors
+    if errors:
+        details = [Detail(f"{finding.path} - {finding.message}", finding.path, finding.line) for finding in errors]
+        message = f"The policy has {_count(errors, 'error')}; nothing was deployed."
+        raise Invalid("policy_invalid", message, details=details)
+    failing = [outcome for outcome in checked.tests if not outcome.passed]
     if failing:
         raise Invalid(
             "policy_tests_failed",
             f"{_count(failing, 'test')} in the policy failed; nothing was deployed.",
             details=[Detail(f"{outcome.name}: {outcome.message}") for outcome in failing],
         )
-    return Checked(parsed.policy, canonical(parsed.policy), digest(parsed.policy), outcomes)
+    return checked
 
 
 def _count(things: Sequence[object], word: str) -> str:

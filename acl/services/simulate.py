@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from django.utils import timezone
 
-from acl.policy import Explanation, Identity, Parsed, Request, explain, parse
+from acl import bench, examining
+from acl.examining import Simulation
+from acl.policy import Identity, Request
 from acl.policy.topics import unfit_character
 from acl.services.policies import check_size
 from cloudsignal.errors import Invalid
@@ -30,8 +32,8 @@ def simulate(
     topic: str,
     qos: int = 0,
     retain: bool = False,
-) -> tuple[Parsed, Explanation | None]:
-    """Parse ``text`` and explain the verdict on one request; the explanation is None when the text has errors.
+) -> Simulation:
+    """Parse ``text`` and explain the verdict on one request; the verdict is None when the text has errors.
 
     ``username`` is the local part (``@org`` is cut off). Raises :class:`Invalid` for a request no client could make.
     """
@@ -50,12 +52,9 @@ def simulate(
         if unfit:
             text = f"A client whose {field.replace('_', ' ')} contains {unfit} is refused at CONNECT."
             raise Invalid(f"bad_{field}", text, field=field)
-    parsed = parse(text)
-    if parsed.policy is None:
-        return parsed, None
     identity = Identity(org=access.org_id, username=local, client_id=client_id, claims=clean_claims(claims or {}))
     request = Request(identity=identity, action=action, topic=topic, qos=qos, retain=retain)  # type: ignore[arg-type]
-    return parsed, explain(parsed.policy, request, now=timezone.now())
+    return bench.run(access.org_id, examining.simulate, text, request, now=timezone.now())
 
 
 def check_topic(topic: str, *, wildcards: bool) -> None:

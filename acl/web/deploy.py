@@ -7,12 +7,12 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
-from django.utils import timezone
 
+from acl import bench
 from acl.access import current_deployment, deployment_progress, get_draft
 from acl.forms import DeployForm
+from acl.services import examination
 from acl.services.deployments import deploy
-from acl.web.examine import compared, examine
 from acl.web.textdiff import diff
 from cloudsignal.errors import DomainError
 from cloudsignal.web.confirm import Touched
@@ -61,17 +61,15 @@ def deployment(request: HttpRequest, access: Access, deployment_id: str) -> Http
 def _review(request: HttpRequest, access: Access, form: DeployForm, *, status: int = HTTPStatus.OK) -> HttpResponseBase:
     draft, current = get_draft(access), current_deployment(access)
     before = current.version.source if current else ""
-    now = timezone.now()
-    examined = examine(draft.text, org=access.org_id, now=now)
-    in_force = examine(before, org=access.org_id, now=now)
+    found = examination.review(access, before, draft.text)
     context: dict[str, Any] = {
         "form": form,
         "draft": draft,
         "current": current,
-        "examined": examined,
-        "diff": diff(before, draft.text),
-        "meaning": compared(in_force, examined, now=now),
-        "blast": touched(access, in_force.rules, examined.rules),
+        "examined": found.after,
+        "diff": bench.run(access.org_id, diff, before, draft.text),
+        "meaning": found.change,
+        "blast": touched(access, found.before.rules, found.after.rules),
         "may_deploy": access.may(Permission.POLICY_DEPLOY),
         "may_edit": access.may(Permission.POLICY_EDIT),
     }

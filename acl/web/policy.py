@@ -9,15 +9,15 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
-from django.utils import timezone
 from django_htmx.http import reswap, retarget, trigger_client_event
 
 from acl.access import current_deployment, get_draft, get_version
+from acl.examining import Verdict
 from acl.forms import DraftForm, SimulateForm
 from acl.services.drafts import save_draft
+from acl.services.examination import examine
 from acl.services.simulate import simulate
-from acl.web.examine import Verdict, examine, verdict
-from cloudsignal.errors import Conflict, DomainError
+from cloudsignal.errors import Conflict, DomainError, Invalid, Limit
 from orgs.access import Access, list_identities
 from orgs.permissions import Permission
 from orgs.web.gate import org_page
@@ -105,7 +105,7 @@ def _simulated(access: Access, text: str, form: SimulateForm) -> Simulated:
         if known and known.identity.username == username and known.identity.claims:
             claims = simulated.stored_claims = known.identity.claims
     try:
-        parsed, explanation = simulate(
+        simulated.verdict = simulate(
             access,
             text=text,
             username=username,
@@ -115,17 +115,18 @@ def _simulated(access: Access, text: str, form: SimulateForm) -> Simulated:
             topic=form.value("topic"),
             qos=form.cleaned_data["qos"],
             retain=form.cleaned_data["retain"],
-        )
+        ).verdict
     except DomainError as error:
         form.refuse(error)
-        return simulated
-    if explanation is not None:
-        simulated.verdict = verdict(parsed, explanation, now=timezone.now())
     return simulated
 
 
 def _findings(access: Access, text: str) -> dict[str, Any]:
-    return {"examined": examine(text, org=access.org_id, now=timezone.now())}
+    """What there is to say about ``text``; or why nothing could be said just now, which keeps nobody from editing."""
+    try:
+        return {"examined": examine(access, text)}
+    except (Limit, Invalid) as error:
+        return {"unexamined": error.message}
 
 
 def _kept(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils import timezone
 
+from acl import bench
 from acl.access import current_deployment, get_version, list_deployments, list_versions
 from acl.forms import RollbackForm
 from acl.services.deployments import rollback
+from acl.services.examination import count_rules, examine
 from acl.web.deploy import touched
-from acl.web.examine import examine
 from acl.web.textdiff import diff
 from cloudsignal.errors import Conflict
 from cloudsignal.web.confirm import Question, confirm
@@ -48,8 +48,8 @@ def version(request: HttpRequest, access: Access, number: int) -> HttpResponseBa
         "version": found,
         "current": current,
         "in_force": bool(current and current.version.number == number),
-        "examined": examine(found.source, org=access.org_id, now=timezone.now()),
-        "diff": diff(current.version.source if current else "", found.source),
+        "examined": examine(access, found.source),
+        "diff": bench.run(access.org_id, diff, current.version.source if current else "", found.source),
         "may_deploy": access.may(Permission.POLICY_DEPLOY),
         "may_edit": access.may(Permission.POLICY_EDIT),
     }
@@ -68,9 +68,7 @@ def rollback_view(request: HttpRequest, access: Access, number: int) -> HttpResp
         return redirect("acl:deployment", access.org_id, deployment.pk)
     if current and current.version.number == number:
         raise Conflict("nothing_to_deploy", f"Version {number} is in force already.")
-    now = timezone.now()
-    before = current.version.source if current else ""
-    rules = [examine(text, org=access.org_id, now=now).rules for text in (before, found.source)]
+    rules = count_rules(access, current.version.source if current else "", found.source)
     question = Question(
         title=f"Roll back to version {number}?",
         text=f"Version {number} goes to every node again. The draft and the version in force now stay as they are, "

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from acl.access import current_deployment, deployment_progress, get_draft
 from acl.policy.presets import PRESETS
-from acl.web.examine import permits_all
+from acl.services.examination import permits_all
 from audit.access import AuditQuery, count_up_to, search
 from audit.forms import REFUSALS
 from audit.kinds import CONNECT
@@ -69,7 +69,7 @@ def _context(request: HttpRequest, access: Access) -> dict[str, Any]:
     taken = steps(progress)
     return {
         "org": access.org,
-        "nag": permits_all(current.version.source, now=timezone.now()) if current else None,
+        "nag": permits_all(access, current.version) if current else None,
         "current": current,
         "progress": deployment_progress(access, current.pk) if current else None,
         "sessions": sessions,

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from acl.access import get_draft
-from acl.policy import Identity, compile_policy
+from acl.policy import Identity, compile_policy, parse
 from acl.services.simulate import simulate
 from cloudsignal.errors import Forbidden, Invalid
 from orgs.access import Access
@@ -30,13 +30,14 @@ def access() -> Access:
 
 
 def test_the_verdict_on_an_unsaved_text_is_that_of_the_core(access: Access) -> None:
-    parsed, explanation = simulate(access, text=TEXT, username="pump", action="pub", topic="dev/pump/x", qos=1)
-    assert explanation is not None
-    assert parsed.policy is not None
-    assert (explanation.decision.allowed, explanation.decision.rule) == (True, "own")
+    found = simulate(access, text=TEXT, username="pump", action="pub", topic="dev/pump/x", qos=1)
+    policy = parse(TEXT).policy
+    assert found.verdict is not None
+    assert policy is not None
+    assert (found.verdict.decision.allowed, found.verdict.decision.rule) == (True, "own")
     identity = Identity(org=access.org_id, username="pump")
-    same = compile_policy(parsed.policy).publish(identity, "dev/pump/x", qos=1, retain=False, now=timezone.now())
-    assert same.rule == explanation.decision.rule
+    same = compile_policy(policy).publish(identity, "dev/pump/x", qos=1, retain=False, now=timezone.now())
+    assert same.rule == found.verdict.decision.rule
     assert get_draft(access).revision == 1
 
 
@@ -53,21 +54,21 @@ def test_the_verdict_on_an_unsaved_text_is_that_of_the_core(access: Access) -> N
     ],
 )
 def test_verdicts(access: Access, request_: dict[str, object], allowed: bool, rule: str | None) -> None:
-    _, explanation = simulate(access, text=TEXT, username="pump", **request_)  # type: ignore[arg-type]
-    assert explanation is not None
-    assert (explanation.decision.allowed, explanation.decision.rule) == (allowed, rule)
+    verdict = simulate(access, text=TEXT, username="pump", **request_).verdict  # type: ignore[arg-type]
+    assert verdict is not None
+    assert (verdict.decision.allowed, verdict.decision.rule) == (allowed, rule)
 
 
 def test_the_full_username_works_as_well(access: Access) -> None:
-    _, explanation = simulate(access, text=TEXT, username=f"pump@{access.org_id}", action="pub", topic="dev/pump/x")
-    assert explanation is not None
-    assert explanation.decision.allowed
+    verdict = simulate(access, text=TEXT, username=f"pump@{access.org_id}", action="pub", topic="dev/pump/x").verdict
+    assert verdict is not None
+    assert verdict.decision.allowed
 
 
 def test_a_text_with_errors_has_findings_and_no_verdict(access: Access) -> None:
-    parsed, explanation = simulate(access, text="rules: [", username="pump", action="pub", topic="a")
-    assert explanation is None
-    assert parsed.errors
+    found = simulate(access, text="rules: [", username="pump", action="pub", topic="a")
+    assert found.verdict is None
+    assert any(finding.level == "error" for finding in found.findings)
 
 
 @pytest.mark.parametrize(
@@ -97,14 +98,14 @@ def test_a_request_that_no_client_could_make_is_refused(
     with pytest.raises(Invalid) as refused:
         simulate(access, **{**good, **request_})  # type: ignore[arg-type]
     assert refused.value.field == field
-    assert simulate(access, **good)[1] is not None  # type: ignore[arg-type]
+    assert simulate(access, **good).verdict is not None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("role", list(Role))
 def test_who_may_simulate(role: Role) -> None:
     access = member(organization().org, role)
     if role in {Role.OWNER, Role.ADMIN, Role.DEVELOPER}:
-        assert simulate(access, text=TEXT, username="pump", action="pub", topic="a")[1] is not None
+        assert simulate(access, text=TEXT, username="pump", action="pub", topic="a").verdict is not None
     else:
         with pytest.raises(Forbidden):
             simulate(access, text=TEXT, username="pump", action="pub", topic="a")

@@ -11,6 +11,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from acl import bench
 from acl.access import current_deployment, get_draft
 from acl.models import Deployment, Node, Target
 from acl.models.cluster import DEFAULT_CLUSTER, Cluster
@@ -129,7 +130,7 @@ def test_the_simulator_judges_the_text_as_it_stands(headers: dict[str, str], acm
     before = get_draft(acme).text
     answer = owner.post(url("simulate", acme), ask(), headers=headers)
     verdict = answer.context["simulated"].verdict
-    assert (verdict.word, verdict.explanation.decision.rule, verdict.line) == ("Allowed", "own-card", 3)
+    assert (verdict.word, verdict.decision.rule, verdict.line) == ("Allowed", "own-card", 3)
     assert get_draft(acme).text == before
 
 
@@ -155,6 +156,21 @@ def test_holes_and_near_misses_are_shown(acme: Access, owner: Client) -> None:
     assert "Allowed, with holes" in page
     assert "not delivered" in page
     assert "qos 2 above 1" in owner.post(url("simulate", acme), ask(qos="2"), headers=HTMX).content.decode()
+
+
+def test_nobody_loses_what_was_typed_while_many_policies_are_being_looked_at(
+    acme: Access, owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "PER_ORG", 0)
+    page = owner.get(url("policy", acme))
+    assert page.status_code == 200
+    assert "being looked at already; try again" in page.content.decode()
+    assert "No findings" not in page.content.decode()
+    shown = owner.post(url("simulate", acme), ask(text=POLICY + "# typed\n")).content.decode()
+    assert "# typed" in shown
+    assert owner.post(url("save", acme), {"text": POLICY}).status_code == 302, "saving looks at nothing"
+    refused = owner.get(url("review", acme))
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "2")
 
 
 def test_a_long_policy_that_says_nothing_of_a_request_is_not_called_empty(acme: Access, owner: Client) -> None:

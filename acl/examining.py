@@ -1,0 +1,290 @@
+"""What a policy text comes to, as pages and API show it: findings, tests, the verdict rule by rule.
+
+Pure, and called through ``acl.bench``: what is returned is no larger than what is shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from acl.policy import (
+    EMPTY_POLICY,
+    Decision,
+    Explanation,
+    Finding,
+    Outcome,
+    Parsed,
+    PolicyDiff,
+    Region,
+    Request,
+    TestOutcome,
+    canonical,
+    diff,
+    digest,
+    explain,
+    from_canonical,
+    is_quick,
+    lint,
+    parse,
+    run_tests,
+    suggest,
+)
+
+ACTION_WORDS = {"pub": "publish", "sub": "subscribe", "receive": "receive"}
+NAGGED_BYTES = 256 * 1024
+SUGGESTED_REGIONS = 4
+RULES_SHOWN = 200
+"""Rules listed under a verdict; of a longer policy those that have a part in it come first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A text, parsed, and its own tests run when it has no errors."""
+
+    findings: tuple[Finding, ...]
+    """Errors and warnings, in the order of the text."""
+    tests: tuple[TestOutcome, ...]
+    is_policy: bool
+    rules: int
+    """How many there are; 0 when the text is not a policy."""
+    unlinted: bool
+    """Whether there are too many topics to look for warnings here."""
+    digest: str | None
+    """Of the canonical form; None when the text is not a policy."""
+
+    @property
+    def errors(self) -> list[Finding]:
+        """What keeps the text from being a policy."""
+        return [finding for finding in self.findings if finding.level == "error"]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """What deserves a look and stops nothing."""
+        return [finding for finding in self.findings if finding.level == "warning"]
+
+    @property
+    def failing(self) -> list[TestOutcome]:
+        """The tests that do not pass."""
+        return [test for test in self.tests if not test.passed]
+
+    @property
+    def deployable(self) -> bool:
+        """Whether a deployment would be accepted."""
+        return self.is_policy and not self.errors and not self.failing
+
+
+@dataclass(frozen=True, slots=True)
+class Suggested:
+    """A change that would allow what was denied, with what else it would open and close."""
+
+    title: str
+    widened: tuple[Region, ...]
+    narrowed: tuple[Region, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleLine:
+    """One rule's part in a verdict, with the line of the text it stands on (0 when unknown)."""
+
+    number: int
+    rule: str
+    line: int
+    effect: str
+    outcome: str
+    tone: str
+    why: str
+
+    @property
+    def index(self) -> int:
+        """The number, counted from 0."""
+        return self.number - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An explanation as the simulator shows it: ``rules`` are those of it that are listed."""
+
+    request: Request
+    decision: Decision
+    tone: str
+    word: str
+    shape: str
+    line: int
+    rules: list[RuleLine]
+    hidden: int
+    """Rules that are not listed."""
+    suggestions: tuple[Suggested, ...]
+
+    @property
+    def action(self) -> str:
+        """The action in a word."""
+        return ACTION_WORDS[self.request.action]
+
+    @property
+    def shown_reason(self) -> str:
+        """What the reason adds to the name of the deciding rule."""
+        decision = self.decision
+        return decision.reason.partition(f"by rule {decision.rule}")[2].lstrip(", ") if decision.rule else ""
+
+
+def examine(text: str, *, org: str, now: datetime) -> Examined:
+    """Parse ``text`` and, when it is a policy, look for warnings and run its tests as identities of ``org``."""
+    return _examined(parse(text), org=org, now=now)
+
+
+def _examined(parsed: Parsed, *, org: str, now: datetime) -> Examined:
+    policy = parsed.policy
+    tests = run_tests(policy, org=org, now=now) if policy else ()
+    quick = policy is not None and is_quick(policy)
+    warnings = lint(parsed, now=now) if quick else ()
+    findings = tuple(sorted((*parsed.findings, *warnings), key=lambda finding: (finding.line, finding.column)))
+    return Examined(
+        findings=findings,
+        tests=tests,
+        is_policy=policy is not None,
+        rules=len(policy.rules) if policy else 0,
+        unlinted=policy is not None and not quick,
+        digest=digest(policy) if policy else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A text held against the one in force."""
+
+    before: Examined
+    after: Examined
+    change: PolicyDiff | None
+    """By meaning; None when the new text is not a policy."""
+
+
+def review(before: str, after: str, *, org: str, now: datetime) -> Review:
+    """What ``after`` comes to, and what it allows that ``before`` does not, and the reverse."""
+    old, new = parse(before), parse(after)
+    change = diff(old.policy or EMPTY_POLICY, new.policy, now=now) if new.policy else None
+    return Review(_examined(old, org=org, now=now), _examined(new, org=org, now=now), change)
+
+
+def count_rules(*texts: str) -> list[int]:
+    """How many rules there are in each of ``texts``."""
+    return [len(policy.rules) if (policy := parse(text).policy) else 0 for text in texts]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Whether a text may be deployed: not with ``errors``, nor with a test that fails."""
+
+    errors: tuple[Finding, ...]
+    tests: tuple[TestOutcome, ...] = ()
+    document: bytes = b""
+    """Canonical JSON."""
+    digest: str = ""
+
+
+def check(text: str, *, org: str, now: datetime) -> Checked:
+    """Parse ``text`` and run its tests."""
+    parsed = parse(text)
+    if parsed.policy is None:
+        return Checked(parsed.errors)
+    tests = run_tests(parsed.policy, org=org, now=now)
+    return Checked((), tests, canonical(parsed.policy), digest(parsed.policy))
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """One of two texts has errors, so they cannot be compared."""
+
+    side: Literal["old", "new"]
+    errors: tuple[Finding, ...]
+
+
+def compare(old: str | bytes, new: str, *, now: datetime) -> PolicyDiff | Unreadable:
+    """How ``new`` stands to ``old``, of which bytes are in canonical form."""
+    before = parse(old) if isinstance(old, str) else Parsed(from_canonical(old), ())
+    if before.policy is None:
+        return Unreadable("old", before.errors)
+    after = parse(new)
+    if after.policy is None:
+        return Unreadable("new", after.errors)
+    return diff(before.policy, after.policy, now=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """One request against a text: the verdict, or none when the text has errors."""
+
+    findings: tuple[Finding, ...]
+    verdict: Verdict | None
+
+
+def simulate(text: str, request: Request, *, now: datetime) -> Simulation:
+    """What ``text`` says to ``request``, rule by rule."""
+    parsed = parse(text)
+    if parsed.policy is None:
+        return Simulation(parsed.findings, None)
+    explanation = explain(parsed.policy, request, now=now)
+    return Simulation(parsed.findings, _verdict(parsed, explanation, now=now))
+
+
+def _suggestions(parsed: Parsed, explanation: Explanation, *, now: datetime) -> tuple[Suggested, ...]:
+    """The smallest changes that would allow what was denied; none for what is allowed."""
+    policy = parsed.policy
+    if policy is None or explanation.decision.allowed or not is_quick(policy):
+        return ()
+    found = suggest(policy, explanation.request, now=now, limit=3)
+    return tuple(
+        Suggested(each.title, each.widened[:SUGGESTED_REGIONS], each.narrowed[:SUGGESTED_REGIONS]) for each in found
+    )
+
+
+def permits_all(text: str, *, now: datetime) -> Finding | None:
+    """The warning about a rule that lets everybody do everything, when the policy has one in force."""
+    found = examine(text, org="", now=now).warnings if len(text) <= NAGGED_BYTES else []
+    return next((finding for finding in found if finding.code == "permit-all"), None)
+
+
+def _verdict(parsed: Parsed, explanation: Explanation, *, now: datetime) -> Verdict:
+    """The verdict with every rule's part, the deciding rule's line, and a word and shape of its own for "no rule"."""
+    decision = explanation.decision
+    lines = [
+        RuleLine(
+            number=part.index + 1,
+            rule=part.rule,
+            line=_line(parsed, part.index),
+            effect=part.effect.value,
+            outcome=part.outcome.value,
+            tone=_tone(part.outcome, part.effect.value),
+            why=part.why,
+        )
+        for part in explanation.rules
+    ]
+    shown = lines
+    if len(lines) > RULES_SHOWN:
+        involved = [line for line in lines if line.outcome != Outcome.NO_MATCH.value]
+        involved.sort(key=lambda line: line.outcome != Outcome.DECIDES.value)
+        shown = sorted(involved[:RULES_SHOWN], key=lambda line: line.number)
+    deciding = next((line.line for line in lines if line.rule == decision.rule), 0)
+    if decision.allowed:
+        tone, word, shape = "good", "Allowed", "ok"
+    elif decision.rule:
+        tone, word, shape = "bad", "Denied by a rule", "bad"
+    else:
+        tone, word, shape = "bad", "Denied: no rule allows it", "none"
+    if decision.allowed and decision.holes:
+        word = "Allowed, with holes"
+    hidden = len(lines) - len(shown)
+    proposed = _suggestions(parsed, explanation, now=now)
+    return Verdict(explanation.request, decision, tone, word, shape, deciding, shown, hidden, proposed)
+
+
+def _line(parsed: Parsed, index: int) -> int:
+    span = parsed.spans.get(f"rules[{index}]")
+    return span.line if span else 0
+
+
+def _tone(outcome: Outcome, effect: str) -> str:
+    if outcome in {Outcome.DECIDES, Outcome.TAKES_PART}:
+        return "good" if effect == "allow" else "bad"
+    return "warning" if outcome is Outcome.NEAR_MISS else "neutral"
