@@ -61,6 +61,7 @@ class Place:
     def leave(self) -> None:
         """CONNECT is complete, or the connection gone. Saying so twice does no harm."""
         admission, self._admission = self._admission, None
+        self.give_up = None  # the connection knows its place, and no circle may remain
         if admission is not None:
             admission.left(self)
 
