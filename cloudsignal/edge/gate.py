@@ -169,6 +169,7 @@ class Gate:
             session.refuse(AuthReason.CLIENT_ID_TAKEN, org=org.id)
             return
         session.subscriptions.memory = self.stored
+        node.ledger.attach(org.retained)
         grant = Grant(org, record.username, client_id, token_id, end, record.claims)
         session.welcome(grant)
         if session.ended:

@@ -14,11 +14,13 @@ from cloudsignal.edge.admission import Admission, session_capacity
 from cloudsignal.edge.beat import Beat
 from cloudsignal.edge.follow import Follower
 from cloudsignal.edge.gate import Gate
+from cloudsignal.edge.housekeeping import Housekeeping, HousekeepingError
 from cloudsignal.edge.journal import Journal
 from cloudsignal.edge.limits import Limits
 from cloudsignal.edge.link import Client
 from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.reports import Reports
+from cloudsignal.edge.retained import Ledger
 from cloudsignal.edge.session import Phase, Session
 from cloudsignal.edge.settings import Settings
 from cloudsignal.edge.ship import Shipper
@@ -80,6 +82,8 @@ class Node:
         self.capacity = session_capacity()
         self.admission = Admission(self.limits.shut_out, capacity=self.capacity)
         self.dialer = Dialer(settings.upstream)
+        self.housekeeping = Housekeeping(settings.upstream, self.store)
+        self.ledger = Ledger(self.store, now=time.time, recount=lambda org: self._spawn(self._recount(org)))
         self.gate = Gate(self)
         self.reports = Reports(self.store)
         self.snapshot = Snapshot(
@@ -205,6 +209,7 @@ class Node:
         if not hasattr(session, "org"):
             return
         org = session.org
+        session.will_settled()
         if org.sessions.pop(session.id, None) is not None:
             self.count("messages_in", session.messages_in)
             self.count("messages_out", session.messages_out)
@@ -277,7 +282,16 @@ class Node:
     def _redis_is_back(self) -> None:
         """What was said meanwhile did not arrive, or was forgotten."""
         self.reports.again()
+        self.ledger.again()
         self._spawn(self.gate.renew(self._sessions()))
+
+    async def _recount(self, org: str) -> None:
+        """Compare the ledger of retained messages with the broker."""
+        try:
+            if await self.housekeeping.recount(org):
+                self.ledger.cleared(org)
+        except (HousekeepingError, UnavailableError) as error:
+            logger.warning("retained messages of %s could not be counted: %s", org, error)
 
     async def _rejudge(self, org: Organization) -> None:
         force = org.force

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from acl.policy import CompiledPolicy
 from cloudsignal.edge.mount import Mount
+from cloudsignal.edge.retained import Retained
 from cloudsignal.wire.bundle import Quotas
 
 if TYPE_CHECKING:
@@ -40,9 +41,13 @@ class Organization:
     """Signed-in sessions by session id."""
     clients: dict[str, Session] = field(default_factory=dict)
     """The newest session of each client id."""
+    retained: Retained = field(init=False)
     _minute: int = 0
     _spent: int = 0
     _asked: int = 0
+
+    def __post_init__(self) -> None:
+        self.retained = Retained(self.id)
 
     def over_quota(self, now: float) -> bool:
         """Whether this minute's messages are used up. ``now`` is seconds since the epoch."""

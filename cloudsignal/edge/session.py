@@ -29,17 +29,19 @@ from audit.kinds import (
     CloseCause,
 )
 from cloudsignal.edge import answers, codec
-from cloudsignal.edge.codec import Connack, Connect, Kind, Properties, Property, ProtocolError, Reason
+from cloudsignal.edge.codec import Connack, Connect, Kind, Properties, Property, ProtocolError, Publish, Reason
 from cloudsignal.edge.downlink import Downlink
 from cloudsignal.edge.frames import Carry
 from cloudsignal.edge.judge import Judge
 from cloudsignal.edge.mount import MAX_PACKET_BYTES, MAX_TOPIC_BYTES, Mount, upstream_client_id
 from cloudsignal.edge.organization import Organization
+from cloudsignal.edge.retained import Refusal
 from cloudsignal.edge.subscriptions import Asked, Subscriptions
 from cloudsignal.edge.trail import Origin, Trail, fold_key, make_event
 from cloudsignal.edge.uplink import Uplink
 from cloudsignal.wire.audit import AuditEvent, uuid7
 from cloudsignal.wire.credential import ClaimValue
+from cloudsignal.wire.retained import Entry
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -128,6 +130,8 @@ class Session:
         "upstream_password",
         "username",
         "version",
+        "will_bytes",
+        "will_sent",
     )
 
     judge: Judge
@@ -166,6 +170,10 @@ class Session:
         self.opened_at = self.heard_at = self.connected_at = time.time()
         self.messages_in = self.messages_out = self._bytes_in = self._bytes_out = 0
         self.own_pings = 0
+        self.will_bytes = 0
+        """Room kept for a retained will."""
+        self.will_sent = False
+        """Whether the broker publishes the will once the connection is gone."""
         self.outdated = False
         """A rule has expired since subscriptions and will were judged."""
         self.subscriptions = Subscriptions(self)
@@ -258,6 +266,10 @@ class Session:
         if self._will_refused():
             self.refuse(AuthReason.WILL_DENIED)
             return
+        if (full := self._will_full()) is not None:
+            self.limit_reached(full.limit)
+            self.refuse(AuthReason.QUOTA, details={"limit": full.limit})
+            return
         client_id = upstream_client_id(self.org.id, self.client_id)
         if len(client_id.encode()) > MAX_TOPIC_BYTES:
             self.refuse(AuthReason.PROTOCOL, reason=Reason.CLIENT_ID_INVALID)
@@ -308,6 +320,7 @@ class Session:
             self.refuse(AuthReason.UNAVAILABLE, details={"broker_code": str(connack.code)})
             return
         self.phase = Phase.LIVE
+        self.will_sent = True
         self.before = self.taking = None
         self.connected_at = self.heard_at = time.time()
         self.receive_maximum = connack.properties.number(Property.RECEIVE_MAXIMUM, 65_535)
@@ -375,6 +388,45 @@ class Session:
             self.denied("will", will.topic, decision, qos=will.qos, retain=will.retain)
         return not decision.allowed
 
+    # --- retained messages ---------------------------------------------------------------------------------------
+
+    @property
+    def wants_reasons(self) -> bool:
+        """Whether reason strings may be sent with acknowledgements (MQTT 5 s3.1.2.11.7)."""
+        return self.version == 5 and self.connect.properties.number(Property.REQUEST_PROBLEM_INFORMATION, 1) == 1
+
+    def retain(self, message: Publish, size: int, now: float) -> Refusal | None:
+        """Count a retained message that goes upstream, or say why it must not."""
+        retained = self.org.retained
+        if not message.payload:
+            retained.note(message.topic, None)  # MQTT 5 s3.3.1.3: it takes the one on this topic away
+            return None
+        full = retained.refuses(message.topic, size, self.org.force.quotas)
+        if full is None:
+            expiry = message.properties.number(Property.MESSAGE_EXPIRY, 0)
+            retained.note(message.topic, Entry(size, int(now), int(now) + expiry if expiry else 0, self.username))
+        return full
+
+    def _will_full(self) -> Refusal | None:
+        """Whether a retained will has no room; room is kept for it until :meth:`will_settled`."""
+        will = self.connect.will
+        if will is None or not (will.retain and will.payload):
+            return None
+        size = len(will.topic) + len(will.payload)
+        full = self.org.retained.refuses(will.topic, size, self.org.force.quotas)
+        if full is None:
+            self.will_bytes = size
+            self.org.retained.reserved += size
+        return full
+
+    def will_settled(self) -> None:
+        """The connection is gone: count a retained will that the broker publishes, and give its room back."""
+        size, self.will_bytes = self.will_bytes, 0
+        if size and self.connect.will is not None:
+            self.org.retained.reserved -= size
+            if self.will_sent:
+                self.org.retained.note(self.connect.will.topic, Entry(size, int(time.time()), 0, self.username))
+
     # --- the end -------------------------------------------------------------------------------------------------
 
     def end(self, cause: CloseCause, *, text: str = "", **details: str | int | float | bool) -> None:
@@ -384,6 +436,7 @@ class Session:
             if self.version == 5:
                 self.to_client.append(codec.disconnect(answers.CLOSE_ANSWERS[cause], text))
             if cause in answers.WITHOUT_WILL:
+                self.will_sent = False
                 self.to_broker.append(answers.normal_disconnect(self.version))
         elif self.phase in {Phase.SIGNING_IN, Phase.CONNECTING}:
             if self.phase is Phase.CONNECTING and cause in answers.WITHOUT_WILL:
@@ -394,6 +447,7 @@ class Session:
     def client_leaves(self, code: int, raw: bytes, properties: Properties) -> None:
         """DISCONNECT from the client."""
         clean = code != Reason.DISCONNECT_WITH_WILL
+        self.will_sent = not clean
         self.trail.record(self._closing(DISCONNECT, "clean" if clean else "with_will", {"reason_code": code}))
         self.session_expiry = properties.number(Property.SESSION_EXPIRY, self.session_expiry)
         self.to_broker.append(raw)

@@ -37,6 +37,7 @@ from cloudsignal.edge.codec.primitives import binary, malformed, protocol_error
 from cloudsignal.edge.frames import Carry, long_length, too_large
 from cloudsignal.edge.judge import TALLY
 from cloudsignal.edge.mount import MountError
+from cloudsignal.edge.retained import Refusal
 from cloudsignal.edge.subscriptions import Asked
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ HELD_MAX = 4_096
 """Denied QoS 2 messages of MQTT 3.1.1 whose handshake the edge is completing, by their identifiers. One that is used
 again for a message the broker gets is the broker's from then on (:meth:`Uplink.feed` knows nothing by heart while
 there are any)."""
+
+OVER_QUOTA = Refusal("messages_per_minute", "the organization's messages of this minute are used up")
 
 
 class Uplink:
@@ -207,7 +210,10 @@ class Uplink:
         tail = body + 2 + int.from_bytes(data[body : body + 2], "big")
         after_id = tail + 2 if first & 6 else tail
         five = session.version == 5
-        simple = tail > body + 2 and (after_id < stop and not data[after_id] if five else after_id <= stop)
+        # Retained messages are counted one by one: nothing is remembered of them.
+        simple = (
+            not first & 1 and tail > body + 2 and (after_id < stop and not data[after_id] if five else after_id <= stop)
+        )
         over = session.org.over_quota(now)
         topic_key = bytes([first & 15]) + data[body:tail]
         if simple and not over:
@@ -224,7 +230,7 @@ class Uplink:
         self._resolve_alias(message)
         size = stop - position
         if over:
-            self._refuse(message, size, None)
+            self._refuse(message, size, None, limit=OVER_QUOTA)
             return
         decision = session.judge.publish(message.topic, message.qos, message.retain)
         if not decision.allowed:
@@ -237,6 +243,9 @@ class Uplink:
                 message.properties = message.properties.with_(Property.RESPONSE_TOPIC, session.mount.topic(response))
         except MountError as error:
             raise ProtocolError(Reason.TOPIC_INVALID, str(error)) from None
+        if message.retain and (full := session.retain(message, size, now)) is not None:
+            self._refuse(message, size, None, limit=full)
+            return
         if message.qos:
             self._taken(message.qos, message.packet_id)
         if simple:
@@ -302,8 +311,8 @@ class Uplink:
             raise protocol_error("a topic alias was never given a topic")
         message.properties = message.properties.without(Property.TOPIC_ALIAS)
 
-    def _refuse(self, message: Publish, size: int, decision: Decision | None) -> None:
-        """Deny a publish (``decision``), or turn it away because the quota is used up (``None``).
+    def _refuse(self, message: Publish, size: int, decision: Decision | None, *, limit: Refusal = OVER_QUOTA) -> None:
+        """Deny a publish (``decision``), or turn it away because ``limit`` is reached (``None``).
 
         MQTT 5 names the reason; 3.1.1 has no negative answer (MQTT 3.1.1 s3.3.5), so the edge completes the handshake
         and drops the message. Nothing of it goes upstream.
@@ -311,14 +320,15 @@ class Uplink:
         session = self._session
         TALLY.refused["in", "over_quota" if decision is None else "denied"] += 1
         if decision is None:
-            session.limit_reached("messages_per_minute")
+            session.limit_reached(limit.limit)
         else:
             session.denied("publish", message.topic, decision, qos=message.qos, retain=message.retain, size=size)
         if not message.qos:
             return
         kind = Kind.PUBACK if message.qos == 1 else Kind.PUBREC
         reason = Reason.QUOTA_EXCEEDED if decision is None else Reason.NOT_AUTHORIZED
-        session.to_client.append(acknowledgement(kind, message.packet_id, session.version, reason))
+        text = limit.text if decision is None and session.wants_reasons else ""
+        session.to_client.append(acknowledgement(kind, message.packet_id, session.version, reason, text))
         if message.qos != 2:
             return
         if session.version == 5:

@@ -31,6 +31,12 @@ class Quotas:
     packet_bytes: int = 262_144
     """Largest MQTT packet, in bytes, in either direction."""
     subscriptions_per_session: int = 100
+    retained_messages: int = 10_000
+    """Retained messages at the broker, over all edges."""
+    retained_bytes: int = 16 * 1024 * 1024
+    """Bytes of them, as PUBLISH packets, over all edges."""
+    stored_sessions: int = 1_000
+    """Sessions that outlive their connection, over all edges; each may hold a queue of the broker's length."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,31 @@ def filters(org: str, client_id: str) -> str:
     return f"{PREFIX}filters:{org}:{client_id}"
 
 
+def stored(org: str) -> str:
+    """Sorted set: client ids whose session outlives its connection, by when the broker may drop it (seconds)."""
+    return f"{PREFIX}stored:{org}"
+
+
+def retained(org: str) -> str:
+    """Hash: topic as the client names it -> :class:`~cloudsignal.wire.retained.Entry`. Never a payload."""
+    return f"{PREFIX}retained:{org}"
+
+
+def retained_bytes(org: str) -> str:
+    """Number: the sum of the sizes in :func:`retained`."""
+    return f"{PREFIX}retained-bytes:{org}"
+
+
+def retained_ends(org: str) -> str:
+    """Sorted set: topics of :func:`retained` whose message expires, by when (seconds since the epoch)."""
+    return f"{PREFIX}retained-ends:{org}"
+
+
+def retained_counted(org: str) -> str:
+    """String: there once the ledger has been compared with the broker; gone with it when Redis is emptied."""
+    return f"{PREFIX}retained-counted:{org}"
+
+
 def shipped(node_name: str) -> str:
     """String with expiry: a counter an edge writes to learn that Redis has everything before it on its disk."""
     return f"{PREFIX}shipped:{node_name}"

@@ -215,9 +215,12 @@ def decode_acknowledgement(first: int, body: bytes, version: int) -> Acknowledge
     return Acknowledgement(packet_id, code)
 
 
-def acknowledgement(kind: Kind, packet_id: int, version: int, reason: int = 0) -> bytes:
-    """Encode PUBACK, PUBREC, PUBREL or PUBCOMP."""
+def acknowledgement(kind: Kind, packet_id: int, version: int, reason: int = 0, text: str = "") -> bytes:
+    """Encode PUBACK, PUBREC, PUBREL or PUBCOMP; in MQTT 5 with a reason string when ``text`` is given."""
     first = kind | (2 if kind is Kind.PUBREL else 0)
+    if text and version == 5:
+        properties = Properties([(Property.REASON_STRING, text.encode())])
+        return packet(first, u16(packet_id), bytes([reason]), properties.encode())
     return packet(first, u16(packet_id), bytes([reason]) if version == 5 and reason else b"")
 
 

@@ -1,0 +1,228 @@
+"""The edge as a client of the broker in an organization's name: list and clear retained messages, discard sessions.
+
+The broker's own lock holds for it as for every client: it signs in with the organization's id and reaches that slice
+only. Payloads are read from the socket and dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloudsignal.config import Upstream
+from cloudsignal.edge.codec import (
+    Connect,
+    Kind,
+    Property,
+    ProtocolError,
+    Publish,
+    Subscribe,
+    Subscription,
+    decode_connack,
+    decode_publish,
+    disconnect,
+    encode_connect,
+    encode_publish,
+    encode_subscribe,
+)
+from cloudsignal.edge.mount import Mount, upstream_client_id
+from cloudsignal.edge.retained import TOGETHER, note_command
+from cloudsignal.edge.store import Store
+from cloudsignal.edge.tls import upstream_context
+from cloudsignal.wire import keys
+from cloudsignal.wire.audit import uuid7
+from cloudsignal.wire.retained import Entry, field_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+WITHIN = 10.0
+"""Seconds the broker may be silent."""
+
+QUIET = 0.3
+"""Seconds without a delivery after which nothing more is taken to come: clusters answer a ping before they are done."""
+
+LISTED_MAX = 100_000
+"""Retained messages of one organization that are listed at a time; who has more is asked to clear some first."""
+
+COUNTING = 300
+"""Seconds within which no other edge counts the same organization."""
+
+PING = bytes([Kind.PINGREQ, 0])
+DONE = "1"
+
+
+class HousekeepingError(Exception):
+    """The broker was not reached, or did not do what was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A retained message at the broker."""
+
+    topic: bytes
+    """As clients name it."""
+    size: int
+    """Bytes of the packet it was delivered in."""
+    ends: int
+    """When it expires, seconds since the epoch; 0 for never."""
+
+
+class Housekeeping:
+    """Does to the broker what no client asks for."""
+
+    def __init__(self, upstream: Upstream, store: Store) -> None:
+        self._upstream = upstream
+        self._store = store
+
+    async def list_retained(self, org: str) -> list[Found]:
+        """Every retained message of an organization. Raises :class:`HousekeepingError`."""
+        mount = Mount.of(org)
+        async with self._signed_in(org, f"{org}:%list-{uuid7()}") as connection:
+            # Retain As Published (MQTT 5 s3.8.3.1): what is published meanwhile is told from what was retained.
+            filters = [Subscription(prefix + b"#", 0) for prefix in (mount.plain, mount.dollar)]
+            connection.write(encode_subscribe(Subscribe(1, filters), 5) + PING)
+            found = [one async for one in connection.retained(mount)]
+        if len(found) > LISTED_MAX:
+            raise HousekeepingError(f"there are more than {LISTED_MAX} retained messages")
+        return found
+
+    async def clear_retained(self, org: str, fields: Iterable[bytes] | None = None) -> int:
+        """Take away the messages on these topics of the ledger, all when it is ``None``; returns how many there were.
+
+        Raises :class:`HousekeepingError` and :class:`UnavailableError`.
+        """
+        mount, wanted = Mount.of(org), None if fields is None else set(fields)
+        found = await self.list_retained(org)
+        going = [one.topic for one in found if wanted is None or field_of(one.topic) in wanted]
+        async with self._signed_in(org, f"{org}:%clear-{uuid7()}") as connection:
+            for start in range(0, len(going), TOGETHER):
+                messages = [Publish(mount.topic(topic), b"", retain=True) for topic in going[start : start + TOGETHER]]
+                connection.write(b"".join(encode_publish(message, 5) for message in messages) + PING)
+                await connection.expect(Kind.PINGRESP)
+        gone = [field_of(topic) for topic in going]
+        await self._note(org, dict.fromkeys([*gone, *(wanted or ())]))
+        return len(going)
+
+    async def discard_session(self, org: str, client_id: str) -> None:
+        """End a session at the broker with its subscriptions and its queue. Raises :class:`HousekeepingError`."""
+        async with self._signed_in(org, upstream_client_id(org, client_id)):
+            pass  # a clean start discards what was there (MQTT 5 s3.1.2.4), and nothing is stored of this one
+
+    async def recount(self, org: str) -> bool:
+        """Bring the ledger to what the broker holds, unless another edge does; returns whether this one did."""
+        mark = keys.retained_counted(org)
+        (mine,) = await self._store.call(("SET", mark, "counting", "EX", COUNTING, "NX"))
+        if mine is None:
+            return False
+        started = int(time.time())
+        there = {field_of(one.topic): one for one in await self.list_retained(org)}
+        reply = (await self._store.call(("HGETALL", keys.retained(org))))[0]
+        known = {name: Entry.read(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
+        changes: dict[bytes, Entry | None] = {
+            name: Entry(one.size, 0, one.ends) for name, one in there.items() if name not in known
+        }
+        # What was written since may be younger than the list.
+        changes.update((name, None) for name, one in known.items() if name not in there and one.at < started - 1)
+        await self._note(org, changes)
+        await self._store.call(("SET", mark, DONE))
+        return True
+
+    async def _note(self, org: str, changes: Mapping[bytes, Entry | None]) -> None:
+        listed = list(changes.items())
+        for start in range(0, len(listed), TOGETHER):
+            await self._store.call(note_command(org, listed[start : start + TOGETHER], int(time.time())))
+
+    @asynccontextmanager
+    async def _signed_in(self, org: str, client_id: str) -> AsyncIterator[_Connection]:
+        """A connection in the organization's name, closed as a client that leaves for good closes it."""
+        connection = None
+        try:
+            async with asyncio.timeout(WITHIN):
+                connection = await self._open()
+                connect = Connect(5, client_id, username=org, password=self._upstream.password.encode() or None)
+                connection.write(encode_connect(connect))
+                answer = decode_connack(await connection.expect(Kind.CONNACK), 5)
+            if answer.code:
+                raise HousekeepingError(f"the broker answered CONNECT with 0x{answer.code:02x}")
+            yield connection
+            connection.write(disconnect(0))
+            await connection.drained()
+        except (OSError, TimeoutError, EOFError, ProtocolError) as error:
+            raise HousekeepingError(f"{type(error).__name__}: {error}") from error
+        finally:
+            if connection is not None:
+                connection.close()
+
+    async def _open(self) -> _Connection:
+        upstream = self._upstream
+        if upstream.path:
+            return _Connection(*await asyncio.open_unix_connection(upstream.path))
+        context = upstream_context(upstream)
+        streams = await asyncio.open_connection(
+            upstream.host, upstream.port, ssl=context, server_hostname=upstream.host
+        )
+        return _Connection(*streams)
+
+
+class _Connection:
+    """Packets over streams: this is not the data path."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes."""
+        self._writer.write(data)
+
+    async def expect(self, kind: Kind) -> bytes:
+        """The body of the next packet of this kind; others are passed over."""
+        while True:
+            async with asyncio.timeout(WITHIN):
+                first, body = await self._packet()
+            if first & 0xF0 == kind:
+                return body
+            if first & 0xF0 == Kind.DISCONNECT:
+                raise HousekeepingError(f"the broker ended the connection with 0x{(body or bytes(1))[0]:02x}")
+
+    async def retained(self, mount: Mount) -> AsyncIterator[Found]:
+        """Retained messages, until the ping is answered and nothing has come for a moment."""
+        now, count, answered = int(time.time()), 0, False
+        while count <= LISTED_MAX:
+            try:
+                async with asyncio.timeout(QUIET if answered else WITHIN):
+                    first, body = await self._packet()
+            except TimeoutError:
+                if answered:
+                    return
+                raise
+            if first & 0xF0 == Kind.PUBLISH and first & 1:
+                message = decode_publish(first, body, 5, where="DELIVERY")
+                left = message.properties.number(Property.MESSAGE_EXPIRY, 0)
+                count += 1
+                yield Found(mount.client_topic(message.topic), len(body) + 2, now + left if left else 0)
+            elif first & 0xF0 == Kind.PINGRESP:
+                answered = True
+
+    async def drained(self) -> None:
+        """Everything is with the system."""
+        await self._writer.drain()
+
+    def close(self) -> None:
+        """Close after what is queued."""
+        with suppress(OSError):
+            self._writer.close()
+
+    async def _packet(self) -> tuple[int, bytes]:
+        first, length = (await self._reader.readexactly(1))[0], 0
+        for shift in (0, 7, 14, 21):
+            byte = (await self._reader.readexactly(1))[0]
+            length |= (byte & 127) << shift
+            if byte < 128:
+                break
+        return first, await self._reader.readexactly(length)

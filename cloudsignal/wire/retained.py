@@ -1,0 +1,55 @@
+"""The ledger of retained messages on Redis: what stands on which topic, how large, since when and by whom.
+
+Written by edges, read by pages. It carries no seal: nothing is granted on its account but room in a quota.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+TOPIC_BYTES = 1_024
+"""Longest topic that the ledger names in full; of a longer one it has the beginning and a hash."""
+
+_BEGINNING = 896
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One retained message."""
+
+    size: int
+    """Bytes of the PUBLISH packet."""
+    at: int
+    """When it was published, seconds since the epoch; 0 when that is not known."""
+    ends: int = 0
+    """When the broker drops it (message expiry), seconds since the epoch; 0 for never."""
+    username: str = ""
+    """The local username that published it; empty when that is not known."""
+
+    def written(self) -> bytes:
+        """The value under the topic."""
+        return f"{self.size} {self.at} {self.ends} {self.username}".encode()
+
+    @classmethod
+    def read(cls, value: bytes) -> Entry:
+        """The entry in ``value``; whoever can write to Redis may have put in something else, which reads as zeros."""
+        size, at, ends, username = [*value.decode("utf-8", "replace").split(" ", 3), "", "", "", ""][:4]
+        return cls(_number(size), _number(at), _number(ends), username[:256])
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+
+
+def field_of(topic: bytes) -> bytes:
+    """The name of a topic in the ledger; NUL, which no topic holds, stands before the hash of a long one."""
+    if len(topic) <= TOPIC_BYTES:
+        return topic
+    return topic[:_BEGINNING] + b"\0" + sha256(topic).hexdigest().encode()
+
+
+def topic_of(field: bytes) -> tuple[str, bool]:
+    """The topic as a page shows it, and whether it is whole."""
+    topic, cut, _ = field.partition(b"\0")
+    return topic.decode("utf-8", "replace"), not cut

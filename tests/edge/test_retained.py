@@ -1,0 +1,256 @@
+"""Retained messages are counted per organization, over all edges, and no one can retain without end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cloudsignal.edge.codec import Property, Reason, Will
+from cloudsignal.edge.codec.primitives import Reader
+from cloudsignal.edge.codec.properties import decode_properties
+from cloudsignal.wire import keys
+from cloudsignal.wire.bundle import Quotas
+from cloudsignal.wire.retained import Entry, field_of, topic_of
+from tests.edge.conftest import Rig
+from tests.edge.parts import Edge, wait_for
+from tests.edge.wire import Wire, dial_tls
+from tests.support.attacks_broker import retained_flood
+
+BOTH = pytest.mark.parametrize("version", [4, 5])
+MakeRig = Callable[..., Rig]
+
+
+def retain(client: Wire, topic: str, payload: bytes = b"x", **options: Any) -> int:
+    """Publish a retained message; 0 when it was taken, whoever is subscribed to it."""
+    code = client.publish(topic, payload, retain=True, **options)
+    return 0 if code < 0x80 else code
+
+
+def ledger(rig: Rig, org: str) -> dict[bytes, Entry]:
+    return {name: Entry.read(value) for name, value in rig.valkey.redis.hgetall(keys.retained(org)).items()}
+
+
+def total(rig: Rig, org: str) -> int:
+    return int(rig.valkey.redis.get(keys.retained_bytes(org)) or 0)
+
+
+def counted(rig: Rig, org: str, count: int) -> None:
+    wait_for(lambda: len(ledger(rig, org)) == count, what=f"{count} retained messages in the ledger")
+    assert total(rig, org) == sum(entry.size for entry in ledger(rig, org).values())
+
+
+def retained_at_broker(client: Wire, *filters: str) -> list[bytes]:
+    client.subscribe(*filters)
+    client.ping()
+    topics = [message.topic for message in client.deliveries if message.retain]
+    client.deliveries.clear()
+    client.unsubscribe(*filters)
+    return sorted(topics)
+
+
+@BOTH
+def test_a_retained_message_beyond_the_quota_is_turned_away_and_one_may_still_be_replaced_or_cleared(
+    rig: Rig, version: int
+) -> None:
+    org = rig.org(quotas=Quotas(retained_messages=3))
+    client = rig.client(rig.plane.issue(org), version=version)
+    over = 0x97 if version == 5 else 0
+    assert [retain(client, f"s/{n}", qos=1) for n in range(5)] == [0, 0, 0, over, over]
+    assert retain(client, "s/0", b"new", qos=2) == 0
+    assert client.publish("plain", qos=1) in {0, 0x10}, "what is not retained is no matter"
+    assert retained_at_broker(client, "s/#") == [b"s/0", b"s/1", b"s/2"]
+    retain(client, "s/1", b"", qos=1)
+    counted(rig, org, 2)
+    assert retain(client, "s/4", qos=1) == 0
+    wait_for(
+        lambda: [e.count for e in rig.plane.events(org=org, kind="limit_reached", reason="retained_messages")] == [2],
+        what="one event that counts two",
+    )
+
+
+def test_the_refusal_says_which_quota_it_was(rig: Rig) -> None:
+    org = rig.org(quotas=Quotas(retained_messages=1))
+    client = rig.client(rig.plane.issue(org), version=5)
+    retain(client, "one", qos=1)
+    client.send(client.message("two", qos=1, retain=True))
+    reader = Reader(client.receive()[1])
+    reader.u16()
+    assert reader.u8() == Reason.QUOTA_EXCEEDED
+    text = decode_properties(reader, "ACK").string(Property.REASON_STRING)
+    assert text == b"the organization has 1 retained messages, its quota"
+
+
+def test_bytes_are_bounded_and_a_smaller_message_makes_room(rig: Rig) -> None:
+    org = rig.org(quotas=Quotas(retained_bytes=10_000))
+    client = rig.client(rig.plane.issue(org), version=5)
+    assert [retain(client, f"b/{n}", b"x" * 4_000, qos=1) for n in range(3)] == [0, 0, 0x97]
+    assert retain(client, "b/0", b"x" * 7_000, qos=1) == 0x97
+    assert retain(client, "b/0", b"x" * 100, qos=1) == 0
+    counted(rig, org, 2)
+    assert retain(client, "b/2", b"x" * 4_000, qos=1) == 0
+    counted(rig, org, 3)
+    assert total(rig, org) <= 10_000
+
+
+def test_the_ledger_has_topic_size_time_and_username_and_no_payload(rig: Rig) -> None:
+    org = rig.org()
+    client = rig.client(rig.plane.issue(org, "sensor"), version=5)
+    retain(client, "plant/1", b"marker-payload", qos=1)
+    retain(client, "l" * 2_000, b"marker-payload", qos=1)
+    counted(rig, org, 2)
+    found = ledger(rig, org)
+    entry = found[b"plant/1"]
+    assert (entry.username, entry.ends) == ("sensor", 0)
+    assert 0 < entry.size < 100
+    assert entry.at > 1_600_000_000
+    assert field_of(b"l" * 2_000) in found
+    assert topic_of(field_of(b"l" * 2_000)) == ("l" * 896, False)
+    for key in rig.valkey.redis.scan_iter(match=f"*{org}*"):
+        assert b"marker-payload" not in (rig.valkey.redis.dump(key) or b"")
+
+
+def test_a_message_that_expires_makes_room(rig: Rig) -> None:
+    org = rig.org(quotas=Quotas(retained_messages=1))
+    client = rig.client(rig.plane.issue(org), version=5)
+    expiry = [(int(Property.MESSAGE_EXPIRY), 1)]
+    assert retain(client, "short", qos=1, properties=expiry) == 0
+    assert retain(client, "next", qos=1) == 0x97
+
+    def fits() -> bool:
+        return retain(client, "next", qos=1) == 0
+
+    wait_for(fits, what="the room of a message that has expired")
+    counted(rig, org, 1)
+
+
+@BOTH
+def test_a_retained_will_needs_room_and_is_counted_once_it_is_published(rig: Rig, version: int) -> None:
+    org = rig.org(quotas=Quotas(retained_messages=1))
+    issued = rig.plane.issue(org)
+    will = Will(b"last/words", b"gone", retain=True)
+    lost = rig.client(issued, version=version, client_id="lost", will=will)
+    left = rig.client(issued, version=version, client_id="left", will=Will(b"other", b"gone", retain=True))
+    left.disconnect()
+    rig.plane.event(org=org, kind="disconnect", client_id="left")
+    lost.close()
+    counted(rig, org, 1)
+    assert list(ledger(rig, org)) == [b"last/words"]
+    answer = rig.dial().connect(
+        version=version, client_id="more", username=issued.username, password=issued.password,
+        will=Will(b"new/words", b"gone", retain=True),
+    )  # fmt: skip
+    assert answer.code == (0x97 if version == 5 else 3)
+    event = rig.plane.event(org=org, kind="auth_failed")
+    assert (event.reason, event.details["limit"]) == ("quota", "retained_messages")
+    # The one that stands there may be written again.
+    rig.client(issued, version=version, client_id="lost", will=will).disconnect()
+
+
+def second_edge(rig: Rig) -> Edge:
+    return Edge(
+        rig.edge.folder / "second",
+        redis_url=rig.valkey.url,
+        upstream=f"unix://{rig.broker.socket}",
+        verify_key=rig.plane.verify_key,
+        authority=rig.authority,
+        node="edge-2",
+    )
+
+
+def refusals(one: Wire, two: Wire, number: int) -> list[int]:
+    codes = [retain(one, f"one/{number}", qos=1), retain(two, f"two/{number}", qos=1)]
+    time.sleep(0.1)  # for the edges to hear from Redis
+    return codes
+
+
+def test_two_edges_keep_one_quota_and_a_restart_keeps_the_count(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    org = rig.org(quotas=Quotas(retained_messages=4))
+    issued = rig.plane.issue(org)
+    other = second_edge(rig)
+    other.start()
+    try:
+        one = rig.client(issued, version=5, client_id="one")
+        two = dial_tls(other.port, rig.authority.client_context())
+        assert two.connect(version=5, client_id="two", username=issued.username, password=issued.password).code == 0
+        for number, client in enumerate((one, two, one, two)):
+            assert retain(client, f"q/{number}", qos=1) == 0
+            counted(rig, org, number + 1)
+        # Each learns the total with the answer to its own writes: one more may slip in where that was long ago.
+        slipped = [code for n in range(3) for code in refusals(one, two, n)].count(0)
+        assert slipped <= 1
+        # What another edge has written may be replaced: at the second try at the latest.
+        wait_for(lambda: retain(one, "q/1", b"new", qos=1) == 0, what="the size of another's message")
+    finally:
+        other.stop()
+    rig.edge.stop(kill=True)
+    rig.edge.start()
+    again = rig.client(issued, version=5, client_id="one")
+    wait_for(lambda: retain(again, "q/7", qos=1) == 0x97, what="the count after a restart")
+    counted(rig, org, 4 + slipped)
+
+
+def test_a_redis_that_was_emptied_is_told_what_the_broker_holds(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    org = rig.org(quotas=Quotas(retained_messages=3))
+    issued = rig.plane.issue(org)
+    client = rig.client(issued, version=5, client_id="one")
+    for topic in ("a", "b", "$app/c"):
+        assert retain(client, topic, b"kept", qos=1) == 0
+    counted(rig, org, 3)
+    wait_for(lambda: rig.valkey.redis.get(keys.retained_counted(org)) == b"1", what="the first comparison")
+    for key in (keys.retained, keys.retained_bytes, keys.retained_ends, keys.retained_counted):
+        rig.valkey.redis.delete(key(org))
+    rig.edge.stop(kill=True)
+    rig.edge.start()
+    client = rig.client(issued, version=5, client_id="one")
+    counted(rig, org, 3)
+    assert sorted(ledger(rig, org)) == [b"$app/c", b"a", b"b"]
+    wait_for(lambda: retain(client, "d", qos=1) == 0x97, what="the quota to hold again")
+
+
+def test_without_redis_what_is_there_is_replaced_and_new_messages_wait_in_memory(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    org = rig.org(quotas=Quotas(retained_messages=1_000, retained_bytes=400_000, packet_bytes=50_000))
+    client = rig.client(rig.plane.issue(org), version=5)
+    assert retain(client, "state", b"x" * 10_000, qos=1) == 0
+    counted(rig, org, 1)
+    rig.valkey.stop(kill=True)
+    assert [retain(client, "state", b"y" * 10_000, qos=1) for _ in range(30)] == [0] * 30
+    codes = [retain(client, f"new/{n}", b"y" * 10_000, qos=1) for n in range(20)]
+    assert 0 < codes.count(0) <= 11, "a quarter of the quota, not more"
+    assert set(codes) == {0, 0x97}
+    rig.valkey.start()
+    counted(rig, org, 1 + codes.count(0))
+
+
+def test_one_credential_cannot_fill_the_broker(rig: Rig) -> None:
+    """717 MiB in 6 s were taken once; bounded here to 64 MiB and 6 s."""
+    org = rig.org(quotas=Quotas(retained_bytes=4 * 1024 * 1024))
+    issued = rig.plane.issue(org)
+    flood = retained_flood(rig.dial, issued.username, issued.password, total_bytes=64 * 1024 * 1024)
+    assert flood.refused > 0
+    assert flood.taken * 250_000 <= 4 * 1024 * 1024
+    assert flood.taken + flood.refused == flood.sent
+    counted(rig, org, flood.taken)
+
+
+def test_a_burst_of_small_retained_messages_inside_the_quota_is_taken_whole(rig: Rig) -> None:
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    flood = retained_flood(
+        rig.dial, issued.username, issued.password, payload_bytes=200, total_bytes=2_500 * 230, seconds=60
+    )
+    assert (flood.refused, flood.taken) == (0, flood.sent)
+    counted(rig, org, flood.sent)
+
+
+def test_entries_that_somebody_else_wrote_into_the_ledger_are_read_as_zeros() -> None:
+    for value in (b"", b"x", b"1", b"-1 2 3 u", b"9" * 99 + b" 1 1 a", b"\xff\xfe", b"1 2 3 " + b"n" * 1_000):
+        entry = Entry.read(value)
+        assert entry.size in {0, 1}
+        assert len(entry.username) <= 256
+    assert Entry.read(Entry(5, 6, 7, "a b").written()) == Entry(5, 6, 7, "a b")
