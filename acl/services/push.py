@@ -49,6 +49,9 @@ def build_bundle(org_id: str) -> Bundle | None:
             messages_per_minute=org.messages_per_minute,
             packet_bytes=org.packet_bytes,
             subscriptions_per_session=org.subscriptions_per_session,
+            retained_messages=org.retained_messages,
+            retained_bytes=org.retained_bytes,
+            stored_sessions=org.stored_sessions,
         ),
     )
 

@@ -24,18 +24,27 @@ from cloudsignal.edge.mount import MAX_PACKET_BYTES, MOUNT_OVERHEAD
 MOSQUITTO_ACL = "pattern readwrite %u/#\n"
 """The whole ACL file: a username has its own slice and nothing else."""
 
+QUEUED_MESSAGES, QUEUED_BYTES = 1_000, 1_048_576
+"""What the broker keeps for one session whose client is away or slow (QoS 1 and 2); the rest is dropped."""
+
+AUTOSAVE = 60
+"""Seconds between two saves where no supervisor paces them: what a kill loses at most."""
+
 _UNSAFE = re.compile(r"[\r\n\0]")
 
 
-def mosquitto_config(*, socket: Path, acl_file: Path, data: Path, user: str | None = None) -> str:
+def mosquitto_config(
+    *, socket: Path, acl_file: Path, data: Path, user: str | None = None, autosave: int = AUTOSAVE
+) -> str:
     """The ``mosquitto.conf`` of the embedded broker.
 
     ``socket`` must lie in a folder only the edge can enter; ``acl_file`` holds :data:`MOSQUITTO_ACL` with mode 0600;
     ``data`` is an existing folder for ``mosquitto.db``. ``user`` is needed when Mosquitto is started as root: it
     changes to that user, which must own ``data`` and be able to read ``acl_file`` (``root`` keeps root).
 
-    No TCP listener exists. Queued and retained messages are saved every 5 seconds and at a clean stop; a kill loses
-    at most what Mosquitto itself would lose.
+    No TCP listener exists. What is stored is saved at a clean stop and every ``autosave`` seconds: Mosquitto rewrites
+    all of it in its one thread, and everybody waits meanwhile. 0 leaves that to the supervisor
+    (:mod:`cloudsignal.supervisor.saving`). The limits are a second lock behind the organizations' quotas at the edge.
     """
     _check("mosquitto.conf", socket, acl_file, data)
     lines = [
@@ -46,11 +55,14 @@ def mosquitto_config(*, socket: Path, acl_file: Path, data: Path, user: str | No
         "allow_zero_length_clientid false",
         "persistence true",
         f"persistence_location {data}/",
-        "autosave_interval 5",
+        f"autosave_interval {autosave}",
         "persistent_client_expiration 30d",
         "max_inflight_messages 20",
-        "max_queued_messages 1000",
-        "max_queued_bytes 16777216",
+        # Of each session, while its client is away or slow.
+        f"max_queued_messages {QUEUED_MESSAGES}",
+        f"max_queued_bytes {QUEUED_BYTES}",
+        "queue_qos0_messages false",
+        f"message_size_limit {MAX_PACKET_BYTES}",
         f"max_packet_size {MAX_PACKET_BYTES + MOUNT_OVERHEAD}",
         "check_retain_source false",
         "sys_interval 0",
@@ -84,8 +96,13 @@ def mosquitto_tls_config(*, host: str, port: int, ca: Path, cert: Path, key: Pat
             "set_tcp_nodelay true",
             "persistence true",
             f"persistence_location {data}/",
-            "autosave_interval 5",
+            # Each save rewrites everything, some 5 ms for a MiB, and everybody waits meanwhile.
+            f"autosave_interval {AUTOSAVE}",
             "persistent_client_expiration 30d",
+            f"max_queued_messages {QUEUED_MESSAGES}",
+            f"max_queued_bytes {QUEUED_BYTES}",
+            "queue_qos0_messages false",
+            f"message_size_limit {MAX_PACKET_BYTES}",
             f"max_packet_size {MAX_PACKET_BYTES + MOUNT_OVERHEAD}",
             "check_retain_source false",
             "sys_interval 0",
@@ -128,6 +145,8 @@ def vernemq_config(*, listener: str, ca: Path, cert: Path, key: Path, script: Pa
             f"max_message_size = {MAX_PACKET_BYTES + MOUNT_OVERHEAD}",
             # As long as the edge keeps a client id with its username (stored.STORED_MAX).
             "persistent_client_expiration = 30d",
+            f"max_offline_messages = {QUEUED_MESSAGES}",
+            f"max_online_messages = {QUEUED_MESSAGES}",
             "allow_register_during_netsplit = on",
             "allow_publish_during_netsplit = on",
             "allow_subscribe_during_netsplit = on",

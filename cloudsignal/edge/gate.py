@@ -37,31 +37,45 @@ return held or ''
 """
 """Take a client id unless another username holds it: ``username, session, seconds`` -> what it held, or nothing."""
 
+KEEP = """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+if not redis.call('ZSCORE', KEYS[1], ARGV[2]) and ARGV[4] ~= '0'
+    and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
+return 1
+"""
+"""Note a session that outlives its connection: ``now, client id, end, quota`` -> 0 when there are too many of them."""
+
 CLAIM = """
-for i = 1, #KEYS / 2 do
-  local key, filters = KEYS[2 * i - 1], KEYS[2 * i]
-  local name, session, seconds = ARGV[4 * i - 3], ARGV[4 * i - 2], ARGV[4 * i - 1]
+local now = tonumber(redis.call('TIME')[1])
+for i = 1, #KEYS / 3 do
+  local key, filters, stored = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
+  local name, session, seconds, before, client_id, lifetime = unpack(ARGV, 6 * i - 5, 6 * i)
   local held = redis.call('GET', key)
   if not held or string.match(held, '^[^\\n]*') == name then
     redis.call('SET', key, name .. '\\n' .. session, 'EX', seconds)
     redis.call('EXPIRE', filters, seconds)
+    if lifetime ~= '0' then redis.call('ZADD', stored, now + seconds, client_id) end
   end
 end
 """
-"""Keep client ids that no other username holds: ``username, session, seconds, (unused)`` each."""
+"""Keep client ids that no other username holds: ``username, session, seconds, (unused), client id, lifetime`` each."""
 
 RELEASE = """
-for i = 1, #KEYS / 2 do
-  local key, filters = KEYS[2 * i - 1], KEYS[2 * i]
-  local name, session, seconds, before = ARGV[4 * i - 3], ARGV[4 * i - 2], ARGV[4 * i - 1], ARGV[4 * i]
+local now = tonumber(redis.call('TIME')[1])
+for i = 1, #KEYS / 3 do
+  local key, filters, stored = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
+  local name, session, seconds, before, client_id = unpack(ARGV, 6 * i - 5, 6 * i - 1)
   if redis.call('GET', key) == name .. '\\n' .. session then
     if before ~= '' then
       redis.call('SET', key, before, 'KEEPTTL')
     elseif seconds == '0' then
       redis.call('DEL', key, filters)
+      redis.call('ZREM', stored, client_id)
     else
       redis.call('EXPIRE', key, seconds)
       redis.call('EXPIRE', filters, seconds)
+      redis.call('ZADD', stored, now + seconds, client_id)
     end
   end
 end
@@ -180,8 +194,11 @@ class Gate:
         broker = None
         try:
             broker = await node.dialer.dial(client)
-            if not await self._claimed(session, claim) and not client.session.ended:
+            if not await self._claimed(session, claim):
                 session.refuse(AuthReason.CLIENT_ID_TAKEN)
+            elif not session.ended and session_lifetime(session) and not await self._kept(session):
+                session.session_expiry = 0  # nothing of it is kept
+                session.refuse(AuthReason.QUOTA, details={"limit": "stored_sessions"})
         except BrokerUnreachableError as error:
             if not session.ended:
                 session.refuse(AuthReason.UNAVAILABLE, details={"broker": str(error)})
@@ -220,6 +237,17 @@ class Gate:
             # Redis is away: this node's own sessions were looked at; a credential in memory signs in all the same.
             return True
 
+    async def _kept(self, session: Session) -> bool:
+        """Whether the organization may have this session kept; one that it has already needs no room."""
+        now = int(time.time())
+        limit = session.org.force.quotas.stored_sessions
+        command = ("EVAL", KEEP, 1, keys.stored(session.org.id), now, session.client_id)
+        try:
+            (kept,) = await self._node.store.call((*command, now + held_seconds(session), limit))
+        except UnavailableError:
+            return True  # as with client ids: they are claimed when it is back
+        return bool(kept)
+
     async def renew(self, sessions: Iterable[Session]) -> None:
         """Keep the client ids of sessions that live longer than their time on Redis."""
         live = list(sessions)
@@ -255,8 +283,9 @@ def _command(script: str, holds: list[tuple[Session, int]]) -> Command:
     names: list[str] = []
     values: list[str | bytes | int] = []
     for session, seconds in holds:
-        names += keys.client(session.org.id, session.client_id), keys.filters(session.org.id, session.client_id)
+        org, client_id = session.org.id, session.client_id
+        names += keys.client(org, client_id), keys.filters(org, client_id), keys.stored(org)
         taking = session.taking
         displaced = taking.result() if taking is not None and taking.done() and not taking.exception() else None
-        values += session.username, session.id, seconds, displaced or b""
+        values += session.username, session.id, seconds, displaced or b"", client_id, session_lifetime(session)
     return ("EVAL", script, len(names), *names, *values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,12 +22,14 @@ from cloudsignal.edge.codec import (
     Publish,
     Subscribe,
     Subscription,
+    Unsubscribe,
     decode_connack,
     decode_publish,
     disconnect,
     encode_connect,
     encode_publish,
     encode_subscribe,
+    encode_unsubscribe,
 )
 from cloudsignal.edge.mount import Mount, upstream_client_id
 from cloudsignal.edge.retained import TOGETHER, note_command
@@ -35,7 +37,7 @@ from cloudsignal.edge.store import Store
 from cloudsignal.edge.tls import upstream_context
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
-from cloudsignal.wire.retained import Entry, field_of
+from cloudsignal.wire.retained import TOPIC_BYTES, Entry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,8 +48,11 @@ WITHIN = 10.0
 QUIET = 0.3
 """Seconds without a delivery after which nothing more is taken to come: clusters answer a ping before they are done."""
 
-LISTED_MAX = 100_000
-"""Retained messages of one organization that are listed at a time; who has more is asked to clear some first."""
+FILTERS = 100
+"""Topics in one SUBSCRIBE."""
+
+ROUNDS_MAX = 1_000
+"""How often to ask for more of what is to be taken away: a broker gives about a thousand messages at a time."""
 
 COUNTING = 300
 """Seconds within which no other edge counts the same organization."""
@@ -79,34 +84,42 @@ class Housekeeping:
         self._upstream = upstream
         self._store = store
 
-    async def list_retained(self, org: str) -> list[Found]:
-        """Every retained message of an organization. Raises :class:`HousekeepingError`."""
-        mount = Mount.of(org)
-        async with self._signed_in(org, f"{org}:%list-{uuid7()}") as connection:
-            # Retain As Published (MQTT 5 s3.8.3.1): what is published meanwhile is told from what was retained.
-            filters = [Subscription(prefix + b"#", 0) for prefix in (mount.plain, mount.dollar)]
-            connection.write(encode_subscribe(Subscribe(1, filters), 5) + PING)
-            found = [one async for one in connection.retained(mount)]
-        if len(found) > LISTED_MAX:
-            raise HousekeepingError(f"there are more than {LISTED_MAX} retained messages")
-        return found
+    async def list_retained(self, org: str, topics: Sequence[bytes] = ()) -> list[Found]:
+        """Retained messages of an organization: those on ``topics``, or as many as the broker gives to one client.
 
-    async def clear_retained(self, org: str, fields: Iterable[bytes] | None = None) -> int:
-        """Take away the messages on these topics of the ledger, all when it is ``None``; returns how many there were.
-
-        Raises :class:`HousekeepingError` and :class:`UnavailableError`.
+        Mosquitto gives at most some ``max_queued_messages`` (1,000) at a time and drops the rest. Raises
+        :class:`HousekeepingError`.
         """
-        mount, wanted = Mount.of(org), None if fields is None else set(fields)
-        found = await self.list_retained(org)
-        going = [one.topic for one in found if wanted is None or field_of(one.topic) in wanted]
+        mount = Mount.of(org)
+        filters = [mount.topic(topic) for topic in topics] or [mount.plain + b"#", mount.dollar + b"#"]
+        found: dict[bytes, Found] = {}
+        async with self._signed_in(org, f"{org}:%list-{uuid7()}") as connection:
+            for start in range(0, len(filters), FILTERS):
+                asked = [Subscription(topic_filter, 0) for topic_filter in filters[start : start + FILTERS]]
+                # Unsubscribed at once: a publisher would be told (PUBACK 0x00, not 0x10) that somebody listens.
+                leave = Unsubscribe(2, [one.topic_filter for one in asked])
+                connection.write(encode_subscribe(Subscribe(1, asked), 5) + encode_unsubscribe(leave, 5) + PING)
+                found.update({one.topic: one for one in await connection.retained(mount)})
+        return list(found.values())
+
+    async def clear_retained(self, org: str, topics: Sequence[bytes]) -> None:
+        """Take away the messages on these topics. Raises :class:`HousekeepingError` and :class:`UnavailableError`."""
+        mount = Mount.of(org)
         async with self._signed_in(org, f"{org}:%clear-{uuid7()}") as connection:
-            for start in range(0, len(going), TOGETHER):
-                messages = [Publish(mount.topic(topic), b"", retain=True) for topic in going[start : start + TOGETHER]]
+            for start in range(0, len(topics), TOGETHER):
+                messages = [Publish(mount.topic(topic), b"", retain=True) for topic in topics[start : start + TOGETHER]]
                 connection.write(b"".join(encode_publish(message, 5) for message in messages) + PING)
                 await connection.expect(Kind.PINGRESP)
-        gone = [field_of(topic) for topic in going]
-        await self._note(org, dict.fromkeys([*gone, *(wanted or ())]))
-        return len(going)
+        await self._note(org, dict.fromkeys(topics))
+
+    async def clear_everything(self, org: str) -> None:
+        """Take away every retained message, those that the ledger does not know of too. Raises the same."""
+        for _ in range(ROUNDS_MAX):
+            found = await self.list_retained(org)
+            if not found:
+                return
+            await self.clear_retained(org, [one.topic for one in found])
+        raise HousekeepingError("retained messages come faster than they are taken away")
 
     async def discard_session(self, org: str, client_id: str) -> None:
         """End a session at the broker with its subscriptions and its queue. Raises :class:`HousekeepingError`."""
@@ -120,14 +133,19 @@ class Housekeeping:
         if mine is None:
             return False
         started = int(time.time())
-        there = {field_of(one.topic): one for one in await self.list_retained(org)}
+        there = {one.topic: one for one in await self.list_retained(org)}
         reply = (await self._store.call(("HGETALL", keys.retained(org))))[0]
         known = {name: Entry.read(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
+        # The broker may not have given all: what the ledger says is asked for by name. What is younger stays.
+        doubtful = [name for name, one in known.items() if name not in there and one.at < started - 1]
+        if doubtful:
+            there.update({one.topic: one for one in await self.list_retained(org, doubtful)})
         changes: dict[bytes, Entry | None] = {
-            name: Entry(one.size, 0, one.ends) for name, one in there.items() if name not in known
+            topic: Entry(one.size, 0, one.ends)
+            for topic, one in there.items()
+            if topic not in known and len(topic) <= TOPIC_BYTES
         }
-        # What was written since may be younger than the list.
-        changes.update((name, None) for name, one in known.items() if name not in there and one.at < started - 1)
+        changes.update((name, None) for name in doubtful if name not in there)
         await self._note(org, changes)
         await self._store.call(("SET", mark, DONE))
         return True
@@ -190,22 +208,22 @@ class _Connection:
             if first & 0xF0 == Kind.DISCONNECT:
                 raise HousekeepingError(f"the broker ended the connection with 0x{(body or bytes(1))[0]:02x}")
 
-    async def retained(self, mount: Mount) -> AsyncIterator[Found]:
+    async def retained(self, mount: Mount) -> list[Found]:
         """Retained messages, until the ping is answered and nothing has come for a moment."""
-        now, count, answered = int(time.time()), 0, False
-        while count <= LISTED_MAX:
+        now, answered = int(time.time()), False
+        found: list[Found] = []
+        while True:
             try:
                 async with asyncio.timeout(QUIET if answered else WITHIN):
                     first, body = await self._packet()
             except TimeoutError:
                 if answered:
-                    return
+                    return found
                 raise
             if first & 0xF0 == Kind.PUBLISH and first & 1:
                 message = decode_publish(first, body, 5, where="DELIVERY")
                 left = message.properties.number(Property.MESSAGE_EXPIRY, 0)
-                count += 1
-                yield Found(mount.client_topic(message.topic), len(body) + 2, now + left if left else 0)
+                found.append(Found(mount.client_topic(message.topic), len(body) + 2, now + left if left else 0))
             elif first & 0xF0 == Kind.PINGRESP:
                 answered = True
 

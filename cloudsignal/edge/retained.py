@@ -1,9 +1,9 @@
 """Retained messages of an organization: how many there are and how large, so that its quota holds on every edge.
 
-Redis keeps the ledger, one hash per organization: topic -> size, time, username, end; never a payload. An edge judges a
-PUBLISH by what Redis said last plus what it has let in since, so no client waits for Redis. An edge hears the total with
-every write of its own: one edge alone never goes beyond the quota, and of several each may, by what it lets in before it
-has heard, a quarter of the quota at most (:data:`SHARE`).
+Redis keeps the ledger, one hash per organization: topic -> size, time, username, end; never a payload. An edge judges
+a PUBLISH by what Redis said last plus what it has let in since, so no client waits for Redis. An edge hears the total
+with every write of its own: one edge alone never goes beyond the quota, and of several each may, by what it lets in
+before it has heard, a quarter of the quota at most (:data:`SHARE`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cloudsignal.edge.store import Command, Store
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
-from cloudsignal.wire.retained import Entry, field_of
+from cloudsignal.wire.retained import TOPIC_BYTES, Entry
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -113,30 +113,42 @@ class Retained:
 
     def refuses(self, topic: bytes, size: int, quotas: Quotas) -> Refusal | None:
         """Why a retained message of ``size`` bytes does not fit; ``None`` when it does, or takes one away."""
-        field = field_of(topic)
-        if field not in self._waiting and len(self._waiting) >= WAITING_MAX:
+        if len(topic) > TOPIC_BYTES:
+            return Refusal("retained_topic_bytes", f"the topic of a retained message may have {TOPIC_BYTES} bytes")
+        if topic not in self._waiting and len(self._waiting) >= WAITING_MAX:
             return Refusal("retained_unwritten", "retained messages cannot be counted right now; try again later")
         known = self._known.get(_mark(topic))
-        count, grown = self._coming[0] + self._flying[0], self._coming[1] + self._flying[1]
-        more = size - (known or 0)
-        if known is None and (limit := quotas.retained_messages):
-            if self.count + count >= limit:
-                self._ask(topic, field)
-                return Refusal("retained_messages", f"the organization has {limit} retained messages, its quota")
-            if count >= max(limit // SHARE, SHARE_MESSAGES):
-                return Refusal("retained_messages", "too many new retained messages at once; try again")
-        if more > 0 and (limit := quotas.retained_bytes):
-            if self.bytes + self.reserved + grown + more > limit:
-                self._ask(topic, field)
-                return Refusal("retained_bytes", f"retained messages would exceed the organization's {limit} bytes")
-            if grown and grown + more > max(limit // SHARE, quotas.packet_bytes):
-                return Refusal("retained_bytes", "too many bytes of new retained messages at once; try again")
+        full = self._too_many(quotas) if known is None else None
+        if full is None and size > (known or 0):
+            full = self._too_large(size - (known or 0), quotas)
+        if full is not None and known is None and len(self._asked) < ASKED_MAX:
+            # It may be there already: written through another edge, or too long ago to be remembered.
+            self._asked[topic] = _mark(topic)
+            self._woken()
+        return full
+
+    def _too_many(self, quotas: Quotas) -> Refusal | None:
+        limit, coming = quotas.retained_messages, self._coming[0] + self._flying[0]
+        if limit and self.count + coming >= limit:
+            return Refusal("retained_messages", f"the organization has {limit} retained messages, its quota")
+        if limit and coming >= max(limit // SHARE, SHARE_MESSAGES):
+            return Refusal("retained_messages", "too many new retained messages at once; try again")
+        return None
+
+    def _too_large(self, more: int, quotas: Quotas) -> Refusal | None:
+        limit, coming = quotas.retained_bytes, self._coming[1] + self._flying[1]
+        if limit and self.bytes + self.reserved + coming + more > limit:
+            return Refusal("retained_bytes", f"retained messages would exceed the organization's {limit} bytes")
+        if limit and coming and coming + more > max(limit // SHARE, quotas.packet_bytes):
+            return Refusal("retained_bytes", "too many bytes of new retained messages at once; try again")
         return None
 
     def note(self, topic: bytes, entry: Entry | None) -> None:
         """A retained message is on its way to the broker; ``None`` takes the one on this topic away."""
-        field, mark = field_of(topic), _mark(topic)
-        if field not in self._waiting and len(self._waiting) >= WAITING_MAX:
+        if len(topic) > TOPIC_BYTES:
+            return  # none was let in
+        mark = _mark(topic)
+        if topic not in self._waiting and len(self._waiting) >= WAITING_MAX:
             self.doubtful = True
             return
         known = self._known.pop(mark, None)
@@ -144,16 +156,12 @@ class Retained:
             self._coming[0] += known is None
             self._coming[1] += max(entry.size - (known or 0), 0)
             self._know(mark, entry.size)
-        self._waiting[field] = entry
+        self._waiting[topic] = entry
+        self._woken()
+
+    def _woken(self) -> None:
         if self.wake is not None:
             self.wake(self)
-
-    def _ask(self, topic: bytes, field: bytes) -> None:
-        """It may be there already: written through another edge, or too long ago to be remembered."""
-        if _mark(topic) not in self._known and len(self._asked) < ASKED_MAX:
-            self._asked[field] = _mark(topic)
-            if self.wake is not None:
-                self.wake(self)
 
     def _know(self, mark: bytes, size: int) -> None:
         self._known[mark] = size
@@ -168,8 +176,8 @@ class Retained:
         return not (self._waiting or self._asked)
 
     def take(self) -> tuple[list[tuple[bytes, Entry | None]], dict[bytes, bytes]]:
-        """Changes to be written now, and topics to be asked about (field -> mark)."""
-        changes = [(field, self._waiting.pop(field)) for field in list(self._waiting)[:TOGETHER]]
+        """Changes to be written now, and topics to be asked about, with their marks."""
+        changes = [(topic, self._waiting.pop(topic)) for topic in list(self._waiting)[:TOGETHER]]
         self._flying = self._coming
         self._coming = [0, 0]
         asked, self._asked = self._asked, {}
@@ -290,10 +298,10 @@ class Ledger:
 
 
 def note_command(org: str, changes: Sequence[tuple[bytes, Entry | None]], now: int) -> Command:
-    """The command that writes ``changes`` (field, entry or ``None``) to the ledger; its reply is count and bytes."""
+    """The command that writes ``changes`` (topic, entry or ``None``) to the ledger; its reply is count and bytes."""
     values: list[bytes | int] = [now]
-    for name, entry in changes:
-        values += [name, entry.written(), entry.ends] if entry is not None else [name, b"", 0]
+    for topic, entry in changes:
+        values += [topic, entry.written(), entry.ends] if entry is not None else [topic, b"", 0]
     return ("EVAL", NOTE, 3, *_keys(org), *values)
 
 

@@ -267,7 +267,6 @@ class Session:
             self.refuse(AuthReason.WILL_DENIED)
             return
         if (full := self._will_full()) is not None:
-            self.limit_reached(full.limit)
             self.refuse(AuthReason.QUOTA, details={"limit": full.limit})
             return
         client_id = upstream_client_id(self.org.id, self.client_id)

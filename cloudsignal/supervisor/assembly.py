@@ -245,7 +245,7 @@ class Assembly:
         acl, config = layout.broker / "acl", layout.broker / "mosquitto.conf"
 
         def prepare() -> None:
-            text = brokers.mosquitto_config(socket=socket, acl_file=acl, data=layout.broker)
+            text = brokers.mosquitto_config(socket=socket, acl_file=acl, data=layout.broker, autosave=0)
             layout.give(acl, brokers.MOSQUITTO_ACL)
             layout.give(config, text)
             socket.unlink(missing_ok=True)

@@ -237,7 +237,7 @@ class Runner:
         self._set(State.STOPPED)
 
     async def _end(self, exited: asyncio.Future[int]) -> None:
-        self._signal(self.part.stop_signal)
+        self.send_signal(self.part.stop_signal)
         await asyncio.wait([exited], timeout=self.part.stop_seconds)
         if not exited.done():
             self._console.event(self.part.name, f"did not stop within {self.part.stop_seconds:.0f} s; killed")
@@ -248,9 +248,10 @@ class Runner:
         """SIGKILL to the process and everything it started."""
         if self.process is not None and self.process.returncode is None:
             self._sweep(self.process.pid)
-            self._signal(signal.SIGKILL)
+            self.send_signal(signal.SIGKILL)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if there is one."""
         if self.process is not None and self.process.returncode is None:
             # Not Popen.send_signal: it looks whether the process has ended, and so can take its exit code from asyncio,
             # which then reports 255.

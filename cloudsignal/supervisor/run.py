@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 
 from cloudsignal import __version__, pki
-from cloudsignal.supervisor import logfile, state
+from cloudsignal.supervisor import logfile, saving, state
 from cloudsignal.supervisor.account import service_account
 from cloudsignal.supervisor.assembly import Assembly, System
 from cloudsignal.supervisor.console import Console
@@ -79,7 +79,9 @@ class Supervisor:
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) means it
                 loop.add_signal_handler(number, self._on_signal, number)
         tasks = [asyncio.create_task(runner.run(self.runners)) for runner in self.runners.values()]
-        chores = [asyncio.create_task(chore) for chore in (self._announce(), self._rotate(), self._renew())]
+        chores = [
+            asyncio.create_task(chore) for chore in (self._announce(), self._rotate(), self._renew(), self._save())
+        ]
         stop = asyncio.create_task(self._stop.wait())
         try:
             watched = {stop, *tasks}
@@ -136,6 +138,19 @@ class Supervisor:
             chain = await asyncio.to_thread(pki.ensure, self.system.layout.tls, names=self.system.names)
             if chain.renewed:
                 self.console.event("tls", f"certificate renewed ({chain.cert})")
+
+    async def _save(self) -> None:
+        """Have the embedded broker save what it stores (see :mod:`cloudsignal.supervisor.saving`)."""
+        broker = self.runners.get("mosquitto")
+        saved_at = time.monotonic()
+        while broker is not None:
+            await asyncio.sleep(1.0)
+            size = 0
+            with contextlib.suppress(OSError):
+                size = (self.system.layout.broker / "mosquitto.db").stat().st_size
+            if time.monotonic() - saved_at >= saving.interval(size) and broker.up.is_set():
+                saved_at = time.monotonic()
+                broker.send_signal(signal.SIGUSR1)
 
     def write_state(self) -> None:
         """Bring ``run.json`` up to date."""

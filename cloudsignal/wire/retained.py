@@ -6,12 +6,9 @@ Written by edges, read by pages. It carries no seal: nothing is granted on its a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 
 TOPIC_BYTES = 1_024
-"""Longest topic that the ledger names in full; of a longer one it has the beginning and a hash."""
-
-_BEGINNING = 896
+"""Longest topic of a retained message: Redis must not hold what a client makes arbitrarily large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +37,3 @@ class Entry:
 
 def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
-
-
-def field_of(topic: bytes) -> bytes:
-    """The name of a topic in the ledger; NUL, which no topic holds, stands before the hash of a long one."""
-    if len(topic) <= TOPIC_BYTES:
-        return topic
-    return topic[:_BEGINNING] + b"\0" + sha256(topic).hexdigest().encode()
-
-
-def topic_of(field: bytes) -> tuple[str, bool]:
-    """The topic as a page shows it, and whether it is whole."""
-    topic, cut, _ = field.partition(b"\0")
-    return topic.decode("utf-8", "replace"), not cut

@@ -100,6 +100,9 @@ class ChangeQuotasSerializer(serializers.Serializer[Any]):
     messages_per_minute = serializers.IntegerField(min_value=1, max_value=100_000_000, required=False)
     packet_bytes = serializers.IntegerField(min_value=1024, max_value=1_048_576, required=False)
     subscriptions_per_session = serializers.IntegerField(min_value=1, max_value=10_000, required=False)
+    retained_messages = serializers.IntegerField(min_value=1, max_value=100_000, required=False)
+    retained_bytes = serializers.IntegerField(min_value=1024, max_value=1_073_741_824, required=False)
+    stored_sessions = serializers.IntegerField(min_value=1, max_value=1_000_000, required=False)
 
 
 class UsageSerializer(serializers.Serializer[Any]):

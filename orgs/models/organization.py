@@ -42,6 +42,9 @@ class Organization(models.Model):
     messages_per_minute = models.PositiveIntegerField(default=60_000)
     packet_bytes = models.PositiveIntegerField(default=262_144)
     subscriptions_per_session = models.PositiveIntegerField(default=100)
+    retained_messages = models.PositiveIntegerField(default=10_000)
+    retained_bytes = models.PositiveIntegerField(default=16_777_216)
+    stored_sessions = models.PositiveIntegerField(default=1_000)
 
     class Meta:
         constraints: ClassVar = [

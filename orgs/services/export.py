@@ -39,7 +39,7 @@ WINDOW = timedelta(days=7)
 """Span of the audit read at a time: a bound lets PostgreSQL read a few partitions."""
 SETTINGS = (
     "mfa_required", "allowed_origins", "connections", "messages_per_minute", "packet_bytes",
-    "subscriptions_per_session",
+    "subscriptions_per_session", "retained_messages", "retained_bytes", "stored_sessions",
 )  # fmt: skip
 PROVIDER = ("name", "kind", "issuer", "audience", "jwks_url", "algorithms", "enabled")
 SIGN_ON = (

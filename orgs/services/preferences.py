@@ -22,6 +22,9 @@ QUOTAS: Mapping[str, tuple[int, int]] = {
     "messages_per_minute": (1, 100_000_000),
     "packet_bytes": (1024, 1_048_576),
     "subscriptions_per_session": (1, 10_000),
+    "retained_messages": (1, 100_000),
+    "retained_bytes": (1024, 1_073_741_824),
+    "stored_sessions": (1, 1_000_000),
 }
 """Each quota with its bounds."""
 

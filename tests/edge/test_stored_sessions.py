@@ -1,0 +1,79 @@
+"""Sessions that outlive their connection are counted per organization over all edges."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from cloudsignal.wire import keys
+from cloudsignal.wire.bundle import Quotas
+from tests.edge.conftest import Rig
+from tests.edge.parts import Issued, wait_for
+from tests.edge.wire import Wire
+
+BOTH = pytest.mark.parametrize("version", [4, 5])
+
+
+def keep(rig: Rig, issued: Issued, client_id: str, version: int, *, clean: bool = False) -> tuple[int, Wire]:
+    """Sign in for a session that is kept."""
+    wire = rig.dial()
+    answer = wire.connect(
+        version=version, client_id=client_id, username=issued.username, password=issued.password, clean=clean,
+        properties=[(17, 3_600)] if version == 5 and not clean else [],
+    )  # fmt: skip
+    return answer.code, wire
+
+
+def stored(rig: Rig, org: str) -> dict[str, float]:
+    return {name.decode(): end for name, end in rig.valkey.redis.zrange(keys.stored(org), 0, -1, withscores=True)}
+
+
+@BOTH
+def test_a_session_that_would_be_kept_beyond_the_quota_is_refused_and_others_sign_in(rig: Rig, version: int) -> None:
+    org = rig.org(quotas=Quotas(stored_sessions=2))
+    issued = rig.plane.issue(org)
+    for name in ("a", "b"):
+        code, wire = keep(rig, issued, name, version)
+        assert code == 0
+        wire.disconnect()
+    over = 0x97 if version == 5 else 3
+    assert keep(rig, issued, "c", version)[0] == over
+    event = rig.plane.event(org=org, kind="auth_failed")
+    assert (event.reason, event.client_id, event.details["limit"]) == ("quota", "c", "stored_sessions")
+    rig.client(issued, client_id="c", version=version).ping()  # nothing of this one is kept
+    code, again = keep(rig, issued, "a", version)
+    assert code == 0, "one that is kept already needs no room"
+    again.disconnect()
+    # A clean start gives the room back.
+    code, fresh = keep(rig, issued, "b", version, clean=True)
+    fresh.disconnect()
+    wait_for(lambda: set(stored(rig, org)) == {"a"}, what="room for another")
+    code, wire = keep(rig, issued, "c", version)
+    assert code == 0
+    wire.disconnect()
+
+
+def test_the_ledger_says_when_the_broker_drops_a_session_and_forgets_it_then(rig: Rig) -> None:
+    org = rig.org(quotas=Quotas(stored_sessions=1))
+    issued = rig.plane.issue(org)
+    _, wire = keep(rig, issued, "a", 5)
+    live = stored(rig, org)["a"] - time.time()
+    assert 3_600 < live <= 3_600 + 7_200
+    wire.disconnect()
+    wait_for(lambda: 3_500 < stored(rig, org)["a"] - time.time() <= 3_600, what="the end of the stored session")
+    rig.valkey.redis.zadd(keys.stored(org), {"a": time.time() - 1})
+    code, _ = keep(rig, issued, "b", 5)
+    assert code == 0
+    assert set(stored(rig, org)) == {"b"}
+
+
+def test_a_session_ended_early_by_its_client_is_not_counted(rig: Rig) -> None:
+    """MQTT 5 s3.14.2.2.2: DISCONNECT may bring the session's end with it."""
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    _, wire = keep(rig, issued, "a", 5)
+    assert set(stored(rig, org)) == {"a"}
+    wire.send(bytes.fromhex("e007000511") + (0).to_bytes(4, "big"))
+    wire.closed()
+    wait_for(lambda: not stored(rig, org), what="nothing kept")
