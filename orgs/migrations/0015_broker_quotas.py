@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("orgs", "0013_credential_rotation"),
+        ("orgs", "0014_deletion_role"),
     ]
 
     operations = [
