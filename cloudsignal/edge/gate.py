@@ -220,7 +220,7 @@ class Gate:
         value = f"{session.username}\n{session.id}"
         asked = [store.ask(("SET", key, value, "EX", held_seconds(session), "NX"))]
         if not session.connect.clean_start:
-            asked.append(store.ask(("SMEMBERS", keys.filters(session.org.id, session.client_id))))
+            asked.append(store.ask(("HGETALL", keys.filters(session.org.id, session.client_id))))
         return asked
 
     async def _claimed(self, session: Session, asked: list[asyncio.Future[Any]]) -> bool:

@@ -266,7 +266,7 @@ class Node:
                         self.beat.add(session)  # the list of live sessions says when the credential ends
                     if dict(record.claims) != dict(session.identity.claims):
                         session.adopt(claims=record.claims)
-                        session.rejudge()
+                        self._rejudge_session(session)
                 self._pump(session.id)
 
     def close_asked(self, change: Change) -> None:
@@ -305,12 +305,19 @@ class Node:
                 session.end(CloseCause.ORG_SUSPENDED, text="organization suspended", **_since(force.issued_at))
             else:
                 session.adopt()
-                session.rejudge()
+                self._rejudge_session(session)
             self._pump(session.id)
             if time.perf_counter() > pause:
                 await asyncio.sleep(0)
                 pause = time.perf_counter() + SLICE
         self._flush()
+
+    def _rejudge_session(self, session: Session) -> None:
+        """Judge what the session holds; it is looked at again when the first rule that mattered expires."""
+        session.rejudge()
+        now = time.time()
+        if session.judge.until < now + LOOK_EVERY and not session.ended:
+            self._wheel.add(session.id, now)  # that look finds out when the next is due
 
     async def _broker_lost(self, client: Client) -> None:
         session = client.session

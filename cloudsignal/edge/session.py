@@ -181,8 +181,8 @@ class Session:
         """Whose client id this one asks for, until it has taken the place: a live session of the same username."""
         self.taking: Future[bytes | None] | None = None
         """What its claim to the client id replaces on Redis, until it has taken the place."""
-        self.remembered: Sequence[bytes] = ()
-        """Filters of the stored session this one may resume."""
+        self.remembered: Sequence[tuple[Asked, bool]] = ()
+        """Subscriptions of the stored session this one may resume, each with whether it was withheld."""
         self._first = Carry()
         self._early = b""
         self.uplink = Uplink(self)

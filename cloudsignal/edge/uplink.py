@@ -405,7 +405,7 @@ class Uplink:
             codes = [Reason.UNSPECIFIED if one.refusal is None else one.refusal for one in asked]
             session.to_client.append(suback(message.packet_id, codes, session.version))
             return
-        session.subscriptions.ask(message.packet_id, asked)
+        session.subscriptions.ask(message.packet_id, asked, message.properties)
         upstream = Subscribe(message.packet_id, forwarded, message.properties)
         session.to_broker.append(encode_subscribe(upstream, session.version))
 
@@ -421,7 +421,7 @@ class Uplink:
         if not session.org.ask(session.heard_at):
             return self._too_many(entry, "filters_per_minute")
         five = session.version == 5
-        one = Asked(entry.topic_filter, entry.options)
+        one = Asked(entry.topic_filter, entry.options, wanted=entry.options)
         try:
             session.mount.filter(entry.topic_filter)
         except MountError:
@@ -430,6 +430,7 @@ class Uplink:
         decision = session.judge.subscribe(entry.topic_filter)
         if not decision.allowed:
             session.denied("subscribe", entry.topic_filter, decision, qos=entry.qos, size=size)
+            session.subscriptions.refused(entry.topic_filter)
             one.refusal = Reason.NOT_AUTHORIZED if five else Reason.UNSPECIFIED
             return one
         if not session.subscriptions.reserve(entry.topic_filter, room):

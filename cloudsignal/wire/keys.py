@@ -60,8 +60,12 @@ def client(org: str, client_id: str) -> str:
 
 
 def filters(org: str, client_id: str) -> str:
-    """Set with expiry: the filters a stored session is subscribed to, as its client names them. A hint, no grant."""
-    return f"{PREFIX}filters:{org}:{client_id}"
+    """Hash with expiry: what a stored session is subscribed to, filter -> how it was asked for. A hint, no grant.
+
+    The filter as its client names it; then the options byte, 0x80 added while the policy does not grant it, and the
+    Subscription Identifier in four bytes, 0 for none.
+    """
+    return f"{PREFIX}subs:{org}:{client_id}"
 
 
 def stored(org: str) -> str:

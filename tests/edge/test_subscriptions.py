@@ -6,20 +6,21 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
 from cloudsignal.edge import codec
 from cloudsignal.edge.codec import Kind, Subscribe, Subscription, Unsubscribe
 from cloudsignal.edge.organization import FILTERS_FLOOR
-from cloudsignal.edge.stored import FILTER_BYTES, FILTERS_MAX, resumed
-from cloudsignal.edge.subscriptions import PENDING_MAX
+from cloudsignal.edge.stored import FILTER_BYTES, FILTERS_MAX, WITHHELD, resumed
+from cloudsignal.edge.subscriptions import PENDING_MAX, TOGETHER, Asked
 from cloudsignal.edge.uplink import FILTERS_MIN
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conftest import Rig
-from tests.edge.parts import ALLOW_ALL, Issued, wait_for
-from tests.edge.test_session import ORG, Bench, force
+from tests.edge.parts import Issued, wait_for
+from tests.edge.test_session import ALL, ORG, Bench, force
 from tests.edge.wire import Wire
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
@@ -68,6 +69,105 @@ def test_two_policies_in_a_row_ask_the_broker_twice_and_tell_the_client_nothing(
         bench.session.broker_received(codec.unsuback(one.packet_id, [0], version))
     assert bench.client() == b""
     assert bench.session.live
+
+
+NOTHING = "version: '3'\nrules: []"
+
+
+def subscribes(data: bytes, version: int) -> list[Subscribe]:
+    """Every SUBSCRIBE in ``data``."""
+    found: list[Subscribe] = []
+    while data:
+        assert data[0] == Kind.SUBSCRIBE | 2
+        length, start = (data[1], 2) if data[1] < 128 else (data[1] & 127 | data[2] << 7, 3)
+        found.append(codec.decode_subscribe(data[0], data[start : start + length], version))
+        data = data[start + length :]
+    return found
+
+
+def withheld(bench: Bench, *filters: bytes) -> None:
+    """Subscribe, and lose it all to a policy."""
+    subscribed(bench, *filters)
+    swap(bench, NOTHING)
+    for one in unsubscribes(bench.broker(), bench.version):
+        bench.session.broker_received(codec.unsuback(one.packet_id, [0] * len(one.filters), bench.version))
+
+
+@BOTH
+def test_what_is_granted_again_comes_back_as_it_was_asked_for_and_the_client_hears_nothing_of_it(version: int) -> None:
+    bench = Bench(version)
+    options = 0b101110 if version == 5 else 2  # Retain Handling 2, Retain As Published, No Local, QoS 2
+    properties = codec.Properties([(codec.Property.SUBSCRIPTION_ID, 9)] if version == 5 else [])
+    asked = Subscribe(1, [Subscription(b"a/#", options), Subscription(b"b", 1)], properties)
+    bench.session.client_received(codec.encode_subscribe(asked, version))
+    bench.session.broker_received(codec.suback(1, [2, 1], version))
+    bench.client()
+    bench.broker()
+    swap(bench, NOTHING)
+    assert [len(one.filters) for one in unsubscribes(bench.broker(), version)] == [2]
+    swap(bench, "version: '3'\nrules: [{id: a, topic: 'a/#', qos: 1}]")
+    (again,) = subscribes(bench.broker(), version)
+    expected = options & ~3 | 1  # the QoS the policy grants now
+    assert again.entries == [Subscription(f"{ORG}/t/a/#".encode(), expected)]
+    assert again.properties == properties
+    bench.session.broker_received(codec.suback(again.packet_id, [1], version))
+    swap(bench, ALL)
+    (rest,) = subscribes(bench.broker(), version)
+    assert rest.entries == [Subscription(f"{ORG}/t/b".encode(), 1)]
+    bench.session.broker_received(codec.suback(rest.packet_id, [1], version))
+    assert bench.client() == b""
+    assert set(bench.session.subscriptions.live) == {b"a/#", b"b"}
+    assert bench.kinds().count("subscribe") == 4
+    swap(bench, ALL)
+    assert bench.broker() == b""
+
+
+@BOTH
+def test_a_policy_that_comes_while_a_subscription_is_brought_back_ends_it_again(version: int) -> None:
+    bench = Bench(version)
+    withheld(bench, b"a")
+    swap(bench, ALL)
+    (again,) = subscribes(bench.broker(), version)
+    swap(bench, NOTHING)
+    assert bench.broker() == b""
+    bench.session.broker_received(codec.suback(again.packet_id, [0], version))
+    assert [one.filters for one in unsubscribes(bench.broker(), version)] == [[f"{ORG}/t/a".encode()]]
+    assert set(bench.session.subscriptions.withheld) == {b"a"}
+
+
+@BOTH
+def test_a_client_that_gives_up_a_withheld_subscription_or_is_refused_it_does_not_get_it_back(version: int) -> None:
+    bench = Bench(version)
+    withheld(bench, b"a", b"b", b"c")
+    bench.session.client_received(codec.encode_unsubscribe(Unsubscribe(2, [b"a"]), version))
+    bench.session.broker_received(codec.unsuback(2, [0x11], version))
+    refusal = 0x87 if version == 5 else 0x80
+    bench.client()
+    assert ask(bench, 3, b"b") == codec.suback(3, [refusal], version)
+    bench.broker()
+    swap(bench, ALL)
+    (again,) = subscribes(bench.broker(), version)
+    assert [one.topic_filter for one in again.entries] == [f"{ORG}/t/c".encode()]
+
+
+@BOTH
+def test_what_is_withheld_counts_against_the_quota_and_many_come_back_in_portions(version: int) -> None:
+    bench = Bench(version, quotas=Quotas(subscriptions_per_session=TOGETHER * 2))
+    names = [b"%d" % number for number in range(TOGETHER * 2)]
+    for start in range(0, len(names), TOGETHER):
+        subscribed(bench, *names[start : start + TOGETHER])
+    bench.org.force = force(NOTHING, quotas=Quotas(subscriptions_per_session=TOGETHER * 2))
+    bench.session.adopt()
+    bench.session.rejudge()
+    bench.broker()
+    bench.org.force = force(ALL, quotas=Quotas(subscriptions_per_session=TOGETHER * 2))
+    bench.session.adopt()
+    over = 0x97 if version == 5 else 0x80
+    assert ask(bench, 1, b"more") == codec.suback(1, [over], version)
+    bench.session.rejudge()
+    back = subscribes(bench.broker(), version)
+    assert [len(one.entries) for one in back] == [TOGETHER, TOGETHER]
+    assert len({one.packet_id for one in back}) == 2
 
 
 @BOTH
@@ -143,10 +243,10 @@ def test_subscriptions_count_from_the_moment_they_are_asked_for(version: int) ->
 def test_of_one_packet_as_many_filters_are_judged_as_a_session_may_hold(version: int) -> None:
     bench = Bench(version, policy="version: '3'\nrules: []", quotas=Quotas(subscriptions_per_session=2))
     over, denied = (0x97, 0x87) if version == 5 else (0x80, 0x80)
-    answer = ask(bench, 1, *(b"%d" % number for number in range(5_000)))
-    assert answer == codec.suback(1, [denied] * FILTERS_MIN + [over] * (5_000 - FILTERS_MIN), version)
+    answer = ask(bench, 1, *(b"%d" % number for number in range(4_000)))
+    assert answer == codec.suback(1, [denied] * FILTERS_MIN + [over] * (4_000 - FILTERS_MIN), version)
     assert bench.kinds() == ["connect", *["acl_denied"] * FILTERS_MIN, "limit_reached"]
-    assert (bench.trail.events[-1].reason, bench.trail.events[-1].count) == ("filters_per_packet", 4_900)
+    assert (bench.trail.events[-1].reason, bench.trail.events[-1].count) == ("filters_per_packet", 3_900)
 
 
 @BOTH
@@ -192,15 +292,21 @@ def test_a_will_forbidden_while_the_broker_answers_is_dropped(version: int) -> N
 @BOTH
 def test_a_hint_is_judged_and_nonsense_in_it_is_passed_over(version: int) -> None:
     bench = Bench(version, policy="version: '3'\nrules: [{id: b, topic: 'b/#'}]")
-    bench.session.subscriptions.resume([b"a/#", b"b/1", b"\xff", b"a/#/c", b"", b"x" * 65_530, b"$share/g/a"])
+    names = [b"a/#", b"b/1", b"\xff", b"a/#/c", b"", b"x" * 65_530, b"$share/g/a"]
+    bench.session.subscriptions.resume([(Asked(name, 0), False) for name in names])
     assert list(bench.session.subscriptions.live) == [b"b/1"]
     (one,) = unsubscribes(bench.broker(), version)
     assert one.filters == [f"{ORG}/t/a/#".encode(), f"$share/g/{ORG}/t/a".encode()]
 
 
 def test_redis_cannot_make_the_edge_take_up_more_than_was_ever_written() -> None:
-    assert resumed([b"a", b"x" * (FILTER_BYTES + 1), 7, None]) == (b"a",)
-    assert len(resumed([b"%d" % number for number in range(FILTERS_MAX * 3)])) == FILTERS_MAX
+    reply = [b"a", b"\x86\0\0\0\7", b"x" * (FILTER_BYTES + 1), b"\0", 7, b"\0", b"b", None, b"old"]
+    assert resumed(reply) == ((Asked(b"a", 6, wanted=6, identifier=7), True),)
+    for wrong in (b"\3", b"\x30", b"\0\xff\xff\xff\xff"):
+        assert resumed([b"a", wrong]) == ()
+    assert resumed([b"$share/g/a", b"\4"]) == ()
+    many = [part for number in range(FILTERS_MAX * 3) for part in (b"%d" % number, b"\0")]
+    assert len(resumed(many)) == FILTERS_MAX
 
 
 # --- on real parts ---------------------------------------------------------------------------------------------------
@@ -227,6 +333,12 @@ def gone(rig: Rig, org: str, wire: Wire, *, times: int = 1) -> None:
     wait_for(lambda: len(rig.plane.events(org=org, kind="disconnect", client_id="stored")) == times, what="the end")
 
 
+def held(rig: Rig, org: str) -> set[bytes]:
+    """What Redis says the broker holds of the stored session."""
+    notes: dict[bytes, bytes] = rig.plane.redis.hgetall(keys.filters(org, "stored"))  # type: ignore[assignment]
+    return {name for name, note in notes.items() if not note[0] & WITHHELD}
+
+
 @BOTH
 def test_a_resumed_session_loses_what_a_policy_took_away_in_the_meantime(rig: Rig, version: int) -> None:
     org = rig.org()
@@ -250,14 +362,57 @@ def test_a_resumed_session_loses_what_a_policy_took_away_in_the_meantime(rig: Ri
     again.nothing()
     # Ended upstream, not only held back: what is denied from here on would be an event.
     assert not rig.plane.events(org=org, kind="acl_denied", action="receive", topic="a/later")
-    names = rig.plane.redis.smembers(keys.filters(org, "stored"))
-    assert names == {b"b/#"}
-    # The policy that is back does not bring the subscription back: it is gone from the stored session.
-    rig.plane.enforced(org, rig.plane.deploy(org, ALLOW_ALL))
-    gone(rig, org, again, times=2)
-    third = come(rig, reader, version, present=True)
-    sender.publish("a/last", b"no", qos=1)
-    third.nothing()
+    assert held(rig, org) == {b"b/#"}
+
+
+TEAM = """
+version: '3'
+rules:
+  - {id: s, who: sender, topic: '#'}
+  - {id: t, topic: 'team/{claims.team}/#'}
+"""
+
+
+def expiring(seconds: float) -> str:
+    """A policy that shuts everything but the sender out for so long."""
+    until = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
+    deny = f"{{id: d, who: reader, effect: deny, topic: 'team/#', expires: '{until}'}}"
+    return f"version: '3'\nrules: [{deny}, {{id: all, topic: '#'}}]"
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["deploy", "claims", "expiry"])
+@pytest.mark.parametrize("stored", [False, True], ids=["live", "stored"])
+def test_a_subscription_that_is_lost_and_granted_again_delivers_again(
+    rig: Rig, version: int, how: str, stored: bool
+) -> None:
+    """Live, or lost and granted again with a connection in between and none; the retained state is delivered anew."""
+    org = rig.org(TEAM)
+    reader = rig.plane.issue(org, "reader", claims={"team": "red"})
+    sender = rig.client(rig.plane.issue(org, "sender"))
+    client = come(rig, reader, version, present=False)
+    assert client.subscribe("team/red/#", qos=1) == [1]
+    if how == "claims":
+        rig.plane.change_claims(reader, {"team": "blue"})
+    else:
+        rig.plane.enforced(org, rig.plane.deploy(org, ONLY_B if how == "deploy" else expiring(2.5)))
+    rig.plane.event(org=org, kind="acl_denied", action="subscribe", topic="team/red/#")
+    sender.publish("team/red/state", b"lost", qos=1)
+    sender.publish("team/red/state", b"kept", qos=1, retain=True)
+    client.nothing()
+    if stored:
+        gone(rig, org, client)
+    if how == "claims":
+        rig.plane.change_claims(reader, {"team": "red"})
+    elif how == "deploy":
+        rig.plane.enforced(org, rig.plane.deploy(org, TEAM))
+    if stored:
+        client = come(rig, reader, version, present=True)
+    assert client.delivery().payload == b"kept"
+    sender.publish("team/red/x", b"again", qos=1)
+    assert client.delivery().payload == b"again"
+    wait_for(lambda: held(rig, org) == {b"team/red/#"}, what="the note that the broker holds it")
+    wait_for(lambda: len(rig.plane.events(org=org, kind="subscribe")) == 2, what="both beginnings in the audit")
 
 
 @BOTH
@@ -296,9 +451,10 @@ def test_a_forged_hint_grants_nothing(rig: Rig, version: int) -> None:
     first = come(rig, reader, version, present=False)
     first.subscribe("b/1")
     gone(rig, org, first)
-    rig.plane.redis.sadd(keys.filters(org, "stored"), b"#", b"a/#", b"b/2", b"\xff\xfe", b"+" * 70_000)
+    forged = {b"#": b"\2", b"a/#": b"\x82", b"\xff\xfe": b"", b"+" * 70_000: b"\2", b"b/3": b"\x83", b"b/4": b"\xff"}
+    rig.plane.redis.hset(keys.filters(org, "stored"), mapping=forged)  # type: ignore[arg-type]
     again = come(rig, reader, version, present=True)
-    for topic in ("a/1", "b/2"):
+    for topic in ("a/1", "b/2", "b/3", "b/4"):
         sender.publish(topic, b"no", qos=1)
     sender.publish("b/1", b"yes", qos=1)
     assert again.delivery().topic == b"b/1"
@@ -322,9 +478,9 @@ def test_subscriptions_of_a_stored_session_count_after_it_is_resumed(rig: Rig, v
     fresh = come(rig, issued, version, present=False, clean=True)
     assert fresh.subscribe("5", "6", "7") == [0, 0, 0]
     # In 3.1.1 this session ends with its connection, and nothing of the earlier one is left then.
-    key, rest = keys.filters(org, "stored"), {b"5", b"6", b"7"} if version == 5 else set()
+    rest = {b"5", b"6", b"7"} if version == 5 else set()
     gone(rig, org, fresh, times=3)
-    wait_for(lambda: rig.plane.redis.smembers(key) == rest, what="nothing of the earlier session")
+    wait_for(lambda: held(rig, org) == rest, what="nothing of the earlier session")
 
 
 def test_nothing_is_kept_of_a_session_that_ends_with_its_connection(rig: Rig) -> None:
@@ -350,14 +506,14 @@ def test_a_session_is_resumed_on_another_edge_and_after_the_broker_forgot_it(
     reader, sender = rig.plane.issue(org, "reader"), rig.plane.issue(org, "sender")
     first = come(rig, reader, version, present=False)
     assert first.subscribe("a/#", "b/#", qos=1) == [1, 1]
-    wait_for(lambda: rig.plane.redis.scard(keys.filters(org, "stored")) == 2, what="both filters")
+    wait_for(lambda: len(held(rig, org)) == 2, what="both filters")
     rig.edge.stop(kill=True)  # no word of goodbye: the filters are there all the same
     rig.plane.deploy(org, ONLY_B)
     rig.edge.node, rig.edge.env["EDGE_NODE"] = "edge-9", "edge-9"
     rig.edge.start()
     again = come(rig, reader, version, present=True)
     rig.plane.event(org=org, kind="acl_denied", action="subscribe", topic="a/#")
-    wait_for(lambda: rig.plane.redis.smembers(keys.filters(org, "stored")) == {b"b/#"}, what="one filter left")
+    wait_for(lambda: held(rig, org) == {b"b/#"}, what="one filter left")
     again.close()
     rig.broker.stop(kill=True)
     shutil.rmtree(rig.broker.folder / "db")
