@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,11 +10,14 @@ from functools import cache
 from django.conf import settings
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import encode
+
+logger = logging.getLogger(__name__)
 
 FAST_SECONDS = 0.5
 """How long a request waits for Redis before it leaves the work to a worker."""
@@ -23,8 +27,14 @@ WRITES_TOGETHER = 100
 
 _WRITE = """
 local done = {}
+local function keep(key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
+end
+keep(KEYS[1], 'stream')
 for i = 2, #KEYS do
   local a = 4 * (i - 2) + 2
+  keep(KEYS[i], 'hash')
   local found = redis.call('HMGET', KEYS[i], 'rev', 'b')
   local rev, old = found[1], found[2]
   if rev and (#rev > 15 or not string.match(rev, '^%d+$')) then rev = false end
@@ -80,6 +90,8 @@ class State:
 def write_state(redis: Redis, state: State) -> bool:
     """Write ``{rev, b}`` to the key unless a newer revision stands there, and announce it on the change stream.
 
+    A key that somebody has made something else of (a string, say) is made anew.
+
     One script, so two writers cannot interleave. Writing what already stands announces nothing. Returns False when a
     newer revision was there.
     """
@@ -105,6 +117,24 @@ def write_states(redis: Redis, states: Sequence[State]) -> list[bool]:
 def revision_of(value: bytes | None) -> int:
     """The ``rev`` field of a record as a number; -1 when there is none, or nothing that could be one."""
     return int(value) if value is not None and value.isdigit() and len(value) <= 15 else -1
+
+
+def records(redis: Redis, names: Sequence[str]) -> list[tuple[int, bytes | None]]:
+    """Revision and record under each key; ``(-1, None)`` where there is none, or something that is no hash."""
+    with redis.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.hmget(name, ["rev", "b"])
+        found = pipeline.execute(raise_on_error=False)
+    answers: list[tuple[int, bytes | None]] = []
+    for name, answer in zip(names, found, strict=True):
+        if isinstance(answer, list):
+            answers.append((revision_of(answer[0]), answer[1]))
+        elif isinstance(answer, ResponseError) and str(answer).startswith("WRONGTYPE"):
+            logger.warning("%s on Redis is no record: somebody else has written to it", name)
+            answers.append((-1, None))
+        else:
+            raise answer
+    return answers
 
 
 def announce(redis: Redis, change: Change) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
+from django.db import connection
+from django.db.models import OuterRef, Subquery
 from redis import Redis
 
+from acl.models import Deployment
 from acl.services.deployments import in_force
 from cloudsignal.keyring import signing_key
-from cloudsignal.redis import State, revision_of, write_state
+from cloudsignal.redis import State, records, write_state
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Bundle, Quotas, open_bundle, sign_bundle
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError
+from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
 from orgs.models import Organization
-from orgs.tenancy import org_scope
+from orgs.tenancy import org_scope, platform_scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +75,53 @@ def push_bundle(redis: Redis, org_id: str) -> Pushed | None:
 
 
 def catch_up(redis: Redis, org_id: str) -> bool:
-    """Redis claims a revision that the database never reached: set that right and push. False when it has reached it.
+    """Make what stands on Redis, byte by byte, what ought to stand there; False when it does.
 
-    When the bundle there is our own, the database was restored from a backup: it goes on above that revision, because
-    edges never go back. When it is not, somebody wrote to Redis to keep newer bundles out: the record is thrown away.
+    A genuine bundle that is newer than the database, or another one of the same revision, means that the database was
+    restored from a backup: it goes on above that revision, because edges never go back. What else is found there was
+    put there by somebody (an old bundle, a revision that nobody reached) and is thrown away.
     """
-    claimed, blob = cast("list[bytes | None]", redis.hmget(keys.bundle(org_id), ["rev", "b"]))
-    there = revision_of(claimed)
-    try:
-        genuine = open_bundle(blob or b"", signing_key().public_key(), org=org_id).revision
-    except WireError:
-        genuine = 0
+    claimed, blob = records(redis, [keys.bundle(org_id)])[0]
+    if _stands(claimed, blob, build_bundle(org_id)):
+        return False
+    found = _genuine(blob, org_id)
     with org_scope(org_id):
         org = Organization.objects.select_for_update().filter(pk=org_id).first()
-        if org is None or org.revision >= there:
+        wanted = build_bundle(org_id) if org is not None else None
+        if org is None or wanted is None or _stands(claimed, blob, wanted):
             return False
-        if genuine > org.revision:
-            org.revision = genuine
+        if found and (found.revision > org.revision or (found.revision == org.revision and _differ(found, wanted))):
+            org.revision = found.revision
             org.bump()
             org.save(update_fields=["revision", "revised_at"])
-    if genuine != there:
+    if claimed > org.revision:
         redis.delete(keys.bundle(org_id))
     return push_bundle(redis, org_id) is not None
+
+
+def write_heads(redis: Redis) -> None:
+    """Sign the list of every organization's newest bundle and put it on Redis, whatever stands there."""
+    newest = Deployment.objects.filter(org=OuterRef("pk")).order_by("-revision").values("version__digest")[:1]
+    with platform_scope():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint")
+            now = int(cursor.fetchone()[0])
+        found = Organization.objects.annotate(digest=Subquery(newest)).exclude(digest=None)
+        rows = list(found.values_list("pk", "revision", "digest"))
+    heads = Heads(now, {org: (revision, digest_bytes(digest)) for org, revision, digest in rows})
+    redis.set(keys.HEADS, sign_heads(heads, signing_key()))
+
+
+def _genuine(blob: bytes | None, org_id: str) -> Bundle | None:
+    try:
+        return open_bundle(blob or b"", signing_key().public_key(), org=org_id)
+    except WireError:
+        return None
+
+
+def _stands(claimed: int, blob: bytes | None, wanted: Bundle | None) -> bool:
+    return wanted is not None and claimed == wanted.revision and blob == sign_bundle(wanted, signing_key())
+
+
+def _differ(one: Bundle, other: Bundle) -> bool:
+    return (one.digest, one.status, one.deployment) != (other.digest, other.status, other.deployment)

@@ -75,8 +75,9 @@ class Follower:
             pause = min(pause * 2, 2.0)
 
     async def resync(self) -> None:
-        """Read every bundle, and the credentials of every live session."""
+        """Read the list of heads, then every bundle, and the credentials of every live session."""
         self._snapshot.forget_credentials()
+        await self._snapshot.fetch_heads()
         cursor: int | bytes = 0
         while True:
             reply = (await self._store.call(("SCAN", cursor, "MATCH", keys.BUNDLE_PATTERN, "COUNT", 1000)))[0]

@@ -116,6 +116,7 @@ class Node:
         await self.snapshot.load_disk()
         for part in (self.follower, self.shipper, self.reports, self.beat):
             self._spawn(part.run())
+        self._spawn(self.snapshot.watch_heads())
         self._spawn(self.shipper.trim())
         self._spawn(self._turn())
 

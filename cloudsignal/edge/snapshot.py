@@ -1,7 +1,8 @@
 """What the control plane wants, as far as it could be verified: bundles of organizations and credential records.
 
 Redis is a mailbox, not an authority. A bundle counts when its signature verifies, it names the organization it was
-looked up for and its revision is not older than one seen before; verified bundles are kept on disk, still signed, so
+looked up for and its revision is neither older than one seen before nor than the signed list of heads says; verified
+bundles are kept on disk, still signed, so
 that an edge that starts without Redis enforces what it enforced before.
 """
 
@@ -15,27 +16,33 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from acl.policy import CompiledPolicy, compile_policy, from_canonical
 from audit.kinds import POLICY_APPLIED, POLICY_REFUSED
 from cloudsignal.edge.floors import Floors
+from cloudsignal.edge.heads import KnownHeads
 from cloudsignal.edge.mount import Mount
 from cloudsignal.edge.organization import Force, Organization
 from cloudsignal.edge.signin import ORGANIZATION
-from cloudsignal.edge.store import Store, UnavailableError
+from cloudsignal.edge.store import Command, Store, UnavailableError
 from cloudsignal.edge.trail import Trail, make_event
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Bundle, open_bundle
 from cloudsignal.wire.codec import WireError
 from cloudsignal.wire.credential import Credential, open_credential
+from cloudsignal.wire.heads import EVERY
 from cloudsignal.wire.report import BundleReport
 
 logger = logging.getLogger("cloudsignal.edge.snapshot")
 
 CREDENTIALS_MAX = 20_000
 """Verified credential records kept in memory; the change stream keeps them fresh."""
+
+HEADS_CHUNK = 200
+"""Bundles fetched together because the list of heads names newer ones."""
 
 POLICIES_MAX = 64
 """Compiled policies kept by digest, so that a change that leaves the policy alone compiles nothing."""
@@ -63,6 +70,7 @@ class Snapshot:
         self._folder = folder / "bundles"
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.floors = Floors(folder / "revisions")
+        self.heads = KnownHeads(self.floors, verify_key)
         self._verify_key = verify_key
         self._pepper = pepper
         self._changed = changed
@@ -85,10 +93,49 @@ class Snapshot:
         names = [org for org in orgs if ORGANIZATION.fullmatch(org)]
         if not names:
             return
-        blobs = await self._store.call(*(("HGET", keys.bundle(org), keys.FIELD) for org in names))
+        if not self.heads.vouches:
+            await self.fetch_heads()
+        blobs = await self._read(*(("HGET", keys.bundle(org), keys.FIELD) for org in names))
         for org, blob in zip(names, blobs, strict=True):
             if isinstance(blob, bytes):
                 await self.apply(org, blob)
+
+    async def fetch_heads(self) -> list[str]:
+        """Read the list of heads; returns the organizations with a newer bundle than the one in force here.
+
+        Raises :class:`UnavailableError`.
+        """
+        blob = (await self._read(("GET", keys.HEADS)))[0]
+        if not isinstance(blob, bytes):
+            return []
+        try:
+            heads = self.heads.take(blob)
+        except WireError as error:
+            self._refuse_heads(blob, str(error))
+            return []
+        self._refused.pop(keys.HEADS, None)
+        return [org for org, (revision, _) in heads.orgs.items() if self._revision(org) < revision]
+
+    async def watch_heads(self) -> None:
+        """Follow the list of heads until cancelled; what it names and was missed is fetched."""
+        while True:
+            await asyncio.sleep(EVERY if self.heads.vouches else 1.0)
+            try:
+                behind = await self.fetch_heads()
+                for start in range(0, len(behind), HEADS_CHUNK):
+                    await self.fetch_bundles(behind[start : start + HEADS_CHUNK])
+            except UnavailableError:
+                continue
+
+    def _revision(self, org: str) -> int:
+        known = self.organizations.get(org)
+        return known.force.revision if known is not None else 0
+
+    async def _read(self, *commands: Command) -> list[object]:
+        """Replies; None for a key that somebody has made something else of, so that it hides no other."""
+        asked = [self._store.ask(command) for command in commands]
+        await asyncio.wait(asked)
+        return [_reply(future) for future in asked]
 
     async def apply(self, org: str, blob: bytes, *, from_disk: bool = False) -> None:
         """Verify, compile, swap, report. Whatever is wrong leaves the bundle in force untouched."""
@@ -102,6 +149,10 @@ class Snapshot:
                     self._refuse(org, blob, f"revision {bundle.revision} is older than {floor}", bundle)
                     return
                 if known is not None and bundle.revision == known.force.revision:
+                    return
+                objection = "" if from_disk else self.heads.objection(bundle, seen=floor > 0)
+                if objection:
+                    self._refuse(org, blob, objection, bundle)
                     return
                 policy = await self._compile(bundle)
             except WireError as error:
@@ -160,6 +211,13 @@ class Snapshot:
         self._trail.record(make_event(POLICY_REFUSED, org=owner, node=self._node, reason=reason))
         self._report(org, bundle, time.time(), reason)
 
+    def _refuse_heads(self, blob: bytes, reason: str) -> None:
+        seen = hashlib.sha256(blob).digest()
+        if self._refused.get(keys.HEADS) != seen:
+            self._refused[keys.HEADS] = seen
+            logger.warning("list of heads refused: %s", reason)
+            self._trail.record(make_event(POLICY_REFUSED, node=self._node, reason=reason))
+
     def _report(self, org: str, bundle: Bundle | None, at: float, reason: str) -> None:
         self._tell(
             BundleReport(
@@ -198,7 +256,7 @@ class Snapshot:
 
         Raises :class:`UnavailableError` when Redis is away.
         """
-        blob, bundle = await self._store.call(
+        blob, bundle = await self._read(
             ("HGET", keys.credential(org, username), keys.FIELD), ("HGET", keys.bundle(org), keys.FIELD)
         )
         if org not in self.organizations and isinstance(bundle, bytes):
@@ -210,7 +268,7 @@ class Snapshot:
         wanted = list(names)
         if not wanted:
             return {}
-        blobs = await self._store.call(*(("HGET", keys.credential(org, name), keys.FIELD) for org, name in wanted))
+        blobs = await self._read(*(("HGET", keys.credential(org, name), keys.FIELD) for org, name in wanted))
         found: dict[tuple[str, str], Credential] = {}
         for (org, name), blob in zip(wanted, blobs, strict=True):
             record = self._take(org, name, blob)
@@ -245,6 +303,15 @@ class Snapshot:
         owner = org if org in self.organizations else ""
         event = make_event(POLICY_REFUSED, org=owner, node=self._node, username=username, reason=reason)
         self._trail.fold(("credential", org, username, reason), event)
+
+
+def _reply(future: asyncio.Future[Any]) -> object:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if "WRONGTYPE" in str(error):
+        return None
+    raise error
 
 
 def read_policy(bundle: Bundle) -> CompiledPolicy:

@@ -27,6 +27,9 @@ def bundle(org: str) -> str:
     return f"{PREFIX}bundle:{org}"
 
 
+HEADS = f"{PREFIX}heads"
+"""String: the signed list of the newest bundle of each organization (:class:`~cloudsignal.wire.heads.Heads`)."""
+
 BUNDLE_PATTERN = f"{PREFIX}bundle:*"
 
 

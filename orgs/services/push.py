@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import cast
 
 from django.db.models import Case, F, Q, When
 from django.utils import timezone
 from redis import Redis
 
 from cloudsignal.keyring import pepper
-from cloudsignal.redis import State, revision_of, write_state, write_states
+from cloudsignal.redis import State, records, write_state, write_states
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError
@@ -54,15 +53,11 @@ def catch_up(redis: Redis, org: str, username: str) -> bool:
 
     The same as ``acl.services.push.catch_up``: our own record means a restored database, another one is thrown away.
     """
-    claimed, blob = cast("list[bytes | None]", redis.hmget(keys.credential(org, username), ["rev", "b"]))
-    there = revision_of(claimed)
-    try:
-        genuine = open_credential(blob or b"", pepper(), org=org, username=username).revision
-    except WireError:
-        genuine = 0
+    there, blob = records(redis, [keys.credential(org, username)])[0]
+    genuine = sealed_revision(blob, org, username)
     with org_scope(org):
         identity = MqttIdentity.objects.select_for_update().filter(org_id=org, username=username).first()
-        if identity is None or identity.revision >= there:
+        if identity is None or identity.revision >= max(there, genuine):
             return False
         if genuine > identity.revision:
             identity.revision = genuine + 1
@@ -71,6 +66,14 @@ def catch_up(redis: Redis, org: str, username: str) -> bool:
     if genuine != there:
         redis.delete(keys.credential(org, username))
     return push_credential(redis, org, username)
+
+
+def sealed_revision(blob: bytes | None, org: str, username: str) -> int:
+    """The revision that a record is sealed with; 0 when it is none of ours for this name."""
+    try:
+        return open_credential(blob or b"", pepper(), org=org, username=username).revision
+    except WireError:
+        return 0
 
 
 def _states(identities: Sequence[MqttIdentity]) -> list[State]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,10 +29,11 @@ from acl.policy import canonical, digest, parse
 from cloudsignal.edge.brokers import MOSQUITTO_ACL, mosquitto_config
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import AuditEvent, decode_batch
-from cloudsignal.wire.bundle import Bundle, Quotas, sign_bundle
+from cloudsignal.wire.bundle import Bundle, Quotas, open_bundle, sign_bundle
 from cloudsignal.wire.change import Change
-from cloudsignal.wire.codec import decode, encode
+from cloudsignal.wire.codec import WireError, decode, encode
 from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
+from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
 from cloudsignal.wire.report import BundleReport
 
 PEPPER = bytes(range(32))
@@ -179,6 +181,8 @@ class Plane:
     records: dict[tuple[str, str], Credential] = field(default_factory=dict)
     bundles: dict[str, bytes] = field(default_factory=dict)
     """The newest bundle made for each organization."""
+    heads: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    """Revision and digest of the newest bundle stored for each organization."""
 
     @property
     def verify_key(self) -> str:
@@ -217,8 +221,19 @@ class Plane:
         return self.revisions[org]
 
     def store_bundle(self, org: str, blob: bytes) -> None:
+        with suppress(WireError):
+            made = open_bundle(blob, self.key.public_key(), org=org)
+            if made.revision > self.heads.get(org, (0, b""))[0]:
+                self.heads[org] = made.revision, digest_bytes(made.digest)
+        self.write_heads()
         self.redis.hset(keys.bundle(org), mapping={"rev": self.revisions.get(org, 1), keys.FIELD: blob})
         self.announce(Change(kind="bundle", org=org, committed_at=time.time()))
+
+    def write_heads(self, *, at: float = 0.0) -> bytes:
+        """Sign the list of the newest bundles stored and put it on Redis."""
+        blob = sign_heads(Heads(int(1000 * (at or time.time())), self.heads), self.key)
+        self.redis.set(keys.HEADS, blob)
+        return blob
 
     def issue(
         self,

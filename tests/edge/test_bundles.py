@@ -98,6 +98,7 @@ def test_reading_every_bundle_anew_lets_clients_have_their_turn(rig: Rig, tmp_pa
             changed=lambda _: None,
             report=lambda _: None,
         )
+        await snapshot.fetch_heads()
         await snapshot.fetch_bundles(orgs)
         assert set(snapshot.organizations) == set(orgs)
         turns = 0

@@ -106,7 +106,7 @@ def test_a_report_redis_did_not_take_arrives_once_redis_is_back(make_rig: MakeRi
     rig = make_rig()
     org = rig.org(ALLOW_ALL)
     # Redis takes everything but reports, as if it had died between the bundle and the report on it.
-    others = ("bundle", "cred", "changes", "audit", "node", "sessions", "client", "filters", "shipped")
+    others = ("bundle", "heads", "cred", "changes", "audit", "node", "sessions", "client", "filters", "shipped")
     rig.plane.redis.execute_command("ACL", "SETUSER", "default", "resetkeys", *(f"~cs1:{name}*" for name in others))
     revision = rig.plane.deploy(org, DENY)
     wait_for(

@@ -39,6 +39,7 @@ from cloudsignal.wire.bundle import Bundle, Quotas, sign_bundle
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.credential import ClaimValue, Credential, Secret, mint_secret, seal_credential, secret_mac
+from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
 from tests.edge.conformance.harness.client import Endpoint, Transport
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -306,6 +307,7 @@ class Edge(Server):
         self.upstream_extra = upstream_extra
         self.pepper = secrets.token_bytes(32)
         self.signing = Ed25519PrivateKey.generate()
+        self.heads: dict[str, tuple[int, bytes]] = {}
         self.node = "node-test"
         self.metrics = free_port()
         self.tenants: dict[str, Tenant] = {}
@@ -378,6 +380,8 @@ class Edge(Server):
         pipe = self.valkey.client.pipeline()
         value = {"rev": str(bundle.revision), "b": sign_bundle(bundle, self.signing)}
         pipe.hset(keys.bundle(tenant.id), mapping=value)
+        self.heads[tenant.id] = bundle.revision, digest_bytes(bundle.digest)
+        pipe.set(keys.HEADS, sign_heads(Heads(int(1000 * time.time()), self.heads), self.signing))
         pipe.xadd(keys.CHANGES, {keys.FIELD: encode(Change(kind="bundle", org=tenant.id, committed_at=time.time()))})
         pipe.execute()
 

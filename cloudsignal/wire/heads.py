@@ -1,0 +1,89 @@
+"""The list of heads: which bundle is the newest of each organization, signed by the control plane and dated.
+
+A signature on a bundle does not say that it is the newest. An edge that has seen a newer one knows better; one that has
+not (started for the first time, or with an empty disk) asks this list: a bundle that is older than its head is refused,
+and so is every bundle of an organization that the list does not name, unless it was made after the list. A list is
+believed for a while after it was signed; an edge never goes back to an older one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from cloudsignal.wire.bundle import Bundle
+from cloudsignal.wire.codec import WireError, decode, encode
+
+VERSION = 1
+
+EVERY = 10
+"""Seconds between two lists, as the worker's comparison runs."""
+AGE_MAX = 900
+"""Seconds after its signing that a list vouches for bundles of organizations that an edge has never seen."""
+SLACK = 60
+"""Seconds by which a bundle may be older than a list that does not name its organization yet: a commit under way, and
+clocks that differ."""
+
+_CONTEXT = b"cloudsignal heads v1\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The newest bundle of every organization there is."""
+
+    revision: int
+    """Milliseconds since the epoch by the database's clock, when it was read: rises from list to list."""
+    orgs: dict[str, tuple[int, bytes]]
+    """Organization -> revision, and the 32 bytes of its policy's digest."""
+    v: int = VERSION
+
+    @property
+    def signed_at(self) -> float:
+        """Seconds since the epoch."""
+        return self.revision / 1000
+
+    def objection(self, bundle: Bundle) -> str:
+        """Why ``bundle`` cannot be the newest of its organization, in one sentence; empty when it may be."""
+        revision, digest = self.orgs.get(bundle.org, (0, b""))
+        if bundle.revision < revision:
+            return f"revision {bundle.revision} is older than {revision}, which the control plane calls the newest"
+        if bundle.revision == revision and bundle.digest != f"sha256:{digest.hex()}":
+            return f"revision {revision} is not the policy that the control plane calls the newest"
+        if not revision and bundle.issued_at < self.signed_at - SLACK:
+            return "the control plane knows no such organization"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHeads:
+    """The envelope stored on Redis."""
+
+    payload: bytes
+    signature: bytes
+
+
+def digest_bytes(digest: str) -> bytes:
+    """The 32 bytes of ``sha256:...``."""
+    return bytes.fromhex(digest.removeprefix("sha256:"))
+
+
+def sign_heads(heads: Heads, key: Ed25519PrivateKey) -> bytes:
+    """Encode and sign a list: the SHA-256 of what may be a megabyte, so that it need not be read twice."""
+    payload = encode(heads)
+    return encode(SignedHeads(payload, key.sign(_CONTEXT + hashlib.sha256(payload).digest())))
+
+
+def open_heads(data: bytes, key: Ed25519PublicKey) -> Heads:
+    """Verify and decode a list; raises :class:`WireError`."""
+    envelope = decode(data, SignedHeads)
+    try:
+        key.verify(envelope.signature, _CONTEXT + hashlib.sha256(envelope.payload).digest())
+    except InvalidSignature as error:
+        raise WireError("the signature of the list of heads does not verify") from error
+    heads = decode(envelope.payload, Heads)
+    if heads.v != VERSION:
+        raise WireError(f"list of heads of version {heads.v}, expected {VERSION}")
+    return heads
