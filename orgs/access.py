@@ -21,7 +21,17 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import LiveSession
 from orgs.accounts import has_second_factor
-from orgs.models import Credential, Membership, MqttIdentity, Organization, SignOnAccount, SingleSignOn, Through, User
+from orgs.models import (
+    ApiKey,
+    Credential,
+    Membership,
+    MqttIdentity,
+    Organization,
+    SignOnAccount,
+    SingleSignOn,
+    Through,
+    User,
+)
 from orgs.models.credential import signing_in, unended
 from orgs.permissions import OPERATOR, PERMISSIONS, Permission, Role, roles_with
 from orgs.tenancy import org_scope, platform_scope, user_scope
@@ -48,6 +58,8 @@ class Access:
     actor: str
     """How the audit names them: ``user:EMAIL``, ``operator:EMAIL``, ``ApiKey.actor`` or ``system``."""
     ip: str = ""
+    key: ApiKey | None = None
+    """The API key that asks, if one does: what it makes is bounded by it."""
 
     @property
     def org_id(self) -> str:

@@ -97,22 +97,6 @@ class RotateForm(Form):
     )  # fmt: skip
 
 
-class RevokeKeyForm(Form):
-    """Whether what the key has issued goes with it."""
-
-    credentials = forms.BooleanField(
-        label="Also revoke every credential it has issued",
-        required=False,
-        help_text="Right when the key may have leaked: whoever held it may have made credentials for themselves. "
-        "Their clients are cut off within a second.",
-    )
-
-    def __init__(self, access: Access, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if not access.may(Permission.CREDENTIALS_MANAGE):
-            del self.fields["credentials"]
-
-
 class CommandLineForm(Form):
     """For which organization a command line signs in."""
 

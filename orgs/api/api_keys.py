@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from django.utils import timezone
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -17,7 +18,7 @@ from orgs.api.endpoint import OrgEndpoint
 from orgs.api.schema import ORGANIZATION
 from orgs.models import ApiKey
 from orgs.permissions import Permission
-from orgs.services import api_keys
+from orgs.services import api_keys, key_revocation
 
 TAGS = ["api-keys"]
 
@@ -56,6 +57,41 @@ class NewApiKeySerializer(ApiKeySerializer):
     def get_secret(self, key: ApiKey) -> str:
         """The key itself."""
         return str(self.context["secret"])
+
+
+class EndedWithKeySerializer(serializers.Serializer[Any]):
+    """Everything that ends with a key: what it made, directly or through keys it made."""
+
+    keys = serializers.ListField(child=serializers.CharField(), help_text="Masked.")
+    providers = serializers.ListField(child=serializers.CharField(), help_text="Names of those switched off.")
+    invitations = serializers.ListField(child=serializers.CharField(), help_text="Addresses.")
+    identities = serializers.IntegerField()
+    credentials = serializers.IntegerField()
+    sessions = serializers.IntegerField(allow_null=True, help_text="Live ones that close; null: not known right now.")
+    joined = serializers.IntegerField(help_text="People who joined by an invitation of it. They stay.")
+
+
+class RevokedApiKeySerializer(ApiKeySerializer):
+    """A key that was revoked, and what ended with it."""
+
+    ended = serializers.SerializerMethodField()
+
+    class Meta(ApiKeySerializer.Meta):
+        fields: ClassVar = [*ApiKeySerializer.Meta.fields, "ended"]
+
+    @extend_schema_field(EndedWithKeySerializer)
+    def get_ended(self, key: ApiKey) -> dict[str, Any]:
+        """What ended, or would."""
+        made, reach = self.context["ended"]
+        return {
+            "keys": [str(each) for each in made.keys],
+            "providers": [each.name for each in made.providers],
+            "invitations": [each.email for each in made.invitations],
+            "identities": reach.identities,
+            "credentials": reach.credentials,
+            "sessions": reach.sessions,
+            "joined": made.joined,
+        }
 
 
 class CreateApiKeySerializer(serializers.Serializer[Any]):
@@ -116,11 +152,21 @@ class OneApiKey(OrgEndpoint):
         return Response(ApiKeySerializer(api_keys.get_api_key(self.access, key_id)).data)
 
     @extend_schema(
-        operation_id="revoke_api_key", tags=TAGS, parameters=[ORGANIZATION], responses={200: ApiKeySerializer}
-    )
+        operation_id="revoke_api_key", tags=TAGS, responses={200: RevokedApiKeySerializer},
+        parameters=[ORGANIZATION, OpenApiParameter("dry_run", bool, description="Only tell what would end.")],
+    )  # fmt: skip
     def delete(self, request: Request, key_id: int) -> Response:
-        """End a key at once."""
-        return Response(ApiKeySerializer(api_keys.revoke_api_key(self.access, key_id)).data)
+        """End a key at once, and everything it has made: keys, identity providers, invitations, credentials, sessions.
+
+        With `dry_run` nothing ends: the answer is what would. To replace a key and keep what it has made, rotate it.
+        """
+        key, made, reach = key_revocation.foresee(self.access, key_id)
+        if request.query_params.get("dry_run", "").lower() not in {"1", "true"}:
+            revoked = key_revocation.revoke_api_key(self.access, key_id)
+            ended = revoked.ended
+            key, made = revoked.key, revoked.made
+            reach = replace(reach, identities=ended.identities, credentials=ended.credentials)
+        return Response(RevokedApiKeySerializer(key, context={"ended": (made, reach)}).data)
 
 
 class RotateApiKey(OrgEndpoint):

@@ -281,13 +281,13 @@ class RevokeCredentials(OrgEndpoint):
         issued_by = wanted.get("issued_by", "")
         if bool(issued_by) == wanted["everything"]:
             raise Invalid("say_which", "Give either issued_by or everything=true.", field="issued_by")
-        reach = identities.reach_of(self.access, issued_by=issued_by)
+        reach = identities.reach_of(self.access, issued_by=[issued_by] if issued_by else ())
         if wanted["dry_run"]:
             return Response(EndedSerializer(reach).data)
         if wanted["everything"]:
             self.step_up(request)
         if issued_by:
-            ended = identities.revoke_issued_by(self.access, issued_by)
+            ended = identities.revoke_issued_by(self.access, [issued_by])
         else:
             ended = identities.revoke_everything(self.access)
         body = {"identities": ended.identities, "credentials": ended.credentials, "sessions": reach.sessions}

@@ -38,6 +38,8 @@ class IdentityProvider(models.Model):
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now)
     created_by = models.CharField(max_length=320)
+    changed_by = models.CharField(max_length=320, blank=True, default="", db_default="")
+    """Who chose last whose tokens are believed; empty while that is ``created_by``."""
     updated_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -120,12 +120,12 @@ def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAUL
         raise Invalid("bad_overlap", f"The overlap is 0 to {OVERLAP_MAX} seconds.", field="overlap")
     now = timezone.now()
     with org_scope(access.org_id):
-        old = _locked(access, key_id)
+        old = locked_key(access, key_id)
         check_rotatable(old, now)
-        _not_beyond(access, old)
         lifetime = old.expires_at - old.created_at if old.expires_at else None
         successor = ApiKey(kind=old.kind, name=old.name, scopes=old.scopes, ip_allow=old.ip_allow)
         successor.expires_at = now + lifetime if lifetime else None
+        _not_beyond(access, successor)
         end = now + timedelta(seconds=overlap)
         before = {"key": str(old), "id": old.pk, "expires_at": old.expires_at.isoformat() if old.expires_at else None}
         old.expires_at = min(old.expires_at, end) if old.expires_at else end
@@ -145,16 +145,6 @@ def check_rotatable(key: ApiKey, now: datetime) -> None:
         raise Conflict("rotated_already", "This key has a successor already; rotate that one.")
 
 
-def revoke_api_key(access: Access, key_id: int) -> ApiKey:
-    """End a key at once; everybody may end their own command line's. Revoking twice changes nothing."""
-    with org_scope(access.org_id):
-        key = _locked(access, key_id)
-        if not may_revoke(access, key):
-            access.require(Permission.API_KEYS_MANAGE)
-        _end(access, key)
-    return key
-
-
 def may_revoke(access: Access, key: ApiKey) -> bool:
     """Whether ``access`` may end the key: who manages keys, and the person whose command line it is."""
     own = access.user is not None and key.person_id == access.user.pk
@@ -166,8 +156,8 @@ def end_own_key(use: KeyUse) -> ApiKey:
     if use.key.person_id is None:
         raise Forbidden("needs_command_line", "Only the key of a person's command line ends itself; revoke this one.")
     with org_scope(use.access.org_id):
-        key = _locked(use.access, use.key.pk)
-        _end(use.access, key)
+        key = locked_key(use.access, use.key.pk)
+        end_key(use.access, key)
     return key
 
 
@@ -175,7 +165,7 @@ def end_personal_keys(actor: Actor, person: User, *, key_id: int | None = None) 
     """End the command lines of a person in the organization of ``actor`` (only ``key_id`` if given), in its scope."""
     found = ApiKey.objects.select_for_update().filter(org=actor.org_id, person=person, revoked_at=None)
     for key in found.filter(pk=key_id) if key_id is not None else found:
-        _end(actor, key)
+        end_key(actor, key)
 
 
 def end_command_lines(person: User, *, ip: str = "") -> None:
@@ -232,7 +222,9 @@ def use_api_key(secret: str, *, ip: str) -> KeyUse:
         org = Organization.objects.filter(pk=key.org_id).first()
         if org is None:
             raise Unauthenticated("unauthorized", "The API key is not valid.")
-        access = _of_person(key, ip) if key.person else Access(org, None, None, permissions_held(key), key.actor, ip)
+        access = (
+            _of_person(key, ip) if key.person else Access(org, None, None, permissions_held(key), key.actor, ip, key)
+        )
         if key.last_used_at is None or now - key.last_used_at > USED_EVERY:
             ApiKey.objects.filter(org=org, pk=key.pk).update(last_used_at=now)
     return KeyUse(key, access)
@@ -276,7 +268,7 @@ def _of_person(key: ApiKey, ip: str) -> Access:
         raise Unauthenticated("unauthorized", "The person of this key is not a member of the organization any more.")
     if found.org.status != Organization.Status.ACTIVE:
         raise Forbidden("org_not_active", f"{found.org.name} is {found.org.status}; its command lines wait.")
-    return Access(found.org, None, found.role, found.permissions & permissions_held(key), key.actor, ip)
+    return Access(found.org, None, found.role, found.permissions & permissions_held(key), key.actor, ip, key)
 
 
 def _checked(
@@ -296,8 +288,28 @@ def _checked(
 
 
 def _not_beyond(access: Access, key: ApiKey) -> None:
+    """Nobody makes a key that may do more than they may; a key none that lasts longer or works from further away."""
     if beyond := sorted(permissions_held(key) - access.permissions):
         raise Forbidden("beyond_own_rights", f"The key would include {beyond[0]}, which you do not hold yourself.")
+    maker = access.key
+    if maker is None:
+        return
+    if maker.expires_at and (key.expires_at is None or key.expires_at > maker.expires_at):
+        until = f"{maker.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        raise Forbidden(
+            "outlives_maker", f"{maker} ends at {until}, so a key it makes has to end by then.", field="expires_at"
+        )
+    if maker.ip_allow and not (key.ip_allow and all(_covered(each, maker.ip_allow) for each in key.ip_allow)):
+        allowed = ", ".join(maker.ip_allow)
+        raise Forbidden(
+            "beyond_own_networks", f"{maker} works from {allowed} only, so a key it makes must too.", field="ip_allow"
+        )
+
+
+def _covered(network: str, allowed: Sequence[str]) -> bool:
+    inner = ipaddress.ip_network(network)
+    outer = [ipaddress.ip_network(each) for each in allowed]
+    return any(one.version == inner.version and inner.subnet_of(one) for one in outer)  # type: ignore[arg-type]
 
 
 def _store(
@@ -342,16 +354,19 @@ def _new_secret(kind: str, masks: Collection[str]) -> str:
             return secret
 
 
-def _end(actor: Actor, key: ApiKey) -> None:
+def end_key(actor: Actor, key: ApiKey, *, because: ApiKey | None = None) -> None:
+    """End a locked key, and nothing else; ``because`` of one that it was made with. Once: a second time is nothing."""
     if key.revoked_at is not None:
         return
     key.revoked_at = timezone.now()
     key.save(update_fields=["revoked_at"])
-    before, after = {"id": key.pk, "revoked": False}, {"id": key.pk, "revoked": True}
+    before = {"id": key.pk, "revoked": False}
+    after = {"id": key.pk, "revoked": True, **({"because": str(because)} if because else {})}
     record(actor, kinds.API_KEY_REVOKED, target=f"api_key:{key}", before=before, after=after)
 
 
-def _locked(access: Access, key_id: int) -> ApiKey:
+def locked_key(access: Access, key_id: int) -> ApiKey:
+    """One key of the organization, locked; raises :class:`NotFound`."""
     found = ApiKey.objects.select_for_update().filter(org=access.org, pk=key_id).first()
     if found is None:
         raise NotFound("The API key")

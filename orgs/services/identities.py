@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,7 +81,7 @@ class Reach:
     sessions: int | None
 
 
-def reach_of(access: Access, *, issued_by: str = "") -> Reach:
+def reach_of(access: Access, *, issued_by: Collection[str] = ()) -> Reach:
     """What :func:`revoke_issued_by` would end now, or :func:`revoke_everything` without ``issued_by``."""
     access.require(Permission.CREDENTIALS_MANAGE)
     tokens: list[str] | None = None
@@ -97,16 +97,18 @@ def reach_of(access: Access, *, issued_by: str = "") -> Reach:
     return Reach(found["identities"], found["credentials"], None if tokens is None else len(tokens))
 
 
-def revoke_issued_by(access: Access, actor: str) -> Ended:
-    """End every live credential that ``actor`` (such as ``key:sk_...x7m4``) has issued."""
+def revoke_issued_by(access: Access, actors: Sequence[str]) -> Ended:
+    """End every live credential that these (such as ``key:sk_...x7m4``) have issued; the audit names the first."""
     access.require(Permission.CREDENTIALS_MANAGE)
-    return _revoke(access, target=f"actor:{actor}", issued_by=actor)
+    if not actors:
+        return Ended(0, 0)
+    return _revoke(access, target=f"actor:{actors[0]}", issued_by=actors)
 
 
 def revoke_everything(access: Access) -> Ended:
     """End every live credential of the organization, and with them every live session."""
     access.require(Permission.CREDENTIALS_MANAGE)
-    return _revoke(access, target=f"org:{access.org_id}", issued_by="")
+    return _revoke(access, target=f"org:{access.org_id}", issued_by=())
 
 
 def _set_claims(
@@ -126,7 +128,7 @@ def _set_claims(
     return identity
 
 
-def _revoke(access: Access, *, target: str, issued_by: str) -> Ended:
+def _revoke(access: Access, *, target: str, issued_by: Collection[str]) -> Ended:
     """Batch by batch, each with its audit row, so that no transaction grows with the organization. Identities are
     locked in the order of their ids, as everywhere, so that two of these cannot wait for each other."""
     now = timezone.now()
@@ -146,6 +148,6 @@ def _revoke(access: Access, *, target: str, issued_by: str) -> Ended:
         credentials += ended
 
 
-def _live_of(access: Access, issued_by: str, now: datetime) -> QuerySet[Credential]:
+def _live_of(access: Access, issued_by: Collection[str], now: datetime) -> QuerySet[Credential]:
     live = Credential.objects.filter(unended(now), org=access.org)
-    return live.filter(created_by=issued_by) if issued_by else live
+    return live.filter(created_by__in=issued_by) if issued_by else live

@@ -14,7 +14,7 @@ from audit.services.record import record
 from cloudsignal.errors import Conflict, Forbidden, Invalid, NotFound
 from orgs.access import Access, access_org
 from orgs.models import Membership, Organization, User
-from orgs.permissions import Permission, Role
+from orgs.permissions import PERMISSIONS, Permission, Role
 from orgs.services.api_keys import end_personal_keys
 from orgs.tenancy import org_scope
 
@@ -140,11 +140,15 @@ def check_grant(access: Access, role: Role) -> None:
     """Raise :class:`Forbidden` unless ``access`` may make somebody ``role``: owners are made by owners."""
     if role is Role.OWNER and access.role is not Role.OWNER:
         raise Forbidden("owners_only", "Only an owner can make somebody an owner.")
+    if beyond := sorted(PERMISSIONS[role] - access.permissions):
+        raise Forbidden("beyond_own_rights", f"The role {role} includes {beyond[0]}, which you do not hold yourself.")
 
 
 def _may_touch(access: Access, membership: Membership, wanted: Role | None) -> None:
     if access.role is not Role.OWNER and (membership.role == Role.OWNER or wanted is Role.OWNER):
         raise Forbidden("owners_only", "Only an owner can make, change or remove an owner.")
+    if wanted is not None:
+        check_grant(access, wanted)
 
 
 def _another_owner(membership: Membership) -> None:

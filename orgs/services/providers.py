@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from audit import kinds
 from audit.services.record import record
-from cloudsignal.errors import Conflict, Invalid, Limit, NotFound
+from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.fetch import FetchError, check_url
 from cloudsignal.sealing import seal
 from orgs.access import Access
@@ -44,8 +44,10 @@ class Wanted:
 
 
 def add_provider(access: Access, wanted: Wanted) -> IdentityProvider:
-    """Add a provider. Raises :class:`Invalid`, :class:`Conflict` for a name that is taken, :class:`Limit`."""
+    """Add a provider. Raises :class:`Invalid`, :class:`Conflict` for a name that is taken, :class:`Limit`, and
+    :class:`Forbidden` for a key that a provider would outlive or surpass."""
     access.require(Permission.PROVIDERS_MANAGE)
+    _not_beyond(access)
     if not NAME.match(wanted.name) or wanted.name in RESERVED:
         raise Invalid("bad_name", "A name has up to 63 of a-z, 0-9, - and _, and is not `email`.", field="name")
     with org_scope(access.org_id):
@@ -65,13 +67,14 @@ def add_provider(access: Access, wanted: Wanted) -> IdentityProvider:
 def change_provider(access: Access, provider_id: str, wanted: Wanted) -> IdentityProvider:
     """Replace everything but the name. An empty ``secret`` keeps the present one unless a JWKS URL is given."""
     access.require(Permission.PROVIDERS_MANAGE)
+    _not_beyond(access)
     with org_scope(access.org_id):
         provider = _locked(access, provider_id)
         if wanted.name != provider.name:
             raise Invalid("name_is_fixed", "A provider's name is part of its users and cannot change.", field="name")
         before = _facts(provider)
         _apply(provider, wanted)
-        provider.updated_at = timezone.now()
+        provider.updated_at, provider.changed_by = timezone.now(), access.actor
         provider.save()
         after = _facts(provider)
         record(access, kinds.PROVIDER_CHANGED, target=f"provider:{provider.name}", before=before, after=after)
@@ -110,6 +113,21 @@ def try_token(access: Access, provider_id: str, token: str) -> Verdict:
     """Judge a token as the exchange would, check by check, and issue nothing. Fetches keys: outside transactions."""
     access.require(Permission.PROVIDERS_MANAGE)
     return judge(_found(access, provider_id), token.strip())
+
+
+def _not_beyond(access: Access) -> None:
+    """A provider lets its users in from anywhere, without end: a key that may not issue credentials itself, ends, or is
+    bound to networks would make something that may do more than it."""
+    key = access.key
+    if key is None:
+        return
+    access.require(Permission.CREDENTIALS_MANAGE)
+    if key.expires_at is not None or key.ip_allow:
+        bound = "ends" if key.expires_at is not None else "is bound to networks"
+        raise Forbidden(
+            "outlives_maker",
+            f"{key} {bound}, and a provider does not; use a key without an end and networks, or the dashboard.",
+        )
 
 
 def _found(access: Access, provider_id: str) -> IdentityProvider:

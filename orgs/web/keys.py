@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.contrib import messages
@@ -15,7 +16,7 @@ from cloudsignal.errors import DomainError
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.words import ago, plural
 from orgs.access import Access
-from orgs.forms_keys import KINDS, SCOPES, KeyForm, RevokeKeyForm, RotateForm
+from orgs.forms_keys import KINDS, SCOPES, KeyForm, RotateForm
 from orgs.models import ApiKey
 from orgs.permissions import Permission
 from orgs.services.api_keys import (
@@ -25,14 +26,17 @@ from orgs.services.api_keys import (
     get_api_key,
     list_api_keys,
     may_revoke,
-    revoke_api_key,
     rotate_api_key,
     state,
 )
-from orgs.services.identities import Reach, reach_of, revoke_issued_by
+from orgs.services.identities import Reach
+from orgs.services.key_revocation import Made, Revoked, ends_all, foresee, revoke_api_key
 from orgs.web.closing import follow
 from orgs.web.gate import org_page
 from orgs.web.recent import ask_again
+
+NAMED = 5
+"""Names that a line of the confirmation lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,35 +112,31 @@ def rotate(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBas
 
 @org_page(Permission.ORG_READ, methods=("GET", "POST"), one_transaction=False)
 def revoke(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBase:
-    """End a key now and, when asked, everything it has issued. Everybody may end their own command line's."""
-    key, clicked_at = get_api_key(access, key_id), timezone.now()
-    if not may_revoke(access, key):
-        access.require(Permission.API_KEYS_MANAGE)
-    reach = reach_of(access, issued_by=key.actor) if access.may(Permission.CREDENTIALS_MANAGE) else None
-    form = RevokeKeyForm(access, request.POST if request.method == "POST" else None)
-    if request.method == "POST" and form.is_valid():
-        revoke_api_key(access, key_id)
-        told, closing = f"{key} is revoked.", False
-        if reach is not None and form.cleaned_data["credentials"]:
-            ended = revoke_issued_by(access, key.actor)
-            told += f" {plural(ended.credentials, 'credential')} it had issued ended with it."
-            closing = reach.sessions is None or reach.sessions > 0
-        if reach is not None and closing:
+    """End a key now and everything it has made. Everybody may end their own command line's."""
+    clicked_at = timezone.now()
+    key, made, reach = foresee(access, key_id)
+    if request.method == "POST":
+        revoked = revoke_api_key(access, key_id)
+        told = " ".join([f"{key} is revoked.", *_ended(revoked)])
+        if revoked.ended.credentials and reach.sessions != 0:
             cause = CloseCause.REVOKED
             return follow(
                 request, access.org_id, what=told, clicked_at=clicked_at, sessions=reach.sessions, cause=cause
             )
         messages.success(request, told)
         return redirect("orgs:keys", access.org_id)
+    everything = ends_all(access, key)
     question = Question(
         title=f"Revoke {key.name}?",
-        text="Every request with this key is refused from now on. This cannot be undone.",
-        blast=[Touched("1", f"key that stops working: {key}"), _used(key), *(_issued(reach) if reach else ())],
+        text="Every request with this key is refused from now on"
+        + (", and everything it has made ends with it. This cannot be undone. " if everything else ". ")
+        + ("To replace a key and keep what it has made, rotate it." if everything and key.person_id is None else ""),
+        blast=[Touched("1", f"key that stops working: {key}"), _used(key), *(_made(made, reach) if everything else ())],
         action="Revoke the key",
         url=reverse("orgs:key-revoke", args=[access.org_id, key_id]),
         cancel=reverse("orgs:keys", args=[access.org_id]),
     )
-    return confirm(request, question, form)
+    return confirm(request, question)
 
 
 def _shown(request: HttpRequest, made: NewKey, old: ApiKey | None = None) -> HttpResponseBase:
@@ -148,14 +148,42 @@ def _words(key: ApiKey) -> list[str]:
     return [words for scope, words in SCOPES.items() if scope.value in key.scopes]
 
 
-def _issued(reach: Reach) -> list[Touched]:
-    secrets = "live credential it has issued" if reach.credentials == 1 else "live credentials it has issued"
-    sessions = "live session closed" if reach.sessions == 1 else "live sessions closed"
-    count = "?" if reach.sessions is None else f"{reach.sessions:,}"
-    return [
-        Touched(f"{reach.credentials:,}", f"{secrets}: they stay, unless you say so below"),
-        Touched(count, f"{sessions} if they go too"),
+def _made(made: Made, reach: Reach) -> list[Touched]:
+    """Everything that ends, by name where there are few."""
+    providers, invitations = [one.name for one in made.providers], [one.email for one in made.invitations]
+    lines = [
+        _line([str(key) for key in made.keys], "key it has made", "keys it has made"),
+        _line(providers, "identity provider switched off", "identity providers switched off"),
+        _line(invitations, "invitation taken back", "invitations taken back"),
+        _count(reach.credentials, "live credential revoked", "live credentials revoked"),
+        _count(reach.sessions, "live session closed", "live sessions closed"),
     ]
+    if made.joined:
+        joined = plural(made.joined, "person", "people")
+        lines.append(Touched(f"{made.joined:,}", f"{joined} joined by an invitation of it, and stay: look at Members"))
+    return [line for line in lines if line is not None]
+
+
+def _count(count: int | None, one: str, many: str) -> Touched:
+    return Touched("?" if count is None else f"{count:,}", one if count == 1 else many)
+
+
+def _line(names: Sequence[str], one: str, many: str) -> Touched | None:
+    if not names:
+        return None
+    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return Touched(f"{len(names):,}", f"{one if len(names) == 1 else many}: {shown}")
+
+
+def _ended(revoked: Revoked) -> list[str]:
+    counts = (
+        (len(revoked.made.keys), "key"),
+        (len(revoked.made.providers), "identity provider"),
+        (len(revoked.made.invitations), "invitation"),
+        (revoked.ended.credentials, "credential"),
+    )
+    ended = [plural(count, word) for count, word in counts if count]
+    return [f"With it ended: {', '.join(ended)}."] if ended else []
 
 
 def _used(key: ApiKey) -> Touched:

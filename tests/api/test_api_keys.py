@@ -81,6 +81,27 @@ def test_a_revoked_key_is_refused_at_once(acme: World) -> None:
     assert refused.headers["WWW-Authenticate"].startswith("Bearer")
 
 
+def test_revoking_tells_what_ends_and_with_dry_run_ends_nothing(acme: World) -> None:
+    leaked, owner = acme.caller(), acme.person()
+    child = leaked.post("/v2/api-keys", {"kind": "sk", "name": "child"}).body
+    leaked.post("/v2/credentials", {"username": "device"})
+    pk = next(
+        key["id"] for key in owner.get(f"/v2/api-keys?organization_id={acme.id}").body["data"] if key["name"] == "test"
+    )
+    url = f"/v2/api-keys/{pk}?organization_id={acme.id}"
+    wanted = {
+        "keys": [child["key"]], "providers": [], "invitations": [], "identities": 1, "credentials": 1, "sessions": 0,
+        "joined": 0,
+    }  # fmt: skip
+    foreseen = owner.delete(f"{url}&dry_run=true").body
+    assert (foreseen["state"], foreseen["ended"]) == ("active", wanted)
+    assert Caller(child["secret"]).get("/v2/api-keys").status == 200
+    done = owner.delete(url).body
+    assert (done["state"], done["ended"]) == ("revoked", wanted)
+    assert Caller(child["secret"]).get("/v2/api-keys").status == 401
+    assert [one["state"] for one in owner.get(f"/v2/credentials?organization_id={acme.id}").body["data"]] == ["revoked"]
+
+
 def test_an_allow_list_binds_a_key_to_its_networks(acme: World) -> None:
     body = {"kind": "sk", "name": "x", "ip_allow": ["203.0.113.0/24"]}
     bound = Caller(acme.caller().post("/v2/api-keys", body).body["secret"])

@@ -22,7 +22,7 @@ from cloudsignal.redis import fast_client
 from orgs.access import Access, access_org
 from orgs.models import ApiKey, Membership, Organization
 from orgs.permissions import COMMAND_LINE, PERMISSIONS, Role
-from orgs.services import api_keys
+from orgs.services import api_keys, key_revocation
 from orgs.services.command_line import LoginRequest, approve_login, read_request
 from orgs.services.members import add_member, remove_member
 from orgs.tenancy import org_scope
@@ -308,9 +308,9 @@ def test_everybody_may_revoke_their_own_and_nobody_elses(acme: World) -> None:
     with org_scope(acme.id):
         key = ApiKey.objects.get()
     with pytest.raises(Forbidden):
-        api_keys.revoke_api_key(developer, key.pk)
+        key_revocation.revoke_api_key(developer, key.pk)
     assert program.get("/v2/me").status == 200
-    api_keys.revoke_api_key(viewer, key.pk)
+    key_revocation.revoke_api_key(viewer, key.pk)
     assert program.get("/v2/me").status == 401
 
 

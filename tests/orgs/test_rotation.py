@@ -143,13 +143,13 @@ def test_a_first_password_past_its_own_expiry_can_be_revoked(access: Access, how
     with platform_scope():
         Credential.objects.filter(token_id=first.token_id).update(expires_at=first.issued_at)
     assert get_credential(access, first.token_id).state == "active"
-    assert reach_of(access, issued_by=access.actor).credentials == 2
+    assert reach_of(access, issued_by=[access.actor]).credentials == 2
     if how == "the secret":
         revoke_credential(access, first.token_id)
     elif how == "the username":
         revoke_identity(access, "phone")
     else:
-        assert revoke_issued_by(access, access.actor).credentials == 2
+        assert revoke_issued_by(access, [access.actor]).credentials == 2
     assert get_credential(access, first.token_id).state == "revoked"
 
 

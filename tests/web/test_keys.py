@@ -17,6 +17,8 @@ from orgs.access import Access, get_credential
 from orgs.permissions import Permission, Role
 from orgs.services.api_keys import create_api_key, get_api_key, list_api_keys, use_api_key
 from orgs.services.credentials import issue_credential
+from orgs.services.invitations import invite
+from orgs.services.providers import Wanted, add_provider
 from tests.world import member, organization
 
 if TYPE_CHECKING:
@@ -95,26 +97,29 @@ def test_rotating_shows_a_successor_and_keeps_the_old_one_for_a_while(acme: Acce
     assert (event.after or {})["former_expires_at"] == ends.isoformat()
 
 
-def test_revoking_asks_first_and_takes_what_the_key_issued_when_asked(acme: Access, owner: Client) -> None:
+def test_revoking_names_first_all_that_ends_with_the_key(acme: Access, owner: Client) -> None:
     made = create_api_key(acme, kind="sk", name="billing")
-    issued = issue_credential(use_api_key(made.secret, ip="192.0.2.7").access, username="sensor")
+    with_it = use_api_key(made.secret, ip="192.0.2.7").access
+    issued = issue_credential(with_it, username="sensor")
     kept = issue_credential(acme, username="other")
+    child = create_api_key(with_it, kind="sk", name="child")
+    add_provider(with_it, Wanted("shop", "oidc", "https://issuer.example.com", "a", secret="s" * 40))
+    invite(with_it, email="friend@example.com", role="viewer")
     url = reverse("orgs:key-revoke", args=[acme.org_id, made.key.pk])
-    assert "every credential it has issued" in owner.get(url).content.decode()
+    asked = owner.get(url).content.decode()
+    for words in (
+        f"key it has made: {child.key}", "identity provider switched off: shop",
+        "invitation taken back: friend@example.com", "live credential revoked", "live sessions closed", "rotate it",
+    ):  # fmt: skip
+        assert words in asked
     use_api_key(made.secret, ip="192.0.2.7")
-    page = owner.post(url, {"credentials": "on"}, follow=True).content.decode()
-    assert "1 credential it had issued ended with it" in page
-    with pytest.raises(Unauthenticated):
-        use_api_key(made.secret, ip="192.0.2.7")
+    page = owner.post(url, follow=True).content.decode()
+    assert "With it ended: 1 key, 1 identity provider, 1 invitation, 1 credential." in page
+    for key in (made, child):
+        with pytest.raises(Unauthenticated):
+            use_api_key(key.secret, ip="192.0.2.7")
     assert get_credential(acme, issued.token_id).state == "revoked"
     assert get_credential(acme, kept.token_id).state == "active"
-
-
-def test_revoking_leaves_credentials_alone_unless_asked(acme: Access, owner: Client) -> None:
-    made = create_api_key(acme, kind="sk", name="billing")
-    issued = issue_credential(use_api_key(made.secret, ip="192.0.2.7").access, username="sensor")
-    owner.post(reverse("orgs:key-revoke", args=[acme.org_id, made.key.pk]))
-    assert get_credential(acme, issued.token_id).state == "active"
     again = owner.get(reverse("orgs:key-rotate", args=[acme.org_id, made.key.pk]))
     assert again.status_code == 409
 
@@ -153,7 +158,7 @@ def test_a_leaked_key_ends_first_whatever_becomes_of_what_it_has_issued(acme: Ac
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(away):
-        answer = owner.post(reverse("orgs:key-revoke", args=[acme.org_id, made.key.pk]), {"credentials": "on"})
+        answer = owner.post(reverse("orgs:key-revoke", args=[acme.org_id, made.key.pk]))
     assert answer.status_code == 500
     with pytest.raises(Unauthenticated):
         use_api_key(made.secret, ip="192.0.2.7")
