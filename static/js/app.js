@@ -214,6 +214,20 @@ for (const here of document.querySelectorAll(":is(.rail .nav, .tabs) [aria-curre
   row.scrollLeft += here.getBoundingClientRect().left - row.getBoundingClientRect().left - (row.clientWidth - here.offsetWidth) / 2;
 }
 
+// --- rows that a phone shows as cards: every value with the name of its column ------------------------------------------
+const label = () => document.querySelectorAll(".list .table").forEach((table) => {
+  const heads = [...table.querySelectorAll("thead th")];
+  for (const row of table.tBodies[0]?.rows || []) {
+    [...row.cells].forEach((cell, column) => {
+      const head = heads[column];
+      const named = column && head && cell.colSpan === 1 && !head.querySelector(".sr-only") && cell.textContent.trim();
+      if (named) cell.dataset.label = head.textContent.trim();
+    });
+  }
+});
+label();
+document.addEventListener("htmx:afterSwap", label);
+
 // --- forms: filters apply on change; a form is sent once ------------------------------------------------------------------
 document.addEventListener("change", (event) => {
   const form = event.target.closest?.("form[data-autosubmit]");

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.conftest import EMAIL, PASSWORD
+
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page, Route
 
@@ -129,3 +131,72 @@ def test_whoever_is_asked_whether_to_leave_and_stays_may_leave_later(editor: Pag
         with editor.expect_event("dialog"):
             editor.get_by_role("button", name="Dark").click(no_wait_after=True)
     expect(editor.locator("#draft-dirty")).to_be_visible()
+
+
+def test_what_was_typed_comes_back_with_the_page_and_still_meets_a_conflict(editor: Page, place: Place) -> None:
+    """Back, a reload, a session that ended: the text stays in this tab, with the draft it was typed over."""
+    write(editor, TEXT + "# typed for an hour\n")
+    editor.on("dialog", lambda dialog: dialog.accept())
+    editor.goto(place.at("", place.empty))
+    other = editor.context.new_page()
+    other.goto(place.at("access/", place.empty))
+    write(other, TEXT + "# somebody else\n")
+    other.keyboard.press("Control+s")
+    expect(other.locator("#draft-state")).to_contain_text("Saved now")
+    other.close()
+    editor.go_back()
+    editor.wait_for_selector("policy-editor.rich")
+    assert editor.input_value("#id_text") == TEXT + "# typed for an hour\n"
+    expect(editor.locator(".toast")).to_contain_text("is back in the editor")
+    expect(editor.locator("#draft-dirty")).to_be_visible()
+    editor.locator("policy-editor .cm-content").focus()
+    editor.keyboard.press("Control+s")
+    expect(editor.locator("#refused")).to_contain_text("Your text is still here, unsaved")
+
+
+def test_a_save_works_after_signing_in_again_in_another_tab(page: Page, place: Place) -> None:
+    sign_in(page, place)
+    editor, other = page, page.context.new_page()
+    editor.goto(place.at("access/", place.empty))
+    with editor.expect_response("**/access/check/"):
+        write(editor, TEXT + "# before\n")
+    sign_in_again(other, place)
+    with editor.expect_response("**/session/"):
+        editor.evaluate("window.dispatchEvent(new Event('focus'))")
+    editor.wait_for_timeout(100)
+    editor.locator("policy-editor .cm-content").focus()
+    editor.keyboard.press("Control+s")
+    expect(editor.locator("#draft-state")).to_contain_text("Saved now")
+    with editor.expect_response("**/access/check/"):
+        write(editor, TEXT + "# after\n")
+    sign_in_again(other, place)
+    editor.evaluate("document.getElementById('policy-form').submit()")
+    expect(editor.get_by_role("heading")).to_have_text("Your sign-in changed")
+    editor.get_by_role("button", name="Send it again").click()
+    editor.wait_for_selector("policy-editor.rich")
+    assert editor.input_value("#id_text") == TEXT + "# after\n"
+
+
+def sign_in_again(page: Page, place: Place) -> None:
+    """Sign out and in again in ``page``, as somebody does whose session has ended."""
+    page.goto(place.url + "/help/")
+    with page.expect_navigation():
+        page.evaluate("document.getElementById('sign-out').submit()")
+    sign_in(page, place)
+
+
+def sign_in(page: Page, place: Place) -> None:
+    """Sign in, with a session of its own."""
+    page.goto(place.url + "/accounts/login/")
+    page.fill("#id_login", EMAIL)
+    page.fill("#id_password", PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".shell")
+
+
+def test_a_finding_behind_an_emoji_is_marked_where_it_stands(editor: Page) -> None:
+    write(editor, 'version: "3"\nrules:\n  - {note: "\U0001f600\U0001f600", id: a, topic: a/#/b}\n')
+    marked = editor.locator("policy-editor .cm-lintRange-error").first
+    expect(marked).to_be_visible()
+    assert "a/#/b" in marked.inner_text()
+    assert "topic" not in marked.inner_text()

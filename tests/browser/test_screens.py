@@ -18,6 +18,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.stack, pytest.mark.timeout(300)]
 
 ALL = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
+NARROW = {"runOnly": ["scrollable-region-focusable", "target-size", "nested-interactive"]}
+OFF_SCREEN = """() => [...document.querySelectorAll("main :is(a, button, input, select)")].filter((each) => {
+    const box = each.getBoundingClientRect();
+    return box.width > 1 && each.checkVisibility() && (box.right > innerWidth + 1 || box.left < -1);
+}).map((each) => each.outerHTML.slice(0, 120))"""
+"""What can be pressed and lies beyond the edge."""
 SCREENS = {
     "organizations": "/orgs/",
     "new organization": "/orgs/new/",
@@ -107,6 +113,8 @@ def look(page: Page, url: str) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert beyond == 0, f"{beyond} px stick out at 390"
+    accessible(page, NARROW)
+    assert page.evaluate(OFF_SCREEN) == [], "actions that lie beyond the edge of a phone"
 
 
 def accessible(page: Page, rules: dict[str, list[str]]) -> None:
