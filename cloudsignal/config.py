@@ -37,6 +37,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CLOUDSIGNAL_WSS_PORT", "web", "the wss port as shown to people (443, or 8443 in the demo)"),
     Variable("CLOUDSIGNAL_SECRET_KEY", "web, worker", "Django's secret key", secret=True),
     Variable("CLOUDSIGNAL_PEPPER", "web, worker, edge", "32 bytes in hex; keys the hash of MQTT secrets", secret=True),
+    Variable(
+        "CLOUDSIGNAL_NODE_KEY",
+        "ingest",
+        "32 bytes in hex, made from the pepper; verifies what edges say",
+        secret=True,
+    ),
     Variable("CLOUDSIGNAL_SIGNING_KEY", "worker", "Ed25519 seed, 32 bytes in hex; signs bundles", secret=True),
     Variable("CLOUDSIGNAL_VERIFY_KEY", "edge", "Ed25519 public key, 32 bytes in hex; verifies bundles"),
     Variable("CLOUDSIGNAL_DEBUG", "web", "1 shows error pages with details; never in production"),

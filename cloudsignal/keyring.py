@@ -7,12 +7,22 @@ from functools import cache
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloudsignal.config import Environment
+from cloudsignal.wire import said
 
 
 @cache
 def pepper() -> bytes:
     """The 32 bytes that key the hash of MQTT secrets; raises :class:`cloudsignal.config.ConfigError` when unset."""
     return Environment().key("CLOUDSIGNAL_PEPPER")
+
+
+@cache
+def node_key() -> bytes:
+    """The key that edges seal with what they say of themselves: given to ingest, derived by who has the pepper."""
+    environment = Environment()
+    if environment.text("CLOUDSIGNAL_NODE_KEY", ""):
+        return environment.key("CLOUDSIGNAL_NODE_KEY")
+    return said.node_key(pepper())
 
 
 @cache

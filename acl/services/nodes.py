@@ -16,9 +16,11 @@ from acl.models.cluster import DEFAULT_CLUSTER
 from acl.services.targets import settle
 from audit import kinds
 from audit.services.record import record
+from cloudsignal.keyring import node_key
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import HEARTBEAT_SECONDS, Heartbeat
+from cloudsignal.wire.said import Kind, hear
 from orgs.services.actors import PLATFORM
 from orgs.tenancy import platform_scope
 
@@ -147,7 +149,7 @@ def _read(blob: bytes | None) -> Heartbeat | None:
     if blob is None:
         return None
     try:
-        beat = decode(blob, Heartbeat)
+        beat = decode(hear(Kind.HEARTBEAT, blob, node_key()), Heartbeat)
     except WireError:
         return None
     sane = 0 < len(beat.node) <= 128 and "\0" not in beat.node and "\0" not in beat.incarnation

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from acl.models import Deployment, Node, Target
@@ -21,12 +22,15 @@ from orgs.tenancy import platform_scope
 
 logger = logging.getLogger(__name__)
 
+WENT_BACK = "the node has started anew with an earlier version"
+
 
 def apply_reports(reports: Sequence[BundleReport]) -> None:
     """Apply reports in order. A node that starts reports on every organization it serves; what is known is skipped."""
     names = {report.deployment for report in reports if report.status == "enforcing"}
     with platform_scope():
-        done = Target.objects.filter(deployment_id__in=names, status=Target.Status.ENFORCING)
+        newer = Deployment.objects.filter(org=OuterRef("org"), revision__gt=OuterRef("deployment__revision"))
+        done = Target.objects.filter(~Exists(newer), deployment_id__in=names, status=Target.Status.ENFORCING)
         standing = set(done.values_list("org_id", "deployment_id", "node__name"))
     for report in reports:
         if report.status == "refused" or (report.org, report.deployment, report.node[:128]) not in standing:
@@ -53,12 +57,28 @@ def _enforcing(org: Organization, node: Node, report: BundleReport) -> bool:
     if deployment is None or deployment.version.digest != report.digest:
         logger.warning("node %s enforces something of %s that was never deployed", node.name, org.pk)
         return False
+    current = in_force(org.pk)
+    if current is not None and deployment.revision < current.revision:
+        return _went_back(org, node, report, current)
     if deployment.status == Deployment.Status.SUPERSEDED:
         return True
     _supersede(org, node, deployment)
     target, _ = Target.objects.get_or_create(org=org, deployment=deployment, node=node)
-    if target.status != Target.Status.ENFORCING:
+    if target.status != Target.Status.ENFORCING and not _replayed(target, report):
         _change(deployment, target, Target.Status.ENFORCING, at=_time(report, deployment), reason="")
+    return True
+
+
+def _went_back(org: Organization, node: Node, report: BundleReport, current: Deployment) -> bool:
+    """A node that has acknowledged the deployment in force says later that it enforces an earlier one.
+
+    It has lost its disk and met an old bundle: it is awaited again, and the page does not say that it enforces.
+    """
+    target = Target.objects.filter(org=org, deployment=current, node=node, status=Target.Status.ENFORCING).first()
+    if target is None or _replayed(target, report) or not _restarted(node, target, _time(report, current)):
+        return True
+    _push_again(org)
+    _change(current, target, Target.Status.PENDING, at=_time(report, current), reason=WENT_BACK)
     return True
 
 
@@ -68,14 +88,13 @@ def _refused(org: Organization, node: Node, report: BundleReport) -> bool:
     A node that enforces the deployment already goes on with it. One that has been started since has nothing to go on
     with, denies everything, and so refuses.
     """
-    # Left to the sweep, which comes within two seconds: ingest neither signs nor sends tasks.
-    OutboxRow.objects.create(org_id=org.pk, task="acl.tasks.push_bundle", key=org.pk, payload={"org": org.pk})
+    _push_again(org)
     deployment = in_force(org.pk)
     if deployment is None:
         return False
     target, _ = Target.objects.get_or_create(org=org, deployment=deployment, node=node)
     at = _time(report, deployment)
-    if target.status == Target.Status.ENFORCING and not _restarted(node, target, at):
+    if target.status == Target.Status.ENFORCING and (_replayed(target, report) or not _restarted(node, target, at)):
         return True
     _change(deployment, target, Target.Status.REFUSED, at=at, reason=report.reason)
     return True
@@ -98,6 +117,16 @@ def _supersede(org: Organization, node: Node, newer: Deployment) -> None:
         org=org, node=node, status=Target.Status.PENDING, deployment__revision__lt=newer.revision
     )
     older.update(status=Target.Status.SUPERSEDED)
+
+
+def _push_again(org: Organization) -> None:
+    """Left to the sweep, which comes within two seconds: ingest neither signs nor sends tasks."""
+    OutboxRow.objects.create(org_id=org.pk, task="acl.tasks.push_bundle", key=org.pk, payload={"org": org.pk})
+
+
+def _replayed(target: Target, report: BundleReport) -> bool:
+    """Whether the node has said something else about the deployment since."""
+    return target.reported_at is not None and report.at < target.reported_at.timestamp()
 
 
 def _restarted(node: Node, target: Target, at: datetime) -> bool:

@@ -21,10 +21,12 @@ from audit.ingest.store import store
 from audit.ingest.streams import CLAIM_IDLE_SECONDS, Aside, Entry, Streams
 from audit.kinds import AUDIT_UNREADABLE
 from audit.services import partitions
+from cloudsignal.keyring import node_key
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import decode_batch
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import BundleReport, Heartbeat
+from cloudsignal.wire.said import Kind, hear
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +188,7 @@ class Ingest:
         aside: list[Aside] = []
         for entry in entries:
             try:
-                reports.append((entry, decode(entry.record, BundleReport)))
+                reports.append((entry, decode(hear(Kind.REPORT, entry.record, node_key()), BundleReport)))
             except WireError as error:
                 if entry.there:
                     aside.append(Aside(entry, str(error)))
@@ -213,7 +215,7 @@ def _read(entry: Entry) -> _Read:
     if not entry.there:
         return read
     try:
-        batch = decode_batch(entry.record)
+        batch = decode_batch(hear(Kind.AUDIT, entry.record, node_key()))
     except WireError as error:
         read.wrong = str(error)
         return read

@@ -12,6 +12,7 @@ from cloudsignal.edge.store import Command, UnavailableError
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import HEARTBEAT_SECONDS, Heartbeat, LiveSession
+from cloudsignal.wire.said import Kind, say
 
 if TYPE_CHECKING:
     from cloudsignal.edge.node import Node
@@ -110,7 +111,7 @@ class Beat:
         )
         name = keys.sessions(node.name)
         _, listed, _ = await node.store.call(
-            ("SET", keys.node(node.name), encode(heartbeat), "EX", EXPIRY),
+            ("SET", keys.node(node.name), say(Kind.HEARTBEAT, encode(heartbeat), node.key), "EX", EXPIRY),
             ("HLEN", name),
             ("EXPIRE", name, EXPIRY),
         )

@@ -33,6 +33,7 @@ from cloudsignal.edge.upstream import Dialer
 from cloudsignal.edge.wheel import Wheel
 from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.change import Change
+from cloudsignal.wire.said import node_key
 
 logger = logging.getLogger("cloudsignal.edge")
 
@@ -71,13 +72,15 @@ class Node:
         self.clients: dict[str, Client] = {}
         """Every connection past its TLS handshake, by session id."""
         self.counters: dict[str, int] = {}
+        self.key = node_key(settings.pepper)
+        """Seals what this node says of itself."""
         self.store = Store(settings.redis_url)
         self.journal = Journal(
             settings.data / "journal", node=self.name, incarnation=self.incarnation, limit=settings.journal_bytes
         )
         self._confirming = Store(settings.redis_url)
         """A connection of its own for the shipper's question, which blocks."""
-        self.shipper = Shipper(self.journal, self.store, self._confirming, self.name)
+        self.shipper = Shipper(self.journal, self.store, self._confirming, self.name, self.key)
         self.limits = Limits(connections=settings.address_connections, failures=settings.login_failures)
         self.capacity = session_capacity()
         self.admission = Admission(self.limits.shut_out, capacity=self.capacity)
@@ -85,7 +88,7 @@ class Node:
         self.housekeeping = Housekeeping(settings.upstream, self.store)
         self.ledger = Ledger(self.store, now=time.time, recount=lambda org: self._spawn(self._recount(org)))
         self.gate = Gate(self)
-        self.reports = Reports(self.store)
+        self.reports = Reports(self.store, self.key)
         self.snapshot = Snapshot(
             store=self.store,
             trail=self.journal,

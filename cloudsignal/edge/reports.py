@@ -13,6 +13,7 @@ from cloudsignal.edge.store import Store, UnavailableError
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import BundleReport
+from cloudsignal.wire.said import Kind, say
 
 RETRY = 1.0
 """Seconds until Redis is tried again."""
@@ -24,8 +25,9 @@ AT_ONCE = 200
 class Reports:
     """Reports of this node: at most one that enforces and one that refuses per organization."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, key: bytes) -> None:
         self._store = store
+        self._key = key
         self._newest: dict[tuple[str, str], bytes] = {}
         self._unsaid: dict[tuple[str, str], bytes] = {}
         self._wanted = asyncio.Event()
@@ -36,7 +38,7 @@ class Reports:
         for gone in (key, (report.org, "refused")) if report.status == "enforcing" else (key,):
             self._newest.pop(gone, None)
             self._unsaid.pop(gone, None)
-        self._newest[key] = self._unsaid[key] = encode(report)
+        self._newest[key] = self._unsaid[key] = say(Kind.REPORT, encode(report), self._key)
         self._wanted.set()
 
     def again(self) -> None:

@@ -16,6 +16,7 @@ from cloudsignal.edge.journal import Journal, SegmentReader, segments
 from cloudsignal.edge.store import Store, UnavailableError
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import BATCH_MAX, AuditBatch, encode_batch
+from cloudsignal.wire.said import Kind, say
 
 logger = logging.getLogger("cloudsignal.edge.ship")
 
@@ -38,11 +39,12 @@ ROTATE_BYTES = 64 * 1024
 class Shipper:
     """Reads segments in order. Its position is in memory only: after a restart what is left is sent again."""
 
-    def __init__(self, journal: Journal, store: Store, confirming: Store, node: str) -> None:
+    def __init__(self, journal: Journal, store: Store, confirming: Store, node: str, key: bytes) -> None:
         self._journal = journal
         self._store = store
         self._confirming = confirming
         self._mark = keys.shipped(node)
+        self._key = key
         self._reader: SegmentReader | None = None
         self._sent: list[SegmentReader] = []
         """Segments sent to their end and not known to be safe."""
@@ -98,7 +100,8 @@ class Shipper:
             for start in range(0, len(rows), BATCH_MAX)
         ]
         if batches:
-            await self._store.call(*(("XADD", keys.AUDIT, "*", keys.FIELD, encode_batch(batch)) for batch in batches))
+            said = [say(Kind.AUDIT, encode_batch(batch), self._key) for batch in batches]
+            await self._store.call(*(("XADD", keys.AUDIT, "*", keys.FIELD, blob) for blob in said))
             self.shipped += len(rows)
         if reader is not self._reader:
             return True  # everything is to be sent again: what was just read included

@@ -23,6 +23,7 @@ from cloudsignal.supervisor.ports import Ports, localhost
 from cloudsignal.supervisor.postgres import APP, DELETE, OWNER, Postgres
 from cloudsignal.supervisor.secret import Secrets, load_or_make
 from cloudsignal.supervisor.valkey import Valkey
+from cloudsignal.wire import said
 
 WEB_PORT, MQTTS_PORT, WSS_PORT = 8000, 8883, 8443
 
@@ -113,6 +114,8 @@ class Assembly:
         self.made["CLOUDSIGNAL_VERIFY_KEY"] = verify or secrets.verify_key
         for name in ("CLOUDSIGNAL_PEPPER", "CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_VERIFY_KEY"):
             Environment(self.made).key(name)
+        derived = said.node_key(Environment(self.made).key("CLOUDSIGNAL_PEPPER")).hex()
+        self.made["CLOUDSIGNAL_NODE_KEY"] = self.own.get("CLOUDSIGNAL_NODE_KEY") or derived
 
     def _addresses(self) -> None:
         """Ports of the public listeners, the addresses as people see them, and the certificate."""

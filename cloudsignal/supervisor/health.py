@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import Heartbeat
+from cloudsignal.wire.said import unchecked
 
 CLOCK_SLACK = 1.0
 """Seconds by which a process may seem to have started before we started it (coarse process times)."""
@@ -46,7 +47,7 @@ async def edge_beats(redis_url: str, node: str, started: float) -> bool:
     client = redis.asyncio.Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=2)
     try:
         data = await client.get(keys.node(node))
-        return isinstance(data, bytes) and decode(data, Heartbeat).started_at >= started - CLOCK_SLACK
+        return isinstance(data, bytes) and decode(unchecked(data), Heartbeat).started_at >= started - CLOCK_SLACK
     except (RedisError, OSError, WireError):
         return False
     finally:

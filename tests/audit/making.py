@@ -13,8 +13,10 @@ from redis import Redis
 from acl.models import Cluster
 from audit.ingest.rows import row_of
 from audit.ingest.store import store
+from cloudsignal.keyring import node_key
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import BATCH_MAX, AuditBatch, AuditEvent, encode_batch, uuid7
+from cloudsignal.wire.said import Kind, say
 from orgs.access import Access
 from orgs.models import Organization, User
 from orgs.permissions import PERMISSIONS, Role
@@ -58,7 +60,7 @@ def put(redis: Redis, *found: AuditEvent, node: str = NODE, incarnation: str = I
     """Add the events to the stream as an edge does."""
     for start in range(0, len(found), BATCH_MAX):
         batch = AuditBatch(node=node, incarnation=incarnation, events=list(found[start : start + BATCH_MAX]))
-        redis.xadd(keys.AUDIT, {keys.FIELD: encode_batch(batch)})
+        redis.xadd(keys.AUDIT, {keys.FIELD: say(Kind.AUDIT, encode_batch(batch), node_key())})
 
 
 def keep(found: Iterable[AuditEvent]) -> None:

@@ -14,9 +14,11 @@ from redis.exceptions import RedisError
 from acl.models import Cluster, Node
 from acl.services.nodes import Heartbeats, note_heartbeats
 from audit.models import Event
+from cloudsignal.keyring import node_key
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import Heartbeat
+from cloudsignal.wire.said import Kind, say
 from orgs.tenancy import platform_scope
 from tests.audit.making import now
 
@@ -56,7 +58,7 @@ def heartbeats(clock: Clock) -> Heartbeats:
 
 def beats(redis: Redis, *found: Heartbeat) -> None:
     for beat in found:
-        redis.set(keys.node(beat.node), encode(beat))
+        redis.set(keys.node(beat.node), say(Kind.HEARTBEAT, encode(beat), node_key()))
 
 
 def registered() -> int:
@@ -181,7 +183,7 @@ def test_two_processes_register_one_node_once() -> None:
 def test_a_heartbeat_that_makes_no_sense_is_ignored(
     redis: Redis, heartbeats: Heartbeats, changes: dict[str, Any]
 ) -> None:
-    redis.set(keys.node("odd"), encode(replace(BEAT, **changes)))
+    redis.set(keys.node("odd"), say(Kind.HEARTBEAT, encode(replace(BEAT, **changes)), node_key()))
     beats(redis, replace(BEAT, node="good"))
     assert [beat.node for beat in heartbeats.look(redis)] == ["good"]
     assert [node.name for node in Node.objects.all()] == ["good"]
@@ -206,7 +208,19 @@ def test_what_is_only_odd_is_brought_into_range(redis: Redis, heartbeats: Heartb
 
 @pytest.mark.parametrize("blob", [b"", b"\xc1", b"text", encode([1])])
 def test_a_heartbeat_that_is_none_is_ignored(redis: Redis, heartbeats: Heartbeats, blob: bytes) -> None:
-    redis.set(keys.node("odd"), blob)
+    redis.set(keys.node("odd"), say(Kind.HEARTBEAT, blob, node_key()))
+    assert list(heartbeats.look(redis)) == []
+    assert not Node.objects.exists()
+
+
+@pytest.mark.parametrize("seal", [b"", bytes(32), b"another key", b"another kind"])
+def test_a_node_that_only_a_writer_of_redis_knows_is_none(redis: Redis, heartbeats: Heartbeats, seal: bytes) -> None:
+    record = encode(replace(BEAT, node="invented"))
+    blob = {
+        b"another key": say(Kind.HEARTBEAT, record, seal),
+        b"another kind": say(Kind.REPORT, record, node_key()),
+    }.get(seal, record + seal)
+    redis.set(keys.node("invented"), blob)
     assert list(heartbeats.look(redis)) == []
     assert not Node.objects.exists()
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import OperationalError, connection
 from redis import Redis
 
@@ -23,10 +24,12 @@ from acl.services.reports import apply_report, apply_reports
 from audit.ingest.consumer import Ingest
 from audit.ingest.streams import dead
 from audit.models import Event
+from cloudsignal.keyring import node_key
 from cloudsignal.models import OutboxRow
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import BundleReport
+from cloudsignal.wire.said import Kind, say
 from orgs.access import Access
 from orgs.models import Organization
 from orgs.tenancy import org_scope, platform_scope
@@ -204,6 +207,62 @@ def test_a_node_that_was_restarted_and_refuses_has_nothing_to_enforce() -> None:
     assert fresh(deployment).status == "refused"
 
 
+def test_a_node_that_starts_anew_with_an_old_bundle_is_not_said_to_enforce_the_newest() -> None:
+    access = organization()
+    edge = node("edge-1")
+    first, second = deployed(access, 0), deployed(access, 1)
+    apply_reports([report(first, "edge-1"), report(second, "edge-1")])
+    assert fresh(second).status == "enforcing"
+    before = pushes(access.org_id)
+    acknowledged = deployment_progress(access, second.pk).nodes[0].reported_at
+    assert acknowledged
+    apply_reports([report(first, "edge-1", at=acknowledged.timestamp() - 5)])
+    assert fresh(second).status == "enforcing", "what it said before counts for nothing, however often it comes"
+    edge.started_at = acknowledged + timedelta(microseconds=1)  # its disk is gone, and Redis was put back
+    edge.save()
+    apply_reports([report(first, "edge-1")])
+    assert targets(second) == {"edge-1": "pending"}
+    assert fresh(second).status == "pending"
+    [line] = deployment_progress(access, second.pk).nodes
+    assert line.reason == "the node has started anew with an earlier version"
+    assert pushes(access.org_id) == before + 1
+    apply_reports([report(second, "edge-1", at=acknowledged.timestamp())])
+    assert fresh(second).status == "pending", "a report from before is no acknowledgement of now"
+    apply_reports([report(second, "edge-1")])
+    assert fresh(second).status == "enforcing"
+
+
+def test_an_acknowledgement_replayed_after_a_refusal_does_not_count() -> None:
+    access = organization()
+    edge = node("edge-1")
+    deployment = deployed(access)
+    said = report(deployment, "edge-1")
+    apply_reports([said])
+    edge.started_at = deployment_progress(access, deployment.pk).nodes[0].reported_at + timedelta(microseconds=1)  # type: ignore[operator]
+    edge.save()
+    apply_reports([report(deployment, "edge-1", "refused", deployment="")])
+    assert fresh(deployment).status == "refused"
+    apply_reports([said])
+    assert fresh(deployment).status == "refused"
+
+
+@pytest.mark.parametrize("forged", ["no seal", "another key", "another kind"])
+def test_who_writes_to_redis_cannot_say_that_a_node_enforces(redis: Redis, ingest: Ingest, forged: str) -> None:
+    access = organization()
+    node("edge-1")
+    deployment = deployed(access)
+    record = encode(report(deployment, "edge-1"))
+    blob = {
+        "no seal": record,
+        "another key": say(Kind.REPORT, record, b"somebody else's key"),
+        "another kind": say(Kind.HEARTBEAT, record, node_key()),
+    }[forged]
+    Redis.from_url(settings.REDIS_URL).xadd(keys.REPORTS, {keys.FIELD: blob})  # somebody else's client
+    ingest.round(block=0)
+    assert fresh(deployment).status == "pending"
+    assert redis.xlen(dead(keys.REPORTS)) == 1
+
+
 # --- nodes that are away --------------------------------------------------------------------------------------------
 
 
@@ -295,7 +354,7 @@ def test_nonsense_is_put_aside_and_the_others_count(redis: Redis, ingest: Ingest
     node("edge-1"), node("edge-2")
     deployment = deployed(access)
     for made in (report(deployment, "edge-1"), report(deployment, "x", **changes), report(deployment, "edge-2")):
-        redis.xadd(keys.REPORTS, {keys.FIELD: encode(made)})
+        redis.xadd(keys.REPORTS, {keys.FIELD: say(Kind.REPORT, encode(made), node_key())})
     ingest.round(block=0)
     assert fresh(deployment).status == "enforcing"
     assert redis.xlen(keys.REPORTS) == 0
@@ -309,8 +368,8 @@ def test_a_malformed_report_is_put_aside(redis: Redis, ingest: Ingest, blob: byt
     access = organization()
     node("edge-1")
     deployment = deployed(access)
-    redis.xadd(keys.REPORTS, {keys.FIELD: blob})
-    redis.xadd(keys.REPORTS, {keys.FIELD: encode(report(deployment, "edge-1"))})
+    redis.xadd(keys.REPORTS, {keys.FIELD: say(Kind.REPORT, blob, node_key())})
+    redis.xadd(keys.REPORTS, {keys.FIELD: say(Kind.REPORT, encode(report(deployment, "edge-1")), node_key())})
     ingest.round(block=0)
     assert fresh(deployment).status == "enforcing"
     assert (redis.xlen(keys.REPORTS), redis.xlen(dead(keys.REPORTS))) == (0, 1)

@@ -35,8 +35,10 @@ from cloudsignal.wire.codec import WireError, decode, encode
 from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
 from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
 from cloudsignal.wire.report import BundleReport
+from cloudsignal.wire.said import Kind, hear, node_key
 
 PEPPER = bytes(range(32))
+NODE_KEY = node_key(PEPPER)
 ALLOW_ALL = "version: '3'\nrules: [{id: all, topic: '#'}, {id: dollar, topic: '$app/#'}]"
 
 
@@ -297,7 +299,7 @@ class Plane:
         """Audit events on the stream, deduplicated as ingest does, that have these field values."""
         found: dict[tuple[int, str], AuditEvent] = {}
         for _, fields in self.redis.xrange(keys.AUDIT):
-            for event in decode_batch(fields[keys.FIELD.encode()]).events:
+            for event in decode_batch(hear(Kind.AUDIT, fields[keys.FIELD.encode()], NODE_KEY)).events:
                 old = found.get((event.ts, event.id))
                 if old is None or event.count > old.count:
                     found[event.ts, event.id] = event
@@ -311,7 +313,8 @@ class Plane:
 
     def reports(self, org: str) -> list[BundleReport]:
         """Reports of edges on an organization's bundles."""
-        rows = [decode(fields[keys.FIELD.encode()], BundleReport) for _, fields in self.redis.xrange(keys.REPORTS)]
+        blobs = [fields[keys.FIELD.encode()] for _, fields in self.redis.xrange(keys.REPORTS)]
+        rows = [decode(hear(Kind.REPORT, blob, NODE_KEY), BundleReport) for blob in blobs]
         return [row for row in rows if row.org == org]
 
     def enforced(self, org: str, revision: int, *, nodes: int = 1) -> None:

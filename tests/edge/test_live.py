@@ -12,6 +12,7 @@ from cloudsignal.wire.bundle import Quotas
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import decode
 from cloudsignal.wire.report import Heartbeat, LiveSession
+from cloudsignal.wire.said import unchecked
 from tests.edge.conftest import Rig
 from tests.edge.parts import ALLOW_ALL, early_in_a_minute, wait_for
 from tests.edge.wire import Wire
@@ -340,7 +341,7 @@ def test_a_node_lists_its_sessions_and_beats(rig: Rig) -> None:
     def sequence() -> int:
         blob = rig.plane.redis.get(keys.node("edge-1"))
         assert isinstance(blob, bytes)
-        return decode(blob, Heartbeat).sequence
+        return decode(unchecked(blob), Heartbeat).sequence
 
     wait_for(lambda: sequence() > 0, what="a heartbeat that counts events")
     client.disconnect()
