@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 
 from cloudsignal.edge.codec import (
     Kind,
+    Properties,
     Property,
-    Publish,
+    Reader,
     Reason,
     acknowledgement,
     decode_acknowledgement,
     decode_connack,
     decode_disconnect,
-    decode_publish,
     decode_suback,
-    encode_publish,
     varint,
 )
-from cloudsignal.edge.codec.primitives import binary, malformed
-from cloudsignal.edge.frames import Carry, long_length
+from cloudsignal.edge.codec.connect import check_topic_name
+from cloudsignal.edge.codec.primitives import UnfitError, binary, checked_text, malformed
+from cloudsignal.edge.codec.properties import decode_properties
+from cloudsignal.edge.frames import ELEMENTS, TURN_MAX, YIELD, Carry, long_length
 from cloudsignal.edge.judge import TALLY
 from cloudsignal.edge.mount import MountError
 
@@ -41,7 +42,7 @@ TOPICS_MAX = 512
 class Downlink:
     """The broker's half of a session, from its CONNACK on."""
 
-    __slots__ = ("_carry", "_heads", "_session", "_swallowed", "_topics")
+    __slots__ = ("_carry", "_heads", "_session", "_swallowed", "_topics", "_weight")
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -49,6 +50,8 @@ class Downlink:
         self._heads: dict[bytes, bytes] = {}
         self._topics: dict[bytes, bytes] = {}
         self._swallowed: set[int] | None = None
+        self._weight = 0
+        """How many packets the last one was worth, beyond itself."""
 
     def forget(self) -> None:
         """Drop everything learned: policy, claims or time have moved on."""
@@ -62,13 +65,14 @@ class Downlink:
             session.adopt()
         if time.time() >= session.judge.until:
             session.forget()
+        session.owed = False
         joined = self._carry.join(data)
         if joined is None:
             return
         data = joined
         out = session.to_client
         five = session.version == 5
-        position = keep = count = need = 0
+        position = keep = count = need = slow = 0
         end = len(data)
         try:
             while end - position >= 2:
@@ -103,6 +107,9 @@ class Downlink:
                 ):
                     position = stop
                     continue
+                if slow >= TURN_MAX:
+                    break
+                slow += 1
                 if position > keep:
                     out.append(data[keep:position])
                 keep = stop
@@ -112,11 +119,14 @@ class Downlink:
                     self._other(first, data[position:stop], data[body:stop])
                 if session.ended:
                     return
+                slow += self._weight
+                self._weight = 0
                 position = stop
         finally:
             session.messages_out += count
             if keep < position:
                 out.append(data[keep:position])
+        session.owed = slow >= YIELD
         if position < end:
             self._carry.keep(data[position:], need)
 
@@ -125,78 +135,104 @@ class Downlink:
         session = self._session
         first = data[position]
         tail = body + 2 + int.from_bytes(data[body : body + 2], "big")
-        topic_key = data[position : position + 1] + data[body:tail]
-        known = self._topics.get(topic_key)
-        if known is not None and self._pass_on(data, position, tail, stop, known):
-            return
-        message = decode_publish(first, data[body:stop], session.version, where="DELIVERY")
+        after_id = start = tail + 2 if first & 6 else tail
+        five = session.version == 5
+        if first & 6 == 6 or after_id + five > stop:
+            raise malformed("a delivery cannot be read")
+        packet_id = int.from_bytes(data[tail:after_id], "big")
         try:
-            topic = session.mount.client_topic(message.topic)
+            topic = self._topics.get(data[position : position + 1] + data[body:tail])
+            if topic is None:
+                topic = self._admitted(data, position, body, tail, stop - position)
+            if topic is not None and five and data[after_id]:
+                block, start = self._block(data, after_id, stop)
+        except UnfitError:
+            session.limit_reached("unfit_delivery")
+            topic = None
+        if topic is None:
+            self._swallow(first, packet_id)
+            return
+        head = topic + data[tail:after_id]
+        if start > after_id:
+            head += block
+        elif len(self._heads) < HEADS_MAX and stop - position <= session.client_packet_limit:
+            length = varint(stop - tail + len(topic))
+            self._heads[data[position:tail]] = data[position : position + 1] + length + topic
+        head = data[position : position + 1] + varint(len(head) + stop - start) + head
+        if len(head) + stop - start > session.client_packet_limit:
+            # MQTT 5 s3.1.2.11.4: discard it and behave as if it had been sent.
+            self._swallow(first, packet_id)
+            return
+        session.messages_out += 1
+        session.to_client.append(head)
+        session.to_client.append(data[start:stop])
+
+    def _admitted(self, data: bytes, position: int, body: int, tail: int, size: int) -> bytes | None:
+        """The topic of a delivery as the client knows it, with its length; ``None`` when it may not have it.
+
+        Remembered by topic and flags.
+        """
+        session = self._session
+        first = data[position]
+        if not first & 6 and first & 8:
+            raise malformed("DUP on a QoS 0 message")
+        mounted = checked_text(data[body + 2 : tail])
+        check_topic_name(mounted)
+        try:
+            topic = session.mount.client_topic(mounted)
         except MountError:
             session.invariant_broken("a delivery lies outside the mount")
-            return
-        size = stop - position
+            return None
         decision = session.judge.receive(topic)
         if not decision.allowed:
             TALLY.refused["out", "denied"] += 1
-            session.denied("receive", topic, decision, qos=message.qos, retain=message.retain, size=size)
-            self._swallow(message)
-            return
-        mounted_length = len(message.topic)
-        message.topic = topic
-        if message.properties.items:
-            self._unmount_response(message)
-            packet = encode_publish(message, session.version)
-        else:
-            head = data[position : position + 1] + varint(stop - body - mounted_length + len(topic)) + binary(topic)
-            packet = head + data[tail:stop]
-            if len(self._heads) < HEADS_MAX and len(packet) <= session.client_packet_limit:
-                self._heads[data[position:tail]] = head
-            if len(self._topics) >= TOPICS_MAX:
-                self._topics.clear()
-            self._topics[topic_key] = binary(topic)
-        if len(packet) > session.client_packet_limit:
-            # MQTT 5 s3.1.2.11.4: discard it and behave as if it had been sent.
-            self._swallow(message)
-            return
-        session.messages_out += 1
-        session.to_client.append(packet)
+            session.denied("receive", topic, decision, qos=first >> 1 & 3, retain=bool(first & 1), size=size)
+            return None
+        if len(self._topics) >= TOPICS_MAX:
+            self._topics.clear()
+        known = self._topics[data[position : position + 1] + data[body:tail]] = binary(topic)
+        return known
 
-    def _pass_on(self, data: bytes, position: int, tail: int, stop: int, topic: bytes) -> bool:
-        """A delivery on a topic seen before with the same flags, in another size; ``False`` when it needs more."""
-        session = self._session
-        after_id = tail + 2 if data[position] & 6 else tail
-        if after_id >= stop or (session.version == 5 and data[after_id]):
-            return False
-        head = data[position : position + 1] + varint(stop - tail + len(topic)) + topic
-        if len(head) + stop - tail > session.client_packet_limit:
-            return False
-        session.messages_out += 1
-        session.to_client.append(head)
-        session.to_client.append(data[tail:stop])
-        return True
+    def _block(self, data: bytes, start: int, stop: int) -> tuple[bytes, int]:
+        """The property block at ``start`` as the client sees it, and where it ends.
 
-    def _unmount_response(self, message: Publish) -> None:
-        response = message.properties.string(Property.RESPONSE_TOPIC)
+        One message comes once for every subscriber: what was worked out for one of the organization serves all.
+        """
+        org = self._session.org
+        length, begin = long_length(data, start, stop)
+        end = begin + length
+        if length < 0 or end > stop:
+            raise malformed("the properties end after their packet")
+        mounted = data[start:end]
+        block = org.block(mounted)
+        if block is None:
+            properties = decode_properties(Reader(data, start, stop), "DELIVERY")
+            self._weight = len(properties) // ELEMENTS
+            block = self._unmounted(properties).encode()
+            org.keep_block(mounted, block)
+        return block, end
+
+    def _unmounted(self, properties: Properties) -> Properties:
+        response = properties.string(Property.RESPONSE_TOPIC)
         if response is None:
-            return
+            return properties
         try:
-            unmounted = self._session.mount.client_topic(response)
+            return properties.with_(Property.RESPONSE_TOPIC, self._session.mount.client_topic(response))
         except MountError:
-            message.properties = message.properties.without(Property.RESPONSE_TOPIC)
-            return
-        message.properties = message.properties.with_(Property.RESPONSE_TOPIC, unmounted)
+            return properties.without(Property.RESPONSE_TOPIC)
 
-    def _swallow(self, message: Publish) -> None:
+    def _swallow(self, first: int, packet_id: int) -> None:
         """Acknowledge a message to the broker in the client's place."""
         session = self._session
-        if message.qos == 1:
-            session.to_broker.append(acknowledgement(Kind.PUBACK, message.packet_id, session.version))
-        elif message.qos == 2:
+        if session.ended:
+            return
+        if first & 6 == 2:
+            session.to_broker.append(acknowledgement(Kind.PUBACK, packet_id, session.version))
+        elif first & 6:
             if self._swallowed is None:
                 self._swallowed = set()
-            self._swallowed.add(message.packet_id)
-            session.to_broker.append(acknowledgement(Kind.PUBREC, message.packet_id, session.version))
+            self._swallowed.add(packet_id)
+            session.to_broker.append(acknowledgement(Kind.PUBREC, packet_id, session.version))
 
     def _other(self, first: int, raw: bytes, body: bytes) -> None:
         session = self._session

@@ -5,6 +5,15 @@ from __future__ import annotations
 from cloudsignal.edge.codec import ProtocolError, Reason
 from cloudsignal.edge.codec.primitives import malformed
 
+TURN_MAX = 256
+"""Packets off the hot loop that one turn works off: nobody waits long for a client that sends the costly kind."""
+
+YIELD = TURN_MAX // 4
+"""Packets of the costly kind in one read after which others come first, even when nothing is left of it."""
+
+ELEMENTS = 4
+"""User properties, or filters that are only read, that weigh as much as one packet."""
+
 
 def long_length(data: bytes, position: int, end: int) -> tuple[int, int]:
     """A remaining length of more than one byte that starts at ``position``.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
@@ -44,7 +45,10 @@ class Client(asyncio.BufferedProtocol):
         "_blocked",
         "_closing",
         "_ip",
+        "_late",
         "_linger",
+        "_owed",
+        "_queued",
         "_task",
         "broker",
         "node",
@@ -63,6 +67,10 @@ class Client(asyncio.BufferedProtocol):
         """Its place among those that have not said CONNECT."""
         self._closing = False
         self._blocked = False
+        self._queued = False
+        """It waits for its turn, and is not read from; nor is its broker."""
+        self._late = self._owed = b""
+        """What came from the client and from the broker all the same, or while others of the organization waited."""
         self._task: asyncio.Task[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._ip = origin.ip
@@ -107,12 +115,14 @@ class Client(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._blocked = False
-        if self.broker is not None and self.broker.transport is not None:
+        if self.broker is not None and self.broker.transport is not None and not self._queued:
             resume(self.broker.transport)
         self.read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client's socket is gone."""
+        if self._late and not self._closing:
+            self.session.client_received(self._late)  # it may have said goodbye
         self.session.client_lost()
         self._closing = True
         self.place.leave()
@@ -134,25 +144,75 @@ class Client(asyncio.BufferedProtocol):
         if self._closing:
             return
         session = self.session
+        if session.phase is _LIVE and (self._queued or session.org.waiting):
+            # Others of the organization wait for their turn: this one comes behind them.
+            self._late += data
+            session.heard_at = time.time()
+            self._wait()
+            return
         session.client_received(data)
         self.pump()
         if session.unread and not self._closing:
-            pause(self.transport)
-            asyncio.get_running_loop().call_soon(self._go_on)
+            self._wait()
         if self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG:
             pause(self.transport)
 
+    def delivered(self, data: bytes) -> None:
+        """MQTT bytes from the broker."""
+        session = self.session
+        if session.phase is _LIVE and (self._queued or session.org.waiting):
+            self._owed += data
+            self._wait()
+            return
+        session.broker_received(data)
+        self.pump()
+        if session.owed and not self._closing:
+            self._wait()
+
+    def settle(self) -> None:
+        """The broker has closed: what it said before comes first."""
+        session = self.session
+        while not self._closing and (self._owed or session.owed):
+            owed, self._owed = self._owed, b""
+            session.broker_received(owed)
+            self.pump()
+
+    def _wait(self) -> None:
+        """Read nothing more until this session has had its turn."""
+        pause(self.transport)
+        if self.broker is not None and self.broker.transport is not None:
+            pause(self.broker.transport)
+        if not self._queued:
+            self._queued = True
+            self.node.turns.wait(self.session.org, self._go_on)
+
     def _go_on(self) -> None:
         """Work off the next part of what was received; read on when nothing is left of it."""
-        self.received(b"")
-        if not self.session.unread:
-            self.read_on()
+        self._queued = False
+        if self._closing:
+            return
+        session = self.session
+        late, self._late = self._late, b""
+        if late or session.unread:
+            session.client_received(late)
+        owed, self._owed = self._owed, b""
+        if owed or session.owed:
+            session.broker_received(owed)
+        self.pump()
+        if session.ended:
+            return
+        if session.unread or session.owed:
+            self._wait()
+            return
+        self.read_on()
+        if not self._blocked and self.broker is not None and self.broker.transport is not None:
+            resume(self.broker.transport)
 
     def read_on(self) -> None:
         """Read from the client again unless something still stands against it."""
         waiting = self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG
         blocked = self.broker is not None and self.broker.blocked
-        if self.session.phase in _LISTENING and not (self.session.unread or waiting or blocked):
+        if self.session.phase in _LISTENING and not (self._queued or waiting or blocked):
             resume(self.transport)
 
     def send(self, data: bytes) -> None:
@@ -188,7 +248,7 @@ class Client(asyncio.BufferedProtocol):
             self.read_on()
             self.node.signed_in(self)
             if session.unread:
-                asyncio.get_running_loop().call_soon(self._go_on)
+                self._wait()
 
     def _speak(self, session: Session) -> None:
         """Write what there is for the client: as one, but for the cuts in it."""
@@ -264,9 +324,7 @@ class Broker(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes from the broker."""
-        client = self._client
-        client.session.broker_received(bytes(READ_BUFFER[:nbytes]))
-        client.pump()
+        self._client.delivered(bytes(READ_BUFFER[:nbytes]))
 
     def pause_writing(self) -> None:
         """The broker reads too slowly: stop reading from the client."""
@@ -281,6 +339,7 @@ class Broker(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The broker's socket is gone."""
         self.transport = None
+        self._client.settle()
         if not self._client.session.ended:
             self.pause_writing()  # until it is known why, there is nobody to write to
             self._client.node.broker_lost(self._client)

@@ -29,6 +29,7 @@ from cloudsignal.edge.snapshot import Snapshot
 from cloudsignal.edge.store import Store, UnavailableError
 from cloudsignal.edge.stored import LIVE_TTL
 from cloudsignal.edge.trail import Origin, make_event
+from cloudsignal.edge.turns import Turns
 from cloudsignal.edge.upstream import Dialer
 from cloudsignal.edge.wheel import Wheel
 from cloudsignal.wire.audit import uuid7
@@ -88,6 +89,7 @@ class Node:
         self.housekeeping = Housekeeping(settings.upstream, self.store)
         self.ledger = Ledger(self.store, now=time.time, recount=lambda org: self._spawn(self._recount(org)))
         self.gate = Gate(self)
+        self.turns = Turns()
         self.reports = Reports(self.store, self.key)
         self.snapshot = Snapshot(
             store=self.store,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 FILTERS_FLOOR = 1_000
 """Filters clients may ask for a minute, however low the quota of messages is."""
+
+
+BLOCKS_BYTES = 524_288
+"""Bytes of property blocks remembered, before and after, of the messages delivered last."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,12 +48,30 @@ class Organization:
     clients: dict[str, Session] = field(default_factory=dict)
     """The newest session of each client id."""
     retained: Retained = field(init=False)
+    waiting: deque[Callable[[], None]] = field(default_factory=deque)
+    """Sessions with more work than one turn may do (:mod:`cloudsignal.edge.turns`), first come first."""
+    _blocks: dict[bytes, bytes] = field(default_factory=dict)
+    _blocks_bytes: int = 0
     _minute: int = 0
     _spent: int = 0
     _asked: int = 0
 
     def __post_init__(self) -> None:
         self.retained = Retained(self.id)
+
+    def block(self, mounted: bytes) -> bytes | None:
+        """A property block of a delivery as clients see it, if it was worked out already, perhaps for another one."""
+        return self._blocks.get(mounted)
+
+    def keep_block(self, mounted: bytes, unmounted: bytes) -> None:
+        """Remember a block, so that one message to many subscribers is worked out once."""
+        size = len(mounted) + len(unmounted)
+        if self._blocks_bytes + size > BLOCKS_BYTES:
+            self._blocks.clear()
+            self._blocks_bytes = 0
+        if size <= BLOCKS_BYTES:
+            self._blocks[mounted] = unmounted
+            self._blocks_bytes += size
 
     def over_quota(self, now: float) -> bool:
         """Whether this minute's messages are used up. ``now`` is seconds since the epoch."""

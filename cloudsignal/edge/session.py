@@ -112,6 +112,7 @@ class Session:
         "org",
         "origin",
         "outdated",
+        "owed",
         "own_pings",
         "packet_limit",
         "phase",
@@ -154,6 +155,8 @@ class Session:
         """Both sides are to be closed once what is queued has been written."""
         self.unread = False
         """More was received than one turn may work off: call :meth:`client_received` again, with nothing."""
+        self.owed = False
+        """The same of the broker and :meth:`broker_received`."""
         self.to_client: list[bytes] = []
         self.to_broker: list[bytes] = []
         self.cuts: list[int] = []

@@ -34,7 +34,7 @@ from cloudsignal.edge.codec import (
     varint,
 )
 from cloudsignal.edge.codec.primitives import binary, malformed, protocol_error
-from cloudsignal.edge.frames import Carry, long_length, too_large
+from cloudsignal.edge.frames import ELEMENTS, TURN_MAX, YIELD, Carry, long_length, too_large
 from cloudsignal.edge.judge import TALLY
 from cloudsignal.edge.mount import MountError
 from cloudsignal.edge.retained import Refusal
@@ -52,14 +52,8 @@ TOPICS_MAX = 512
 ALIAS_MAX = 10
 """Topic Alias Maximum offered to clients (MQTT 5 s3.2.2.3.8)."""
 
-TURN_MAX = 256
-"""Packets off the hot loop that one turn works off: nobody waits long for a client that sends the costly kind."""
-
-YIELD = TURN_MAX // 4
-"""Packets of the costly kind in one read after which others come first, even when nothing is left of it."""
-
-ELEMENTS = 4
-"""User properties, or filters that are only read, that weigh as much as one packet."""
+UNREAD = Subscription(b"", 0)
+"""Stands for a filter that nobody looked at."""
 
 REFUSED_MAX = 256
 """Identifiers of refused QoS 2 messages kept for a client of MQTT 5 that releases them all the same."""
@@ -390,14 +384,12 @@ class Uplink:
 
     def _subscribe(self, first: int, body: bytes) -> None:
         session = self._session
-        message = decode_subscribe(first, body, session.version)
         room = session.org.force.quotas.subscriptions_per_session or 65_535
         look = min(max(room, FILTERS_MIN), FILTERS_MAX)
-        asked = [
-            self._judge_filter(entry, len(body), room) if number < look else self._too_many(entry, "filters_per_packet")
-            for number, entry in enumerate(message.entries)
-        ]
-        self._weight = min(len(asked), look) + (len(asked) + len(message.properties)) // ELEMENTS
+        message = decode_subscribe(first, body, session.version, look)
+        asked = [self._judge_filter(entry, len(body), room) for entry in message.entries]
+        asked += [self._too_many(UNREAD, "filters_per_packet") for _ in range(message.beyond)]
+        self._weight = len(message.entries) + (message.beyond + len(message.properties)) // ELEMENTS
         forwarded = [
             Subscription(session.mount.filter(one.topic_filter), one.options) for one in asked if one.refusal is None
         ]

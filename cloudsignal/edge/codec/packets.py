@@ -10,8 +10,8 @@ from cloudsignal.edge.codec.primitives import ProtocolError, Reader, binary, mal
 from cloudsignal.edge.codec.properties import Properties, Property, Where, decode_properties
 from cloudsignal.edge.codec.reasons import CONNACK_3, Kind, Reason
 
-FILTERS_MAX = 4_096
-"""Filters of one SUBSCRIBE or UNSUBSCRIBE; a packet with more is not read to its end."""
+FILTERS_MAX = 2_000
+"""Filters of one SUBSCRIBE or UNSUBSCRIBE; they are counted before any of them is looked at."""
 
 
 @dataclass(slots=True)
@@ -48,6 +48,8 @@ class Subscribe:
     packet_id: int
     entries: list[Subscription]
     properties: Properties = field(default_factory=Properties)
+    beyond: int = 0
+    """How many more there were that nobody looked at."""
 
 
 @dataclass(slots=True)
@@ -108,17 +110,16 @@ def encode_publish(message: Publish, version: int) -> bytes:
     return packet(first, binary(message.topic), identifier, properties, message.payload)
 
 
-def decode_subscribe(first: int, body: bytes, version: int) -> Subscribe:
-    """Decode a SUBSCRIBE and check every filter and option."""
+def decode_subscribe(first: int, body: bytes, version: int, look: int = FILTERS_MAX) -> Subscribe:
+    """Decode a SUBSCRIBE and check every filter and option of the first ``look``."""
     if first != Kind.SUBSCRIBE | 2:
         raise malformed("the flags of SUBSCRIBE are wrong")
     reader = Reader(body)
     packet_id = _packet_id(reader)
     properties = decode_properties(reader, "SUBSCRIBE") if version == 5 else Properties()
+    count = _filters(reader, 1)
     entries: list[Subscription] = []
-    while reader.left:
-        if len(entries) >= FILTERS_MAX:
-            raise _too_many_filters()
+    for _ in range(min(count, look)):
         topic_filter = reader.text("a topic filter", Reason.FILTER_INVALID)
         options = reader.u8()
         if options & 3 == 3 or options & (0xC0 if version == 5 else 0xFC) or options >> 4 & 3 == 3:
@@ -129,7 +130,7 @@ def decode_subscribe(first: int, body: bytes, version: int) -> Subscribe:
         entries.append(Subscription(topic_filter, options))
     if not entries:
         raise protocol_error("SUBSCRIBE without a filter")
-    return Subscribe(packet_id, entries, properties)
+    return Subscribe(packet_id, entries, properties, count - len(entries))
 
 
 def encode_subscribe(message: Subscribe, version: int) -> bytes:
@@ -146,10 +147,9 @@ def decode_unsubscribe(first: int, body: bytes, version: int) -> Unsubscribe:
     reader = Reader(body)
     packet_id = _packet_id(reader)
     properties = decode_properties(reader, "UNSUBSCRIBE") if version == 5 else Properties()
+    count = _filters(reader, 0)
     filters: list[bytes] = []
-    while reader.left:
-        if len(filters) >= FILTERS_MAX:
-            raise _too_many_filters()
+    for _ in range(count):
         topic_filter = reader.text("a topic filter", Reason.FILTER_INVALID)
         check_topic_filter(topic_filter)
         filters.append(topic_filter)
@@ -247,8 +247,18 @@ def disconnect(reason: int, text: str = "") -> bytes:
     return packet(Kind.DISCONNECT, bytes([reason]), properties.encode())
 
 
-def _too_many_filters() -> ProtocolError:
-    return ProtocolError(Reason.QUOTA_EXCEEDED, f"a packet has more than {FILTERS_MAX} topic filters")
+def _filters(reader: Reader, options: int) -> int:
+    """How many filters are left to read, each with so many bytes of options behind it."""
+    data, position, end = reader.data, reader.position, reader.end
+    count = 0
+    while position < end - 1:
+        position += 2 + (data[position] << 8 | data[position + 1]) + options
+        count += 1
+        if count > FILTERS_MAX:
+            raise ProtocolError(Reason.QUOTA_EXCEEDED, f"a packet has more than {FILTERS_MAX:,} topic filters")
+    if position != end:
+        raise malformed("a packet ends too early")
+    return count
 
 
 def _packet_id(reader: Reader) -> int:

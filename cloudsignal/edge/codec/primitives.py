@@ -20,6 +20,10 @@ class ProtocolError(Exception):
         self.return_code = return_code
 
 
+class UnfitError(ProtocolError):
+    """The packet can be read and is as MQTT wants it, but holds more, or other characters, than the edge lets in."""
+
+
 def malformed(text: str) -> ProtocolError:
     """A packet that cannot be read."""
     return ProtocolError(Reason.MALFORMED, text)
@@ -82,7 +86,7 @@ def checked_text(raw: bytes, noun: str = "a string", reason: Reason = Reason.MAL
             return raw
     if b"\0" in raw:
         raise malformed(f"{noun} contains NUL")
-    raise ProtocolError(reason, f"{noun} contains a control character or a non-character", return_code)
+    raise UnfitError(reason, f"{noun} contains a control character or a non-character", return_code)
 
 
 class Reader:

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Literal
 
-from cloudsignal.edge.codec.primitives import ProtocolError, Reader, binary, malformed, protocol_error
+from cloudsignal.edge.codec.primitives import (
+    ProtocolError,
+    Reader,
+    UnfitError,
+    binary,
+    malformed,
+    protocol_error,
+)
 from cloudsignal.edge.codec.primitives import varint as encode_varint
 from cloudsignal.edge.codec.reasons import Reason
 
@@ -208,7 +215,7 @@ def decode_properties(reader: Reader, where: Where, user_properties: int = USER_
         if identifier == _P.USER_PROPERTY:
             users += 1
             if users > user_properties:
-                raise ProtocolError(Reason.QUOTA_EXCEEDED, f"a packet has more than {user_properties} user properties")
+                raise UnfitError(Reason.QUOTA_EXCEEDED, f"a packet has more than {user_properties} user properties")
         elif identifier in seen and not (identifier == _P.SUBSCRIPTION_ID and where == "DELIVERY"):
             raise protocol_error("a property stands twice")
         seen.add(identifier)
