@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge import codec
 from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Reason, Will
@@ -12,39 +14,58 @@ from cloudsignal.edge.uplink import ALIAS_MAX
 
 __all__ = ["AUTH_ANSWERS", "CAUSE_OF", "CLOSE_ANSWERS", "REFUSAL_OF", "WITHOUT_WILL", "MountError"]
 
-AUTH_ANSWERS: dict[AuthReason, Reason] = {
-    AuthReason.MALFORMED: Reason.BAD_LOGIN,
-    AuthReason.UNKNOWN: Reason.BAD_LOGIN,
-    AuthReason.BAD_SECRET: Reason.BAD_LOGIN,
-    AuthReason.EXPIRED: Reason.NOT_AUTHORIZED,
-    AuthReason.RETIRED: Reason.NOT_AUTHORIZED,
-    AuthReason.REVOKED: Reason.NOT_AUTHORIZED,
-    AuthReason.WRONG_ORG: Reason.NOT_AUTHORIZED,
-    AuthReason.ORG_SUSPENDED: Reason.NOT_AUTHORIZED,
-    AuthReason.NO_POLICY: Reason.NOT_AUTHORIZED,
-    AuthReason.WILL_DENIED: Reason.NOT_AUTHORIZED,
-    AuthReason.QUOTA: Reason.QUOTA_EXCEEDED,
-    AuthReason.RATE_LIMITED: Reason.BANNED,
-    AuthReason.CLIENT_ID_TAKEN: Reason.CLIENT_ID_INVALID,
-    AuthReason.UNAVAILABLE: Reason.SERVER_UNAVAILABLE,
-    AuthReason.PROTOCOL: Reason.PROTOCOL_ERROR,
-}
-"""The CONNACK reason code of every refusal (MQTT 5 s3.2.2.2); ``codec.connack`` translates it for 3.1.1."""
 
-CLOSE_ANSWERS: dict[CloseCause, Reason] = {
-    CloseCause.EXPIRED: Reason.NOT_AUTHORIZED,
-    CloseCause.REVOKED: Reason.NOT_AUTHORIZED,
-    CloseCause.ORG_SUSPENDED: Reason.NOT_AUTHORIZED,
-    CloseCause.KICKED: Reason.ADMINISTRATIVE,
-    CloseCause.TAKEN_OVER: Reason.TAKEN_OVER,
-    CloseCause.WILL_DENIED: Reason.ADMINISTRATIVE,
-    CloseCause.QUOTA: Reason.QUOTA_EXCEEDED,
-    CloseCause.DRAINING: Reason.SHUTTING_DOWN,
-    CloseCause.UPSTREAM_LOST: Reason.UNSPECIFIED,
-    CloseCause.PROTOCOL: Reason.PROTOCOL_ERROR,
-    CloseCause.INVARIANT: Reason.UNSPECIFIED,
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client is told: a reason code, and for MQTT 5 a sentence."""
+
+    code: Reason
+    text: str
+    passes: bool = False
+    """It passes by itself: the code is one that says "try again", never "not authorized"."""
+
+
+_WRONG = Answer(Reason.BAD_LOGIN, "username or password is wrong")
+
+AUTH_ANSWERS: dict[AuthReason, Answer] = {
+    AuthReason.MALFORMED: _WRONG,
+    AuthReason.UNKNOWN: _WRONG,
+    AuthReason.BAD_SECRET: _WRONG,
+    AuthReason.EXPIRED: Answer(Reason.NOT_AUTHORIZED, "credential expired; fetch a new one"),
+    AuthReason.RETIRED: Answer(Reason.NOT_AUTHORIZED, "credential retired by newer ones; refresh it"),
+    AuthReason.REVOKED: Answer(Reason.NOT_AUTHORIZED, "credential revoked"),
+    AuthReason.WRONG_ORG: Answer(Reason.NOT_AUTHORIZED, "credential belongs to another organization"),
+    AuthReason.ORG_SUSPENDED: Answer(Reason.SERVER_UNAVAILABLE, "organization suspended; try again later", passes=True),
+    AuthReason.NO_POLICY: Answer(
+        Reason.SERVER_UNAVAILABLE, "organization has no policy in force yet; try again later", passes=True
+    ),
+    AuthReason.WILL_DENIED: Answer(Reason.NOT_AUTHORIZED, "the policy does not allow the will"),
+    AuthReason.QUOTA: Answer(Reason.QUOTA_EXCEEDED, "quota of the organization reached; try again later", passes=True),
+    AuthReason.RATE_LIMITED: Answer(
+        Reason.CONNECTION_RATE_EXCEEDED,
+        "too many failed sign-ins from this address; try again in a minute",
+        passes=True,
+    ),
+    AuthReason.CLIENT_ID_TAKEN: Answer(Reason.CLIENT_ID_INVALID, "another username holds this client id"),
+    AuthReason.UNAVAILABLE: Answer(Reason.SERVER_UNAVAILABLE, "not available right now; try again later", passes=True),
+    AuthReason.PROTOCOL: Answer(Reason.PROTOCOL_ERROR, "the CONNECT is wrong"),
 }
-"""The DISCONNECT reason code when the edge ends a live session (MQTT 5 s3.14.2.1)."""
+"""The CONNACK of every refusal (MQTT 5 s3.2.2.2); ``codec.connack`` translates the code for 3.1.1."""
+
+CLOSE_ANSWERS: dict[CloseCause, Answer] = {
+    CloseCause.EXPIRED: Answer(Reason.NOT_AUTHORIZED, "credential expired"),
+    CloseCause.REVOKED: Answer(Reason.NOT_AUTHORIZED, "credential revoked"),
+    CloseCause.ORG_SUSPENDED: Answer(Reason.ADMINISTRATIVE, "organization suspended", passes=True),
+    CloseCause.KICKED: Answer(Reason.ADMINISTRATIVE, "closed by an administrator", passes=True),
+    CloseCause.TAKEN_OVER: Answer(Reason.TAKEN_OVER, "the client id has signed in again"),
+    CloseCause.WILL_DENIED: Answer(Reason.ADMINISTRATIVE, "the policy no longer allows the will"),
+    CloseCause.QUOTA: Answer(Reason.QUOTA_EXCEEDED, "quota of the organization reached", passes=True),
+    CloseCause.DRAINING: Answer(Reason.SHUTTING_DOWN, "the server is shutting down; connect again", passes=True),
+    CloseCause.UPSTREAM_LOST: Answer(Reason.UNSPECIFIED, "the broker is away; try again later", passes=True),
+    CloseCause.PROTOCOL: Answer(Reason.PROTOCOL_ERROR, ""),
+    CloseCause.INVARIANT: Answer(Reason.UNSPECIFIED, "internal error"),
+}
+"""The DISCONNECT when the edge ends a live session (MQTT 5 s3.14.2.1); nobody is told of ``node_lost``."""
 
 CAUSE_OF: dict[int, CloseCause] = {
     Reason.TAKEN_OVER: CloseCause.TAKEN_OVER,

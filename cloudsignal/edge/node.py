@@ -263,7 +263,7 @@ class Node:
                 end, reason = session_end(record, session.token_id, now=now)
                 if reason is not None:
                     cause = CloseCause.EXPIRED if reason is AuthReason.EXPIRED else CloseCause.REVOKED
-                    session.end(cause, text=f"credential {cause.value}", **_since(committed_at))
+                    session.end(cause, **_since(committed_at))
                 else:
                     if end and not 0 < session.expires_at <= end:
                         self._wheel.add(session.id, now)  # it ends sooner than it was to be looked at
@@ -282,7 +282,7 @@ class Node:
             return
         details = {"asked": change.cause} if change.cause else {}
         since = _since(change.committed_at)
-        client.session.end(CloseCause.KICKED, text="closed by an administrator", **details, **since)
+        client.session.end(CloseCause.KICKED, **details, **since)
         client.pump()
 
     def _redis_is_back(self) -> None:
@@ -308,7 +308,7 @@ class Node:
             if session.ended:
                 continue
             if force.suspended:
-                session.end(CloseCause.ORG_SUSPENDED, text="organization suspended", **_since(force.issued_at))
+                session.end(CloseCause.ORG_SUSPENDED, **_since(force.issued_at))
             else:
                 session.adopt()
                 self._rejudge_session(session)
@@ -383,7 +383,7 @@ class Node:
         if client.broker is not None and client.broker.blocked:
             session.heard_at = now  # it is not read from: silence says nothing
         if session.expires_at and now >= session.expires_at:
-            session.end(CloseCause.EXPIRED, text="credential expired")
+            session.end(CloseCause.EXPIRED)
         elif session.connect.keep_alive and now >= session.heard_at + 1.5 * session.connect.keep_alive:
             session.client_lost("keep_alive")
         elif session.outdated or now >= session.judge.until:

@@ -307,9 +307,22 @@ class Session:
             self.trail.fold((why, self.origin.ip, owner), event)
         else:
             self.trail.note(event)
-        code = answers.AUTH_ANSWERS[why] if reason is None else reason
-        self.to_client.append(codec.connack(self.version or 4, code))
+        answer = answers.AUTH_ANSWERS[why]
+        self._refused(answer.code if reason is None else reason, answer.text)
         self._close()
+
+    def _refused(self, code: int, text: str) -> None:
+        """The CONNACK, with its reason in words unless that exceeds what the client takes (MQTT 5 s3.2.2.3.9)."""
+        version = self.version or 4
+        packet = codec.connack(version, code, properties=Properties([(Property.REASON_STRING, text.encode())]))
+        if version != 5 or len(packet) > self.client_packet_limit:
+            packet = codec.connack(version, code)
+        self.to_client.append(packet)
+
+    def _disconnect(self, code: int, text: str) -> None:
+        """The DISCONNECT of MQTT 5, with its reason in words unless that exceeds what the client takes."""
+        packet = codec.disconnect(code, text)
+        self.to_client.append(packet if len(packet) <= self.client_packet_limit else codec.disconnect(code))
 
     def forget_connect(self) -> None:
         """The credential is bad: keep nothing large of the CONNECT while its answer is held back."""
@@ -431,12 +444,13 @@ class Session:
 
     # --- the end -------------------------------------------------------------------------------------------------
 
-    def end(self, cause: CloseCause, *, text: str = "", **details: str | int | float | bool) -> None:
+    def end(self, cause: CloseCause, **details: str | int | float | bool) -> None:
         """End a session from our side. The will is published unless the client has lost the right to publish it."""
         if self.phase is Phase.LIVE:
             self.trail.record(self._closing(SESSION_CLOSED, cause.value, details))
             if self.version == 5:
-                self.to_client.append(codec.disconnect(answers.CLOSE_ANSWERS[cause], text))
+                answer = answers.CLOSE_ANSWERS[cause]
+                self._disconnect(answer.code, answer.text)
             if cause in answers.WITHOUT_WILL:
                 self.will_sent = False
                 self.to_broker.append(answers.normal_disconnect(self.version))
@@ -459,7 +473,7 @@ class Session:
         """The client's connection is gone (``lost``) or silent for too long (``keep_alive``)."""
         if self.phase is Phase.LIVE:
             if how == "keep_alive" and self.version == 5:
-                self.to_client.append(codec.disconnect(Reason.KEEP_ALIVE_TIMEOUT))
+                self._disconnect(Reason.KEEP_ALIVE_TIMEOUT, "nothing heard for one and a half times the keep-alive")
             self.trail.record(self._closing(DISCONNECT, how, {}))
         self._close()
 
@@ -467,7 +481,8 @@ class Session:
         """DISCONNECT from the broker (MQTT 5): passed on without its properties."""
         cause = answers.CAUSE_OF.get(code, CloseCause.UPSTREAM_LOST)
         self.trail.record(self._closing(SESSION_CLOSED, cause.value, {"reason_code": code}))
-        self.to_client.append(codec.disconnect(code))
+        answer = answers.CLOSE_ANSWERS[cause]
+        self._disconnect(code, answer.text)
         self._close()
 
     def broker_lost(self, *, taken_over: bool = False) -> None:
@@ -488,11 +503,13 @@ class Session:
             details: dict[str, str | int | float | bool] = {"reason_code": int(error.reason), "text": str(error)}
             self.trail.record(self._closing(SESSION_CLOSED, CloseCause.PROTOCOL.value, details))
             if self.version == 5:
-                self.to_client.append(codec.disconnect(error.reason))
+                self._disconnect(error.reason, str(error))
         elif self.phase is not Phase.CLOSED:
             self.refusal = AuthReason.PROTOCOL
             self.trail.note(self.event(AUTH_FAILED, reason=AuthReason.PROTOCOL.value, details={"text": str(error)}))
-            if self.version == 5 or getattr(error, "newer", False):
+            if self.version == 5:
+                self._refused(error.reason, str(error))
+            elif getattr(error, "newer", False):
                 self.to_client.append(codec.connack(5, error.reason))
             elif error.return_code:
                 self.to_client.append(codec.packet(Kind.CONNACK, bytes([0, error.return_code])))

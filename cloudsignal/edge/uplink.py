@@ -66,6 +66,9 @@ HELD_MAX = 4_096
 again for a message the broker gets is the broker's from then on (:meth:`Uplink.feed` knows nothing by heart while
 there are any)."""
 
+PUBLISH_DENIED = "the policy does not allow this publish"
+"""Reason string of PUBACK and PUBREC 0x87; it names no rule, which is nobody's business at the other end."""
+
 OVER_QUOTA = Refusal("messages_per_minute", "the organization's messages of this minute are used up")
 
 
@@ -321,8 +324,11 @@ class Uplink:
             return
         kind = Kind.PUBACK if message.qos == 1 else Kind.PUBREC
         reason = Reason.QUOTA_EXCEEDED if decision is None else Reason.NOT_AUTHORIZED
-        text = limit.text if decision is None and session.wants_reasons else ""
-        session.to_client.append(acknowledgement(kind, message.packet_id, session.version, reason, text))
+        text = (limit.text if decision is None else PUBLISH_DENIED) if session.wants_reasons else ""
+        answer = acknowledgement(kind, message.packet_id, session.version, reason, text)
+        if len(answer) > session.client_packet_limit:
+            answer = acknowledgement(kind, message.packet_id, session.version, reason)
+        session.to_client.append(answer)
         if message.qos != 2:
             return
         if session.version == 5:

@@ -247,7 +247,7 @@ def test_who_is_connected_already_is_banned_by_name_when_the_address_has_failed_
 
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(failed, range(5)))
-    for version, code in ((5, 0x8A), (4, 5)):
+    for version, code in ((5, 0x9F), (4, 3)):
         answer = waiting[version].connect(version=version, username=issued.username, password=issued.password)
         assert answer.code == code
     wait_for(

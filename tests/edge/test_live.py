@@ -123,7 +123,7 @@ def test_suspending_an_organization_ends_its_sessions_and_no_others(rig: Rig, ve
     org, other = rig.org(), rig.org()
     client, bystander = rig.client(rig.plane.issue(org), version=version), rig.client(rig.plane.issue(other))
     rig.plane.deploy(org, suspended=True)
-    ended(client, 0x87)
+    ended(client, 0x98)
     assert rig.plane.event(org=org, kind="session_closed").reason == "org_suspended"
     bystander.ping()
 

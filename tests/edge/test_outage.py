@@ -86,7 +86,7 @@ def test_the_policy_on_disk_is_in_force_when_redis_withholds_it(make_rig: MakeRi
     kept.write_bytes(rig.plane.bundles[other])  # signed, but another organization's
     rig.edge.start()
     refused = rig.dial().connect(version=5, username=issued.username, password=issued.password)
-    assert refused.code == 0x87
+    assert refused.code == 0x88
     assert rig.plane.event(org=org, kind="auth_failed").reason == "no_policy"
 
 

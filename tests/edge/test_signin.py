@@ -114,11 +114,11 @@ def test_malformed_names_and_unknown_organizations_are_the_platforms_affair(rig:
 def test_a_suspended_organization_and_one_without_a_policy_are_refused(rig: Rig, version: int) -> None:
     suspended = rig.org(suspended=True)
     issued = rig.plane.issue(suspended)
-    assert refused(rig, version, issued.username, issued.password) == (0x87 if version == 5 else 5)
+    assert refused(rig, version, issued.username, issued.password) == (0x88 if version == 5 else 3)
     assert rig.plane.event(org=suspended, kind="auth_failed").reason == "org_suspended"
     bare = rig.plane.new_org()
     issued = rig.plane.issue(bare)
-    assert refused(rig, version, issued.username, issued.password) == (0x87 if version == 5 else 5)
+    assert refused(rig, version, issued.username, issued.password) == (0x88 if version == 5 else 3)
     assert rig.plane.event(org=bare, kind="auth_failed").reason == "no_policy"
 
 

@@ -345,7 +345,7 @@ def test_too_many_failed_sign_ins_slow_an_address_down_and_are_then_refused_at_o
     with ThreadPoolExecutor(6) as pool:
         assert min(pool.map(lambda _: failed(), range(6))) > 1.5
     answer = rig.dial().connect(version=5, username=issued.username, password=issued.password)
-    assert answer.code == 0x8A
+    assert answer.code == 0x9F
     assert rig.plane.event(kind="auth_failed", reason="rate_limited").org == org
 
 

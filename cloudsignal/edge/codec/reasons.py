@@ -53,6 +53,7 @@ class Reason(IntEnum):
     QUOTA_EXCEEDED = 0x97
     ADMINISTRATIVE = 0x98
     QOS_NOT_SUPPORTED = 0x9B
+    CONNECTION_RATE_EXCEEDED = 0x9F
 
 
 CONNACK_3 = {
@@ -61,6 +62,7 @@ CONNACK_3 = {
     Reason.SERVER_UNAVAILABLE: 3,
     Reason.QUOTA_EXCEEDED: 3,
     Reason.SHUTTING_DOWN: 3,
+    Reason.CONNECTION_RATE_EXCEEDED: 3,
     Reason.BAD_LOGIN: 4,
 }
 """CONNACK return codes of MQTT 3.1.1 (s3.2.2.3); every other refusal is 5, "not authorized"."""
