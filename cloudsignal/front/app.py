@@ -8,10 +8,11 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from typing import Any
 
 from cloudsignal.front.answers import Answer
 from cloudsignal.front.asgi import Message, Receive, Scope, Send, Wsgi
-from cloudsignal.front.bodies import Body, Store
+from cloudsignal.front.bodies import Body, Receiving
 from cloudsignal.front.environ import environ, forwarded_for, kept
 from cloudsignal.front.refusal import Gone, Page, Refusal
 from cloudsignal.front.turns import STUCK_SECONDS, Turns
@@ -41,7 +42,7 @@ class Front:
         self._refuse = refuse
         self._trusted = trusted
         self._turns = Turns(THREADS, SHARES)
-        self._store = Store()
+        self._receiving = Receiving()
         self._threads = ThreadPoolExecutor(THREADS, "web")
         self._health_threads = ThreadPoolExecutor(len(HEALTH), "health")
         self._health: dict[str, tuple[float, asyncio.Task[Page]]] = {}
@@ -57,44 +58,40 @@ class Front:
         peer = str((scope.get("client") or ("", 0))[0])
         address = visitor(peer, forwarded_for(headers), self._trusted)
         try:
-            self._turns.arrive(network(address))
-        except Refusal as refusal:
-            await self._send_refusal(scope, send, refusal)
-            return
-        try:
             await self._serve(scope, headers, address, receive, send)
         except Refusal as refusal:
             await self._send_refusal(scope, send, refusal)
         except Gone:
             pass
-        finally:
-            self._turns.depart(network(address))
 
     async def _serve(
         self, scope: Scope, headers: list[tuple[bytes, bytes]], address: str, receive: Receive, send: Send
     ) -> None:
-        body = Body(self._store, declared=_length(headers))
         kind, owner = kind_of(scope["path"]), network(address)
+        body = Body(self._receiving, address=owner, declared=_length(headers))
         try:
             values = environ(scope, headers, address, await body.read(receive))
-            leaving = asyncio.ensure_future(_gone(receive))
-            try:
-                await self._turns.enter(kind, owner, leaving)
-                answer = Answer()
-                thread = asyncio.get_running_loop().run_in_executor(
-                    self._threads, answer.run, self._application, values
-                )
-                thread.add_done_callback(lambda _: self._turns.leave(kind, owner))
-                leaving.add_done_callback(lambda _: answer.abandon())
-                sent = await answer.deliver(send)
-            finally:
-                leaving.cancel()
+            with self._turns.pending(owner):
+                await self._answer(values, kind, owner, receive, send)
         finally:
             body.close()
-        if not sent and not leaving.done():
-            raise Refusal(
-                HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something went wrong here; it has been logged."
-            )
+
+    async def _answer(self, values: dict[str, Any], kind: str, owner: str, receive: Receive, send: Send) -> None:
+        """Wait for a thread, let it answer, and send the answer."""
+        leaving = asyncio.ensure_future(_gone(receive))
+        try:
+            await self._turns.enter(kind, owner, leaving)
+            answer = Answer()
+            loop = asyncio.get_running_loop()
+            thread = loop.run_in_executor(self._threads, answer.run, self._application, values)
+            thread.add_done_callback(lambda _: self._turns.leave(kind, owner))
+            leaving.add_done_callback(lambda _: answer.abandon())
+            sent = await answer.deliver(send)
+        finally:
+            leaving.cancel()
+        if not sent:
+            detail = "Something went wrong here; it has been logged."
+            raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail)
 
     async def _health_of(self, path: str) -> Page:
         """``/healthz`` and ``/readyz`` have threads of their own, and all who ask at a time share one answer."""

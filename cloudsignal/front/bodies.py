@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from cloudsignal.front.asgi import Receive
@@ -16,50 +15,98 @@ WHOLE_SECONDS = 60.0
 BODY_MAX = 4 * 1024 * 1024 + 64 * 1024
 """Bytes of one body: what the API takes, and what a form adds around a file."""
 HELD_MAX = 64 * 1024 * 1024
-"""Bytes of all bodies that are being read or wait for a thread."""
+"""Bytes of all bodies that are being read or belong to a request that is being served."""
+RECEIVING_MAX = 1024
+"""Bodies that are being read at a time."""
+RECEIVING_OF_ADDRESS = 256
+"""Of these, from one address."""
 
 
-@dataclass
-class Store:
-    """How many bytes of bodies are held."""
+class Receiving:
+    """All bodies that are being read. Where there are too many, the one that has been on its way longest makes room."""
 
-    limit: int = HELD_MAX
-    held: int = 0
+    def __init__(self) -> None:
+        self._of: dict[str, dict[Body, None]] = {}
+        self._count = 0
+        self._held = 0
+
+    def add(self, body: Body) -> None:
+        """A body begins to be read."""
+        if len(self._of.get(body.address, ())) >= RECEIVING_OF_ADDRESS:
+            self._make_room(body.address)
+        elif self._count >= RECEIVING_MAX:
+            self._make_room(max(self._of, key=lambda address: len(self._of[address])))
+        self._of.setdefault(body.address, {})[body] = None
+        self._count += 1
+
+    def remove(self, body: Body) -> None:
+        """It is read, or refused."""
+        bodies = self._of.get(body.address, {})
+        if body in bodies:
+            del bodies[body]
+            self._count -= 1
+            if not bodies:
+                del self._of[body.address]
 
     def take(self, size: int) -> None:
         """Count ``size`` bytes; raises :class:`Refusal` when there is no room for them."""
-        if self.held + size > self.limit:
+        if self._held + size > HELD_MAX:
             raise busy("Too many requests with large bodies are being received.")
-        self.held += size
+        self._held += size
 
     def give(self, size: int) -> None:
         """Forget ``size`` bytes."""
-        self.held -= size
+        self._held -= size
+
+    def _make_room(self, address: str) -> None:
+        oldest = next(iter(self._of[address]))
+        self.remove(oldest)
+        oldest.stop()
 
 
 class Body:
     """The body of one request. ``close`` gives its room back, however far it came."""
 
-    def __init__(self, store: Store, *, declared: int | None) -> None:
+    def __init__(self, receiving: Receiving, *, address: str, declared: int | None) -> None:
         if declared is not None and declared > BODY_MAX:
             raise _too_large()
-        self._store = store
+        self.address = address
+        self._receiving = receiving
         self._parts: list[bytes] = []
         self._size = 0
+        self._limit: asyncio.Timeout | None = None
+        self._stopped = False
 
     async def read(self, receive: Receive) -> bytes:
         """All of it. Raises :class:`Refusal` (408, 413, 503), and :class:`Gone` when the client leaves meanwhile."""
+        self._receiving.add(self)
         try:
-            async with asyncio.timeout(WHOLE_SECONDS):
+            async with asyncio.timeout(WHOLE_SECONDS) as self._limit:
                 while await self._piece(receive):
                     pass
         except TimeoutError:
+            if self._stopped:
+                raise busy("Too many requests of this address are waiting for their bodies.") from None
             message = (
                 f"The request body did not arrive: send it within {WHOLE_SECONDS:.0f} seconds, "
                 f"with no pause over {SILENT_SECONDS:.0f} seconds."
             )
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "body_timeout", message) from None
+        finally:
+            self._receiving.remove(self)
         return b"".join(self._parts)
+
+    def stop(self) -> None:
+        """Let :meth:`read` end now, refused."""
+        self._stopped = True
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    def close(self) -> None:
+        """Give the room back."""
+        self._receiving.give(self._size)
+        self._size = 0
+        self._parts.clear()
 
     async def _piece(self, receive: Receive) -> bool:
         """Read one message; whether there is more."""
@@ -71,16 +118,10 @@ class Body:
         if piece:
             if self._size + len(piece) > BODY_MAX:
                 raise _too_large()
-            self._store.take(len(piece))
+            self._receiving.take(len(piece))
             self._size += len(piece)
             self._parts.append(piece)
         return bool(message.get("more_body", False))
-
-    def close(self) -> None:
-        """Give the room back."""
-        self._store.give(self._size)
-        self._size = 0
-        self._parts.clear()
 
 
 def _too_large() -> Refusal:

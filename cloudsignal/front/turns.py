@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from cloudsignal.front.refusal import Gone, busy
 
 WAIT_SECONDS = 30.0
 """How long a request waits for a thread before it is told to come back."""
 PENDING_MAX = 1024
-"""Requests that are being received, wait, run or are being sent at a time."""
+"""Requests that wait for a thread, run, or are being answered at a time."""
 PENDING_OF_ADDRESS = 256
 """Of these, from one address."""
 STUCK_SECONDS = 60.0
@@ -37,19 +38,20 @@ class Turns:
         self._pending: Counter[str] = Counter()
         self._ended = 0.0
 
-    def arrive(self, address: str) -> None:
-        """Count a request whose head has been read. Raises :class:`Refusal` when there are too many already."""
+    @contextmanager
+    def pending(self, address: str) -> Iterator[None]:
+        """Count a request whose body has been read. Raises :class:`Refusal` when there are too many already."""
         if self._pending[address] >= PENDING_OF_ADDRESS:
             raise busy(f"{PENDING_OF_ADDRESS} requests of this address are being served.")
         if self._pending.total() >= PENDING_MAX:
             raise busy(f"{PENDING_MAX} requests are being served.")
         self._pending[address] += 1
-
-    def depart(self, address: str) -> None:
-        """Forget a request that arrived: it was answered, or its client has left."""
-        self._pending[address] -= 1
-        if not self._pending[address]:
-            del self._pending[address]
+        try:
+            yield
+        finally:
+            self._pending[address] -= 1
+            if not self._pending[address]:
+                del self._pending[address]
 
     async def enter(self, kind: str, address: str, leaving: asyncio.Future[None]) -> None:
         """Wait for a thread.

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from cloudsignal.front.app import SHARES, THREADS, kind_of, network
 from tests.front.conftest import running
-from tests.support.attacks_web import where, without_a_body, without_reading
+from tests.support.attacks_web import Held, where, without_a_body, without_reading
 
 
 def ask(url: str, path: str = "/show", **more: Any) -> dict[str, Any]:
@@ -86,13 +88,26 @@ def test_a_body_that_drips_is_refused_too(front: str) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-def test_one_address_has_so_many_requests_and_no_more(front: str) -> None:
+def test_bodies_that_do_not_come_make_room_for_those_that_do(front: str) -> None:
     with without_a_body(front, 300) as held:
+        assert all(httpx.post(f"{front}/v2/tokens/x", content=b"{}").json()["body"] == "{}" for _ in range(5))
         answers = held.answers(seconds=20)
     busy = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503 ")]
-    assert len(busy) == 300 - 256
+    assert len(busy) == 300 - 256 + 1
     assert all(b"retry-after: 5" in answer and answer.endswith(b"busy") for answer in busy)
-    assert ask(front)
+    assert busy == answers[: len(busy)], "the oldest make room"
+
+
+def test_one_address_has_so_many_requests_and_no_more(front: str) -> None:
+    request = f"GET /v2/hold HTTP/1.1\r\nHost: {urlsplit(front).netloc}\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        held = Held()
+        for _ in range(300):
+            held.sockets.append(stack.enter_context(socket.create_connection(where(front), timeout=20)))
+            held.sockets[-1].sendall(request)
+        assert sum(answer.startswith(b"HTTP/1.1 503 ") for answer in held.answers(seconds=1)) == 300 - 256
+        assert httpx.get(f"{front}/healthz").status_code == 200
+    assert ask(front, "/let-go")
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_sent(front: str) -> None:
