@@ -27,6 +27,8 @@ class DomainError(Exception):
     """
 
     status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
+    retry_after: int | None = None
+    """Seconds after which the same may succeed."""
 
     def __init__(self, code: str, message: str, *, field: str | None = None, details: Sequence[Detail] = ()) -> None:
         super().__init__(message)
@@ -83,3 +85,4 @@ class Unavailable(DomainError):
     """A part the answer needs is down: 503; trying again later is right."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after = 5

@@ -34,7 +34,7 @@ def database(url: str, *, pool_size: int = 0) -> dict[str, Any]:
     options.setdefault("connect_timeout", CONNECT_TIMEOUT)
     if pool_size:
         # The pool's own pauses double for up to five minutes; let it give up soon, then each request asks anew.
-        options["pool"] = {"min_size": 1, "max_size": pool_size, "timeout": 10, "reconnect_timeout": 2}
+        options["pool"] = {"min_size": 1, "max_size": pool_size, "timeout": 3, "reconnect_timeout": 2}
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": parts.get("dbname", ""),

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from cloudsignal.errors import Detail, DomainError, Limit
+from cloudsignal.errors import Detail, DomainError, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +68,9 @@ def headers(problem: Problem) -> dict[str, str]:
 def problem_of(error: Exception) -> Problem:
     """What went wrong, as a problem. Unexpected errors are logged and told as nothing but ``internal``."""
     match error:
-        case Limit():
-            found = Problem(error.status, error.code, error.message, error.field, retry_after=error.retry_after)
         case DomainError():
-            found = Problem(error.status, error.code, error.message, error.field, error.details)
+            retry = error.retry_after
+            found = Problem(error.status, error.code, error.message, error.field, error.details, retry)
         case exceptions.ValidationError():
             found = _invalid(error)
         case exceptions.APIException():
@@ -81,8 +80,8 @@ def problem_of(error: Exception) -> Problem:
         case PermissionDenied():
             found = Problem(HTTPStatus.FORBIDDEN, "forbidden", "This is not allowed.")
         case OperationalError() | InterfaceError() | RedisError():
-            logger.error("a part is away: %s", type(error).__name__, exc_info=error)
-            found = Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "A part of it is away.", retry_after=5)
+            logger.error("a backend service is unavailable: %s", type(error).__name__)
+            found = problem_of(Unavailable("unavailable", "A backend service is unavailable; retry in 5 seconds."))
         case _:
             logger.error("unexpected error: %s", type(error).__name__, exc_info=error)
             detail = "Something went wrong here; it has been logged."

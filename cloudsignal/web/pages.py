@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from http import HTTPStatus
 
 from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.messages.storage.cookie import CookieStorage
+from django.db.utils import InterfaceError, OperationalError
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.csrf import requires_csrf_token
+from redis.exceptions import RedisError
 
+from cloudsignal.api.problems import problem_of
 from cloudsignal.api.views import refused
-from cloudsignal.errors import DomainError, Forbidden, Invalid, Limit, NotFound
+from cloudsignal.errors import DomainError, Forbidden, Invalid, Limit, NotFound, Unavailable
 from cloudsignal.web.certificate import local_ca
 from cloudsignal.web.resend import resend_page
 from cloudsignal.web.shell import THEME_COOKIE, THEMES
 from orgs.access import list_organizations
 from orgs.models import User
-from orgs.web.gate import person_page, public_page, refusal
+from orgs.web.gate import error_values, person_page, public_page, refusal
 
+DatabaseAway = OperationalError | InterfaceError
 API = "/v2/"
 """Below it nothing is answered with a page."""
 YEAR = 365 * 24 * 3600
@@ -115,11 +122,37 @@ def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponseBase:
     return answer
 
 
-def server_error(request: HttpRequest) -> HttpResponse:
-    """500: a page that needs nothing, neither database nor session."""
+def server_error(request: HttpRequest) -> HttpResponseBase:
+    """What nobody has caught: 503 when a backend service is away, else 500."""
+    error = sys.exc_info()[1]
+    if isinstance(error, DatabaseAway | RedisError):
+        found = problem_of(error)
+        return away(request, Unavailable(found.code, found.detail), database=not isinstance(error, RedisError))
+    if request.path.startswith(API):
+        return refused(request, error if isinstance(error, Exception) else RuntimeError())
     message = (
         "Nothing was changed by what you just did. The nodes are not affected: they keep enforcing the policy "
         "they have. Go back and try again; if it stays, the reason stands in the log of the web process."
     )
     values = {"status": 500, "title": "Something broke on our side", "message": message}
     return HttpResponse(render_to_string("plain.html", values), status=500)
+
+
+def away(request: HttpRequest, error: Unavailable, *, database: bool) -> HttpResponseBase:
+    """503 with the time to wait: for the API a problem, for people within the shell.
+
+    Without the ``database`` nobody knows who asks: the shell has the links that the address leads to, and no names.
+    """
+    if request.path.startswith(API):
+        return refused(request, error)
+    if not database:
+        return refusal(request, error)
+    signed_in = settings.SESSION_COOKIE_NAME in request.COOKIES
+    request.user = AnonymousUser()
+    request._messages = CookieStorage(request)  # type: ignore[attr-defined]
+    request.away = True  # type: ignore[attr-defined]
+    if request.headers.get("HX-Request"):
+        return refusal(request, error)
+    response = render(request, "error.html", error_values(error, signed_in=signed_in), status=error.status)
+    response.headers["Retry-After"] = str(error.retry_after)
+    return response

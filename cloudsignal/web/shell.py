@@ -139,7 +139,13 @@ class Shell:
 
     @cached_property
     def nav(self) -> list[Link]:
-        """The pages the reader's role may open."""
+        """The pages the reader's role may open; those of the address while nobody can say who the reader is."""
+        match = self._request.resolver_match
+        named = match.kwargs.get("org_id") if match is not None else None
+        if named and getattr(self._request, "away", False):
+            return [
+                self._link(title, reverse(name, args=[named]), icon, key) for title, name, icon, key, _ in ORG_PAGES
+            ]
         if access := self.access:
             return [
                 self._link(title, reverse(name, args=[access.org_id]), icon, key)

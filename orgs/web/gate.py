@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Concatenate, ParamSpec, Protocol, cast
@@ -23,7 +23,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 
 from cloudsignal.api.parsers import is_storable
-from cloudsignal.errors import DomainError, Limit, NotFound, Unauthenticated
+from cloudsignal.errors import DomainError, NotFound, Unauthenticated
 from cloudsignal.web.resend import resend_page
 from orgs.access import SIGN_ON_REQUIRED, Access, access_org
 from orgs.models import User
@@ -195,15 +195,27 @@ def refusal(request: HttpRequest, error: DomainError) -> HttpResponseBase:
     else:
         # A request that is refused at the very door (its Host header) has no user yet.
         signed_in = bool(getattr(getattr(request, "user", None), "is_authenticated", False))
-        response = render(
-            request,
-            "error.html",
-            {"error": error, "title": _title(error), "signed_in": signed_in},
-            status=error.status,
-        )
-    if isinstance(error, Limit):
+        if signed_in:
+            _place(request)
+        response = render(request, "error.html", error_values(error, signed_in=signed_in), status=error.status)
+    if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     return response
+
+
+def error_values(error: DomainError, *, signed_in: bool) -> dict[str, Any]:
+    """What ``error.html`` shows: within the shell for people who are signed in, so that they can go on."""
+    layout = "shell.html" if signed_in else "entrance.html"
+    return {"error": error, "title": _title(error), "signed_in": signed_in, "layout": layout}
+
+
+def _place(request: HttpRequest) -> None:
+    """Find the organization of a request that was refused before the gate had looked, for its navigation."""
+    match, user = request.resolver_match, request.user
+    named = match.kwargs.get("org_id") if match is not None else None
+    if named and not hasattr(request, "access") and isinstance(user, User) and is_storable(str(named)):
+        with suppress(DomainError):
+            request.access = access_org(user, str(named), ip=address_of(request))  # type: ignore[attr-defined]
 
 
 def again(request: HttpRequest) -> str:

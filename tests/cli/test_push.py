@@ -43,7 +43,7 @@ def test_the_exit_code_says_whether_every_node_enforces_it(found: dict[str, Any]
 
 def test_a_server_that_stumbles_while_nodes_are_awaited_is_asked_again() -> None:
     done = progress(("enforcing", True), status="enforcing", finished=True)
-    problem = {"detail": "A part of it is away.", "code": "unavailable"}
+    problem = {"detail": "A backend service is unavailable; retry in 5 seconds.", "code": "unavailable"}
 
     def answer(handler: BaseHTTPRequestHandler, before: int) -> None:
         if before == 1:

@@ -159,6 +159,6 @@ def test_a_leaked_key_ends_first_whatever_becomes_of_what_it_has_issued(acme: Ac
 
     with connection.execute_wrapper(away):
         answer = owner.post(reverse("orgs:key-revoke", args=[acme.org_id, made.key.pk]))
-    assert answer.status_code == 500
+    assert answer.status_code == 503
     with pytest.raises(Unauthenticated):
         use_api_key(made.secret, ip="192.0.2.7")
