@@ -70,6 +70,7 @@ class Validate(PolicyEndpoint):
     """Reading a document."""
 
     needs: ClassVar = {"POST": Permission.POLICY_SIMULATE}
+    changes = False
 
     @extend_schema(
         operation_id="validate_policy", tags=TAGS, parameters=[ORGANIZATION], request=shapes.OptionalTextSerializer,
@@ -85,6 +86,7 @@ class Simulate(PolicyEndpoint):
     """One request against a document."""
 
     needs: ClassVar = {"POST": Permission.POLICY_SIMULATE}
+    changes = False
 
     @extend_schema(
         operation_id="simulate", tags=TAGS, parameters=[ORGANIZATION], request=shapes.SimulateSerializer,
@@ -112,6 +114,7 @@ class Diff(PolicyEndpoint):
     """Two documents by meaning."""
 
     needs: ClassVar = {"POST": Permission.POLICY_SIMULATE}
+    changes = False
 
     @extend_schema(
         operation_id="diff_policies", tags=TAGS, parameters=[ORGANIZATION], request=shapes.DiffSerializer,

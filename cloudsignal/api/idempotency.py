@@ -1,5 +1,8 @@
 """``Idempotency-Key``: a POST that is sent again gets the first answer again, for a day, and is done once.
 
+One organization's answers have a bound (:data:`RECORDS_MAX`, :data:`BYTES_MAX`): the oldest are forgotten first. Of an
+answer over :data:`ANSWER_MAX` bytes only the fact that the work is done is kept.
+
 Answers may hold a secret that is shown once. They are kept on Redis encrypted under a key that needs both ours and the
 caller's own ``Idempotency-Key``, of which only a hash is stored: who reads Redis reads nothing.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,7 +27,33 @@ KEPT_SECONDS = 24 * 3600
 RUNNING_SECONDS = 60
 """How long a request may run before its key is free again."""
 KEY_MAX = 255
+ANSWER_MAX = 64 * 1024
+"""Bytes of one answer as it is kept."""
+RECORDS_MAX = 2_000
+"""Answers kept for one organization."""
+BYTES_MAX = 8 * 1024 * 1024
+"""Bytes of all of them."""
 _RUNNING = b"running"
+_TOO_LARGE = "too large"
+
+_KEEP = """
+local index, name, now, kept = KEYS[1], KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])
+redis.call('SET', name, ARGV[1], 'EX', kept)
+redis.call('ZREMRANGEBYSCORE', index, '-inf', now - kept)
+redis.call('ZADD', index, now, #ARGV[1] .. ' ' .. name)
+redis.call('EXPIRE', index, kept)
+local members = redis.call('ZRANGE', index, 0, -1)
+local count, bytes = #members, 0
+for _, member in ipairs(members) do bytes = bytes + tonumber(string.match(member, '^%d+')) end
+for _, member in ipairs(members) do
+  if count <= tonumber(ARGV[4]) and bytes <= tonumber(ARGV[5]) then break end
+  local size, other = string.match(member, '^(%d+) (.*)$')
+  redis.call('DEL', other)
+  redis.call('ZREM', index, member)
+  count, bytes = count - 1, bytes - tonumber(size)
+end
+"""
+"""Keep an answer, and forget the oldest of the same organization beyond its bounds. Its index names and sizes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +70,24 @@ class Claim:
     """The right to run a request under its key, and to store its answer."""
 
     name: str
+    index: str
     context: str
     fingerprint: str
 
     def finish(self, stored: Stored) -> None:
         """Keep the answer. When Redis fails here the work is done and the caller has its answer: nothing to undo."""
-        plain = json.dumps([self.fingerprint, stored.status, stored.body, stored.headers]).encode()
+        sealed = self._seal(stored.status, stored.body, stored.headers)
+        if len(sealed) > ANSWER_MAX:
+            sealed = self._seal(0, _TOO_LARGE, {})
+        limits = (str(KEPT_SECONDS), str(RECORDS_MAX), str(BYTES_MAX))
         try:
-            fast_client().set(self.name, seal("idempotency", self.context, plain), ex=KEPT_SECONDS)
+            fast_client().eval(_KEEP, 2, self.index, self.name, cast("Any", sealed), str(time.time()), *limits)
         except RedisError:
             return
+
+    def _seal(self, status: int, body: Any, headers: dict[str, str]) -> bytes:
+        plain = json.dumps([self.fingerprint, status, body, headers]).encode()
+        return seal("idempotency", self.context, plain)
 
     def release(self) -> None:
         """Free the key: the request failed and may be tried again."""
@@ -59,8 +97,10 @@ class Claim:
             return
 
 
-def begin(key: str, *, who: str, fingerprint: str) -> Claim | Stored:
+def begin(key: str, *, who: str, owner: str, fingerprint: str) -> Claim | Stored:
     """Claim ``key`` for a request of ``who``, or return the answer that it had before.
+
+    ``owner`` is the organization that it counts for; outside of one, the person or key.
 
     Raises :class:`Conflict` while the first request runs, :class:`Invalid` when the key is unusable or was used for
     another request, and :class:`Unavailable` when Redis is away: doing it twice would be worse than not at all.
@@ -68,7 +108,8 @@ def begin(key: str, *, who: str, fingerprint: str) -> Claim | Stored:
     if not 1 <= len(key) <= KEY_MAX or not key.isprintable():
         raise Invalid("bad_idempotency_key", f"An Idempotency-Key has 1 to {KEY_MAX} visible characters.")
     digest = hashlib.sha256(f"{who}\0{key}".encode("utf-8", "replace")).hexdigest()
-    claim = Claim(f"{PREFIX}idempotency:{digest}", f"{who}\0{key}", fingerprint)
+    names = f"{PREFIX}idempotency:{digest}", f"{PREFIX}idempotencies:{owner}"
+    claim = Claim(*names, f"{who}\0{key}", fingerprint)
     try:
         redis = fast_client()
         if redis.set(claim.name, _RUNNING, nx=True, ex=RUNNING_SECONDS):
@@ -88,4 +129,7 @@ def _open(claim: Claim, found: bytes) -> Stored:
         raise Conflict("request_lost", "The first answer to this Idempotency-Key cannot be read any more.") from error
     if fingerprint != claim.fingerprint:
         raise Invalid("idempotency_key_reused", "This Idempotency-Key was used for a different request.")
+    if body == _TOO_LARGE and not status:
+        message = f"This was done, and its answer was over {ANSWER_MAX} bytes, which is not kept. Look at what it made."
+        raise Conflict("answer_not_kept", message)
     return Stored(status, body, headers)

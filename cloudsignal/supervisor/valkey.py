@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import redis.asyncio
 from redis.exceptions import RedisError
 
@@ -22,13 +23,19 @@ requirepass {password}
 appendonly yes
 appendfsync everysec
 save ""
-# Streams and queues are not a cache: when memory ends, writing fails and says so.
+# Streams and queues are not a cache: when memory ends, writing fails and says so. Reading goes on, so clients sign
+# in; audit waits in the edges' journals, and the API answers 503 to what it may not do twice.
+maxmemory {memory}
 maxmemory-policy noeviction
 protected-mode yes
 daemonize no
 logfile ""
 include {folder}/own.conf
 """
+
+
+MEMORY_LEAST, MEMORY_MOST = 256 * 1024 * 1024, 2 * 1024 * 1024 * 1024
+"""Bytes that it may hold: a quarter of the machine's memory, within these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,8 @@ class Valkey:
         own.touch()
         path = self.folder / "valkey.conf"
         path.touch(mode=0o600)
-        path.write_text(SETTINGS.format(port=self.port, folder=self.folder, password=self.password))
+        values = {"port": self.port, "folder": self.folder, "password": self.password, "memory": memory()}
+        path.write_text(SETTINGS.format(**values))
         for file in (own, path):
             file.chmod(0o600)
             if self.account:
@@ -64,6 +72,11 @@ class Valkey:
     async def ready(self) -> bool:
         """Whether it answers, and has read its file back (it answers LOADING until then)."""
         return await answers(self.url())
+
+
+def memory() -> int:
+    """``maxmemory`` of this machine, in bytes; ``own.conf`` overrides it."""
+    return min(max(int(psutil.virtual_memory().total) // 4, MEMORY_LEAST), MEMORY_MOST)
 
 
 async def answers(url: str) -> bool:

@@ -57,6 +57,8 @@ class Endpoint(APIView, ABC):
 
     scope: ClassVar[Scope]
     needs: ClassVar[Mapping[str, Permission | None]]
+    changes: ClassVar[bool] = True
+    """Whether POST changes anything. One that only works something out is done again when it is sent again."""
     authentication_classes: Sequence[type[BaseAuthentication]] = (ApiKeyAuthentication, PersonAuthentication)
     permission_classes = ()
     throttle_classes = ()
@@ -66,9 +68,9 @@ class Endpoint(APIView, ABC):
     http_method_names = ("get", "head", "post", "put", "patch", "delete")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let every POST honour ``Idempotency-Key``; refuse a class whose methods and ``needs`` differ."""
+        """Let each POST that changes anything honour ``Idempotency-Key``; refuse one whose methods and ``needs`` differ."""
         super().__init_subclass__(**kwargs)
-        if "post" in cls.__dict__ and cls.scope != "token":
+        if "post" in cls.__dict__ and cls.changes and cls.scope not in {"token", "public"}:
             cls.post = _idempotent(cls.__dict__["post"])  # type: ignore[attr-defined]
         written = {method for method in METHODS if hasattr(cls, method.lower())}
         if written and written != set(cls.needs):
@@ -209,7 +211,7 @@ def _idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
         key = request.headers.get(idempotency.HEADER)
         if key is None:
             return handler(self, request, *args, **kwargs)
-        claim = idempotency.begin(key, who=self.principal, fingerprint=_fingerprint(request))
+        claim = idempotency.begin(key, who=self.principal, owner=_owner(self), fingerprint=_fingerprint(request))
         if isinstance(claim, idempotency.Stored):
             return Response(claim.body, status=claim.status, headers={**claim.headers, "Idempotent-Replayed": "true"})
         try:
@@ -223,6 +225,14 @@ def _idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
         return response
 
     return inner
+
+
+def _owner(endpoint: Endpoint) -> str:
+    """The organization that a kept answer counts for; outside of one, whoever asks."""
+    access, auth = getattr(endpoint, "access", None), endpoint.request.auth
+    if isinstance(auth, KeyUse):
+        access = auth.access
+    return access.org_id if isinstance(access, Access) else endpoint.principal
 
 
 def _fingerprint(request: Request) -> str:

@@ -132,6 +132,7 @@ class TryToken(OrgEndpoint):
     """Would it be exchanged?"""
 
     needs: ClassVar = {"POST": Permission.PROVIDERS_MANAGE}
+    changes = False
 
     @extend_schema(
         operation_id="try_token", tags=TAGS, parameters=[ORGANIZATION], request=TrySerializer,

@@ -96,6 +96,7 @@ def test_the_broker_has_no_port_and_its_socket_is_closed_to_others(data_parts: S
 def test_valkey_keeps_everything_and_evicts_nothing(data_parts: Stack) -> None:
     client = data_parts.redis()
     assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
+    assert 256 * 1024**2 <= int(client.config_get("maxmemory")["maxmemory"]) <= 2 * 1024**3
     assert client.config_get("appendonly")["appendonly"] == "yes"
 
 

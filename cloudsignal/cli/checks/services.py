@@ -89,6 +89,7 @@ def check_redis(url: str) -> Iterator[Result]:
         info = client.info("server")
         seconds, microseconds = client.time()
         policy, append = _setting(client, "maxmemory-policy"), _setting(client, "appendonly")
+        most = _setting(client, "maxmemory")
     except (RedisError, OSError) as error:
         yield problem("redis", f"no connection: {error}", "start it, or mend REDIS_URL")
         return
@@ -102,6 +103,9 @@ def check_redis(url: str) -> Iterator[Result]:
     if policy not in {None, "noeviction"}:
         fix = "CONFIG SET maxmemory-policy noeviction; streams and queues are not a cache"
         yield problem("redis memory", f"maxmemory-policy is {policy}", fix)
+    if most == "0":
+        fix = "CONFIG SET maxmemory 1gb, or more: then writing fails and says so before the machine's memory ends"
+        yield warning("redis memory", "maxmemory is not set", fix)
     if append == "no":
         fix = "set appendonly yes, or audit events are lost when it restarts"
         yield warning("redis persistence", "the append-only file is off", fix)
