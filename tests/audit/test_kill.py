@@ -20,6 +20,7 @@ from redis import Redis
 from audit.ingest.streams import GROUP
 from audit.models import Event
 from cloudsignal.health import alive
+from cloudsignal.keyring import node_key
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import AuditEvent
 from orgs.models import Organization
@@ -38,7 +39,10 @@ class Program:
     def __init__(self, folder: Path, *options: str) -> None:
         self.log = folder / f"ingest-{time.monotonic_ns()}.log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDSIGNAL_")}
-        environment |= {"CLOUDSIGNAL_DATA": os.environ["CLOUDSIGNAL_DATA"]}
+        environment |= {
+            "CLOUDSIGNAL_DATA": os.environ["CLOUDSIGNAL_DATA"],
+            "CLOUDSIGNAL_NODE_KEY": node_key().hex(),
+        }
         environment.pop("DATABASE_OWNER_URL")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -15,6 +15,7 @@ from cloudsignal.edge.ship import ROTATE_BYTES, Shipper
 from cloudsignal.edge.store import Store, UnavailableError
 from cloudsignal.edge.trail import make_event
 from tests.edge.conftest import Rig
+from tests.edge.parts import NODE_KEY
 
 
 def shipping(rig: Rig, journal: Journal, work: Callable[[Shipper], Awaitable[None]]) -> None:
@@ -22,7 +23,7 @@ def shipping(rig: Rig, journal: Journal, work: Callable[[Shipper], Awaitable[Non
 
     async def run() -> None:
         stores = Store(rig.valkey.url), Store(rig.valkey.url)
-        await work(Shipper(journal, *stores, "tested"))
+        await work(Shipper(journal, *stores, "tested", NODE_KEY))
         for store in stores:
             await store.close()
 

@@ -56,7 +56,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until a signal comes."""
-        require("DATABASE_URL", "REDIS_URL")
+        require("DATABASE_URL", "REDIS_URL", "CLOUDSIGNAL_NODE_KEY")
         stopping = threading.Event()
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
