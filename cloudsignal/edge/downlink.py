@@ -27,6 +27,7 @@ from cloudsignal.edge.codec.primitives import UnfitError, binary, checked_text, 
 from cloudsignal.edge.codec.properties import decode_properties
 from cloudsignal.edge.frames import ELEMENTS, TURN_MAX, YIELD, Carry, long_length
 from cloudsignal.edge.judge import TALLY
+from cloudsignal.edge.memo import Memo
 from cloudsignal.edge.mount import MountError
 
 if TYPE_CHECKING:
@@ -47,16 +48,16 @@ class Downlink:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._carry = Carry()
-        self._heads: dict[bytes, bytes] = {}
-        self._topics: dict[bytes, bytes] = {}
+        self._heads: Memo[bytes, bytes] = Memo(session.purse, HEADS_MAX)
+        self._topics: Memo[bytes, bytes] = Memo(session.purse, TOPICS_MAX)
         self._swallowed: set[int] | None = None
         self._weight = 0
         """How many packets the last one was worth, beyond itself."""
 
     def forget(self) -> None:
         """Drop everything learned: policy, claims or time have moved on."""
-        self._heads = {}
-        self._topics = {}
+        self._heads.drop()
+        self._topics.drop()
 
     def feed(self, data: bytes) -> None:  # noqa: PLR0912, PLR0915 - the hot loop, on purpose in one function
         """Take bytes from the broker. Raises :class:`ProtocolError` when they are not MQTT."""
@@ -157,7 +158,8 @@ class Downlink:
             head += block
         elif len(self._heads) < HEADS_MAX and stop - position <= session.client_packet_limit:
             length = varint(stop - tail + len(topic))
-            self._heads[data[position:tail]] = data[position : position + 1] + length + topic
+            ready = data[position : position + 1] + length + topic
+            self._heads.keep(data[position:tail], ready, tail - position + len(ready))
         head = data[position : position + 1] + varint(len(head) + stop - start) + head
         if len(head) + stop - start > session.client_packet_limit:
             # MQTT 5 s3.1.2.11.4: discard it and behave as if it had been sent.
@@ -188,9 +190,8 @@ class Downlink:
             TALLY.refused["out", "denied"] += 1
             session.denied("receive", topic, decision, qos=first >> 1 & 3, retain=bool(first & 1), size=size)
             return None
-        if len(self._topics) >= TOPICS_MAX:
-            self._topics.clear()
-        known = self._topics[data[position : position + 1] + data[body:tail]] = binary(topic)
+        known = binary(topic)
+        self._topics.keep_newest(data[position : position + 1] + data[body:tail], known, tail - body + len(topic))
         return known
 
     def _block(self, data: bytes, start: int, stop: int) -> tuple[bytes, int]:

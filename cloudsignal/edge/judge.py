@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from acl.policy import Decision, Identity
+from cloudsignal.edge.memo import Memo, Purse
 from cloudsignal.edge.organization import Force
 
 MEMO_MAX = 512
-"""Answers kept per direction and session; a session that uses more topics starts over."""
+"""Answers kept per direction and session, at most; a session that uses more topics starts over."""
 
 
 @dataclass(slots=True)
@@ -37,43 +38,39 @@ class Judge:
 
     __slots__ = ("_publish", "_receive", "force", "identity", "until")
 
-    def __init__(self, force: Force, identity: Identity) -> None:
+    def __init__(self, force: Force, identity: Identity, purse: Purse) -> None:
         self.force = force
         self.identity = identity
         self.until = math.inf
         """Seconds since the epoch until which everything learned holds."""
-        self._publish: dict[tuple[bytes, int, bool], Decision] = {}
-        self._receive: dict[bytes, Decision] = {}
+        self._publish: Memo[tuple[bytes, int, bool], Decision] = Memo(purse, MEMO_MAX)
+        self._receive: Memo[bytes, Decision] = Memo(purse, MEMO_MAX)
 
     def forget(self) -> None:
         """Drop every answer; a rule has expired."""
         self.until = math.inf
-        self._publish.clear()
-        self._receive.clear()
+        self._publish.drop()
+        self._receive.drop()
 
     def publish(self, topic: bytes, qos: int, retain: bool) -> Decision:
         """May the client publish this?"""
         key = (topic, qos, retain)
         decision = self._publish.get(key)
         if decision is None:
-            if len(self._publish) >= MEMO_MAX:
-                self._publish.clear()
             started = time.perf_counter_ns()
-            decision = self._publish[key] = self._note(
+            decision = self._note(
                 self.force.policy.publish(self.identity, topic.decode(), qos=qos, retain=retain, now=_now()), started
             )
+            self._publish.keep_newest(key, decision, len(topic) + len(decision.reason))
         return decision
 
     def receive(self, topic: bytes) -> Decision:
         """May this message be delivered to the client?"""
         decision = self._receive.get(topic)
         if decision is None:
-            if len(self._receive) >= MEMO_MAX:
-                self._receive.clear()
             started = time.perf_counter_ns()
-            decision = self._receive[topic] = self._note(
-                self.force.policy.receive(self.identity, topic.decode(), now=_now()), started
-            )
+            decision = self._note(self.force.policy.receive(self.identity, topic.decode(), now=_now()), started)
+            self._receive.keep_newest(topic, decision, len(topic) + len(decision.reason))
         return decision
 
     def subscribe(self, topic_filter: bytes) -> Decision:

@@ -25,7 +25,7 @@ READ_BUFFER = memoryview(bytearray(262_144))
 """Where every read of every session goes, decrypted; it is copied out before a callback returns."""
 
 
-ANSWER_BACKLOG = 1024 * 1024
+ANSWER_BACKLOG = 256 * 1024
 """Bytes waiting for a client that does not read, above which it is not read from either."""
 
 LINGER = 3.0

@@ -386,7 +386,7 @@ class Node:
             session.end(CloseCause.EXPIRED)
         elif session.connect.keep_alive and now >= session.heard_at + 1.5 * session.connect.keep_alive:
             session.client_lost("keep_alive")
-        elif session.outdated or now >= session.judge.until:
+        elif session.outdated or now >= session.judge.until or session.org.remembered.scarce:
             session.forget()
             session.rejudge()
             client.pump()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from acl.policy import CompiledPolicy
+from cloudsignal.edge.memo import ORGANIZATION_BYTES, UNFINISHED_BYTES, Purse
 from cloudsignal.edge.mount import Mount
 from cloudsignal.edge.retained import Retained
 from cloudsignal.wire.bundle import Quotas
@@ -50,6 +51,10 @@ class Organization:
     retained: Retained = field(init=False)
     waiting: deque[Callable[[], None]] = field(default_factory=deque)
     """Sessions with more work than one turn may do (:mod:`cloudsignal.edge.turns`), first come first."""
+    remembered: Purse = field(default_factory=lambda: Purse(ORGANIZATION_BYTES))
+    """What its sessions remember of topics."""
+    unfinished: Purse = field(default_factory=lambda: Purse(UNFINISHED_BYTES))
+    """Packets of its clients that are not complete."""
     _blocks: dict[bytes, bytes] = field(default_factory=dict)
     _blocks_bytes: int = 0
     _minute: int = 0

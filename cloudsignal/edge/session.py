@@ -33,6 +33,7 @@ from cloudsignal.edge.codec import Connack, Connect, Kind, Properties, Property,
 from cloudsignal.edge.downlink import Downlink
 from cloudsignal.edge.frames import Carry
 from cloudsignal.edge.judge import Judge
+from cloudsignal.edge.memo import SESSION_BYTES, Purse
 from cloudsignal.edge.mount import MAX_PACKET_BYTES, MAX_TOPIC_BYTES, Mount, upstream_client_id
 from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.retained import Refusal
@@ -46,11 +47,14 @@ from cloudsignal.wire.retained import Entry
 if TYPE_CHECKING:
     from asyncio import Future
 
-CONNECT_MAX = 262_144
-"""Largest first packet, in bytes: nobody has signed in yet."""
+CONNECT_MAX = 80 * 1024
+"""Largest first packet, in bytes: nobody has signed in yet. There is room for the largest will (64 KiB)."""
 
-EARLY_MAX = 2 * CONNECT_MAX
-"""Bytes a client may send before it is signed in."""
+EARLY_MAX = CONNECT_MAX
+"""Bytes a client may send behind its CONNECT before it is signed in."""
+
+CLIENT_ID_MAX = 1_024
+"""Longest client ID, in bytes: it is kept as long as the session, here, on Redis and at the broker."""
 
 
 class Phase(Enum):
@@ -116,6 +120,7 @@ class Session:
         "own_pings",
         "packet_limit",
         "phase",
+        "purse",
         "receive_maximum",
         "refusal",
         "remembered",
@@ -166,13 +171,12 @@ class Session:
         self.username = self.client_id = self.token_id = ""
         self.expires_at = 0
         self.session_expiry = 0
-        self.packet_limit = CONNECT_MAX
+        self.packet_limit = CONNECT_MAX  # of the organization from CONNACK on
         self.client_packet_limit = 1 << 30
         self.receive_maximum = 65_535
         """QoS 2 messages of the client that may be unfinished at a time, as the broker's CONNACK says."""
         self.opened_at = self.heard_at = self.connected_at = time.time()
-        self.messages_in = self.messages_out = self._bytes_in = self._bytes_out = 0
-        self.own_pings = 0
+        self.messages_in = self.messages_out = self._bytes_in = self._bytes_out = self.own_pings = 0
         self.will_bytes = 0
         """Room kept for a retained will."""
         self.will_sent = False
@@ -186,6 +190,8 @@ class Session:
         """What its claim to the client id replaces on Redis, until it has taken the place."""
         self.remembered: Sequence[tuple[Asked, bool]] = ()
         """Subscriptions of the stored session this one may resume, each with whether it was withheld."""
+        self.purse = Purse(SESSION_BYTES)
+        """What it may remember of topics."""
         self._first = Carry()
         self._early = b""
         self.uplink = Uplink(self)
@@ -253,6 +259,9 @@ class Session:
             self.refuse(AuthReason.PROTOCOL, reason=Reason.BAD_AUTHENTICATION_METHOD)
         elif not connect.client_id and connect.version == 4 and not connect.clean_start:
             self.refuse(AuthReason.PROTOCOL, reason=Reason.CLIENT_ID_INVALID)
+        elif len(connect.client_id.encode()) > CLIENT_ID_MAX:
+            text = f"the client ID is longer than {CLIENT_ID_MAX} bytes"
+            self.refuse(AuthReason.PROTOCOL, reason=Reason.CLIENT_ID_INVALID, details={"text": text})
         else:
             self.phase = Phase.SIGNING_IN
 
@@ -265,7 +274,8 @@ class Session:
         self.expires_at = grant.expires_at
         self.packet_limit = min(self.org.force.quotas.packet_bytes or MAX_PACKET_BYTES, MAX_PACKET_BYTES)
         self.identity = Identity(self.org.id, grant.username, grant.client_id, grant.claims)
-        self.judge = Judge(self.org.force, self.identity)
+        self.purse.parent = self.org.remembered
+        self.judge = Judge(self.org.force, self.identity, self.purse)
         if self._will_refused():
             self.refuse(AuthReason.WILL_DENIED)
             return
@@ -350,7 +360,9 @@ class Session:
         self.remembered = ()
         if self.connect.will is not None:
             self.connect.will.payload = b""
+            self.connect.will.properties = Properties()
         self.connect.password = None
+        self.connect.properties = self.connect.properties.without(Property.USER_PROPERTY, Property.AUTHENTICATION_DATA)
         if self._will_refused():
             # A policy that came while the broker was answering.
             self.end(CloseCause.WILL_DENIED)
@@ -379,7 +391,8 @@ class Session:
         """Take over the policy now in force, or new claims: from the next byte on nothing old is believed."""
         if claims is not None:
             self.identity = Identity(self.org.id, self.username, self.client_id, claims)
-        self.judge = Judge(self.org.force, self.identity)
+        self.judge.forget()
+        self.judge = Judge(self.org.force, self.identity, self.purse)
         self.packet_limit = min(self.org.force.quotas.packet_bytes or MAX_PACKET_BYTES, MAX_PACKET_BYTES)
         self.uplink.forget()
         self.downlink.forget()
@@ -520,6 +533,9 @@ class Session:
 
         Left to the collector, tens of thousands of closed sessions would wait for its next full run.
         """
+        if hasattr(self, "org"):
+            self.forget()
+            self.uplink.finish()
         del self.uplink, self.downlink, self.subscriptions
 
     def _close(self) -> None:

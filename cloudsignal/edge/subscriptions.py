@@ -33,7 +33,17 @@ if TYPE_CHECKING:
     from cloudsignal.edge.session import Session
 
 PENDING_MAX = 256
-"""SUBSCRIBE and UNSUBSCRIBE packets the broker has not answered yet."""
+"""SUBSCRIBE packets, and UNSUBSCRIBE packets, that the broker has not answered yet."""
+
+PENDING_BYTES = 256 * 1024
+"""Filters in them from which on there may be no further one."""
+
+SHORT = 256
+"""Bytes of a filter. As long as all filters of a session have this length by the average, any number the quota allows
+fits."""
+
+FILTERS_BYTES = 64 * 1024
+"""Filters of a session have room in any case for this many bytes together."""
 
 TOGETHER = 100
 """Filters in one packet of the edge's own: below the broker's packet limit however long they are."""
@@ -82,6 +92,7 @@ class Subscriptions:
         "_doubted",
         "_leaving",
         "_own",
+        "_pending_bytes",
         "_restoring",
         "_session",
         "live",
@@ -103,6 +114,8 @@ class Subscriptions:
         """UNSUBSCRIBE packets of the edge, which the client knows nothing of."""
         self._restoring: Pending[list[Asked]] = {}
         """SUBSCRIBE packets of the edge: withheld subscriptions that are granted again."""
+        self._pending_bytes = 0
+        """Filters in what the broker has not answered."""
         self._doubted = False
         """A policy came while the broker was being asked: what it grants is judged once more."""
 
@@ -114,6 +127,10 @@ class Subscriptions:
             return True
         if len(self.live) + len(self._coming) + len(self.withheld) >= room:
             return False
+        if len(topic_filter) > SHORT:
+            held = sum(sum(map(len, filters)) for filters in (self.live, self._coming, self.withheld))
+            if held + len(topic_filter) > max(FILTERS_BYTES, room * SHORT):
+                return False
         self._coming.add(topic_filter)
         return True
 
@@ -122,7 +139,9 @@ class Subscriptions:
         identifier = properties.number(Property.SUBSCRIPTION_ID, 0)
         for one in asked:
             one.identifier = identifier
-        _wait_for(self._asked, packet_id, asked)
+            if one.refusal is not None:
+                one.topic_filter = b""  # only its answer is waited with
+        self._wait_for(self._asked, packet_id, asked, sum(len(one.topic_filter) for one in asked))
 
     def refused(self, topic_filter: bytes) -> None:
         """The client has asked and was told no: it knows, and nothing is brought back unasked."""
@@ -131,7 +150,18 @@ class Subscriptions:
 
     def leave(self, packet_id: int, filters: list[bytes]) -> None:
         """An UNSUBSCRIBE goes upstream."""
-        _wait_for(self._leaving, packet_id, filters)
+        self._wait_for(self._leaving, packet_id, filters, sum(map(len, filters)))
+
+    def _wait_for(self, pending: Pending[Item], packet_id: int, item: Item, size: int) -> None:
+        """Note what is asked under ``packet_id``.
+
+        MQTT 5 s2.2.1 wants an identifier that is not in use. Brokers do not insist, and answer in the order they were
+        asked in; so does the edge.
+        """
+        if sum(map(len, pending.values())) >= PENDING_MAX or self._pending_bytes > PENDING_BYTES:
+            raise ProtocolError(Reason.QUOTA_EXCEEDED, "too many unanswered packets")
+        self._pending_bytes += size
+        pending.setdefault(packet_id, []).append(item)
 
     # --- what the broker answers ---------------------------------------------------------------------------------
 
@@ -145,6 +175,7 @@ class Subscriptions:
         asked = _answered(self._asked, packet_id)
         if asked is None or sum(one.refusal is None for one in asked) != len(codes):
             raise malformed("a SUBACK answers nothing that was asked")
+        self._pending_bytes -= sum(len(one.topic_filter) for one in asked)
         answers: list[int] = []
         granted = iter(codes)
         for one in asked:
@@ -182,6 +213,7 @@ class Subscriptions:
         filters = _answered(self._leaving, packet_id)
         if filters is None:
             raise malformed("an UNSUBACK answers nothing that was asked")
+        self._pending_bytes -= sum(map(len, filters))
         for number, topic_filter in enumerate(filters):
             known = self.live.pop(topic_filter, None) is not None
             self.withheld.pop(topic_filter, None)
@@ -288,17 +320,6 @@ class Subscriptions:
         """A packet identifier that waits for no answer; the client's own, which may come later, are answered after."""
         used = (self._asked, self._leaving, self._own, self._restoring)
         return next(i for i in range(65_535, 0, -1) if not any(i in pending for pending in used))
-
-
-def _wait_for(pending: Pending[Item], packet_id: int, item: Item) -> None:
-    """Note what is asked under ``packet_id``.
-
-    MQTT 5 s2.2.1 wants an identifier that is not in use. Brokers do not insist, and answer in the order they were
-    asked in; so does the edge.
-    """
-    if sum(map(len, pending.values())) >= PENDING_MAX:
-        raise ProtocolError(Reason.QUOTA_EXCEEDED, "too many unanswered packets")
-    pending.setdefault(packet_id, []).append(item)
 
 
 def _answered(pending: Pending[Item], packet_id: int) -> Item | None:

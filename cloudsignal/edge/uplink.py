@@ -36,6 +36,7 @@ from cloudsignal.edge.codec import (
 from cloudsignal.edge.codec.primitives import binary, malformed, protocol_error
 from cloudsignal.edge.frames import ELEMENTS, TURN_MAX, YIELD, Carry, long_length, too_large
 from cloudsignal.edge.judge import TALLY
+from cloudsignal.edge.memo import Memo
 from cloudsignal.edge.mount import MountError
 from cloudsignal.edge.retained import Refusal
 from cloudsignal.edge.subscriptions import Asked
@@ -54,6 +55,12 @@ ALIAS_MAX = 10
 
 UNREAD = Subscription(b"", 0)
 """Stands for a filter that nobody looked at."""
+
+ALIAS_BYTES = 16_384
+"""Topics that the aliases of a session stand for, together: they are kept as long as it lives."""
+
+SMALL = 4_096
+"""A packet that is not complete counts against its organization's unfinished bytes from this size on."""
 
 REFUSED_MAX = 256
 """Identifiers of refused QoS 2 messages kept for a client of MQTT 5 that releases them all the same."""
@@ -84,14 +91,17 @@ class Uplink:
         "_refused",
         "_session",
         "_topics",
+        "_unfinished",
         "_weight",
     )
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._carry = Carry()
-        self._heads: dict[bytes, bytes] = {}
-        self._topics: dict[bytes, bytes] = {}
+        self._heads: Memo[bytes, bytes] = Memo(session.purse, HEADS_MAX)
+        self._topics: Memo[bytes, bytes] = Memo(session.purse, TOPICS_MAX)
+        self._unfinished = 0
+        """Bytes taken from the organization for a packet that is not complete."""
         self._aliases: dict[int, bytes] | None = None
         self._held: set[int] | None = None
         self._open: set[int] | None = None
@@ -103,8 +113,20 @@ class Uplink:
 
     def forget(self) -> None:
         """Drop everything learned: policy, claims or time have moved on."""
-        self._heads = {}
-        self._topics = {}
+        self._heads.drop()
+        self._topics.drop()
+
+    def finish(self) -> None:
+        """The packet that was not complete is, or the session has ended."""
+        self._session.org.unfinished.give(self._unfinished)
+        self._unfinished = 0
+
+    def _begin(self, size: int) -> None:
+        session = self._session
+        if not session.org.unfinished.take(size):
+            session.limit_reached("unfinished_packets")
+            raise ProtocolError(Reason.QUOTA_EXCEEDED, "the organization has too many unfinished packets")
+        self._unfinished = size
 
     def feed(self, data: bytes) -> None:  # noqa: PLR0912, PLR0915 - the hot loop, on purpose in one function
         """Take bytes from the client; what follows from them goes to ``session.to_broker`` and ``to_client``.
@@ -123,6 +145,8 @@ class Uplink:
         joined = self._carry.join(data)
         if joined is None:
             return
+        if self._unfinished:
+            self.finish()
         data = joined
         out = session.to_broker
         five = session.version == 5
@@ -199,6 +223,8 @@ class Uplink:
             session.unread = True
         if position < end:
             self._carry.keep(data[position:], need)
+            if need > SMALL:
+                self._begin(need)
 
     def _publish(self, data: bytes, position: int, body: int, stop: int, now: float) -> None:
         """The slow path of a PUBLISH: a new topic, another size, properties, an alias, or a refusal."""
@@ -246,10 +272,9 @@ class Uplink:
         if message.qos:
             self._taken(message.qos, message.packet_id)
         if simple:
-            if len(self._topics) >= TOPICS_MAX:
-                self._topics.clear()
-                self._heads.clear()
-            self._topics[topic_key] = mounted
+            if not self._topics.keep(topic_key, mounted, len(topic_key) + len(mounted)):
+                self._topics.drop()
+                self._heads.drop()
             head = self._head(first, stop - body, tail - body - 2, mounted, data[position:tail])
             session.to_broker.append(head)
             session.to_broker.append(data[tail:stop])
@@ -262,7 +287,7 @@ class Uplink:
         head = bytes([first]) + varint(length - topic + len(mounted)) + binary(mounted)
         if len(self._heads) < HEADS_MAX and not (first & 4 and self._session.version == 5):
             # Unfinished QoS 2 messages of MQTT 5 are counted: each comes by _taken.
-            self._heads[key] = head
+            self._heads.keep(key, head, len(key) + len(head))
         return head
 
     def _taken(self, qos: int, packet_id: int) -> None:
@@ -302,6 +327,9 @@ class Uplink:
             self._aliases = {}
         if message.topic:
             self._aliases[alias] = message.topic
+            if sum(map(len, self._aliases.values())) > ALIAS_BYTES:
+                text = f"topic aliases stand for more than {ALIAS_BYTES} bytes of topics"
+                raise ProtocolError(Reason.QUOTA_EXCEEDED, text)
         elif alias in self._aliases:
             message.topic = self._aliases[alias]
         else:
@@ -432,7 +460,7 @@ class Uplink:
             one.refusal = Reason.NOT_AUTHORIZED if five else Reason.UNSPECIFIED
             return one
         if not session.subscriptions.reserve(entry.topic_filter, room):
-            return self._too_many(entry, "subscriptions_per_session")
+            return self._too_many(entry, "subscriptions_per_session")  # in number, or too long together
         one.options = entry.options & ~3 | min(entry.qos, decision.qos)
         one.rule = decision.rule or NO_RULE
         return one

@@ -18,12 +18,15 @@ from websockets.typing import Subprotocol
 
 from cloudsignal.edge.admission import Place
 from cloudsignal.edge.link import ANSWER_BACKLOG, Client, pause
-from cloudsignal.edge.mount import MAX_PACKET_BYTES
 from cloudsignal.edge.node import Node
 from cloudsignal.edge.session import CONNECT_MAX, Phase
 from cloudsignal.edge.trail import Origin
+from cloudsignal.edge.uplink import SMALL
 
 PATHS = frozenset({"/", "/mqtt"})
+
+GREETING_MAX = 16_384
+"""Bytes of the handshake, headers included."""
 
 SLICE = 4_096
 """Bytes handed to the library at a time."""
@@ -41,11 +44,15 @@ _SILENT.setLevel(logging.CRITICAL)
 class WebSocketClient(Client):
     """A client behind a WebSocket."""
 
-    __slots__ = ("_rest", "_resting", "_websocket")
+    __slots__ = ("_greeting", "_rest", "_resting", "_unfinished", "_websocket")
 
     def __init__(self, node: Node, origin: Origin, place: Place) -> None:
         super().__init__(node, origin, place)
         self._websocket = ServerProtocol(subprotocols=[Subprotocol("mqtt")], max_size=CONNECT_MAX, logger=_SILENT)
+        self._greeting = 0
+        """Bytes of the handshake so far."""
+        self._unfinished = 0
+        """Bytes taken from the organization for a frame that is not complete."""
         self._rest = b""
         self._resting = False
         """Part of what was received, or the next read, waits until others had their turn."""
@@ -60,8 +67,13 @@ class WebSocketClient(Client):
     def _take(self, data: bytes) -> None:
         """Work off ``data`` until it has cost a turn: frames can be as small as six bytes."""
         websocket = self._websocket
-        if self.session.phase is Phase.LIVE and websocket.max_message_size == CONNECT_MAX:
-            websocket.max_message_size = MAX_PACKET_BYTES
+        websocket.max_message_size = max(self.session.packet_limit, CONNECT_MAX)
+        if websocket.state is State.CONNECTING:
+            self._greeting += len(data)
+            if self._greeting > GREETING_MAX:
+                self.session.transport_broken("the WebSocket handshake is too long")
+                self.pump()
+                return
         parts: list[bytes] = []
         position = seen = 0
         while position < len(data) and seen < FRAMES_MAX:
@@ -77,6 +89,27 @@ class WebSocketClient(Client):
             self._finish()
         elif not self._closing:
             self._pace(data[position:], seen)
+            self._count_unfinished(len(websocket.reader.buffer))
+
+    def _count_unfinished(self, size: int) -> None:
+        """A frame that is not complete counts against its organization as a packet does."""
+        if (size <= SMALL and not self._unfinished) or self.session.phase is not Phase.LIVE:
+            return
+        unfinished = self.session.org.unfinished
+        unfinished.give(self._unfinished)
+        self._unfinished = size if size > SMALL else 0
+        if not unfinished.take(self._unfinished):
+            self._unfinished = 0
+            self.session.limit_reached("unfinished_packets")
+            self.session.transport_broken("the organization has too many unfinished packets")
+            self.pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client's socket is gone."""
+        if self._unfinished:
+            self.session.org.unfinished.give(self._unfinished)
+            self._unfinished = 0
+        super().connection_lost(exc)
 
     def _event(self, event: Event, parts: list[bytes]) -> None:
         if isinstance(event, Request):

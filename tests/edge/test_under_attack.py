@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable
 
@@ -151,6 +153,51 @@ def test_connections_without_end_that_say_nothing_keep_nobody_out(make_rig: Make
     print(f"connections {attack.count} rounds {len(took)} slowest {max(took):.3f} memory {grown}")
     assert len(took) > 10, "the neighbour waits behind the attacker"
     assert grown < 64 * MB
+
+
+def test_sessions_with_many_long_topics_hold_little_memory(rig: Rig) -> None:
+    """Ten of them held 1,065 MiB: 512 topics of 64 KiB, remembered in each direction."""
+    attacked = target(rig, rig.plane.issue(rig.org()))
+    warm = attacks.remembered_topics(attacked, "warm", topics=40)
+    before = resident(rig.edge.pid)
+    held = [attacks.remembered_topics(attacked, f"m{number}", topics=256) for number in range(2)]
+    grown = resident(rig.edge.pid) - before
+    print(f"grown by {grown / len(held) / MB:.1f} MiB a session")
+    assert grown < len(held) * 4 * MB
+    for wire in (warm, *held):
+        wire.ping()
+
+
+@pytest.mark.soak
+def test_ten_idle_sessions_with_512_topics_of_64_kib_hold_little_memory(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    attacked = target(rig, rig.plane.issue(rig.org()))
+    before = resident(rig.edge.pid)
+    held = [attacks.remembered_topics(attacked, f"m{number}") for number in range(10)]
+    grown = resident(rig.edge.pid) - before
+    print(f"grown by {grown / MB:.1f} MiB, {grown / len(held) / MB:.1f} MiB a session")
+    assert grown < len(held) * 4 * MB
+
+
+def test_a_frame_ends_at_the_packet_limit(rig: Rig) -> None:
+    org = rig.org()
+    wire = attacks.huge_frame(target(rig, rig.plane.issue(org)), "frame")
+    wire.close()
+    event = rig.plane.event(org=org, kind="session_closed")
+    assert (event.reason, event.details["text"]) == ("protocol", "a WebSocket frame is wrong")
+    assert int(event.details["bytes_in"]) < 300_000
+
+
+def test_a_websocket_handshake_ends_at_its_limit(rig: Rig) -> None:
+    with socket.create_connection(("127.0.0.1", rig.edge.wss_port), timeout=20) as raw:
+        sock = rig.authority.client_context().wrap_socket(raw, server_hostname="localhost")
+        port = sock.getsockname()[1]
+        with contextlib.suppress(OSError):
+            sock.sendall(b"GET /mqtt HTTP/1.1\r\n" + b"X: %s\r\n" % (b"y" * 1_000) * 20)
+            while sock.recv(1_000):
+                pass
+    event = rig.plane.event(kind="auth_failed", port=port)
+    assert (event.reason, event.details["text"]) == ("protocol", "the WebSocket handshake is too long")
 
 
 def test_failures_are_told_apart_by_organization_and_forgotten_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

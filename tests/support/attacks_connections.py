@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tests.edge.wire import ClosedError, Wire, dial_tls
+from tests.edge.wire import ClosedError, Wire, dial_tls, dial_websocket
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,35 @@ def denied_topics(
 
     with _threads(connections, work) as progress:
         yield progress
+
+
+def remembered_topics(target: Target, client_id: str, *, topics: int = 512, size: int = 65_000) -> Wire:
+    """A session that has published and received once on each of so many long topics, and is idle now."""
+    wire = target.client(client_id)
+    wire.subscribe("#")
+    for first in range(0, topics, 20):
+        names = [f"{client_id}/{number}/".ljust(size, "x") for number in range(first, min(first + 20, topics))]
+        wire.send(*(wire.message(topic) for topic in names))
+        for _ in names:
+            wire.delivery()
+    return wire
+
+
+def huge_frame(target: Target, client_id: str, *, size: int = 16 * 1024 * 1024) -> Wire:
+    """A live session over WebSocket sends all of a frame of ``size`` bytes but the last."""
+    wire = dial_websocket(target.wss_port, target.context)
+    answer = wire.connect(version=5, client_id=client_id, username=target.username, password=target.password)
+    assert answer.code == 0
+    with contextlib.suppress(OSError):
+        wire.sock.sendall(b"\x82\xff" + size.to_bytes(8, "big") + bytes(4) + bytes(size - 1))
+    return wire
+
+
+def unfinished_packet(target: Target, client_id: str, *, size: int = 250_000) -> Wire:
+    """A live session that sends all of a packet but its last byte."""
+    wire = target.client(client_id)
+    wire.send(wire.message("a", bytes(size))[:-1])
+    return wire
 
 
 @contextlib.contextmanager

@@ -1,0 +1,90 @@
+"""What is remembered because it is asked for again: bounded in bytes, for a session and for all of an organization.
+
+A client chooses how many topics it uses and how long they are, up to 64 KiB each. Counted by entries alone, ten idle
+sessions held a gigabyte.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+SESSION_BYTES = 512 * 1024
+"""Remembered for one session."""
+
+ORGANIZATION_BYTES = 64 * 1024 * 1024
+"""Remembered for all sessions of an organization on one edge process."""
+
+UNFINISHED_BYTES = 128 * 1024 * 1024
+"""Packets of an organization that have begun and are not complete, on one edge process."""
+
+ENTRY = 200
+"""Bytes an entry takes beside the texts in it."""
+
+LONGEST = 4_096
+"""A longer text is not worth remembering: judging it anew costs little beside moving it."""
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Purse:
+    """Bytes that may be held, and are held; what one has taken is taken from ``parent`` too."""
+
+    __slots__ = ("_limit", "held", "parent")
+
+    def __init__(self, limit: int, parent: Purse | None = None) -> None:
+        self._limit = limit
+        self.parent = parent
+        self.held = 0
+
+    def take(self, size: int) -> bool:
+        """Hold ``size`` more, if there is room."""
+        if self.held + size > self._limit or (self.parent is not None and not self.parent.take(size)):
+            return False
+        self.held += size
+        return True
+
+    def give(self, size: int) -> None:
+        """Hold ``size`` less."""
+        self.held -= size
+        if self.parent is not None:
+            self.parent.give(size)
+
+    @property
+    def scarce(self) -> bool:
+        """Whether three quarters are taken: who holds something should let it go."""
+        return self.held * 4 > self._limit * 3
+
+
+class Memo(dict[Key, Value]):
+    """A dictionary that remembers ``most`` entries as far as ``purse`` has room; reading costs what it always does."""
+
+    __slots__ = ("_most", "_purse", "_size")
+
+    def __init__(self, purse: Purse, most: int) -> None:
+        self._purse = purse
+        self._most = most
+        self._size = 0
+
+    def keep(self, key: Key, value: Value, size: int) -> bool:
+        """Remember an entry whose texts have ``size`` bytes; ``False`` when there is no room for it."""
+        if size > LONGEST:
+            return True
+        size += ENTRY
+        if len(self) >= self._most or not self._purse.take(size):
+            return False
+        self._size += size
+        self[key] = value
+        return True
+
+    def keep_newest(self, key: Key, value: Value, size: int) -> None:
+        """Remember an entry; everything older goes when there is no room."""
+        if not self.keep(key, value, size):
+            self.drop()
+            self.keep(key, value, size)
+
+    def drop(self) -> None:
+        """Forget everything."""
+        self.clear()
+        self._purse.give(self._size)
+        self._size = 0
