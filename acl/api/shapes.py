@@ -116,9 +116,13 @@ class RegionSerializer(serializers.Serializer[Any]):
     """A part on which the two differ, with a request that really flips."""
 
     who = serializers.CharField()
-    action = serializers.CharField()
+    action = serializers.ChoiceField(
+        ["pub", "receive", "sub"], help_text="receive: of single topics; sub: of a filter in which no topic differs."
+    )
     filter = serializers.CharField()
-    rule = serializers.CharField()
+    rule = serializers.CharField(help_text="The changed rule that brings it about.")
+    old_rule = serializers.CharField(allow_null=True, help_text="Decides the witness in the old document; null: none.")
+    new_rule = serializers.CharField(allow_null=True, help_text="Decides the witness in the new document; null: none.")
     limit = serializers.CharField(allow_blank=True)
     witness_username = serializers.CharField(source="witness.identity.username")
     witness_client_id = serializers.CharField(source="witness.identity.client_id", allow_blank=True)

@@ -30,16 +30,18 @@ from acl.policy.reader import Finding, Fix, Span
 from acl.policy.running import TestOutcome, decide, run_tests
 
 if TYPE_CHECKING:
-    from acl.policy.comparison import PolicyDiff, Region, Relation, diff, is_wider, permits
+    from acl.policy.comparison import PolicyDiff, Relation, diff, is_wider, permits
     from acl.policy.explanation import Explanation, Outcome, RuleExplanation, explain
     from acl.policy.linter import is_quick, lint
+    from acl.policy.regions import Region
     from acl.policy.suggestion import Suggestion, suggest
 
 # What people use, not the edge: imported when it is first asked for, so that a start stays fast.
 _ON_DEMAND = {
-    **dict.fromkeys(("PolicyDiff", "Region", "Relation", "diff", "is_wider", "permits"), "comparison"),
+    **dict.fromkeys(("PolicyDiff", "Relation", "diff", "is_wider", "permits"), "comparison"),
     **dict.fromkeys(("Explanation", "Outcome", "RuleExplanation", "explain"), "explanation"),
     **dict.fromkeys(("is_quick", "lint"), "linter"),
+    **dict.fromkeys(("Region",), "regions"),
     **dict.fromkeys(("Suggestion", "suggest"), "suggestion"),
 }
 

@@ -13,10 +13,11 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 from acl.policy import globs
-from acl.policy.comparison import EFFORT, Region, diff
+from acl.policy.comparison import EFFORT, diff
 from acl.policy.document import MadeIds
 from acl.policy.explanation import judged
 from acl.policy.model import Effect, Policy, Request, Rule, Who, as_utc
+from acl.policy.regions import Region
 from acl.policy.templates import compile_pattern, pattern_problem, resolve
 from acl.policy.topics import HASH, PLUS, Levels, covers, filter_problem, split, unshared
 

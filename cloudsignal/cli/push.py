@@ -208,13 +208,14 @@ def _show_change(change: dict[str, Any]) -> None:
 
 
 def _show_regions(title: str, colour: str, regions: Sequence[dict[str, Any]]) -> None:
-    verbs = {"pub": "publish to", "sub": "receive"}
+    verbs = {"pub": "publish to", "sub": "subscribe to"}
     for each in regions:
         limit = f" ({each['limit']})" if each["limit"] else ""
         click.secho(f"  {title}: ", fg=colour, nl=False)
         click.echo(plain(f"{each['who']}: {verbs.get(each['action'], each['action'])} {each['filter']}{limit}"))
         witness = f"{each['witness_username'] or 'anybody'} on {each['witness_topic']}"
-        click.echo(plain(f"      by rule {each['rule']}; for example {witness}"))
+        now, then = (f"rule {name}" if name else "no rule" for name in (each["old_rule"], each["new_rule"]))
+        click.echo(plain(f"      by {now} so far, then by {then}; for example {witness}"))
 
 
 def _end(found: Plan, as_json: bool, code: Exit) -> Exit:

@@ -301,6 +301,29 @@ def test_diff_tells_what_changes(name: str) -> None:
         assert permits(compile_policy(old), region.witness, now=region.at) is not gained
 
 
+def test_diff_tells_of_a_subscription_that_is_cut_though_no_topic_is() -> None:
+    """The allow rule behind the deny rule delivers nothing new, and yet it is what grants the wider filter."""
+    kept = "  - {id: mine, topic: s/a, action: sub}\n  - {id: no, topic: s/+/#, effect: deny, action: sub}\n"
+    old, new = policy_of(kept + "  - {id: all, topic: s/#, who: a*, action: sub}\n"), policy_of(kept)
+    found = diff(old, new, now=NOW)
+    assert found.relation is Relation.NARROWER
+    told = {str(region): region for region in found.narrowed}
+    region = told["a*: receive s"]
+    assert (region.old_rule, region.new_rule) == ("all", None)
+    dead = policy_of(kept + "  - {id: dead, topic: s/+/#, who: a*, action: sub}\n")
+    (region,) = diff(dead, new, now=NOW).narrowed
+    assert str(region) == "a*: subscribe to s/+/#"
+    assert (region.old_rule, region.new_rule, region.witness.topic) == ("mine", "no", "s/+/#")
+
+
+def test_diff_names_the_rules_that_decide_and_whom_they_speak_of() -> None:
+    new = "  - {id: red, topic: x/#, who: {claims: {team: red}}, action: pub}\n"
+    old = policy_of("  - {id: stop, topic: x/+, effect: deny, action: pub}\n" + new)
+    (region,) = diff(old, policy_of(new), now=NOW).widened
+    assert str(region) == "* with claim team red: publish to x/+"
+    assert (region.rule, region.old_rule, region.new_rule) == ("stop", "stop", "red")
+
+
 def test_diff_asks_only_identities_of_whom_the_changed_rule_speaks() -> None:
     """Together, these globs tell more identities apart than are looked at; who ``ada`` is, few of them."""
     many = tuple(f"*{letter}*" for letter in "bcefghijkl")

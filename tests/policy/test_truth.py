@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -147,6 +148,14 @@ def aimed(rng: random.Random, policy: Policy, identity: Identity) -> str:
     return "/".join(levels) or "a"
 
 
+def loosened(rng: random.Random, topic: str) -> str:
+    """A filter that matches ``topic``."""
+    levels = [rng.choice((level, level, "+")) for level in topic.split("/")]
+    if rng.random() < 0.4:
+        levels = [*levels[: rng.randint(0, len(levels))], "#"]
+    return "/".join(levels) or "#"
+
+
 def mutated(rng: random.Random, policy: Policy) -> Policy:
     """A policy near ``policy``: a rule more, less, moved or changed."""
     rules = list(policy.rules)
@@ -180,7 +189,10 @@ def check_diff(rng: random.Random, old: Policy, new: Policy, probes: int) -> Rel
     for _ in range(probes):
         identity = rng.choice(WORLD)
         topic = aimed(rng, rng.choice((old, new)), identity) if rng.random() < 0.7 else rng.choice(WORLD_TOPICS)
-        request = Request(identity, rng.choice(("pub", "sub")), topic, rng.randint(0, 2), rng.random() < 0.5)
+        action = rng.choice(("pub", "sub", "sub"))
+        if action == "sub" and rng.random() < 0.6:
+            topic = loosened(rng, topic)
+        request = Request(identity, action, topic, rng.randint(0, 2), rng.random() < 0.5)
         now = rng.choice((NOW, NOW, LATER))
         before, after = permits(one, request, now=now), permits(other, request, now=now)
         if after != before:
@@ -221,6 +233,71 @@ def test_diffs_of_ten_thousand_random_pairs_agree_with_brute_force(levels: tuple
     seen = run_diffs(seed=seed, pairs=pairs, probes=300, levels=levels)
     assert all(seen[relation] for relation in Relation), seen
     assert seen[None] <= pairs // (1_000 if levels == DIFF_LEVELS else 5), seen
+
+
+SUB_FILTERS = tuple(filter_text for filter_text in FILTERS if "{" not in filter_text)
+SUB_ASKED = tuple(dict.fromkeys((*SUB_FILTERS, *(text.replace("a", "x") for text in SUB_FILTERS), "a/+/+", "+/+/+")))
+
+
+def check_subscriptions(old: Policy, new: Policy) -> Relation | None:
+    """The diff of a pair of policies about subscriptions of somebody, against all filters of a small alphabet."""
+    one, other = compile_policy(old), compile_policy(new)
+    found = diff(old, new, now=NOW)
+    widened = narrowed = False
+    for asked in SUB_ASKED if found.complete else ():
+        for qos in range(3):
+            request = Request(SOMEBODY, "sub", asked, qos)
+            before, after = permits(one, request, now=NOW), permits(other, request, now=NOW)
+            widened, narrowed = widened or after > before, narrowed or before > after
+    assert bool(found.widened) >= widened, (old, new)
+    assert bool(found.narrowed) >= narrowed, (old, new)
+    for wider, regions in ((True, found.widened), (False, found.narrowed)):
+        for region in regions:
+            before, after = permits(one, region.witness, now=NOW), permits(other, region.witness, now=NOW)
+            assert (before, after) == (not wider, wider), (region, old, new)
+            told = [judge.subscribe(SOMEBODY, region.witness.topic, now=NOW).rule for judge in (one, other)]
+            if region.witness.identity == SOMEBODY:
+                assert told == [region.old_rule, region.new_rule], (region, old, new)
+    return found.relation if found.complete else None
+
+
+def run_subscriptions(seed: int, pairs: int) -> Counter[str | None]:
+    """How often which relation came out, and how often only a subscription to a filter differed."""
+    rng = random.Random(seed)
+    seen: Counter[str | None] = Counter()
+    for _ in range(pairs):
+        effects = [rng.choice((Effect.DENY, Effect.ALLOW, Effect.ALLOW)) for _ in range(rng.randint(2, 5))]
+        rules = [
+            Rule(
+                f"r{at}",
+                (rng.choice(SUB_FILTERS),),
+                "sub",
+                effect,
+                qos=2 if effect is Effect.DENY else rng.choice((2, 2, 0)),
+            )
+            for at, (effect, limit) in enumerate(zip(effects, rng.choices((2, 2, 0), k=5), strict=False))
+        ]
+        at = rng.randrange(len(rules))
+        old, new = Policy(tuple(rules)), Policy((*rules[:at], *rules[at + 1 :]))
+        if rng.random() < 0.5:
+            old, new = new, old
+        seen[check_subscriptions(old, new)] += 1
+        found = diff(old, new, now=NOW)
+        seen["only filters"] += any(region.action == "sub" for region in (*found.widened, *found.narrowed))
+    return seen
+
+
+def test_diffs_of_subscriptions_agree_with_every_filter_of_a_small_alphabet() -> None:
+    seen = run_subscriptions(seed=2, pairs=400)
+    assert seen["only filters"] >= 8, seen
+    assert seen[None] <= 12, seen
+    assert all(seen[relation] for relation in (Relation.EQUIVALENT, Relation.WIDER, Relation.NARROWER)), seen
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_ten_thousand_diffs_of_subscriptions_agree_with_every_filter_of_a_small_alphabet() -> None:
+    assert run_subscriptions(seed=3, pairs=10_000)["only filters"] >= 200
 
 
 def rewritten(rng: random.Random, policy: Policy) -> Policy:

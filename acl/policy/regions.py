@@ -1,0 +1,130 @@
+"""What two policies differ in, told as few regions: who, action, filter, and the rules that decide on either side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from acl.policy import evaluate
+from acl.policy.explanation import judged
+from acl.policy.globs import admits
+from acl.policy.model import Effect, Identity, Policy, Request, Rule
+from acl.policy.printer import identity_text, who_text
+from acl.policy.templates import Template, compile_pattern
+from acl.policy.topics import HASH, PLUS, split
+from acl.policy.walk import Difference
+
+Told = Literal["pub", "sub", "receive"]
+MAX_REGIONS_EACH = 8
+"""Filters reported per changed rule, action and direction."""
+Near = tuple[list[Rule], list[Rule]]
+"""The rules of the old and of the new policy that have a say about a filter, each with those of its filters only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of what identities do on which two policies differ, as a rule of thumb, with a witness that is exact.
+
+    ``rule`` is the changed rule that brought it to light; ``at`` is the time at which ``witness`` flips. A ``receive``
+    is of single topics, a ``sub`` of a filter of which no topic flips: its witness subscribes to just that filter.
+    """
+
+    who: str
+    action: Told
+    filter: str
+    rule: str
+    witness: Request
+    at: datetime
+    limit: str = ""
+    """Which part of the action: ``qos 2``, ``retained``; empty for all of it."""
+    old_rule: str | None = None
+    """The rule that decides the witness in the old policy, with the new one in ``new_rule``; None for no rule."""
+    new_rule: str | None = None
+
+    @property
+    def verb(self) -> str:
+        """The action in words."""
+        return {"pub": "publish to", "sub": "subscribe to", "receive": "receive"}[self.action]
+
+    def __str__(self) -> str:
+        return f"{self.who}: {self.verb} {self.filter}" + (f" ({self.limit})" if self.limit else "")
+
+
+class Tally:
+    """The differences of one direction within one filter of one rule, over all identities that it speaks of."""
+
+    def __init__(self, rule: Rule, action: Told, topic: str) -> None:
+        self._rule, self._action, self._topic = rule, action, topic
+        self._asked: set[Identity] = set()
+        self._differing: set[Identity] = set()
+        self._whole = True
+        self._found: dict[tuple[str, str], tuple[Request, datetime]] = {}
+        self._near: Near = ([], [])
+
+    def add(
+        self, identity: Identity, at: datetime, differences: Sequence[Difference], near: Near, *, whole: bool
+    ) -> None:
+        """Count what one identity showed at one time; ``whole`` says that every topic of the filter differed."""
+        self._asked.add(identity)
+        self._near = near
+        if differences:
+            self._differing.add(identity)
+        self._whole = self._whole and (whole or not differences)
+        for difference in differences:
+            shown = self._named(difference.filter, identity)
+            action: Literal["pub", "sub"] = "pub" if self._action == "pub" else "sub"
+            request = Request(identity, action, difference.topic, difference.qos, difference.retain)
+            self._found.setdefault((shown, difference.limit), (request, at))
+
+    def regions(self) -> Iterable[Region]:
+        """What was found, as few regions as tell it."""
+        if not self._found:
+            return
+        for limit in dict.fromkeys(limit for _, limit in self._found):
+            found = {shown: witness for (shown, each), witness in self._found.items() if each == limit}
+            merged = {self._topic: next(iter(found.values()))} if self._whole else _merged(found)
+            if self._action == "sub":
+                largest = evaluate.largest([split(shown) for shown in merged])
+                merged = {shown: witness for shown, witness in merged.items() if shown in largest}
+            for shown, (request, at) in list(merged.items())[:MAX_REGIONS_EACH]:
+                old, new = (self._decider(rules, request, at) for rules in self._near)
+                names = (old.id if old else None, new.id if new else None)
+                who = self._who([rule for rule in (old, new) if rule], request.identity)
+                yield Region(who, self._action, shown, self._rule.id, request, at, limit, *names)
+
+    def _decider(self, rules: Sequence[Rule], request: Request, at: datetime) -> Rule | None:
+        """The rule that decides ``request`` among those that have a say about it."""
+        name = judged(Policy(tuple(rules)), request, now=at).rule
+        return next((rule for rule in rules if rule.id == name), None)
+
+    def _who(self, deciders: Sequence[Rule], example: Identity) -> str:
+        """Whom the rules that decide speak of; with an example where not all of them differ."""
+        everybody = dict.fromkeys(rule.who for rule in (self._rule, *deciders) if not rule.who.is_everyone)
+        spoken_of = list(everybody) if any(rule.effect is Effect.ALLOW for rule in deciders) else [self._rule.who]
+        text = " and ".join(who_text(who) for who in spoken_of) or who_text(self._rule.who)
+        meant = {each for each in self._asked if all(admits(who, each) for who in spoken_of)}
+        return text if meant <= self._differing else f"{text}, such as {identity_text(example)}"
+
+    def _named(self, shown: str, identity: Identity) -> str:
+        """``shown`` with the variables that the rule names, or the username, in place of what they are for one."""
+        pattern = compile_pattern(self._topic)
+        levels = shown.split("/")
+        for at, level in enumerate(levels):
+            wanted = pattern[at] if at < len(pattern) else HASH
+            if isinstance(wanted, Template):
+                levels[at] = str(wanted) if level == wanted.resolve(identity) else level
+            elif wanted in (PLUS, HASH) and level and level == identity.username:
+                levels[at] = "{username}"
+        return "/".join(levels)
+
+
+def _merged(found: dict[str, tuple[Request, datetime]]) -> dict[str, tuple[Request, datetime]]:
+    """The filters of ``found`` with ``a`` and ``a/+/#`` told as ``a/#``."""
+    merged = dict(found)
+    while joint := next((shown for shown in merged if shown.endswith("/+/#") and shown[:-4] in merged), None):
+        witness = merged.pop(joint[:-4])
+        del merged[joint]
+        merged[joint[:-4] + "/#"] = witness
+    return merged
