@@ -318,7 +318,8 @@ class Session:
         else:
             self.trail.note(event)
         answer = answers.AUTH_ANSWERS[why]
-        self._refused(answer.code if reason is None else reason, answer.text)
+        text = (details or {}).get("text", answer.text) if why is AuthReason.PROTOCOL else answer.text
+        self._refused(answer.code if reason is None else reason, text)
         self._close()
 
     def _refused(self, code: int, text: str) -> None:

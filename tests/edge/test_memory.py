@@ -87,7 +87,7 @@ def test_a_packet_that_is_not_complete_counts_against_its_organization() -> None
     one.session.client_received(packet[:100])
     assert one.org.unfinished.held == len(packet)
     other.session.client_received(packet[:100])
-    assert other.client() == codec.disconnect(0x97)
+    assert other.client() == codec.disconnect(0x97, "the organization has too many unfinished packets")
     assert LIMIT_REACHED in other.kinds()
     one.session.client_received(packet[100:])
     assert one.broker()
@@ -107,7 +107,7 @@ def test_aliases_stand_for_so_many_bytes_of_topics() -> None:
         assert not bench.session.ended
     properties = Properties([(Property.TOPIC_ALIAS, 5)])
     bench.session.client_received(codec.encode_publish(Publish(b"y", b"", properties=properties), 5))
-    assert bench.client() == codec.disconnect(0x97)
+    assert bench.client() == codec.disconnect(0x97, "topic aliases stand for more than 16384 bytes of topics")
 
 
 @BOTH
@@ -171,7 +171,10 @@ def test_before_sign_in_little_is_taken(version: int) -> None:
     assert CONNECT_MAX < 100_000
     session = Session(Origin("::1", 1, "mqtts"), ListTrail())
     session.client_received(codec.encode_connect(Connect(version, "c" * (CLIENT_ID_MAX + 1))))
-    assert session.to_client == [codec.connack(version, 0x85)]
+    answer = codec.decode_connack(session.to_client[0][2:], version)
+    assert answer.code == (0x85 if version == 5 else 2)
+    text = b"the client ID is longer than 1024 bytes" if version == 5 else None
+    assert answer.properties.string(Property.REASON_STRING) == text
 
 
 def test_nothing_large_of_a_connect_is_kept() -> None:
