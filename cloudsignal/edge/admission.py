@@ -14,6 +14,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 AT_ONCE = 512
 """Places of a process."""
@@ -208,6 +209,7 @@ class Admission:
         return same is not None and (place.address in same or self._by_network[place.network] >= PER_NETWORK)
 
 
+@lru_cache(maxsize=8_192)
 def _names(ip: str) -> tuple[str, str]:
     """The address and the network that ``ip`` counts for."""
     try:

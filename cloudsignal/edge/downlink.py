@@ -72,6 +72,7 @@ class Downlink:
             return
         data = joined
         out = session.to_client
+        heads = self._heads.known
         five = session.version == 5
         position = keep = count = need = slow = 0
         end = len(data)
@@ -91,7 +92,7 @@ class Downlink:
                 kind = first & 0xF0
                 if kind == 0x30 and length > 2:
                     tail = body + 2 + (data[body] << 8 | data[body + 1])
-                    head = self._heads.get(data[position:tail])
+                    head = heads.get(data[position:tail])
                     if head is not None and not (five and data[tail + 2 if first & 6 else tail]):
                         count += 1
                         if position > keep:
@@ -142,7 +143,7 @@ class Downlink:
             raise malformed("a delivery cannot be read")
         packet_id = int.from_bytes(data[tail:after_id], "big")
         try:
-            topic = self._topics.get(data[position : position + 1] + data[body:tail])
+            topic = self._topics.known.get(data[position : position + 1] + data[body:tail])
             if topic is None:
                 topic = self._admitted(data, position, body, tail, stop - position)
             if topic is not None and five and data[after_id]:
@@ -156,7 +157,7 @@ class Downlink:
         head = topic + data[tail:after_id]
         if start > after_id:
             head += block
-        elif len(self._heads) < HEADS_MAX and stop - position <= session.client_packet_limit:
+        elif len(self._heads.known) < HEADS_MAX and stop - position <= session.client_packet_limit:
             length = varint(stop - tail + len(topic))
             ready = data[position : position + 1] + length + topic
             self._heads.keep(data[position:tail], ready, tail - position + len(ready))

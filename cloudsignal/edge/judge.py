@@ -55,7 +55,7 @@ class Judge:
     def publish(self, topic: bytes, qos: int, retain: bool) -> Decision:
         """May the client publish this?"""
         key = (topic, qos, retain)
-        decision = self._publish.get(key)
+        decision = self._publish.known.get(key)
         if decision is None:
             started = time.perf_counter_ns()
             decision = self._note(
@@ -66,7 +66,7 @@ class Judge:
 
     def receive(self, topic: bytes) -> Decision:
         """May this message be delivered to the client?"""
-        decision = self._receive.get(topic)
+        decision = self._receive.known.get(topic)
         if decision is None:
             started = time.perf_counter_ns()
             decision = self._note(self.force.policy.receive(self.identity, topic.decode(), now=_now()), started)

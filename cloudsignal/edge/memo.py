@@ -6,7 +6,7 @@ sessions held a gigabyte.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 SESSION_BYTES = 512 * 1024
 """Remembered for one session."""
@@ -56,12 +56,13 @@ class Purse:
         return self.held * 4 > self._limit * 3
 
 
-class Memo(dict[Key, Value]):
-    """A dictionary that remembers ``most`` entries as far as ``purse`` has room; reading costs what it always does."""
+class Memo(Generic[Key, Value]):
+    """Remembers ``most`` entries, as far as ``purse`` has room. Read :attr:`known`; nobody else writes to it."""
 
-    __slots__ = ("_most", "_purse", "_size")
+    __slots__ = ("_most", "_purse", "_size", "known")
 
     def __init__(self, purse: Purse, most: int) -> None:
+        self.known: dict[Key, Value] = {}
         self._purse = purse
         self._most = most
         self._size = 0
@@ -71,10 +72,10 @@ class Memo(dict[Key, Value]):
         if size > LONGEST:
             return True
         size += ENTRY
-        if len(self) >= self._most or not self._purse.take(size):
+        if len(self.known) >= self._most or not self._purse.take(size):
             return False
         self._size += size
-        self[key] = value
+        self.known[key] = value
         return True
 
     def keep_newest(self, key: Key, value: Value, size: int) -> None:
@@ -85,6 +86,6 @@ class Memo(dict[Key, Value]):
 
     def drop(self) -> None:
         """Forget everything."""
-        self.clear()
+        self.known.clear()
         self._purse.give(self._size)
         self._size = 0

@@ -140,7 +140,7 @@ class Uplink:
         org = session.org
         if session.judge.force is not org.force:
             session.adopt()
-        heads = {} if self._held or org.over_quota(now) else self._heads
+        heads = {} if self._held or org.over_quota(now) else self._heads.known
         session.unread = False
         joined = self._carry.join(data)
         if joined is None:
@@ -240,7 +240,7 @@ class Uplink:
         over = session.org.over_quota(now)
         topic_key = bytes([first & 15]) + data[body:tail]
         if simple and not over:
-            mounted = self._topics.get(topic_key)
+            mounted = self._topics.known.get(topic_key)
             if mounted is not None:
                 if first & 6:
                     self._taken(first >> 1 & 3, int.from_bytes(data[tail:after_id], "big"))
@@ -285,7 +285,7 @@ class Uplink:
     def _head(self, first: int, length: int, topic: int, mounted: bytes, key: bytes) -> bytes:
         """The mounted form of everything up to the end of the topic, remembered for the hot loop."""
         head = bytes([first]) + varint(length - topic + len(mounted)) + binary(mounted)
-        if len(self._heads) < HEADS_MAX and not (first & 4 and self._session.version == 5):
+        if len(self._heads.known) < HEADS_MAX and not (first & 4 and self._session.version == 5):
             # Unfinished QoS 2 messages of MQTT 5 are counted: each comes by _taken.
             self._heads.keep(key, head, len(key) + len(head))
         return head

@@ -28,7 +28,7 @@ def held(bench: Bench) -> int:
         for name in names.split()
     ]
     memos += [session.judge._publish, session.judge._receive]  # type: ignore[list-item]
-    return sum(sys.getsizeof(text) for one in memos for text in (*one.keys(), *one.values()))
+    return sum(sys.getsizeof(text) for one in memos for text in (*one.known.keys(), *one.known.values()))
 
 
 def chatter(bench: Bench, topics: int, size: int) -> None:
@@ -58,7 +58,7 @@ def test_ordinary_topics_are_remembered() -> None:
     assert bench.session.purse.held > 100 * 4 * 40
     asked = bench.session.judge.force.policy
     assert asked is not None
-    assert len(bench.session.uplink._topics) == len(bench.session.downlink._topics) == 100
+    assert len(bench.session.uplink._topics.known) == len(bench.session.downlink._topics.known) == 100
 
 
 def test_sessions_of_one_organization_share_its_bytes_and_give_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
