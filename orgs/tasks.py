@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from celery import Task, shared_task
@@ -13,7 +14,7 @@ from audit.kinds import CloseCause
 from cloudsignal import outbox
 from cloudsignal.redis import announce, client, fast_client
 from cloudsignal.wire.change import Change
-from orgs.services import cleanup, deletion, invitations, minting, push, sign_on_entry
+from orgs.services import cleanup, deletion, invitations, minting, orders, push, sign_on_entry
 
 AWAY = (RedisError, OperationalError, InterfaceError)
 """Redis or PostgreSQL is away: the task runs again in a moment."""
@@ -32,6 +33,34 @@ def close_session(org: str, session: str) -> None:
     """Ask the edges to close one live session."""
     change = Change(kind="close", org=org, session=session, cause=CloseCause.KICKED, committed_at=time.time())
     announce(fast_client(), change)
+
+
+@shared_task(
+    name="orgs.tasks.discard_sessions", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
+    time_limit=70,
+)  # fmt: skip
+def discard_sessions(org: str, usernames: str, issued_at: str) -> int:
+    """Have the stored sessions of revoked usernames, separated by spaces, discarded by an edge."""
+    return orders.discard_sessions_of(client(), org, usernames.split(), issued_at=float(issued_at))
+
+
+@shared_task(
+    name="orgs.tasks.release_session", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
+    time_limit=70,
+)  # fmt: skip
+def release_session(org: str, client_id: str, issued_at: str) -> None:
+    """Have one stored session discarded by an edge, whoever has it."""
+    orders.discard_sessions(client(), org, [client_id], issued_at=float(issued_at))
+
+
+@shared_task(
+    name="orgs.tasks.clear_retained", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
+    time_limit=70,
+)  # fmt: skip
+def clear_retained(org: str, topics: str, username: str) -> int:
+    """Have retained messages taken away by an edge: those on ``topics`` (a JSON list), or all that ``username`` wrote,
+    or all there are when it is ``*``."""
+    return orders.clear_retained(client(), org, json.loads(topics), username=username)
 
 
 @shared_task(name="orgs.tasks.expire_credentials")

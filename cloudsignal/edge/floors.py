@@ -22,6 +22,7 @@ class Floors:
         self._floors: dict[str, int] = {}
         self._unsaved: list[str] = []
         self._lines = 0
+        self._rewrite = False
         if path.exists():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 name, _, revision = line.rpartition(" ")
@@ -39,18 +40,24 @@ class Floors:
             self._floors[name] = revision
             self._unsaved.append(f"{quote(name, safe='')} {revision}\n")
 
+    def forget(self, org: str) -> None:
+        """Drop the names of an organization's identities; that of the organization stays."""
+        for name in [name for name in self._floors if name.startswith(f"{org}/")]:
+            del self._floors[name]
+        self._rewrite = True
+
     def save(self) -> None:
         """Append what is new; rewrite the file when it has grown far beyond its entries.
 
         Raises :class:`OSError` when the disk refuses; what is new is tried again the next time.
         """
-        if not self._unsaved:
+        if not self._unsaved and not self._rewrite:
             return
-        if self._lines > len(self._floors) + COMPACT_LINES:
+        if self._rewrite or self._lines > len(self._floors) + COMPACT_LINES:
             temporary = self._path.with_suffix(".new")
             temporary.write_text("".join(f"{quote(name, safe='')} {rev}\n" for name, rev in self._floors.items()))
             os.replace(temporary, self._path)
-            self._lines = len(self._floors)
+            self._lines, self._rewrite = len(self._floors), False
         else:
             with self._path.open("a", encoding="utf-8") as file:
                 file.writelines(self._unsaved)

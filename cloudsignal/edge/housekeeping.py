@@ -46,7 +46,7 @@ WITHIN = 10.0
 """Seconds the broker may be silent."""
 
 QUIET = 0.3
-"""Seconds without a delivery after which nothing more is taken to come: clusters answer a ping before they are done."""
+"""Seconds without a packet after which a ping is sent: clusters may answer one before all deliveries."""
 
 FILTERS = 100
 """Topics in one SUBSCRIBE."""
@@ -56,6 +56,24 @@ ROUNDS_MAX = 1_000
 
 COUNTING = 300
 """Seconds within which no other edge counts the same organization."""
+
+HELD = 60
+"""Seconds a client id is kept from everybody while its session is discarded, should the edge be killed meanwhile."""
+
+HOLD = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+"""Take a client id from who was seen to hold it: ``what was seen, what to put there, seconds`` -> whether it was so."""
+
+FREE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('ZREM', KEYS[3], ARGV[2])
+return 1
+"""
+"""Free a client id taken with :data:`HOLD` and what belongs to it: ``what was put there, client id``."""
 
 PING = bytes([Kind.PINGREQ, 0])
 DONE = "1"
@@ -98,7 +116,7 @@ class Housekeeping:
                 asked = [Subscription(topic_filter, 0) for topic_filter in filters[start : start + FILTERS]]
                 # Unsubscribed at once: a publisher would be told (PUBACK 0x00, not 0x10) that somebody listens.
                 leave = Unsubscribe(2, [one.topic_filter for one in asked])
-                connection.write(encode_subscribe(Subscribe(1, asked), 5) + encode_unsubscribe(leave, 5) + PING)
+                connection.write(encode_subscribe(Subscribe(1, asked), 5) + encode_unsubscribe(leave, 5))
                 found.update({one.topic: one for one in await connection.retained(mount)})
         return list(found.values())
 
@@ -121,10 +139,49 @@ class Housekeeping:
             await self.clear_retained(org, [one.topic for one in found])
         raise HousekeepingError("retained messages come faster than they are taken away")
 
-    async def discard_session(self, org: str, client_id: str) -> None:
-        """End a session at the broker with its subscriptions and its queue. Raises :class:`HousekeepingError`."""
+    async def discard_session(self, org: str, client_id: str, *, username: str = "", before: float) -> bool:
+        """End a session at the broker with its subscriptions and its queue, and free its client id.
+
+        Only one that began before ``before`` (seconds since the epoch) and, when ``username`` is given, is of that
+        local username: its successor keeps its own. While it is done nobody can take the client id. Returns whether it
+        was done; raises :class:`HousekeepingError` and :class:`UnavailableError`.
+        """
+        key = keys.client(org, client_id)
+        (held,) = await self._store.call(("GET", key))
+        owner, _, session = (held or b"").decode("utf-8", "replace").partition("\n")
+        if held is not None and ((username and owner != username) or _began(session) >= before):
+            return False
+        mine = f"\n{uuid7()}"
+        (taken,) = await self._store.call(("EVAL", HOLD, 1, key, held or b"", mine, HELD))
+        if not taken:
+            return False
         async with self._signed_in(org, upstream_client_id(org, client_id)):
             pass  # a clean start discards what was there (MQTT 5 s3.1.2.4), and nothing is stored of this one
+        names = (key, keys.filters(org, client_id), keys.stored(org))
+        await self._store.call(("EVAL", FREE, len(names), *names, mine, client_id))
+        return True
+
+    async def erase(self, org: str) -> None:
+        """Leave nothing of an organization in the broker, and nothing about that on Redis. Raises the same."""
+        await self.clear_everything(org)
+        stored = (await self._store.call(("ZRANGE", keys.stored(org), 0, -1)))[0]
+        prefix = keys.client(org, "")
+        held = [name.decode()[len(prefix) :] for name in await self._names(keys.client(org, "*"))]
+        for client_id in {*held, *(name.decode("utf-8", "replace") for name in stored)}:
+            await self.discard_session(org, client_id, before=time.time() + 1)
+        ours = (keys.stored, keys.retained, keys.retained_bytes, keys.retained_ends, keys.retained_counted)
+        left = [*(key(org).encode() for key in ours), *await self._names(keys.filters(org, "*"))]
+        for start in range(0, len(left), TOGETHER):
+            await self._store.call(("DEL", *left[start : start + TOGETHER]))
+
+    async def _names(self, pattern: str) -> list[bytes]:
+        cursor, found = 0, []
+        while True:
+            reply = (await self._store.call(("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)))[0]
+            cursor = int(reply[0])
+            found += reply[1]
+            if not cursor:
+                return found
 
     async def recount(self, org: str) -> bool:
         """Bring the ledger to what the broker holds, unless another edge does; returns whether this one did."""
@@ -187,6 +244,15 @@ class Housekeeping:
         return _Connection(*streams)
 
 
+def _began(session: str) -> float:
+    """When a session began, from its id (UUIDv7: RFC 9562 s5.7), seconds since the epoch; 0 for what is none."""
+    digits = session.replace("-", "")[:12]
+    try:
+        return int(digits, 16) / 1000
+    except ValueError:
+        return 0.0
+
+
 class _Connection:
     """Packets over streams: this is not the data path."""
 
@@ -209,23 +275,27 @@ class _Connection:
                 raise HousekeepingError(f"the broker ended the connection with 0x{(body or bytes(1))[0]:02x}")
 
     async def retained(self, mount: Mount) -> list[Found]:
-        """Retained messages, until the ping is answered and nothing has come for a moment."""
-        now, answered = int(time.time()), False
+        """Retained messages, until nothing comes any more and a ping is answered.
+
+        Mosquitto drops whatever goes beyond its queue, the answer to a ping as well: it is asked again.
+        """
+        now, heard = int(time.time()), time.monotonic()
         found: list[Found] = []
-        while True:
+        while time.monotonic() - heard < WITHIN:
             try:
-                async with asyncio.timeout(QUIET if answered else WITHIN):
+                async with asyncio.timeout(QUIET):
                     first, body = await self._packet()
             except TimeoutError:
-                if answered:
-                    return found
-                raise
+                self.write(PING)
+                continue
+            heard = time.monotonic()
             if first & 0xF0 == Kind.PUBLISH and first & 1:
                 message = decode_publish(first, body, 5, where="DELIVERY")
                 left = message.properties.number(Property.MESSAGE_EXPIRY, 0)
                 found.append(Found(mount.client_topic(message.topic), len(body) + 2, now + left if left else 0))
             elif first & 0xF0 == Kind.PINGRESP:
-                answered = True
+                return found
+        raise TimeoutError
 
     async def drained(self) -> None:
         """Everything is with the system."""

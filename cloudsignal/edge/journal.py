@@ -116,6 +116,12 @@ class Journal:
         self.current_size = 0
         self._buffer.insert(0, self._header)
 
+    def sweep(self) -> None:
+        """Leave nothing on disk that was shipped: an organization is gone. Raises :class:`OSError`."""
+        self.flush(all_of_it=True)
+        self.rotate()
+        self.sessions.begin()
+
     @property
     def full(self) -> bool:
         """Whether new connections must be refused."""

@@ -18,6 +18,7 @@ from cloudsignal.edge.housekeeping import Housekeeping, HousekeepingError
 from cloudsignal.edge.journal import Journal
 from cloudsignal.edge.limits import Limits
 from cloudsignal.edge.link import Client
+from cloudsignal.edge.orders import Orders
 from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.reports import Reports
 from cloudsignal.edge.retained import Ledger
@@ -88,6 +89,13 @@ class Node:
         self.dialer = Dialer(settings.upstream)
         self.housekeeping = Housekeeping(settings.upstream, self.store)
         self.ledger = Ledger(self.store, now=time.time, recount=lambda org: self._spawn(self._recount(org)))
+        self.orders = Orders(
+            self.store,
+            self.housekeeping,
+            node=self.name,
+            verify_key=settings.verify_key,
+            cleared=self.ledger.cleared,
+        )
         self.gate = Gate(self)
         self.turns = Turns()
         self.reports = Reports(self.store, self.key)
@@ -119,7 +127,7 @@ class Node:
         """Enforce what is on disk, then follow Redis."""
         self._end_lost_sessions()
         await self.snapshot.load_disk()
-        for part in (self.follower, self.shipper, self.reports, self.beat):
+        for part in (self.follower, self.shipper, self.reports, self.beat, self.orders):
             self._spawn(part.run())
         self._spawn(self.snapshot.watch_heads())
         self._spawn(self.shipper.trim())
@@ -247,7 +255,8 @@ class Node:
 
     def organization_changed(self, org: Organization) -> None:
         """A new bundle is in force. Sessions notice at their next byte; this sees to what they hold already."""
-        self._spawn(self._rejudge(org))
+        gone = org.id not in self.snapshot.organizations
+        self._spawn(self._forget(org) if gone else self._rejudge(org))
 
     async def credentials_changed(self, names: Iterable[tuple[str, str]], committed_at: float) -> None:
         """Re-read these records and apply them to live sessions: end, extend, or take over claims."""
@@ -298,6 +307,18 @@ class Node:
                 self.ledger.cleared(org)
         except (HousekeepingError, UnavailableError) as error:
             logger.warning("retained messages of %s could not be counted: %s", org, error)
+
+    async def _forget(self, org: Organization) -> None:
+        """An organization was deleted: its sessions end, and the journal keeps nothing of it once that is shipped."""
+        self.ledger.detach(org.id)
+        await self._rejudge(org)
+        end = time.monotonic() + SIGN_IN_WITHIN
+        while org.sessions and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+        try:
+            self.journal.sweep()
+        except OSError as error:
+            logger.warning("the audit journal cannot be begun anew: %s", error)
 
     async def _rejudge(self, org: Organization) -> None:
         force = org.force

@@ -46,25 +46,31 @@ GATHER, AGAIN = 0.02, 1.0
 
 NOTE = """
 local function size_of(value) return value and tonumber(string.match(value, '^%d+')) or 0 end
-local grown = 0
+local grown, new = 0, 0
 local function drop(topic)
-  grown = grown - size_of(redis.call('HGET', KEYS[1], topic))
+  local held = redis.call('HGET', KEYS[1], topic)
+  if not held then return false end
+  grown = grown - size_of(held)
   redis.call('HDEL', KEYS[1], topic)
   redis.call('ZREM', KEYS[3], topic)
+  return true
 end
 for _, topic in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', ARGV[1], 'LIMIT', 0, 500)) do drop(topic) end
 for i = 2, #ARGV, 3 do
   local topic, value, ends = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  drop(topic)
+  if not drop(topic) and value ~= '' then new = new + 1 end
   if value ~= '' then
     redis.call('HSET', KEYS[1], topic, value)
     grown = grown + size_of(value)
     if ends ~= '0' then redis.call('ZADD', KEYS[3], ends, topic) end
   end
 end
-return {redis.call('HLEN', KEYS[1]), redis.call('INCRBY', KEYS[2], grown)}
+return {redis.call('HLEN', KEYS[1]), redis.call('INCRBY', KEYS[2], grown), new}
 """
-"""Write to the ledger: ``now``, then ``topic, value or nothing, end or 0`` each -> how many and how many bytes."""
+"""Write to the ledger: ``now``, then ``topic, value or nothing, end or 0`` each.
+
+Returns how many messages there are, their bytes, and how many of those written are new.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +189,11 @@ class Retained:
         asked, self._asked = self._asked, {}
         return changes, asked
 
-    def settled(self, count: int, total: int) -> None:
+    def settled(self, count: int, total: int, new: int) -> None:
         """Redis has taken the changes."""
         self.count, self.bytes = count, total
+        if new > self._flying[0]:
+            self.forget()  # what was taken to be there had been taken away through another edge
         self._flying = [0, 0]
 
     def failed(self, changes: Sequence[tuple[bytes, Entry | None]]) -> None:

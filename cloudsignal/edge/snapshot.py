@@ -15,6 +15,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,9 @@ class Snapshot:
                     return
                 if known is not None and bundle.revision == known.force.revision:
                     return
+                if bundle.status == "deleted":
+                    self._forget(bundle, known)
+                    return
                 objection = "" if from_disk else self.heads.objection(bundle, seen=floor > 0)
                 if objection:
                     self._refuse(org, blob, objection, bundle)
@@ -161,6 +165,22 @@ class Snapshot:
             if not from_disk:
                 self._write(org, blob)
             self._swap(bundle, policy)
+
+    def _forget(self, bundle: Bundle, known: Organization | None) -> None:
+        """The last word about an organization: its sessions end, and nothing of it stays here but its floor."""
+        if known is None and self.floors.get(bundle.org) == bundle.revision:
+            return
+        self.organizations.pop(bundle.org, None)
+        for name in [name for name in self._credentials if name[0] == bundle.org]:
+            del self._credentials[name]
+        self._refused.pop(bundle.org, None)
+        (self._folder / bundle.org).unlink(missing_ok=True)
+        self.floors.forget(bundle.org)
+        self.floors.note(bundle.org, bundle.revision)
+        if known is not None:
+            self._policies.pop(known.force.digest, None)
+            known.force = replace(known.force, revision=bundle.revision, suspended=True)
+            self._changed(known)
 
     async def _compile(self, bundle: Bundle) -> CompiledPolicy:
         policy = self._policies.get(bundle.digest)

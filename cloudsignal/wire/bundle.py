@@ -17,6 +17,9 @@ from cloudsignal.wire.codec import WireError, decode, encode
 
 VERSION = 1
 
+LAST_REVISION = 999_999_999_999_999
+"""The revision of the last word about an organization: above every other (fifteen digits are the most on Redis)."""
+
 _CONTEXT = b"cloudsignal bundle v1\0"
 
 
@@ -50,7 +53,8 @@ class Bundle:
     """``sha256:`` and 64 hex digits over :attr:`policy`."""
     policy: bytes
     """The policy document as canonical JSON (``acl.policy.canonical``)."""
-    status: Literal["active", "suspended"]
+    status: Literal["active", "suspended", "deleted"]
+    """``deleted`` is the last word: edges forget the organization."""
     issued_at: float
     """Seconds since the epoch, UTC: when the change was committed."""
     deployment: str = ""

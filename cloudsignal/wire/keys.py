@@ -18,6 +18,9 @@ AUDIT = f"{PREFIX}audit"
 REPORTS = f"{PREFIX}reports"
 """Stream of :class:`~cloudsignal.wire.report.BundleReport` (field ``b``): what an edge did with a bundle."""
 
+ORDERS = f"{PREFIX}orders"
+"""Stream of signed :class:`~cloudsignal.wire.order.Order` (field ``b``); the edge that carries one out deletes it."""
+
 FIELD = "b"
 """The one field of every stream entry: the encoded record."""
 

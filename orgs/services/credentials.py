@@ -204,6 +204,7 @@ def revoke_identity(access: Access, username: str) -> MqttIdentity:
             identity.revoked_at = timezone.now()
             ended = _unended(identity).update(revoked_at=identity.revoked_at)
             tell_edges(identity)
+            discard_sessions([identity])
             _record_revoked(access, identity, ended)
     return identity
 
@@ -350,6 +351,22 @@ def tell_edges_of_many(identities: Sequence[MqttIdentity]) -> None:
         key=f"{org_id}/{identities[0].username} and {len(identities) - 1} more",
         payload={"org": org_id, "usernames": " ".join(identity.username for identity in identities)},
         immediate=True,
+    )
+
+
+def discard_sessions(identities: Sequence[MqttIdentity]) -> None:
+    """Have the stored sessions of revoked identities of one organization discarded, with what is queued for them: their
+    client ids are free for a replacement, and nobody who kept a secret finds anything to come back to."""
+    org_id = identities[0].org_id
+    outbox.enqueue(
+        "orgs.tasks.discard_sessions",
+        org=org_id,
+        key=f"{org_id}/{identities[0].username} and {len(identities) - 1} more",
+        payload={
+            "org": org_id,
+            "usernames": " ".join(identity.username for identity in identities),
+            "issued_at": str(timezone.now().timestamp()),
+        },
     )
 
 

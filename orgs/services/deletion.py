@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from typing import cast
 
 import psycopg
 from django.conf import settings
@@ -20,13 +21,17 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
 from cloudsignal.errors import Conflict, Invalid
-from cloudsignal.redis import announce
+from cloudsignal.keyring import signing_key
+from cloudsignal.redis import State, write_state
 from cloudsignal.wire import keys
+from cloudsignal.wire.bundle import LAST_REVISION, Bundle, sign_bundle
 from cloudsignal.wire.change import Change
+from cloudsignal.wire.order import ERASE_SECONDS, Order
 from orgs.access import Access
 from orgs.models import Organization
 from orgs.permissions import Permission
 from orgs.services.actors import PLATFORM
+from orgs.services.orders import give_order
 from orgs.tenancy import org_scope, platform_scope
 
 logger = logging.getLogger(__name__)
@@ -106,12 +111,45 @@ def _record_deleted(org_id: str, name: str) -> None:
 
 
 def forget_organization(redis: Redis, org_id: str) -> None:
-    """An edge without a bundle denies; what is left of an organization that is gone admits nobody."""
-    names = [keys.bundle(org_id).encode()]
-    names += redis.scan_iter(match=keys.credential(org_id, "*"), count=1000)
+    """Take what is left of a deleted organization from Redis, and have the edges do it with theirs and the broker's.
+
+    A signed last word stands in the place of its bundle, so that edges that are away now forget it when they come back;
+    what the broker holds is erased by one of them, which then removes what Redis knew of that. Safe to run twice. An
+    organization that exists is left alone.
+    """
+    with platform_scope():
+        if Organization.objects.filter(pk=org_id).exists():
+            logger.error("an organization that exists was to be forgotten: %s", org_id)
+            return
+    names = list(redis.scan_iter(match=keys.credential(org_id, "*"), count=1000))
     for start in range(0, len(names), BATCH):
         redis.delete(*names[start : start + BATCH])
-    announce(redis, Change(kind="bundle", org=org_id, committed_at=timezone.now().timestamp()))
+    _forget_changes(redis, org_id)
+    now = timezone.now().timestamp()
+    give_order(redis, Order("erase", org_id, issued_at=now, ends_at=now + ERASE_SECONDS))
+    last = Bundle(
+        org=org_id, revision=LAST_REVISION, digest="", policy=b"", status="deleted", issued_at=now
+    )  # fmt: skip
+    write_state(
+        redis,
+        State(
+            key=keys.bundle(org_id),
+            revision=LAST_REVISION,
+            record=sign_bundle(last, signing_key()),
+            change=Change(kind="bundle", org=org_id, committed_at=now),
+            expires_at=int(now + ERASE_SECONDS),
+        ),
+    )
+
+
+def _forget_changes(redis: Redis, org_id: str) -> None:
+    """Entries of the change stream name usernames; edges that have not read them yet forget the organization anyway."""
+    after = "-"
+    while entries := cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(keys.CHANGES, min=after, count=1_000)):
+        gone = [entry for entry, fields in entries if org_id.encode() in fields.get(keys.FIELD.encode(), b"")]
+        if gone:
+            redis.xdel(keys.CHANGES, *gone)
+        after = f"({entries[-1][0].decode()}"
 
 
 def _save(access: Access, org: Organization) -> None:

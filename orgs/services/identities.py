@@ -19,7 +19,7 @@ from orgs.models import Credential, MqttIdentity
 from orgs.models.credential import unended
 from orgs.permissions import Permission
 from orgs.services.claims import bounded, clean_claims
-from orgs.services.credentials import local_name, record_claims, tell_edges, tell_edges_of_many
+from orgs.services.credentials import discard_sessions, local_name, record_claims, tell_edges, tell_edges_of_many
 from orgs.tenancy import org_scope
 
 BATCH = 500
@@ -142,6 +142,10 @@ def _revoke(access: Access, *, target: str, issued_by: Collection[str]) -> Ended
             locked = list(MqttIdentity.objects.select_for_update().filter(pk__in=ids).order_by("pk"))
             ended = live.filter(identity_id__in=ids).update(revoked_at=now)
             tell_edges_of_many(locked)
+            rest = Credential.objects.filter(unended(now), org=access.org, identity_id__in=ids)
+            left = set(rest.values_list("identity_id", flat=True))
+            if gone := [identity for identity in locked if identity.pk not in left]:
+                discard_sessions(gone)
             after = {"revoked": True, "identities": len(locked), "credentials": ended}
             record(access, kinds.CREDENTIAL_REVOKED, target=target, before={"revoked": False}, after=after)
         identities += len(locked)

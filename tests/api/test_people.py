@@ -14,9 +14,11 @@ from redis import Redis
 
 from audit.models import Event
 from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, Limit, NotFound
+from cloudsignal.keyring import signing_key
 from cloudsignal.models import OutboxRow
 from cloudsignal.redis import client as redis_client
 from cloudsignal.wire import keys
+from cloudsignal.wire.bundle import open_bundle
 from orgs import tasks
 from orgs.access import access_org
 from orgs.models import Invitation, Membership, Organization
@@ -237,7 +239,8 @@ def test_deletion_waits_can_be_undone_and_then_leaves_nothing(
     tasks.forget_organization.run(**row.payload)  # as a worker does once Redis is back
     assert owner.get(url).status == 404
     assert not list(redis_client().scan_iter(match=keys.credential(acme.id, "*")))
-    assert not redis_client().exists(keys.bundle(acme.id))
+    last = open_bundle(redis_client().hget(keys.bundle(acme.id), keys.FIELD), signing_key().public_key(), org=acme.id)
+    assert (last.status, last.policy) == ("deleted", b"")
     assert list(redis_client().scan_iter(match=keys.credential(rival.id, "*")))
     with platform_scope():
         assert not Event.objects.filter(org_id=acme.id).exists()

@@ -29,11 +29,12 @@ from acl.policy import canonical, digest, parse
 from cloudsignal.edge.brokers import MOSQUITTO_ACL, mosquitto_config
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import AuditEvent, decode_batch
-from cloudsignal.wire.bundle import Bundle, Quotas, open_bundle, sign_bundle
+from cloudsignal.wire.bundle import LAST_REVISION, Bundle, Quotas, open_bundle, sign_bundle
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError, decode, encode
 from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
 from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
+from cloudsignal.wire.order import Order, sign_order
 from cloudsignal.wire.report import BundleReport
 from cloudsignal.wire.said import Kind, hear, node_key
 
@@ -284,6 +285,18 @@ class Plane:
 
     def store_credential(self, org: str, local: str, blob: bytes, revision: int = 1) -> None:
         self.redis.hset(keys.credential(org, local), mapping={"rev": revision, keys.FIELD: blob})
+
+    def order(self, order: Order, *, key: Ed25519PrivateKey | None = None) -> None:
+        """Sign an order and put it on the stream."""
+        self.redis.xadd(keys.ORDERS, {keys.FIELD: sign_order(order, key or self.key)})
+
+    def delete(self, org: str) -> None:
+        """The last word about an organization, and the order to erase it, as the control plane gives them."""
+        now = time.time()
+        self.order(Order("erase", org, issued_at=now, ends_at=now + 3_600))
+        last = Bundle(org, LAST_REVISION, digest="", policy=b"", status="deleted", issued_at=now)
+        self.revisions[org] = LAST_REVISION
+        self.store_bundle(org, sign_bundle(last, self.key))
 
     def announce(self, change: Change) -> None:
         self.redis.xadd(keys.CHANGES, {keys.FIELD: encode(change)})
