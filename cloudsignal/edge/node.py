@@ -304,7 +304,7 @@ class Node:
         """Compare the ledger of retained messages with the broker."""
         try:
             if await self.housekeeping.recount(org):
-                self.ledger.cleared(org)
+                self.ledger.counted(org)
         except (HousekeepingError, UnavailableError) as error:
             logger.warning("retained messages of %s could not be counted: %s", org, error)
 

@@ -244,11 +244,15 @@ class Ledger:
             self._wake(retained)
 
     def cleared(self, org: str) -> None:
-        """Retained messages of an organization were taken away or counted anew."""
-        retained = self._attached.get(org)
-        if retained is not None:
-            retained.forget()
-            self._load(retained)
+        """Retained messages of an organization were taken away."""
+        if org in self._attached:
+            self._attached[org].forget()
+            self.counted(org)
+
+    def counted(self, org: str) -> None:
+        """The ledger of an organization was compared with the broker."""
+        if org in self._attached:
+            self._load(self._attached[org])
 
     def _load(self, retained: Retained) -> None:
         org = retained.org
@@ -260,7 +264,7 @@ class Ledger:
         def answered(_: Future[Any]) -> None:
             if any(one.exception() for one in asked):
                 return
-            retained.settled(*asked[1].result())
+            retained.count, retained.bytes, _ = asked[1].result()
             if asked[0].result() is None or retained.doubtful:
                 retained.doubtful = False
                 self._recount(org)

@@ -295,8 +295,11 @@ class Plane:
         now = time.time()
         self.order(Order("erase", org, issued_at=now, ends_at=now + 3_600))
         last = Bundle(org, LAST_REVISION, digest="", policy=b"", status="deleted", issued_at=now)
-        self.revisions[org] = LAST_REVISION
-        self.store_bundle(org, sign_bundle(last, self.key))
+        self.heads.pop(org, None)
+        self.write_heads()
+        blob = sign_bundle(last, self.key)
+        self.redis.hset(keys.bundle(org), mapping={"rev": LAST_REVISION, keys.FIELD: blob})
+        self.announce(Change(kind="bundle", org=org, committed_at=now))
 
     def announce(self, change: Change) -> None:
         self.redis.xadd(keys.CHANGES, {keys.FIELD: encode(change)})
