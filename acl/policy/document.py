@@ -90,8 +90,12 @@ class _DocumentReader:
 
     def policy(self, root: Node) -> Policy:
         try:
-            written, (root, self._written) = root, legacy.modernised(root)
+            written, (root, self._written, assumed) = root, legacy.modernised(root)
             self.converted = root is not written
+            self.findings += [
+                located("warning", each.path, each.message, code=each.code, span=each.span)
+                for each in assumed[:MAX_FINDINGS]
+            ]
         except legacy.CannotConvert as problem:
             self.error(problem.path, problem.message, problem.code, problem.span)
             return Policy()

@@ -13,6 +13,7 @@ Nodes keep the places of what was written, so findings point at the old text.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from acl.policy.reader import Node, Span, key_text
 from acl.policy.templates import full_name
@@ -27,12 +28,18 @@ _PERMISSIONS = {
     "sub": "sub",
     "pub+sub": "pub+sub",
 }
+_ACTIONS = "pub, sub and pub+sub"
+_CHANNEL = "{claims.channel}"
 _RENAMED = {"topics": "topic", "description": "note", "comment": "note", "name": "note"}
 _KEPT = ("id", "effect", "qos", "retain", "expires", "note", "topic")
 _PEOPLE = ("user", "username", "agent", "publisher", "who")
 _SAME = {**_RENAMED, "permission": "action", **dict.fromkeys(_PEOPLE, "who")}
 """By the names that older documents use: what they say."""
-_OLD_RULE = (*_KEPT, *_RENAMED, *_PEOPLE, "client_id", "binding", "permission", "action")
+_OLD_RULE = (
+    *_KEPT, *_RENAMED, *_PEOPLE, "client_id", "binding", "permission", "action", "agents", "require_grant",
+)  # fmt: skip
+_ONLY_OLD = ("global", "agents", "publishers", "binding")
+_ONLY_OLD_IN_RULES = ("binding", "agents", "require_grant")
 _OLD_DOCUMENT = ("version", "default", "global", "rules", "agents", "publishers", "tests", "binding")
 _OLD_AGENT = ("id", "agent", "username", "user", "client_id", "binding", "rules", "publish", "subscribe", "note")
 
@@ -45,8 +52,18 @@ class CannotConvert(Exception):  # noqa: N818  # never leaves the package
         self.path, self.message, self.span, self.code = path, message, span, code
 
 
-def modernised(root: Node) -> tuple[Node, list[str]]:
-    """``root`` as a version "3" document, and where each of its rules was written.
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What had to be assumed of an old document; it becomes a warning."""
+
+    path: str
+    message: str
+    code: str
+    span: Span
+
+
+def modernised(root: Node) -> tuple[Node, list[str], list[Notice]]:
+    """``root`` as a version "3" document, where each of its rules was written, and what was assumed.
 
     One that is version "3" already is returned with its short-form rules written out.
     """
@@ -55,21 +72,33 @@ def modernised(root: Node) -> tuple[Node, list[str]]:
     version = root.get("version")
     rules = root.get("rules")
     if version is not None and version.raw in OLD_VERSIONS:
-        return _from_version_2(root)
+        return _from_version_2(root, [])
+    if version is None and _looks_old(root):
+        message = 'there is no version; this is read as version "2.1", whose shape it has'
+        return _from_version_2(root, [Notice("version", message, "assumed-version", root.span)])
     if rules is None or rules.kind != "list" or not any(_is_short(each) for each in rules.value):
-        return root, []
+        return root, [], []
     if version is None and all(_is_short(each) for each in rules.value):
         root = Node("map", [_pair("version", _text("3", root.span)), *root.value], root.span)
     written = [_rule(each, f"rules[{at}]", None) if _is_short(each) else each for at, each in enumerate(rules.value)]
     pairs = [(key, Node("list", written, rules.span) if key.value == "rules" else value) for key, value in root.value]
-    return Node("map", pairs, root.span), []
+    return Node("map", pairs, root.span), [], []
 
 
 def _is_short(node: Node) -> bool:
     return node.get("user") is not None or node.get("permission") is not None
 
 
-def _from_version_2(root: Node) -> tuple[Node, list[str]]:
+def _looks_old(root: Node) -> bool:
+    """Whether a document without a version says what only version "2.1" has a word for."""
+    if any(root.get(name) is not None for name in _ONLY_OLD):
+        return True
+    rules = root.get("rules")
+    written = rules.value if rules is not None and rules.kind == "list" else []
+    return any(rule.get(name) is not None for rule in written for name in _ONLY_OLD_IN_RULES)
+
+
+def _from_version_2(root: Node, notices: list[Notice]) -> tuple[Node, list[str], list[Notice]]:
     _only(root, "document", _OLD_DOCUMENT)
     binding = root.get("binding")
     rules: list[tuple[str, Node]] = []
@@ -82,7 +111,12 @@ def _from_version_2(root: Node) -> tuple[Node, list[str]]:
     written = Node("list", [node for _, node in rules], root.span)
     kept = [(key, value) for key, value in root.pairs() if key.value in ("default", "tests")]
     pairs = [_pair("version", _text("3", root.span)), _pair("rules", written), *kept]
-    return Node("map", pairs, root.span), [path for path, _ in rules]
+    for path, node in rules:
+        topic = node.get("topic")
+        if topic is not None and any(_CHANNEL in each.raw for each in _each(topic)):
+            message = f"{{channel}} is read as {_CHANNEL}: it matches for those that carry that claim"
+            notices.append(Notice(f"{path}.topic", message, "assumed-claim", topic.span))
+    return Node("map", pairs, root.span), [path for path, _ in rules], notices
 
 
 def _section(root: Node, name: str) -> Iterator[tuple[str, Node]]:
@@ -108,18 +142,28 @@ def _rule(node: Node, path: str, binding: Node | None, who: Node | None = None, 
         name = _RENAMED.get(key.value, key.value)
         if name == "topic":
             selves = any("{$self}" in each.raw for each in _each(value))
-            pairs.append((key if name == key.value else _text(name, key.span), _bound(value, path, binding)))
+            bound = _bound(_placed(value, free=_grants_not(node, path)), path, binding)
+            pairs.append((key if name == key.value else _text(name, key.span), bound))
         elif name in _KEPT:
             pairs.append((_text(name, key.span), value))
-    said = node.get("permission") or node.get("action")
+    field, words = ("permission", "publish, subscribe and both") if node.get("permission") else ("action", _ACTIONS)
+    said = node.get(field)
     if said is not None:
         if said.raw not in _PERMISSIONS:
-            message = f"unknown permission {said.raw[:40]!r}; there are publish, subscribe and both"
-            raise CannotConvert(f"{path}.permission", message, said.span, "unknown-action")
+            message = f"unknown {field} {said.raw[:40]!r}; there are {words}"
+            raise CannotConvert(f"{path}.{field}", message, said.span, "unknown-action")
         pairs.append(_pair("action", _text(_PERMISSIONS[said.raw], said.span)))
     elif action:
         pairs.append(_pair("action", _text(action, node.span)))
-    who = _who(node, who, None if selves else node.get("binding"), path)
+    listed = node.get("agents")
+    if listed is not None:
+        if binding is None:
+            raise CannotConvert(
+                f"{path}.agents", "agents lists values of what binding names; give a binding", listed.span
+            )
+        who = _listed(node, who, binding, listed, path)
+    else:
+        who = _who(node, who, None if selves else node.get("binding"), path)
     return Node("map", pairs + ([_pair("who", who)] if who else []), node.span)
 
 
@@ -172,6 +216,45 @@ def _who(node: Node, who: Node | None, binding: Node | None, path: str) -> Node 
         claim = _pair(variable.removeprefix("claims."), _text("*", binding.span))
         pairs.append(_pair("claims", Node("map", [claim], binding.span)))
     return Node("map", pairs, node.span)
+
+
+def _listed(node: Node, who: Node | None, binding: Node, listed: Node, path: str) -> Node:
+    """The ``who`` of a rule whose bound variable is one of a list."""
+    people = next((value for name in _PEOPLE if (value := node.get(name))), who)
+    pairs = list(people.value) if people is not None and people.kind == "map" else []
+    if people is not None and people.kind != "map":
+        pairs.append(_pair("username", people))
+    if node.get("client_id") is not None:
+        pairs.append(_pair("client_id", node.get("client_id") or listed))
+    variable = _variable(binding, path)
+    name = "claims" if variable.startswith("claims.") else variable
+    if variable == "org" or any(key.value == name for key, _ in pairs):
+        raise CannotConvert(f"{path}.agents", f"agents and another field both say which {name} it is", listed.span)
+    value = listed
+    if name == "claims":
+        value = Node("map", [_pair(variable.removeprefix("claims."), listed)], listed.span)
+    return Node("map", [*pairs, _pair(name, value)], node.span)
+
+
+def _grants_not(node: Node, path: str) -> bool:
+    """Whether a rule says that its channel needs no grant."""
+    grant = node.get("require_grant")
+    if grant is None:
+        return False
+    if grant.kind != "bool":
+        raise CannotConvert(f"{path}.require_grant", "require_grant is true or false", grant.span, "bad-require_grant")
+    return grant.value is False
+
+
+def _placed(node: Node, *, free: bool) -> Node:
+    """Topics with ``{org_short_id}`` and ``{channel}`` in the words of version "3"."""
+    if node.kind == "list":
+        return Node("list", [_placed(each, free=free) for each in node.value], node.span)
+    if "{channel}" not in node.raw and "{org_short_id}" not in node.raw:
+        return node
+    levels = node.raw.replace("{org_short_id}", "{org}").split("/")
+    levels = ["+" if free and level == "{channel}" else level.replace("{channel}", _CHANNEL) for level in levels]
+    return _text("/".join(levels), node.span)
 
 
 def _bound(node: Node, path: str, binding: Node | None) -> Node:
