@@ -21,7 +21,7 @@ class BulkForm(Form):
         label="CSV file",
         required=False,
         widget=forms.ClearableFileInput(attrs={"accept": ".csv,text/csv"}),
-        help_text="UTF-8, up to 10,000 lines below the header.",
+        help_text="UTF-8, up to 10,000 lines below the header. Commas, semicolons or tabs between cells.",
     )
     text = forms.CharField(
         label="Or its text",

@@ -1,13 +1,15 @@
 """A CSV file of clients to mint credentials for: read and checked whole before anything is made.
 
 Columns, in any order: ``username`` (empty: a new opaque one), ``ttl`` (seconds), ``static`` (yes or no), ``note``, and
-``claim.NAME`` for each claim. Pure: no database.
+``claim.NAME`` for each claim. Cells end with a comma, or as spreadsheets of many countries write them with a semicolon
+or a tab, whichever stands in the header; a byte order mark is left out. Pure: no database.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +23,7 @@ ERRORS_MAX = 50
 NOTE_MAX = 200
 COLUMNS = ("username", "ttl", "static", "note")
 CLAIM = "claim."
+DELIMITERS = (",", ";", "\t")
 TRUE = frozenset({"1", "yes", "true", "on"})
 FALSE = frozenset({"", "0", "no", "false", "off"})
 
@@ -39,8 +42,9 @@ class Entry:
 
 def read_roster(text: str) -> tuple[Entry, ...]:
     """The entries of a CSV file with a header line. Raises :class:`Invalid` naming every wrong line (the first 50)."""
+    text = text.removeprefix("\ufeff")
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True))
     except csv.Error as error:
         raise Invalid("bad_csv", f"This is not a CSV file: {error}.", field="file") from None
     header = [name.strip() for name in rows[0]] if rows else []
@@ -67,6 +71,12 @@ def read_roster(text: str) -> tuple[Entry, ...]:
             "bad_rows", f"{count} cannot be used; nothing was minted.", field="file", details=problems[:ERRORS_MAX]
         )
     return tuple(entries)
+
+
+def _delimiter(text: str) -> str:
+    """What stands between the names of the header; no name of a column contains any of them."""
+    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    return max(DELIMITERS, key=header.count)
 
 
 def _check_header(header: list[str]) -> None:

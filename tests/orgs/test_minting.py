@@ -227,3 +227,12 @@ def test_a_row_costs_the_same_however_many_names_there_are(databases: Databases)
     with databases.admin() as admin:
         admin.execute("ALTER TABLE orgs_mqttidentity RESET (autovacuum_enabled)")
     assert spent < 600 * 10
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_files_of_spreadsheets_are_read_whatever_separates_their_cells(separator: str, mark: str) -> None:
+    lines = ["username|claim.room|note", 'pump|hall|"by the door, or; the window"', "fan||"]
+    (pump, fan) = read_roster(mark + "\r\n".join(lines).replace("|", separator))
+    assert (pump.username, dict(pump.claims), pump.note) == ("pump", {"room": "hall"}, "by the door, or; the window")
+    assert (fan.username, dict(fan.claims), fan.note) == ("fan", {}, "")
