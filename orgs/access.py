@@ -5,10 +5,10 @@ Every page and API call begins with :func:`access_org`, the tenancy gate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db.models import Count, Exists, Max, Model, OuterRef, Q, QuerySet
 from django.utils import timezone
@@ -220,6 +220,14 @@ def list_identities(access: Access, *, search: str = "", cursor: str = "", limit
         for row in rows[:limit]
     )
     return IdentityPage(page, page[-1].identity.username if len(rows) > limit else None)
+
+
+def stored_claims(access: Access, username: str) -> Mapping[str, Any] | None:
+    """The claims that the identity ``username`` (the local part) carries; None when there is no such identity."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        found = MqttIdentity.objects.filter(org=access.org, username=username).values_list("claims", flat=True).first()
+    return None if found is None else dict(found)
 
 
 def list_credentials(

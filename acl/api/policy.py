@@ -105,6 +105,8 @@ class Simulate(PolicyEndpoint):
             "holes": decision.holes if decision else (),
             "rules": found.verdict.rules if found.verdict else (),
             "rules_not_listed": found.verdict.hidden if found.verdict else 0,
+            "claims": found.claims,
+            "claims_source": found.source,
             "findings": found.findings,
         }
         return Response(shapes.VerdictSerializer(verdict).data)

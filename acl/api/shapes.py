@@ -75,7 +75,9 @@ class SimulateSerializer(OptionalTextSerializer):
     action = serializers.ChoiceField(["pub", "sub", "receive"])
     topic = serializers.CharField(max_length=65_535, trim_whitespace=False)
     client_id = serializers.CharField(max_length=65_535, default="", allow_blank=True)
-    claims = serializers.DictField(default=dict)
+    claims = serializers.DictField(
+        default=None, allow_null=True, help_text="Left out: those that the identity carries, as on the wire."
+    )
     qos = serializers.IntegerField(default=0, min_value=0, max_value=2)
     retain = serializers.BooleanField(default=False)
 
@@ -100,6 +102,10 @@ class VerdictSerializer(serializers.Serializer[Any]):
     holes = serializers.ListField(child=serializers.CharField(), help_text="Denied parts of a granted subscription.")
     rules = RulePartSerializer(many=True, help_text="Of more than 200 rules, those that have a part in it, up to 200.")
     rules_not_listed = serializers.IntegerField()
+    claims = serializers.DictField(help_text="With which it was judged.")
+    claims_source = serializers.ChoiceField(
+        ["given", "stored", "none"], help_text="none: there is no identity of this username, so no claims are known."
+    )
     findings = FindingSerializer(many=True)
 
 

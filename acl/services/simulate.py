@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 from django.utils import timezone
 
 from acl import bench, examining
-from acl.examining import Simulation
-from acl.policy import Identity, Request
+from acl.examining import Simulation, Verdict
+from acl.policy import Finding, Identity, Request
 from acl.policy.topics import unfit_character
 from acl.services.policies import check_size
 from cloudsignal.errors import Invalid
 from cloudsignal.wire.credential import ClaimValue
-from orgs.access import Access
+from orgs.access import Access, stored_claims
 from orgs.permissions import Permission
 from orgs.services.claims import clean_claims
 
 ACTIONS = ("pub", "sub", "receive")
 TOPIC_MAX = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What a text says to one request, and with which claims it was asked."""
+
+    found: Simulation
+    claims: Mapping[str, ClaimValue]
+    source: Literal["given", "stored", "none"]
+    """Where they come from: the caller, the identity of that username, or nowhere: there is no such identity."""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """None when the text has errors."""
+        return self.found.verdict
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What there is to say about the text."""
+        return self.found.findings
 
 
 def simulate(
@@ -32,9 +54,10 @@ def simulate(
     topic: str,
     qos: int = 0,
     retain: bool = False,
-) -> Simulation:
+) -> Simulated:
     """Parse ``text`` and explain the verdict on one request; the verdict is None when the text has errors.
 
+    Without ``claims`` (None) those that the identity carries are used, as on the wire; an empty map is no claims.
     ``username`` is the local part (``@org`` is cut off). Raises :class:`Invalid` for a request no client could make.
     """
     access.require(Permission.POLICY_SIMULATE)
@@ -52,9 +75,15 @@ def simulate(
         if unfit:
             text = f"A client whose {field.replace('_', ' ')} contains {unfit} is refused at CONNECT."
             raise Invalid(f"bad_{field}", text, field=field)
-    identity = Identity(org=access.org_id, username=local, client_id=client_id, claims=clean_claims(claims or {}))
+    source: Literal["given", "stored", "none"] = "given"
+    if claims is None:
+        claims = stored_claims(access, local)
+        source = "none" if claims is None else "stored"
+    carried = clean_claims(claims or {}) if source == "given" else dict(claims or {})
+    identity = Identity(org=access.org_id, username=local, client_id=client_id, claims=carried)
     request = Request(identity=identity, action=action, topic=topic, qos=qos, retain=retain)  # type: ignore[arg-type]
-    return bench.run(access.org_id, examining.simulate, text, request, now=timezone.now())
+    found = bench.run(access.org_id, examining.simulate, text, request, now=timezone.now())
+    return Simulated(found, carried, source)
 
 
 def check_topic(topic: str, *, wildcards: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -29,8 +30,10 @@ class Simulated:
 
     form: SimulateForm
     verdict: Verdict | None = None
-    stored_claims: dict[str, Any] | None = None
+    stored_claims: Mapping[str, Any] | None = None
     """The claims of the known username that were used, because none were typed."""
+    unknown: bool = False
+    """Whether none were typed and there is no such username, so none are known."""
 
 
 @org_page(Permission.ORG_READ)
@@ -98,26 +101,24 @@ def _simulated(access: Access, text: str, form: SimulateForm) -> Simulated:
     simulated = Simulated(form)
     if not form.is_valid():
         return simulated
-    username = form.value("username").removesuffix(f"@{access.org_id}")
-    claims = form.cleaned_data["claims"]
-    if not claims and username:
-        known = next(iter(list_identities(access, search=username, limit=1).rows), None)
-        if known and known.identity.username == username and known.identity.claims:
-            claims = simulated.stored_claims = known.identity.claims
     try:
-        simulated.verdict = simulate(
+        found = simulate(
             access,
             text=text,
-            username=username,
+            username=form.value("username"),
             client_id=form.value("client_id"),
-            claims=claims,
+            claims=form.cleaned_data["claims"] or None,
             action=form.value("action"),
             topic=form.value("topic"),
             qos=form.cleaned_data["qos"],
             retain=form.cleaned_data["retain"],
-        ).verdict
+        )
     except DomainError as error:
         form.refuse(error)
+        return simulated
+    simulated.verdict = found.verdict
+    simulated.unknown = found.source == "none"
+    simulated.stored_claims = found.claims if found.source == "stored" and found.claims else None
     return simulated
 
 

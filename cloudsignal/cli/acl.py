@@ -26,6 +26,8 @@ from acl.policy import (
     run_tests,
     to_yaml,
 )
+from acl.policy.model import ClaimValue
+from acl.policy.templates import variables
 from cloudsignal.cli.arguments import CLAIM, Number, claims_of
 from cloudsignal.cli.group import LazyGroup
 from cloudsignal.cli.outcome import CommandError, Exit, json_option, print_json
@@ -131,7 +133,8 @@ def simulate(
 ) -> int:
     """Ask a policy FILE one question. Exit code 0 when the answer is allow, 1 when it is deny.
 
-    Without FILE the rules in force on the server are asked.
+    Without FILE the rules in force on the server are asked. Without --claim a known NAME has the claims that the
+    server stores, as on the wire; where none can be known it is said.
     """
     asked: list[tuple[Literal["pub", "sub", "receive"], str]] = []
     asked += [("pub", pub)] if pub is not None else []
@@ -141,7 +144,10 @@ def simulate(
         raise click.UsageError("give exactly one of --pub, --sub and --receive")
     action, topic = asked[0]
     policy, home = (read_policy(file), ORG) if file else _in_force()
-    identity = Identity(org or home, username, client_id, claims_of(claims))
+    carried, note = (claims_of(claims), "") if claims else _stored_claims(username, policy)
+    if note:
+        click.echo(note, err=True)
+    identity = Identity(org or home, username, client_id, carried)
     explanation = explain(policy, Request(identity, action, topic, qos, retain), now=datetime.now(UTC))
     if as_json:
         print_json(_explanation(explanation))
@@ -228,6 +234,30 @@ def _in_force() -> tuple[Policy, str]:
     if parsed.policy is None:
         raise CommandError("the rules in force cannot be read by this version of the program", Exit.SERVER)
     return parsed.policy, org
+
+
+def _stored_claims(username: str, policy: Policy) -> tuple[dict[str, ClaimValue], str]:
+    """The claims that the server stores for ``username``, and what there is to say about them."""
+    from cloudsignal.cli.online import default_server
+    from cloudsignal.cli.server import plain
+
+    asks = any(rule.who.claims or any(name.startswith("claims.") for name in variables(rule)) for rule in policy.rules)
+    if not asks:
+        return {}, ""
+    unknown = f"no claims of {username} are known; give --claim NAME=VALUE where rules ask for one"
+    try:
+        server = default_server()
+        if server is None:
+            return {}, unknown
+        with server:
+            question = {"text": "", "username": username, "action": "pub", "topic": "a"}
+            found = server.post("/v2/policy/simulate", question)
+    except CommandError as error:
+        return {}, f"{unknown} ({error})"
+    if found["claims_source"] != "stored":
+        return {}, unknown
+    told = ", ".join(f"{name}={value}" for name, value in found["claims"].items()) or "none"
+    return found["claims"], plain(f"with the stored claims of {username}: {told}")
 
 
 def show_findings(file: Path, findings: tuple[Finding, ...]) -> None:

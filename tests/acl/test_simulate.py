@@ -11,6 +11,7 @@ from acl.services.simulate import simulate
 from cloudsignal.errors import Forbidden, Invalid
 from orgs.access import Access
 from orgs.permissions import Role
+from orgs.services.credentials import issue_credential
 from tests.world import member, organization
 
 pytestmark = pytest.mark.django_db
@@ -109,3 +110,15 @@ def test_who_may_simulate(role: Role) -> None:
     else:
         with pytest.raises(Forbidden):
             simulate(access, text=TEXT, username="pump", action="pub", topic="a")
+
+
+def test_without_claims_those_of_the_identity_are_used_and_it_is_said_when_none_are_known(access: Access) -> None:
+    issue_credential(access, username="pump", claims={"team": "red"})
+    ask = {"text": TEXT, "action": "sub", "topic": "team/red"}
+    known = simulate(access, username="pump", **ask)  # type: ignore[arg-type]
+    assert known.verdict is not None
+    assert (known.source, dict(known.claims), known.verdict.decision.allowed) == ("stored", {"team": "red"}, True)
+    for claims, username, source in (({}, "pump", "given"), (None, "pum", "none")):
+        found = simulate(access, username=username, claims=claims, **ask)  # type: ignore[arg-type]
+        assert found.verdict is not None
+        assert (found.source, dict(found.claims), found.verdict.decision.allowed) == (source, {}, False)

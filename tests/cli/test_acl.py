@@ -193,3 +193,12 @@ def test_every_preset_passes_its_own_tests(preset: Preset, tmp_path: Path) -> No
     path.write_text(preset.starting(datetime.now(UTC)))
     assert program("acl", "validate", str(path)).code == 0
     assert program("acl", "test", str(path)).code == 0
+
+
+def test_simulate_says_when_rules_ask_for_claims_and_none_are_known(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text('version: "3"\nrules:\n  - {id: a, topic: "t/{claims.team}"}\n')
+    done = program("acl", "simulate", str(file), "--as", "ada", "--pub", "t/red")
+    assert (done.code, "no claims of ada are known; give --claim" in done.errors) == (1, True)
+    told = program("acl", "simulate", str(file), "--as", "ada", "--pub", "t/red", "--claim", "team=red")
+    assert (told.code, "claims" in told.errors) == (0, False)
