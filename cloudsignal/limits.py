@@ -26,13 +26,20 @@ _TAKE = """
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 local count, seconds = tonumber(ARGV[1]), tonumber(ARGV[2])
-local full = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now) + seconds / count
+local kind = redis.call('TYPE', KEYS[1]).ok
+local was = kind == 'string' and tonumber(redis.call('GET', KEYS[1])) or 0
+if not (was <= now + seconds + 1) then was = 0 end
+local full = math.max(was, now) + seconds / count
 if full - seconds > now then return tostring(full - seconds - now) end
 if ARGV[3] == '1' then
   redis.call('SET', KEYS[1], string.format('%.6f', full), 'PX', math.ceil((full - now) * 1000) + 1)
 end
 return '0'
 """
+
+
+# What this script could not have written (another type, no number, further ahead than a full bucket) counts as nothing:
+# it would shut somebody out, or lift the limit, for as long as it stands.
 
 
 @dataclass(frozen=True, slots=True)

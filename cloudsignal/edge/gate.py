@@ -13,7 +13,7 @@ from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.session import Grant, Session
 from cloudsignal.edge.signin import Checked, Name, check, parse_name, session_end
 from cloudsignal.edge.store import Command, UnavailableError
-from cloudsignal.edge.stored import Stored, held_seconds, resumed, session_lifetime
+from cloudsignal.edge.stored import LIVE_TTL, STORED_MAX, Stored, held_seconds, resumed, session_lifetime
 from cloudsignal.edge.upstream import BrokerUnreachableError
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
@@ -25,17 +25,23 @@ if TYPE_CHECKING:
 SLOWED = 2.0
 """Seconds a failed sign-in takes from an address that fails often."""
 
-TAKE = """
+TAKE = f"""
 local held = redis.call('GET', KEYS[1])
+local left = redis.call('TTL', KEYS[1])
+if left < 0 or left > {LIVE_TTL + STORED_MAX} then held = false end
 if held and string.match(held, '^[^\\n]*') ~= ARGV[1] then
   return false
 end
-local seconds = math.max(tonumber(ARGV[3]), redis.call('TTL', KEYS[1]))
+local seconds = math.max(tonumber(ARGV[3]), held and left or 0)
 redis.call('SET', KEYS[1], ARGV[1] .. '\\n' .. ARGV[2], 'EX', seconds)
 redis.call('EXPIRE', KEYS[2], seconds)
 return held or ''
 """
-"""Take a client id unless another username holds it: ``username, session, seconds`` -> what it held, or nothing."""
+"""Take a client id unless another username holds it: ``username, session, seconds`` -> what it held, or nothing.
+
+A hold without an end, or longer than any of ours, was put there by somebody else: it would lock the username out for
+good.
+"""
 
 KEEP = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])

@@ -10,6 +10,9 @@ from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 
+import pytest
+from redis import Redis
+
 from cloudsignal.wire import keys
 from tests.edge.conftest import Rig
 from tests.edge.parts import Broker, Issued, wait_for
@@ -132,3 +135,13 @@ def test_client_ids_taken_while_redis_was_away_are_claimed_when_it_is_back(make_
     name = keys.client(org, "one")
     wait_for(lambda: (rig.valkey.redis.get(name) or b"").startswith(b"alice\n"), seconds=20, what="the claim")
     held.ping()
+
+
+@pytest.mark.parametrize("seconds", [None, 400 * 86_400], ids=["without an end", "for a year"])
+def test_a_client_id_that_somebody_has_blocked_on_redis_for_good_is_free(rig: Rig, seconds: int | None) -> None:
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    key = keys.client(org, "blocked")
+    Redis.from_url(rig.valkey.url).set(key, "somebody\nelse", ex=seconds)
+    assert rig.client(issued, client_id="blocked")
+    assert rig.valkey.redis.ttl(key) <= 7_200  # type: ignore[operator]
