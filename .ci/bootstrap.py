@@ -205,8 +205,9 @@ def install_python_packages(level: str) -> None:
         create_venv()
     requirements = ROOT / "requirements" / ("base.txt" if level == "run" else "dev.txt")
     say(f"installing the Python packages of requirements/{requirements.name} (a minute or two the first time)")
-    pip(interpreter, ["-r", str(requirements)], total=count(requirements))
-    pip(interpreter, ["-e", str(ROOT)], total=0)
+    pip(interpreter, ["--require-hashes", "-r", str(requirements)], total=count(requirements))
+    # With the setuptools of the requirements: an isolated build would fetch one that nobody has looked at.
+    pip(interpreter, ["--no-build-isolation", "-e", str(ROOT)], total=0)
     stamps[level].write_text(wanted[level])
     say("ready")
 
@@ -268,7 +269,7 @@ def count(requirements: Path) -> int:
     for line in requirements.read_text().splitlines():
         if line.startswith("-r "):
             total += count(requirements.parent / line[3:].strip())
-        elif line and not line.startswith("#"):
+        elif line and not line.startswith(("#", " ")):
             total += 1
     return total
 
