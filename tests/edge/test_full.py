@@ -1,0 +1,19 @@
+"""A Valkey without room (``maxmemory`` reached, ``noeviction``): clients sign in and are served all the same."""
+
+from __future__ import annotations
+
+from tests.edge.conftest import Rig
+
+
+def test_clients_sign_in_and_publish_while_valkey_has_no_room(rig: Rig) -> None:
+    org = rig.org()
+    before, during = rig.plane.issue(org), rig.plane.issue(org)
+    first = rig.client(before, client_id="first")
+    rig.plane.redis.config_set("maxmemory", 1)
+    try:
+        second = rig.client(during, client_id="second")
+        assert second.subscribe("a")
+        first.publish("a", b"hello")
+        assert second.delivery().payload == b"hello"
+    finally:
+        rig.plane.redis.config_set("maxmemory", 0)
