@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from django.db.models import Count, Exists, Max, Model, OuterRef, Q, QuerySet
 from django.utils import timezone
@@ -290,16 +290,34 @@ def live_sessions(access: Access) -> tuple[LiveSession, ...]:
 def sessions_of(org_id: str) -> tuple[LiveSession, ...]:
     """The same, for services that ask for a permission of their own."""
     try:
-        redis = fast_client()
-        sessions = [
-            _session(blob)
-            for key in redis.scan_iter(match=keys.SESSIONS_PATTERN, count=500)
-            for blob in redis.hvals(key)
-        ]
+        sessions = _listed(org_id)
     except RedisError as error:
         raise Unavailable("sessions_unavailable", "Live sessions cannot be read right now; try again.") from error
     own = [session for session in sessions if session is not None and session.org == org_id]
     return tuple(sorted(own, key=lambda session: session.connected_at, reverse=True))
+
+
+_TAKE_AWAY = """
+for _, id in ipairs(ARGV) do
+  if redis.call('HEXISTS', KEYS[2], id) == 0 then redis.call('HDEL', KEYS[1], id) end
+end
+"""
+"""Take ids from the index that the node does not list: looked at once more, because it may list them by now."""
+
+
+def _listed(org_id: str) -> list[LiveSession | None]:
+    """What the nodes list of the organization; ids in its index that no node lists any more are taken away."""
+    redis = fast_client()
+    index = cast("dict[bytes, bytes]", redis.hgetall(keys.live(org_id)))
+    found: list[LiveSession | None] = []
+    for node in sorted(set(index.values())):
+        ids = [identifier for identifier, holder in index.items() if holder == node]
+        blobs = cast("list[bytes | None]", redis.hmget(keys.sessions(node.decode(errors="replace")), ids))
+        stale = [identifier for identifier, blob in zip(ids, blobs, strict=True) if blob is None]
+        if stale:
+            redis.eval(_TAKE_AWAY, 2, keys.live(org_id), keys.sessions(node.decode(errors="replace")), *stale)
+        found += [_session(blob) for blob in blobs if blob is not None]
+    return found
 
 
 def _session(blob: bytes | str) -> LiveSession | None:

@@ -22,6 +22,9 @@ logger = logging.getLogger("cloudsignal.edge.beat")
 EXPIRY = int(3 * HEARTBEAT_SECONDS)
 """Seconds until a silent node counts as gone."""
 
+INDEX_SECONDS = 3600
+"""Seconds until an organization's index of sessions is forgotten, unless a node keeps it."""
+
 GATHER = 0.1
 """Seconds a change of the session list may wait for others."""
 
@@ -36,9 +39,10 @@ class Beat:
         self._listed: dict[str, Session] = {}
         self._fresh: dict[str, Session] = {}
         """Listed, and not written yet."""
-        self._gone: list[str] = []
+        self._gone: list[Session] = []
         """Written, and not listed any more."""
         self._timer: asyncio.TimerHandle | None = None
+        self._indexed = time.monotonic()
 
     def add(self, session: Session) -> None:
         """A session is live."""
@@ -48,7 +52,7 @@ class Beat:
     def remove(self, session: Session) -> None:
         """A session is over; one that was never written needs no mention."""
         if self._listed.pop(session.id, None) is not None and self._fresh.pop(session.id, None) is None:
-            self._gone.append(session.id)
+            self._gone.append(session)
             self._write_soon()
 
     async def run(self) -> None:
@@ -92,7 +96,9 @@ class Beat:
         for start in range(0, len(fresh), _CHUNK):
             self._node.store.send(*self._listing(name, fresh[start : start + _CHUNK]))
         for start in range(0, len(gone), _CHUNK):
-            self._node.store.send(("HDEL", name, *gone[start : start + _CHUNK]))
+            part = gone[start : start + _CHUNK]
+            self._node.store.send(("HDEL", name, *(session.id for session in part)))
+            self._node.store.send(*(("HDEL", keys.live(org), *ids) for org, ids in _by_organization(part).items()))
 
     async def _beat(self) -> None:
         node = self._node
@@ -117,6 +123,12 @@ class Beat:
         )
         if listed != expected:
             await self._rewrite(name)
+        if time.monotonic() - self._indexed >= INDEX_SECONDS / 4:
+            self._indexed = time.monotonic()
+            organizations = sorted({session.org.id for session in self._listed.values()})
+            for start in range(0, len(organizations), _CHUNK):
+                part = organizations[start : start + _CHUNK]
+                await node.store.call(*(("EXPIRE", keys.live(org), INDEX_SECONDS) for org in part))
 
     async def _rewrite(self, name: str) -> None:
         """Redis has forgotten sessions, or remembers those of an earlier process."""
@@ -132,7 +144,13 @@ class Beat:
         fields: list[str | bytes] = []
         for session in sessions:
             fields += (session.id, self._entry(session))
-        return [("HSET", name, *fields), ("EXPIRE", name, EXPIRY)] if fields else [("EXPIRE", name, EXPIRY)]
+        if not fields:
+            return [("EXPIRE", name, EXPIRY)]
+        commands: list[Command] = [("HSET", name, *fields), ("EXPIRE", name, EXPIRY)]
+        for org, ids in _by_organization(sessions).items():
+            pairs = (text for identifier in ids for text in (identifier, self._node.name))
+            commands += [("HSET", keys.live(org), *pairs), ("EXPIRE", keys.live(org), INDEX_SECONDS)]
+        return commands
 
     def _entry(self, session: Session) -> bytes:
         return encode(
@@ -153,3 +171,10 @@ class Beat:
                 expires_at=session.expires_at,
             )
         )
+
+
+def _by_organization(sessions: list[Session]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for session in sessions:
+        found.setdefault(session.org.id, []).append(session.id)
+    return found

@@ -57,7 +57,12 @@ def sessions(node_name: str) -> str:
     return f"{PREFIX}sessions:{node_name}"
 
 
-SESSIONS_PATTERN = f"{PREFIX}sessions:*"
+def live(org: str) -> str:
+    """Hash with expiry: session id -> the node that lists it in :func:`sessions`. Pages read one organization's.
+
+    An id that its node lists no more is left over, and taken away by whoever finds it.
+    """
+    return f"{PREFIX}live:{org}"
 
 
 def client(org: str, client_id: str) -> str:

@@ -121,7 +121,7 @@ def forget_organization(redis: Redis, org_id: str) -> None:
         if Organization.objects.filter(pk=org_id).exists():
             logger.error("an organization that exists was to be forgotten: %s", org_id)
             return
-    names = list(redis.scan_iter(match=keys.credential(org_id, "*"), count=1000))
+    names = [keys.live(org_id).encode(), *redis.scan_iter(match=keys.credential(org_id, "*"), count=1000)]
     for start in range(0, len(names), BATCH):
         redis.delete(*names[start : start + BATCH])
     _forget_changes(redis, org_id)

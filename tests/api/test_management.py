@@ -6,11 +6,12 @@ from cloudsignal.keyring import pepper
 from cloudsignal.redis import client as redis_client
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
-from cloudsignal.wire.codec import decode, encode
+from cloudsignal.wire.codec import decode
 from cloudsignal.wire.credential import open_credential
 from cloudsignal.wire.report import LiveSession
 from orgs.permissions import Role
 from tests.api.calling import World
+from tests.support.sessions import publish
 
 RULES = 'version: "3"\nrules:\n  - id: all\n    topic: "a/#"\n'
 
@@ -109,7 +110,7 @@ def test_a_session_is_listed_and_closed_by_its_own_organization(acme: World, riv
         transport="mqtts", mqtt_version="5", tls_version="TLSv1.3", tls_cipher="X", token_id="t",
         connected_at=1.0, expires_at=0,
     )  # fmt: skip
-    redis_client().hset(keys.sessions("n1"), "s1", encode(session))
+    publish(redis_client(), session)
     assert rival.caller().get("/v2/sessions").body["data"] == []
     assert rival.caller().delete("/v2/sessions/s1").status == 404
     ci = acme.caller()

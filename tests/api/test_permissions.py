@@ -16,8 +16,6 @@ from django.urls import URLPattern, get_resolver
 from acl.models import Deployment
 from audit.access import AuditQuery, cursor_of, search
 from cloudsignal.redis import client as redis_client
-from cloudsignal.wire import keys
-from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import LiveSession
 from orgs.models import ApiKey, Membership
 from orgs.permissions import PERMISSIONS, Permission, Role
@@ -30,6 +28,7 @@ from orgs.tenancy import org_scope
 from tests.api.calling import Answer, Caller, World
 from tests.api.operations import OPERATIONS, Operation
 from tests.stack.databases import Databases
+from tests.support.sessions import publish
 from tests.world import member
 
 MARKER = "zebra-crossing"
@@ -84,7 +83,7 @@ def fill(world: World, marker: str = MARKER) -> dict[str, str]:
         session=f"s-{world.id}", org=world.id, username=marker, client_id=marker, node="n1", ip="", port=0,
         transport="mqtts", mqtt_version="5", tls_version="", tls_cipher="", token_id="", connected_at=0.0, expires_at=0,
     )  # fmt: skip
-    redis_client().hset(keys.sessions("n1"), session.session, encode(session))
+    publish(redis_client(), session)
     with org_scope(world.id):
         key = ApiKey.objects.filter(org=owner.org).first()
         deployment = Deployment.objects.get(org=owner.org)

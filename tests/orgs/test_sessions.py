@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 import pytest
 from pytest_django import DjangoCaptureOnCommitCallbacks
@@ -13,11 +14,12 @@ from cloudsignal.errors import Forbidden, NotFound, Unavailable
 from cloudsignal.redis import client
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
-from cloudsignal.wire.codec import decode, encode
+from cloudsignal.wire.codec import decode
 from cloudsignal.wire.report import LiveSession
 from orgs.access import Access, live_sessions
 from orgs.permissions import Role
 from orgs.services.sessions import close_session
+from tests.support.sessions import publish
 from tests.world import member, organization
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +32,7 @@ def connected(access: Access, session: str, *, node: str = "edge-1", at: float =
         transport="mqtts", mqtt_version="5", tls_version="TLSv1.3", tls_cipher="TLS_AES_256_GCM_SHA384",
         token_id="tok_x", connected_at=at or time.time(), expires_at=0,
     )  # fmt: skip
-    client().hset(keys.sessions(node), session, encode(live))
+    publish(client(), live)
     return live
 
 
@@ -44,7 +46,43 @@ def test_sessions_of_all_nodes_newest_first_and_of_nobody_else() -> None:
     newer = connected(ours, "s2", node="edge-2", at=200)
     connected(theirs, "s3")
     client().hset(keys.sessions("edge-1"), "s4", b"not a session")
+    client().hset(keys.live(ours.org_id), "s4", "edge-1")
+    # Whoever can write to Redis names another organization's session: it stays theirs.
+    client().hset(keys.live(ours.org_id), "s3", "edge-1")
     assert live_sessions(ours) == (newer, older)
+
+
+def test_a_session_that_no_node_lists_any_more_leaves_the_index() -> None:
+    ours = organization("Ours")
+    kept = connected(ours, "s1")
+    connected(ours, "s2")
+    connected(ours, "s3", node="edge-2")
+    client().hdel(keys.sessions("edge-1"), "s2")
+    client().delete(keys.sessions("edge-2"))
+    assert live_sessions(ours) == (kept,)
+    assert client().hkeys(keys.live(ours.org_id)) == [b"s1"]
+
+
+def test_a_page_reads_the_sessions_of_its_organization_alone() -> None:
+    """However many keys there are, and however many sessions others have: the same commands, no SCAN."""
+    ours, theirs = organization("Ours"), organization("Theirs")
+    connected(ours, "s1")
+    before = calls()
+    live_sessions(ours)
+    few = calls() - before
+    for number in range(300):
+        connected(theirs, f"t{number}")
+        client().set(f"cs1:other:{number}", "x")
+    before = calls()
+    live_sessions(ours)
+    assert calls() - before == few
+    assert not set(few) & {"cmdstat_scan", "cmdstat_keys", "cmdstat_hvals"}
+
+
+def calls() -> Counter[str]:
+    """How often each command was called on this Valkey."""
+    stats = client().info("commandstats")
+    return Counter({name: values["calls"] for name, values in stats.items() if name != "cmdstat_info"})  # type: ignore[union-attr]
 
 
 def test_when_redis_is_away_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

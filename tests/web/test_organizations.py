@@ -9,14 +9,13 @@ from django.test import Client
 from django.urls import reverse
 
 from cloudsignal.redis import client as redis_client
-from cloudsignal.wire import keys
-from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import LiveSession
 from orgs.access import Access, list_organizations
 from orgs.permissions import Role
 from orgs.services.credentials import issue_credential
 from orgs.services.organizations import suspend_organization
 from orgs.web.steps import Progress, steps
+from tests.support.sessions import publish
 from tests.web.test_audit import happened
 from tests.world import member, person
 
@@ -35,7 +34,7 @@ def connected(access: Access, username: str = "sensor", **changes: object) -> Li
         "connected_at": 1_790_000_000.0, "expires_at": 0,
     }  # fmt: skip
     session = LiveSession(**(values | changes))  # type: ignore[arg-type]
-    redis_client().hset(keys.sessions("edge-1"), session.session, encode(session))
+    publish(redis_client(), session)
     return session
 
 
