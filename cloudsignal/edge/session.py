@@ -244,7 +244,12 @@ class Session:
         joined = self._first.join(data)
         if joined is None:
             return
-        first = answers.first_packet(joined, CONNECT_MAX)
+        try:
+            first = answers.first_packet(joined, CONNECT_MAX)
+        except ProtocolError:
+            if b"\0\4MQTT\5" in joined[:12]:
+                self.version = 5  # so that it is told why
+            raise
         if isinstance(first, int):
             self._first.keep(joined, first)
             return

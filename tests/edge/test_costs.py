@@ -243,7 +243,7 @@ def test_dear_packets_of_one_organization_cost_another_nothing(rig: Rig, attack:
         for will in (False, True):
             wire = rig.dial()
             wire.version = 5
-            wire.send(attacks.connect(will=will))
+            wire.send(attacks.connect(will=will, user_properties=15_000))  # more would make it too large
             assert wire.connack().code == 0x97
     elif attack == "small":
         reader = rig.client(issued, client_id="reader")

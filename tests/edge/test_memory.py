@@ -168,6 +168,8 @@ def test_before_sign_in_little_is_taken(version: int) -> None:
     session = Session(Origin("::1", 1, "mqtts"), ListTrail())
     session.client_received(b"\x10" + codec.varint(CONNECT_MAX + 1) + b"\0\4MQTT" + bytes([version]))
     assert session.ended
+    answer = session.to_client[0] if version == 5 else codec.connack(5, 0x95)
+    assert codec.decode_connack(answer[2:], 5).code == 0x95
     assert CONNECT_MAX < 100_000
     session = Session(Origin("::1", 1, "mqtts"), ListTrail())
     session.client_received(codec.encode_connect(Connect(version, "c" * (CLIENT_ID_MAX + 1))))
