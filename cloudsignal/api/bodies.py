@@ -15,8 +15,31 @@ def valid(serializer: type[serializers.Serializer[Any]], request: Request, *, le
     data = request.data
     checked = serializer(data=data)
     checked.is_valid(raise_exception=True)
+    if isinstance(data, Mapping):
+        for name, field in checked.fields.items():
+            _check_kind(str(name), field, data.get(name))
     if not lenient and isinstance(data, Mapping):
         known = {name for name, field in checked.fields.items() if not field.read_only}
         if unknown := sorted(set(map(str, data)) - known):
             raise ValidationError({unknown[0]: [f"This name is not known here. Known: {', '.join(sorted(known))}."]})
     return dict(checked.validated_data)
+
+
+KINDS: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], tuple[type, ...], str], ...] = (
+    (serializers.BooleanField, (bool,), "This is true or false."),
+    (serializers.IntegerField, (int,), "This is a whole number."),
+    (serializers.CharField, (str,), "This is a text."),
+)
+
+
+def _check_kind(name: str, field: Any, value: Any) -> None:
+    """Refuse what the serializer would bend into shape, such as ``"yes"`` for true, ``7`` for an id, ``true`` for 1."""
+    if value is None:
+        return
+    if isinstance(field, serializers.ListField):
+        for item in value if isinstance(value, list) else ():
+            _check_kind(name, field.child, item)
+        return
+    for kind, types, message in KINDS:
+        if isinstance(field, kind) and type(value) not in types:
+            raise ValidationError({name: [message]})

@@ -46,16 +46,10 @@ REPLACE_EXISTING = (
 
 
 class Ttl(serializers.IntegerField):
-    """Seconds to live; a number, not a text or a truth value."""
+    """Seconds to live."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(default=TTL_DEFAULT, min_value=TTL_MIN, max_value=TTL_MAX, help_text="Seconds.", **kwargs)
-
-    def to_internal_value(self, data: Any) -> int:
-        """The number itself."""
-        if isinstance(data, bool) or not isinstance(data, int):
-            self.fail("invalid")
-        return super().to_internal_value(data)
 
 
 class CreateSerializer(serializers.Serializer[Any]):
@@ -271,7 +265,7 @@ class ExchangeToken(TokenEndpoint):
         issued = tokens.exchange_token(
             self.org,
             token=wanted["token"],
-            provider=wanted.get("integration_id") or wanted.get("provider") or "",
+            provider=_one_provider(wanted),
             ttl=wanted["ttl"],
             ip=address_of(request),
             actor=actor,
@@ -367,6 +361,14 @@ class OneClaim(TokenEndpoint):
         """Take one claim away."""
         use = self.key(request)
         return Response(ClaimsSerializer(identities.remove_claim(use.access, username, name)).data)
+
+
+def _one_provider(wanted: dict[str, Any]) -> str:
+    """The provider that an exchange names, by either of the two names; they must not differ."""
+    named = {wanted.get(name) for name in ("integration_id", "provider")} - {None, ""}
+    if len(named) > 1:
+        raise ParseError("provider: integration_id names another provider; send one of the two.")
+    return str(named.pop()) if named else ""
 
 
 def token_body(issued: Issued) -> dict[str, Any]:

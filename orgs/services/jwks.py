@@ -1,8 +1,10 @@
 """The public keys of identity providers (RFC 7517): fetched when needed, kept a while, looked for again on rotation.
 
-Kept per process and by URL. A key id that is not among the kept ones makes us look again, but at most every
-:data:`AGAIN_SECONDS`, so that invented key ids cannot be used to hammer a provider. While a provider is away, keys that
-were seen within :data:`STALE_SECONDS` go on working.
+Kept per process and by URL. A key id that is not among the kept ones makes us look at once, and so does a signature
+that does not verify: the key may have been replaced under its id. What is invented must not hammer a provider, so it is
+asked :data:`LOOKS` times at once at most, then every :data:`LOOK_EVERY` seconds; whoever uses that up keeps the keys
+fresh for everybody. One that did not answer is left alone for :data:`AGAIN_SECONDS`, and meanwhile keys that were seen
+within :data:`STALE_SECONDS` go on working.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from jwt.exceptions import InvalidKeyError
 from cloudsignal.fetch import FetchError, get_json, slot
 
 FRESH_SECONDS = 600.0
+LOOKS = 5
+LOOK_EVERY = 10.0
 AGAIN_SECONDS = 30.0
 STALE_SECONDS = 24 * 3600.0
 SOURCES_MAX = 1_000
@@ -42,6 +46,8 @@ class _Source:
     fetched_at: float = 0.0
     tried_at: float = 0.0
     error: str = ""
+    owed: float = 0.0
+    """When every look so far is paid for, at :data:`LOOK_EVERY` seconds each."""
     lock: Lock = field(default_factory=Lock)
 
 
@@ -62,18 +68,19 @@ _configurations: dict[str, tuple[Configuration | None, str, float]] = {}
 """By issuer: its configuration, or why it is not known; and when that was learnt."""
 
 
-def find_key(url: str, *, kid: str | None, algorithm: str) -> PyJWK:
-    """The key for a token's header; ``algorithm`` is one the provider is pinned to.
+def find_key(url: str, *, kid: str | None, algorithm: str, again: bool = False) -> PyJWK:
+    """The key for a token's header; ``algorithm`` is one the provider is pinned to. ``again``: the kept one has not
+    verified, so look whether there is another under its id.
 
     Raises :class:`KeyMissingError` when there is none, :class:`KeysUnavailableError` when they cannot be fetched.
     """
     source = _source(url)
     now = time.monotonic()
     document = _pick(source.documents, kid)
-    if document is None or now - source.fetched_at >= FRESH_SECONDS:
+    if document is None or again or now - source.fetched_at >= FRESH_SECONDS:
         try:
             with slot():
-                _look(source, url, now, wait=document is None)
+                _look(source, url, now, wait=document is None or again)
         except FetchError as error:
             if document is None:
                 raise KeysUnavailableError(f"The provider's keys could not be fetched: {error}") from None
@@ -145,18 +152,27 @@ def _source(url: str) -> _Source:
 
 
 def _look(source: _Source, url: str, now: float, *, wait: bool) -> None:
-    """Ask for the keys, unless that was done a moment ago; ``wait`` for whoever is asking already."""
+    """Ask for the keys, unless that was done too often; ``wait`` for whoever is asking, and take what it got."""
     if not source.lock.acquire(blocking=wait):
         return
     try:
-        if not source.tried_at or now - source.tried_at >= AGAIN_SECONDS:
-            _fetch(source, url, now)
+        unanswered = bool(source.error) and now - source.tried_at < AGAIN_SECONDS
+        if source.fetched_at <= now and not unanswered and _affords(source, now):
+            _fetch(source, url)
     finally:
         source.lock.release()
 
 
-def _fetch(source: _Source, url: str, now: float) -> None:
-    source.tried_at = now
+def _affords(source: _Source, now: float) -> bool:
+    owed = max(source.owed, now) + LOOK_EVERY
+    if owed - LOOKS * LOOK_EVERY > now:
+        return False
+    source.owed = owed
+    return True
+
+
+def _fetch(source: _Source, url: str) -> None:
+    source.tried_at = time.monotonic()
     try:
         document = get_json(url)
     except FetchError as error:
@@ -167,7 +183,7 @@ def _fetch(source: _Source, url: str, now: float) -> None:
         source.error = "the answer holds no list of keys."
         return
     source.documents = [key for key in keys if isinstance(key, dict) and _may_verify(key)]
-    source.fetched_at, source.error = now, ""
+    source.fetched_at, source.error = time.monotonic(), ""
 
 
 def _may_verify(key: dict[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 import jwt
+from jwt import PyJWK
 
 from audit.kinds import SignOnReason
 from cloudsignal.fetch import FetchError, check_url, get_json, post_form
@@ -131,11 +132,13 @@ def _claims(sign_on: SingleSignOn, configuration: Configuration, token: str, non
             raise Refused(
                 SignOnReason.BAD_ASSERTION, f"The ID token is signed with {algorithm!r}; only {allowed} is accepted."
             )
-        key = find_key(configuration.jwks_uri, kid=kid if isinstance(kid, str) else None, algorithm=str(algorithm))
-        claims: dict[str, Any] = jwt.decode(
-            token, key, algorithms=[str(algorithm)], audience=sign_on.client_id, issuer=sign_on.issuer, leeway=SKEW,
-            options={"require": ["exp", "iat", "iss", "aud", "sub"]},
-        )  # fmt: skip
+        kid = kid if isinstance(kid, str) else None
+        try:
+            key = find_key(configuration.jwks_uri, kid=kid, algorithm=str(algorithm))
+            claims = _decode(sign_on, token, key, str(algorithm))
+        except jwt.InvalidSignatureError:  # its key may have been replaced under the same id
+            key = find_key(configuration.jwks_uri, kid=kid, algorithm=str(algorithm), again=True)
+            claims = _decode(sign_on, token, key, str(algorithm))
     except KeysUnavailableError as error:
         raise Refused(SignOnReason.PROVIDER_UNREACHABLE, str(error)) from None
     except (KeyMissingError, jwt.InvalidTokenError, ValueError, TypeError, RecursionError, OverflowError) as error:
@@ -147,6 +150,13 @@ def _claims(sign_on: SingleSignOn, configuration: Configuration, token: str, non
     if claims.get("azp", None if several else sign_on.client_id) != sign_on.client_id:
         raise Refused(SignOnReason.BAD_ASSERTION, "The ID token was made for another client (azp).")
     return claims
+
+
+def _decode(sign_on: SingleSignOn, token: str, key: PyJWK, algorithm: str) -> dict[str, Any]:
+    return jwt.decode(
+        token, key, algorithms=[algorithm], audience=sign_on.client_id, issuer=sign_on.issuer, leeway=SKEW,
+        options={"require": ["exp", "iat", "iss", "aud", "sub"]},
+    )  # fmt: skip
 
 
 def _check_recent(claims: Mapping[str, Any]) -> None:

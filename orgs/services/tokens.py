@@ -75,7 +75,7 @@ def exchange_token(
     :class:`Invalid` (``email_claim_required``).
     """
     _must_be_active(org)
-    candidates = [named_provider(org.pk, provider)] if provider else _issuing_providers(org.pk, token)
+    candidates = _named_providers(org.pk, provider, token) if provider else _issuing_providers(org.pk, token)
     verdicts = [(candidate, judge(candidate, token)) for candidate in candidates]
     chosen, verdict = next((found for found in verdicts if found[1].subject), verdicts[0])
     if verdict.subject is None:
@@ -128,6 +128,15 @@ def named_provider(org_id: str, name: str) -> IdentityProvider:
     if len(of_kind) == 1:
         return of_kind[0]
     raise NotFound("The identity provider", code="provider_not_found")
+
+
+def _named_providers(org_id: str, name: str, token: str) -> Sequence[IdentityProvider]:
+    """The provider of that id or name, or those of that kind: the token's issuer chooses among several of one."""
+    of_kind = [one for one in enabled_providers(org_id) if one.kind == name]
+    if len(of_kind) > 1 and not any(one.name == name for one in of_kind):
+        issuer = unverified_issuer(token)
+        return [one for one in of_kind if one.issuer == issuer] or of_kind
+    return [named_provider(org_id, name)]
 
 
 def clean_email(email: str) -> str:

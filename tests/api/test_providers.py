@@ -133,18 +133,44 @@ def test_garbage_is_named_as_such(provider: IdentityProvider) -> None:
         assert failed(provider, token) in {"format", "algorithm"}, token[:20]
 
 
-def test_keys_are_fetched_once_and_again_when_they_rotate(
-    provider: IdentityProvider, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_are_fetched_once_and_a_new_one_is_looked_up_at_once(provider: IdentityProvider, issuer: Issuer) -> None:
     assert failed(provider, issuer.token()) == ""
     assert failed(provider, issuer.token()) == ""
     assert issuer.asked == 2  # the configuration and the keys
     issuer.add_rsa("two")
-    assert failed(provider, issuer.token("two")) == "key"  # looked a moment ago: invented key ids cost no request
-    assert issuer.asked == 2
-    monkeypatch.setattr(jwks, "AGAIN_SECONDS", 0.0)
     assert failed(provider, issuer.token("two")) == ""
     assert issuer.asked == 3
+    assert failed(provider, issuer.token()) == ""
+    assert issuer.asked == 3
+
+
+def test_a_key_that_was_replaced_under_its_id_is_found_when_a_signature_fails(
+    provider: IdentityProvider, issuer: Issuer
+) -> None:
+    former = issuer.token()
+    assert failed(provider, former) == ""
+    issuer.add_rsa("one")
+    assert failed(provider, issuer.token()) == ""
+    assert issuer.asked == 3
+    assert failed(provider, issuer.token()) == ""
+    assert issuer.asked == 3
+    assert failed(provider, former) == "signature"
+
+
+def test_invented_keys_and_signatures_ask_a_provider_a_few_times_only(
+    provider: IdentityProvider, issuer: Issuer
+) -> None:
+    assert failed(provider, issuer.token()) == ""
+    token = issuer.token()
+    for number in range(20):
+        assert failed(provider, issuer.token(header={"kid": f"invented-{number}"})) == "key"
+        assert failed(provider, f"{token[:-20]}{number:08d}{token[-12:]}") == "signature"
+    assert issuer.asked == 1 + jwks.LOOKS  # the configuration, and what is looked at most at once
+    assert failed(provider, issuer.token()) == ""
+    issuer.add_rsa("two")
+    assert failed(provider, issuer.token("two")) == "key"
+    jwks._sources[f"{issuer.url}/keys"].owed -= jwks.LOOK_EVERY  # so much later
+    assert failed(provider, issuer.token("two")) == ""
 
 
 def test_a_token_without_a_key_id_works_while_there_is_one_key(provider: IdentityProvider, issuer: Issuer) -> None:
@@ -299,6 +325,18 @@ def test_of_two_providers_with_one_issuer_the_one_is_meant_whose_audience_it_is(
         assert (answer.status, answer.body.get("provider")) == (200, name), answer.text
     token = jwt.encode({**claims, "aud": "third"}, SECRET, "HS256")
     assert nobody.post("/v2/tokens/exchange", {"organization_id": acme.id, "token": token}).code == "unauthorized"
+
+
+def test_a_kind_names_all_of_it_and_the_issuer_chooses(acme: World, nobody: Caller, issuer: Issuer) -> None:
+    other = "https://elsewhere.example.com"
+    for name, url in (("first", issuer.url), ("second", other)):
+        add_provider(acme.owner, Wanted(name, "oidc", url, AUDIENCE, secret=SECRET))
+    for url, name in ((issuer.url, "first"), (other, "second")):
+        token = jwt.encode(issuer.claims(iss=url), SECRET, "HS256")
+        answer = nobody.post("/v2/tokens/exchange", {"organization_id": acme.id, "token": token, "provider": "oidc"})
+        assert (answer.status, answer.body.get("provider")) == (200, name), answer.text
+    refused = nobody.post("/v2/tokens/exchange", {"organization_id": acme.id, "token": token, "provider": "auth0"})
+    assert (refused.status, refused.code) == (404, "provider_not_found")
 
 
 def test_providers_that_hang_leave_threads_for_everybody_else(

@@ -106,6 +106,28 @@ def test_ttl_bounds_and_default(http: httpx.Client, acme: World) -> None:
         check_error(create(http, acme.id, key, ttl=wrong), 400, "invalid_request")
 
 
+def test_a_wrong_type_is_named_and_never_bent_into_shape(http: httpx.Client, acme: World) -> None:
+    key = acme.key()
+    for change in (
+        {"replace_existing": "yes"}, {"replace_existing": 1}, {"replace_existing": None}, {"organization_id": 7},
+        {"organization_id": True}, {"integration_id": 7}, {"integration_id": False}, {"user_email": 7},
+        {"secret_key": 7}, {"ttl": "60"}, {"ttl": True}, {"claims": []}, {"claims": "x"},
+    ):  # fmt: skip
+        body = {"organization_id": acme.id, "secret_key": key, "user_email": "ada@example.com", **change}
+        answer = http.post("/v2/tokens/create", json=body)
+        check_error(answer, 400, "invalid_request")
+        assert next(iter(change)) in answer.json()["error_description"], answer.text
+    for path, body in (
+        ("exchange", {"organization_id": 7, "token": "a.b.c"}),
+        ("exchange", {"organization_id": acme.id, "token": True}),
+        ("exchange", {"organization_id": acme.id, "token": "a.b.c", "provider": 7}),
+        ("exchange", {"organization_id": acme.id, "token": "a.b.c", "provider": "one", "integration_id": "two"}),
+        ("refresh", {"token_id": 7, "current_token_password": "x"}),
+        ("refresh", {"token_id": "tok_x", "current_token_password": False}),
+    ):
+        check_error(http.post(f"/v2/tokens/{path}", json=body), 400, "invalid_request")
+
+
 def test_the_same_user_keeps_username_and_claims(http: httpx.Client, acme: World) -> None:
     key = acme.key()
     first = create(http, acme.id, key, claims={"team": "red"}).json()
@@ -210,7 +232,7 @@ def test_refresh_refusals(http: httpx.Client, acme: World, rival: World) -> None
     check_error(refresh(first["token_id"], theirs["access_token"]), 401, "unauthorized")
     check_error(refresh("tok_nonsense", first["access_token"]), 401, "unauthorized")
     check_error(refresh("tok_aaaaaaaaaaaa_aaaaaaaaaaaaaaaa", first["access_token"]), 404, "org_not_found")
-    check_error(refresh(7, first["access_token"]), 401, "unauthorized")
+    check_error(refresh(7, first["access_token"]), 400, "invalid_request")
     check_error(refresh(first["token_id"], None), 400, "invalid_request")
     check_error(http.post("/v2/tokens/refresh", json={}), 400, "invalid_request")
 
