@@ -25,6 +25,7 @@ from cloudsignal.sealing import SealError
 from orgs.models import SingleSignOn
 from orgs.services.jwks import Configuration, KeyMissingError, KeysUnavailableError, configuration_of, find_key
 from orgs.services.sign_on_protocol import (
+    PROVEN_WITHIN,
     RECENT_SECONDS,
     SKEW,
     Asserted,
@@ -48,7 +49,7 @@ def begin(sign_on: SingleSignOn, *, again: bool = False) -> Begun:
     asked = {
         "response_type": "code", "client_id": sign_on.client_id, "redirect_uri": addresses_of(sign_on).returns_to,
         "scope": "openid email profile", "state": state, "nonce": nonce,
-        "code_challenge": challenge, "code_challenge_method": "S256",
+        "code_challenge": challenge, "code_challenge_method": "S256", "max_age": str(PROVEN_WITHIN),
     }  # fmt: skip
     if again:
         asked |= {"prompt": "login", "max_age": "0"}
@@ -81,6 +82,7 @@ def finish(
         email=email if isinstance(email, str) and email.isprintable() else "",
         email_verified=claims.get("email_verified") in (True, "true"),
         name=printable(str(claims.get("name") or ""))[:120],
+        authenticated_at=_authenticated_at(claims),
     )
 
 
@@ -160,12 +162,18 @@ def _decode(sign_on: SingleSignOn, token: str, key: PyJWK, algorithm: str) -> di
 
 
 def _check_recent(claims: Mapping[str, Any]) -> None:
-    at = claims.get("auth_time")
-    if not isinstance(at, int | float) or time.time() - at > RECENT_SECONDS + SKEW:
+    if time.time() - _authenticated_at(claims) > RECENT_SECONDS + SKEW:
         raise Refused(
             SignOnReason.NOT_RECENT,
             "The identity provider did not ask again who you are (auth_time); sign out there and try once more.",
         )
+
+
+def _authenticated_at(claims: Mapping[str, Any]) -> float:
+    """``auth_time`` (OpenID Connect Core s2); 0 when it is missing, no number, or lies in the future."""
+    at = claims.get("auth_time")
+    proven = isinstance(at, int | float) and not isinstance(at, bool) and 0 < at <= time.time() + SKEW
+    return float(at) if proven and isinstance(at, int | float) else 0.0
 
 
 def _with_userinfo(configuration: Configuration, token: str, claims: dict[str, Any]) -> dict[str, Any]:

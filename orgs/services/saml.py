@@ -150,8 +150,11 @@ def finish(sign_on: SingleSignOn, answer: str) -> Answer:
         email = subject
     # SAML has no word for "verified": what the organization's own provider says of an address is all there is. It
     # counts in approved domains and for invited people, like any other address.
-    asserted = Asserted(subject, email, email_verified=bool(email), name=_first(attributes, FULL_NAMES)[:120])
-    return Answer(asserted, str(auth.get_last_response_in_response_to() or ""), _is_recent(auth))
+    at = _authenticated_at(auth)
+    name = _first(attributes, FULL_NAMES)[:120]
+    asserted = Asserted(subject, email, email_verified=bool(email), name=name, authenticated_at=at)
+    recent = time.time() - at <= RECENT_SECONDS + SKEW
+    return Answer(asserted, str(auth.get_last_response_in_response_to() or ""), recent)
 
 
 def our_metadata(sign_on: SingleSignOn) -> str:
@@ -205,17 +208,21 @@ def _settings(sign_on: SingleSignOn) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _is_recent(auth: Any) -> bool:
-    """The library has made sure that there is one signed assertion with one authentication statement."""
+def _authenticated_at(auth: Any) -> float:
+    """The assertion's ``AuthnInstant`` in seconds since the epoch; 0 when it cannot be read or lies in the future.
+
+    The library has made sure that there is one signed assertion with one authentication statement.
+    """
     from onelogin.saml2.xml_utils import OneLogin_Saml2_XML
 
     document = OneLogin_Saml2_XML.to_etree(auth.get_last_response_xml())
     at = document.find(".//{urn:oasis:names:tc:SAML:2.0:assertion}AuthnStatement").get("AuthnInstant", "")
     try:
         instant = parse_datetime(at)
-    except ValueError:
-        return False
-    return instant is not None and time.time() - instant.timestamp() <= RECENT_SECONDS + SKEW
+        found = instant.timestamp() if instant is not None else 0.0
+    except (ValueError, OverflowError):
+        return 0.0
+    return found if found <= time.time() + SKEW else 0.0
 
 
 def _first(attributes: Mapping[str, list[Any]], names: tuple[str, ...]) -> str:

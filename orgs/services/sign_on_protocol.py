@@ -14,6 +14,9 @@ SECRET_PURPOSE = "sign-on secret"  # noqa: S105 - what the key is derived for
 SUBJECT_MAX = 255
 RECENT_SECONDS = 300
 """How long ago a person may have authenticated when they are asked to do it again."""
+PROVEN_WITHIN = 30 * 24 * 3600
+"""``max_age`` of an ordinary sign-in, in seconds: asking for one makes a provider say ``auth_time`` (OpenID Connect
+Core s2, s3.1.2.1); so long a one makes nobody sign in again."""
 SKEW = 60
 """Seconds that the provider's clock may differ from ours."""
 
@@ -46,6 +49,9 @@ class Asserted:
     email: str
     email_verified: bool
     name: str = ""
+    authenticated_at: float = 0.0
+    """When the provider proves that the person has authenticated (seconds since the epoch); 0 when it does not say. A
+    sign-in without it counts for no dangerous act: the provider may have gone by a session it had."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -797,6 +797,28 @@ def test_dangerous_acts_ask_the_provider_again(acme: Access, issuer: Issuer, mon
     assert browser.client.post(new_key, {"name": "x", "kind": "sk"}).status_code != 302
 
 
+@pytest.mark.parametrize("proof", ["an hour ago", "nothing", "no number", "the future"])
+def test_a_sign_in_that_proves_no_fresh_authentication_counts_for_no_dangerous_act(
+    acme: Access, issuer: Issuer, proof: str
+) -> None:
+    """The provider may have gone by a session it had: whoever sits at an unlocked browser comes in like this."""
+    now = int(time.time())
+    said = {"an hour ago": now - 3600, "nothing": None, "no number": True, "the future": now + 3600}[proof]
+    browser = Browser(add_oidc(acme, issuer, role="admin"))
+    asked = parse_qs(urlsplit(browser.leave()).query)
+    assert int(asked["max_age"][0]) > 24 * 3600  # asked for, so that the provider has to say when; nobody is bothered
+    assert "prompt" not in asked
+    issuer.person = cast(auth_time=said)
+    browser.sign_in()
+    assert browser.status(acme) == 200
+    new_key = reverse("orgs:key-new", args=[acme.org_id])
+    answer = browser.client.post(new_key, {"name": "x", "kind": "sk"})
+    assert answer.headers.get("Location", "").startswith(f"{browser.url()}?again=1"), answer.content[:200]
+    issuer.person = cast(auth_time=now)
+    browser.sign_in(f"?again=1&next={new_key}")
+    assert browser.client.post(new_key, {"name": "x", "kind": "sk"}).status_code != 302
+
+
 # --- a command line, two at once, and parts that are away ------------------------------------------------------------
 
 
