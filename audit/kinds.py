@@ -91,6 +91,13 @@ INVITATION_SENT = _kind("invitation.sent", "Invitation sent", Source.CHANGE, Ton
 INVITATION_REVOKED = _kind(
     "invitation.revoked", "Invitation revoked", Source.CHANGE, Tone.NEUTRAL, "An invitation was taken back."
 )
+ACCOUNT_CHANGED = _kind(
+    "account.changed",
+    "Sign-in of a person changed",
+    Source.CHANGE,
+    Tone.WARNING,
+    "A member changed their own password, second factor, passkeys or address.",
+)
 API_KEY_CREATED = _kind("api_key.created", "API key created", Source.CHANGE, Tone.NEUTRAL, "A key was made.")
 API_KEY_ROTATED = _kind(
     "api_key.rotated",

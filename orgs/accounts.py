@@ -67,6 +67,14 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         site = {"name": "CloudSignal", "domain": urlsplit(public).netloc}
         super().send_mail(template_prefix, email, {**context, **links, "current_site": site})
 
+    def send_notification_mail(self, template_prefix: str, user: User, *args: Any, **kwargs: Any) -> None:
+        """django-allauth comes here after each change of a way in, whether mail is sent or not: it is audited."""
+        from orgs.services.account_events import CHANGES, record_account_change
+
+        if change := CHANGES.get(template_prefix):
+            record_account_change(user, change, ip=str(self.request.META.get("REMOTE_ADDR") or ""))
+        super().send_notification_mail(template_prefix, user, *args, **kwargs)
+
     def set_password(self, user: User, password: str) -> None:
         """A new password, mostly because the old one may have leaked: what it had let in is signed out."""
         super().set_password(user, password)
