@@ -274,6 +274,7 @@ RATE_LIMITS = {
     "tokens_of_address": "120/60",
     "organizations": "20/3600",
     "invitations": "100/3600",
+    "invitation_codes": "10/3600",
     "command_lines": "60/3600",
     "sign_ons": "60/300",
     "failed_sign_ins": "30/300",

@@ -73,5 +73,17 @@ class InviteForm(_RoleForm):
     )
 
 
+class CodeForm(Form):
+    """The code that goes with an invitation."""
+
+    code = forms.CharField(
+        label="Code",
+        required=False,
+        max_length=20,
+        help_text="From the person who invited you: nobody has confirmed yet that this address is yours.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "class": "mono"}),
+    )
+
+
 class MemberForm(_RoleForm):
     """A member's role and last day."""

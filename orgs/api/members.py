@@ -46,11 +46,20 @@ class InvitationSerializer(serializers.ModelSerializer[Invitation]):
     """An invitation. Its link is in the e-mail and nowhere else."""
 
     state = serializers.CharField(read_only=True, help_text="open, expired, accepted or revoked.")
+    code = serializers.SerializerMethodField(
+        help_text="To be given to the person by another way than the link, where no mail server confirms addresses; "
+        "for who manages members, while it is open. Else null."
+    )
 
     class Meta:
         model = Invitation
-        fields: ClassVar = ["id", "email", "role", "ends_at", "state", "invited_by", "created_at", "expires_at"]
+        fields: ClassVar = ["id", "email", "role", "ends_at", "state", "invited_by", "created_at", "expires_at", "code"]
         read_only_fields = fields
+
+    def get_code(self, invitation: Invitation) -> str | None:
+        """The code, for those whose view asked for it."""
+        shown = self.context.get("codes") and invitations.codes_are_needed() and invitation.state == "open"
+        return invitations.code_of(invitation) if shown else None
 
 
 class InviteSerializer(serializers.Serializer[Any]):
@@ -62,9 +71,10 @@ class InviteSerializer(serializers.Serializer[Any]):
 
 
 class AcceptSerializer(serializers.Serializer[Any]):
-    """The last part of the link."""
+    """The last part of the link, and the inviter's code where no mail server has confirmed the person's address."""
 
     token = serializers.CharField(max_length=200)
+    code = serializers.CharField(max_length=20, default="", allow_blank=True)
 
 
 class Members(OrgEndpoint):
@@ -129,7 +139,8 @@ class Invitations(OrgEndpoint):
     )  # fmt: skip
     def get(self, request: Request) -> Response:
         """List the invitations, newest first."""
-        return page(invitations.list_invitations(self.access), InvitationSerializer)
+        context = {"codes": self.access.may(Permission.MEMBERS_MANAGE)}
+        return page(invitations.list_invitations(self.access), InvitationSerializer, context=context)
 
     @extend_schema(
         operation_id="invite", tags=["members"], parameters=[ORGANIZATION], request=InviteSerializer,
@@ -141,7 +152,7 @@ class Invitations(OrgEndpoint):
         if wanted["role"] == Role.OWNER:
             self.step_up(request)
         made = invitations.invite(self.access, **wanted)
-        return Response(InvitationSerializer(made).data, status=201)
+        return Response(InvitationSerializer(made, context={"codes": True}).data, status=201)
 
 
 class OneInvitation(OrgEndpoint):
@@ -169,7 +180,8 @@ class ResendInvitation(OrgEndpoint):
     )  # fmt: skip
     def post(self, request: Request, invitation_id: str) -> Response:
         """Send it again with a new link; earlier links stop working."""
-        return Response(InvitationSerializer(invitations.resend_invitation(self.access, invitation_id)).data)
+        again = invitations.resend_invitation(self.access, invitation_id)
+        return Response(InvitationSerializer(again, context={"codes": True}).data)
 
 
 class AcceptInvitation(PersonEndpoint):
@@ -182,6 +194,8 @@ class AcceptInvitation(PersonEndpoint):
     )
     def post(self, request: Request) -> Response:
         """Join the organization that an invitation's link names. Only for the address that was invited."""
-        token = valid(AcceptSerializer, request)["token"]
-        joined = invitations.accept_invitation(self.person(request), token, ip=address_of(request))
+        wanted = valid(AcceptSerializer, request)
+        joined = invitations.accept_invitation(
+            self.person(request), wanted["token"], code=wanted["code"], ip=address_of(request)
+        )
         return Response(MemberSerializer(joined).data)

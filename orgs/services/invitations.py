@@ -1,15 +1,21 @@
 """Invitations: a signed link by e-mail, which expires, can be sent again (the earlier link dies) and taken back.
 
 The link's signature is made from the server's key and the invitation's row; nothing that opens it is stored.
+
+An invitation is for an address. Where no mail server has confirmed that the address is the person's, anybody who comes
+by the link could sign up under it: there the inviter sees a code, gives it to the person by another way, and it is
+asked for beside the link.
 """
 
 from __future__ import annotations
 
+import base64
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
@@ -20,7 +26,7 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import ids, outbox
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
-from cloudsignal.limits import take
+from cloudsignal.limits import check, take
 from cloudsignal.sealing import derive
 from orgs.access import Access
 from orgs.accounts import fold_address
@@ -124,8 +130,11 @@ def read_link(token: str) -> Offer:
     return Offer(found, found.org.name)
 
 
-def accept_invitation(user: User, token: str, *, ip: str = "") -> Membership:
-    """Join. Only for the person who was invited: the link alone is not enough, it may have been passed on."""
+def accept_invitation(user: User, token: str, *, code: str = "", ip: str = "") -> Membership:
+    """Join. Only for the person who was invited: the link alone is not enough, it may have been passed on.
+
+    ``code`` is the inviter's, for who :func:`needs_code`; raises :class:`Invalid` (``code_missing``, ``wrong_code``).
+    """
     offer = read_link(token)
     owner = offer.invitation.role == Role.OWNER
     if not user.reaches(offer.invitation.org_id) or (owner and user.through is not None):
@@ -134,6 +143,8 @@ def accept_invitation(user: User, token: str, *, ip: str = "") -> Membership:
         raise Forbidden(
             "other_address", f"This invitation is for {offer.invitation.email}; sign in with that address to accept it."
         )
+    if needs_code(user):
+        _check_code(offer.invitation, code)
     with org_scope(offer.invitation.org_id):
         invitation = _locked(offer.invitation.org_id, offer.invitation.pk)
         if invitation.state != "open" or invitation.round != offer.invitation.round:
@@ -144,6 +155,38 @@ def accept_invitation(user: User, token: str, *, ip: str = "") -> Membership:
         invitation.accepted_at = timezone.now()
         invitation.save(update_fields=["accepted_at"])
     return membership
+
+
+def needs_code(user: User) -> bool:
+    """Whether nobody has confirmed yet that the address is this person's."""
+    confirmed = EmailAddress.objects.filter(user=user, email__iexact=user.email, verified=True)
+    return not confirmed.exists()
+
+
+def codes_are_needed() -> bool:
+    """Whether people get in here without confirming their address: then inviters are shown codes."""
+    return bool(settings.ACCOUNT_EMAIL_VERIFICATION != "mandatory")
+
+
+def code_of(invitation: Invitation) -> str:
+    """The code (``k7qm-2xfa``, 40 bits) that goes with the present link. For who may invite; never in the e-mail."""
+    digest = hmac.digest(derive("invitation code"), _signature(invitation).encode(), "sha256")
+    text = base64.b32encode(digest).decode().lower()[:8]
+    return f"{text[:4]}-{text[4:]}"
+
+
+def _check_code(invitation: Invitation, code: str) -> None:
+    check("invitation_codes", invitation.pk)
+    offered = "".join(letter for letter in code.lower() if letter.isalnum())
+    if not offered:
+        raise Invalid(
+            "code_missing",
+            "Nobody has confirmed yet that this address is yours: ask whoever invited you for the code.",
+            field="code",
+        )
+    if not hmac.compare_digest(offered.encode(), code_of(invitation).replace("-", "").encode()):
+        take("invitation_codes", invitation.pk)
+        raise Invalid("wrong_code", "This is not the code of the invitation; ask whoever invited you.", field="code")
 
 
 def is_for(invitation: Invitation, user: User) -> bool:

@@ -10,20 +10,23 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 
-from cloudsignal.errors import DomainError, Forbidden, NotFound, Unauthenticated
+from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, Unauthenticated
 from cloudsignal.limits import take
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.forms import Form
 from orgs.access import Access, list_members
 from orgs.accounts import has_second_factor, network_of
-from orgs.forms_people import ROLE_WORDS, InviteForm, MemberForm
+from orgs.forms_people import ROLE_WORDS, CodeForm, InviteForm, MemberForm
 from orgs.models import Invitation, Membership, User
 from orgs.permissions import Permission, Role
 from orgs.services.invitations import (
     accept_invitation,
+    code_of,
+    codes_are_needed,
     invite,
     is_for,
     list_invitations,
+    needs_code,
     read_link,
     resend_invitation,
     revoke_invitation,
@@ -45,13 +48,21 @@ class Row:
     may_transfer: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Invited:
+    """One invitation that waits, with its code where there is one and the reader may see it."""
+
+    invitation: Invitation
+    code: str
+
+
 @org_page(Permission.ORG_READ)
 def index(request: HttpRequest, access: Access) -> HttpResponseBase:
     """Members by address, invitations that wait, newest first."""
     members = list_members(access)
     context = {
         "rows": [_row(access, member) for member in members],
-        "invitations": [one for one in list_invitations(access) if one.state in {"open", "expired"}],
+        "invitations": [_invited(access, one) for one in list_invitations(access) if one.state in {"open", "expired"}],
         "may_manage": access.may(Permission.MEMBERS_MANAGE),
         "may_update": access.may(Permission.ORG_UPDATE),
         "two_step": access.org.mfa_required,
@@ -72,7 +83,9 @@ def new(request: HttpRequest, access: Access) -> HttpResponseBase:
         except DomainError as error:
             _refuse(form, error)
         else:
-            messages.success(request, f"{made.email} is invited as {made.role}. The link works for a week.")
+            messages.success(
+                request, f"{made.email} is invited as {made.role}. The link works for a week.{_code(made)}"
+            )
             return redirect("orgs:people", access.org_id)
     return render(request, "orgs/people_invite.html", {"form": form}, status=422 if form.errors else 200)
 
@@ -81,7 +94,7 @@ def new(request: HttpRequest, access: Access) -> HttpResponseBase:
 def resend(request: HttpRequest, access: Access, invitation_id: str) -> HttpResponseBase:
     """Send an invitation again; the earlier link dies."""
     again = resend_invitation(access, invitation_id)
-    messages.success(request, f"Sent to {again.email} again. Only the new link works, for a week.")
+    messages.success(request, f"Sent to {again.email} again. Only the new link works, for a week.{_code(again)}")
     return redirect("orgs:people", access.org_id)
 
 
@@ -216,16 +229,35 @@ def accept(request: HttpRequest, token: str) -> HttpResponseBase:
     if request.method == "POST":
         if user is None:
             raise Unauthenticated("not_signed_in", "Sign in first.")
-        joined = accept_invitation(user, token, ip=address_of(request))
-        messages.success(request, f"Welcome to {offer.organization}. You are {joined.role} here.")
-        return redirect("orgs:home", joined.org_id)
+        form = CodeForm(request.POST)
+        try:
+            joined = accept_invitation(user, token, code=str(form["code"].value() or ""), ip=address_of(request))
+        except Invalid as error:
+            form.refuse(error)
+        else:
+            messages.success(request, f"Welcome to {offer.organization}. You are {joined.role} here.")
+            return redirect("orgs:home", joined.org_id)
+    else:
+        form = CodeForm()
     context = {
         "offer": offer,
         "words": ROLE_WORDS[Role(offer.invitation.role)],
         "person": user,
         "fits": user is not None and is_for(offer.invitation, user),
+        "form": form if user is not None and needs_code(user) else None,
     }
-    return render(request, "orgs/invitation.html", context)
+    return render(request, "orgs/invitation.html", context, status=422 if form.errors else 200)
+
+
+def _invited(access: Access, invitation: Invitation) -> Invited:
+    shown = access.may(Permission.MEMBERS_MANAGE) and codes_are_needed() and invitation.state == "open"
+    return Invited(invitation, code_of(invitation) if shown else "")
+
+
+def _code(invitation: Invitation) -> str:
+    if not codes_are_needed():
+        return ""
+    return f" No mail server confirms addresses here: give them the code {code_of(invitation)} too, not with the link."
 
 
 def _ask_again_for_owners(request: HttpRequest) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.core import mail
 from pytest_django.fixtures import Settings
 from redis import Redis
@@ -21,7 +22,7 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle
 from orgs import tasks
 from orgs.access import access_org
-from orgs.models import Invitation, Membership, Organization
+from orgs.models import Invitation, Membership, Organization, User
 from orgs.permissions import Role
 from orgs.services import deletion, invitations, members
 from orgs.services.credentials import issue_credential
@@ -39,6 +40,11 @@ def sent(settings: Settings) -> list[mail.EmailMessage]:
     settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
     mail.outbox = []
     return mail.outbox
+
+
+def confirm_address(user: User) -> None:
+    """As the link in a confirmation mail does."""
+    EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
 
 
 def link(world: World, invitation: Invitation, sent: list[mail.EmailMessage]) -> str:
@@ -61,6 +67,7 @@ def test_an_invited_person_joins_with_the_role_and_the_end(acme: World, sent: li
     assert token.rpartition(".")[2] not in made.text
     assert sent[0].to == ["Eve@example.com"] or sent[0].to == ["Eve@Example.com"]
     eve = person("eve@example.com")
+    confirm_address(eve)
     joined = Caller(user=eve).post("/v2/invitations/accept", {"token": token})
     assert joined.status == 200, joined.text
     access = access_org(eve, acme.id)
@@ -80,9 +87,51 @@ def test_a_link_opens_once_for_the_invited_person_only(acme: World, sent: list[m
     with pytest.raises(Forbidden, match=r"eve@example\.com"):
         invitations.accept_invitation(person("mallory@example.com"), token)
     eve = person("eve@example.com")
+    confirm_address(eve)
     invitations.accept_invitation(eve, token)
     with pytest.raises(Conflict):
         invitations.accept_invitation(eve, token)
+
+
+def test_a_link_alone_makes_nobody_a_member_whose_address_nobody_has_confirmed(
+    acme: World, sent: list[mail.EmailMessage], settings: Settings
+) -> None:
+    """Whoever gets hold of the link can sign up under the address where no mail server asks whose it is."""
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "invitation_codes": "3/60"}
+    made = acme.person().post(
+        f"/v2/invitations?organization_id={acme.id}", {"email": "eve@example.com", "role": "admin"}
+    )
+    code = made.body["code"]
+    with org_scope(acme.id):
+        invitation = Invitation.objects.get()
+    token = link(acme, invitation, sent)
+    assert code
+    assert code not in str(sent[-1].body)
+    mallory = Caller(user=person("eve@example.com"))
+    assert mallory.post("/v2/invitations/accept", {"token": token}).code == "code_missing"
+    for wrong in ("aaaa-aaaa", "x", "2222-2222"):
+        assert mallory.post("/v2/invitations/accept", {"token": token, "code": wrong}).code == "wrong_code"
+    assert mallory.post("/v2/invitations/accept", {"token": token, "code": code}).status == 429  # guessing is bounded
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "invitation_codes": "1000/6000"}  # as when time has passed
+    joined = mallory.post("/v2/invitations/accept", {"token": token, "code": code.upper().replace("-", " ")})
+    assert (joined.status, joined.body["role"]) == (200, "admin")
+
+
+def test_a_code_is_for_who_manages_members_goes_with_its_link_and_only_where_it_is_needed(
+    acme: World, settings: Settings
+) -> None:
+    invitation = invitations.invite(acme.owner, email="eve@example.com", role="viewer")
+    former = invitations.code_of(invitation)
+    present = invitations.code_of(invitations.resend_invitation(acme.owner, invitation.pk))
+    assert present != former
+    url = f"/v2/invitations?organization_id={acme.id}"
+    [shown] = acme.person().get(url).body["data"]
+    assert shown["code"] == present
+    [hidden] = acme.person(Role.VIEWER).get(url).body["data"]
+    assert hidden["code"] is None
+    settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+    [needless] = acme.person().get(url).body["data"]
+    assert needless["code"] is None
 
 
 def test_forged_resent_revoked_and_expired_links_do_not_open(acme: World, sent: list[mail.EmailMessage]) -> None:

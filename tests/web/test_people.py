@@ -16,7 +16,7 @@ from django.utils import timezone
 from orgs.access import Access, access_org, list_members, list_organizations
 from orgs.models import Membership
 from orgs.permissions import Role
-from orgs.services.invitations import invite, link_of, list_invitations
+from orgs.services.invitations import code_of, invite, link_of, list_invitations
 from tests.api.calling import Caller
 from tests.world import member, organization, person
 
@@ -87,7 +87,15 @@ def test_the_invited_person_sees_the_offer_and_joins(acme: Access, visitor: Visi
     assert "Join Acme" in anonymous.content.decode()
     assert Client().post(path).headers["Location"].startswith("/accounts/login/?next=/invitations/")
     grace = visitor(person("grace@example.com"))
-    joined = grace.post(path)
+    assert "Nobody has confirmed yet" in html.unescape(grace.post(path).content.decode())
+    members_page = visitor(acme).get(reverse("orgs:people", args=[acme.org_id])).content.decode()
+    code = code_of(list_invitations(acme)[0])
+    assert code in members_page
+    assert (
+        code
+        not in visitor(member(acme.org, Role.VIEWER)).get(reverse("orgs:people", args=[acme.org_id])).content.decode()
+    )
+    joined = grace.post(path, {"code": code})
     assert joined.headers["Location"] == reverse("orgs:home", args=[acme.org_id])
     assert [row.role for row in list_members(acme) if row.user.email == "grace@example.com"] == ["auditor"]
     assert grace.post(path).status_code == 409
