@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,7 +65,6 @@ class Answer:
     """Whether the person authenticated a moment ago, and did not merely have a session there."""
 
 
-@cache
 def available() -> bool:
     """Whether the extra is installed and its libraries load."""
     try:
