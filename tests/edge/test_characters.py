@@ -93,7 +93,7 @@ def test_a_connect_with_such_a_character_is_refused_by_name(place: str, version:
     session = Session(Origin("127.0.0.1", 1, "mqtts"), trail)
     session.client_received(codec.encode_connect(connect))
     assert session.ended
-    assert b"".join(session.to_client) == (bytes([0x20, 3, 0, five, 0]) if version == 5 else bytes([0x20, 2, 0, three]))
+    assert codec.decode_connack(b"".join(session.to_client)[2:], version).code == (five if version == 5 else three)
     assert session.to_broker == []
     [event] = trail.events
     assert (event.kind, event.reason) == ("auth_failed", "protocol")
@@ -107,7 +107,8 @@ def test_a_packet_with_such_a_character_ends_the_session_with_its_code(place: st
     reason, make = PACKETS[place]
     bench = Bench(version)
     bench.session.client_received(make(version, text(code)))
-    assert (bench.client(), bench.broker()) == (bytes([0xE0, 1, reason]) if version == 5 else b"", b"")
+    said = bench.client()
+    assert (said[:1] + said[2:3], bench.broker()) == (bytes([0xE0, reason]) if version == 5 else b"", b"")
     told(bench, reason)
 
 
@@ -116,7 +117,8 @@ def test_a_packet_with_such_a_character_ends_the_session_with_its_code(place: st
 def test_a_property_with_such_a_character_ends_the_session_with_its_code(place: str, code: int) -> None:
     reason, make = PROPERTIES[place]
     bench = Bench(5)
-    assert bench.publish("a", properties=Properties([make(text(code).encode())])) == (bytes([0xE0, 1, reason]), b"")
+    said, upstream = bench.publish("a", properties=Properties([make(text(code).encode())]))
+    assert (said[:1] + said[2:3], upstream) == (bytes([0xE0, reason]), b"")
     told(bench, reason)
 
 

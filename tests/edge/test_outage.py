@@ -226,7 +226,7 @@ def test_a_drained_edge_says_so_and_loses_no_event(make_rig: MakeRig) -> None:
     for client in clients:
         packets = client.closed()
         if client.version == 5:
-            assert packets == [(Kind.DISCONNECT, b"\x8b")]
+            assert [(first, body[:1]) for first, body in packets] == [(Kind.DISCONNECT, b"\x8b")]
     assert total(rig, org=org, kind="acl_denied") == 6
     assert [e.reason for e in rig.plane.events(org=org, kind="session_closed")] == ["draining"] * 6
     assert not rig.plane.redis.exists(keys.node("edge-1"))
