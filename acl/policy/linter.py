@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
+from acl.policy import mistakes
 from acl.policy.document import Parsed
 from acl.policy.globs import who_covers
 from acl.policy.index import CompiledPolicy
@@ -58,9 +59,21 @@ class _Linter:
                 message = f"expired at {rule.expires:%Y-%m-%dT%H:%M:%SZ}; it does not apply any more"
                 yield self._finding(at, message, "expired", removable=True)
                 continue
+            yield from self._mistakes(at, rule)
             yield from self._claims_of(at, rule)
             yield from self._breadth(at, rule)
             yield from self._reach(at, rule)
+
+    def _mistakes(self, at: int, rule: Rule) -> Iterator[Finding]:
+        """What can never match here, and topics that say nothing beside others of the rule."""
+        for message in mistakes.in_names(rule):
+            yield self._finding(at, message, "impossible-name")
+        for topic in rule.topics:
+            for message in mistakes.in_topic(topic):
+                yield self._finding(at, message, "odd-topic")
+        for topic, other in mistakes.redundant({topic: _opaque(topic, False) for topic in rule.topics}):
+            message = f"{topic} says nothing beside {other} of the same rule"
+            yield self._finding(at, message, "redundant-topic", fix=self._without_topic(at, rule, topic))
 
     def _claims_of(self, at: int, rule: Rule) -> Iterator[Finding]:
         named = [name for name, _ in rule.who.claims]
@@ -73,7 +86,8 @@ class _Linter:
     def _breadth(self, at: int, rule: Rule) -> Iterator[Finding]:
         if rule.effect is Effect.DENY:
             return
-        if rule.who.is_everyone and {"#", "+/#"} & set(rule.topics):
+        everything = {"#", "+/#"} & set(rule.topics)
+        if rule.who.is_everyone and everything and rule.action == "pub+sub" and not self._denied_before(at):
             until = "until it expires" if rule.expires else "and never expires"
             yield self._finding(at, f"permits everybody everything, {until}", "permit-all")
             return
@@ -84,11 +98,18 @@ class _Linter:
                 message = f"{who_text(rule.who)} may publish to everything under {topic}"
                 yield self._finding(at, message.replace("* may", "everybody may"), "wildcard-publish")
 
+    def _denied_before(self, at: int) -> bool:
+        """Whether earlier rules take something away from everybody: a wide rule behind them is meant."""
+        return any(
+            rule.effect is Effect.DENY and rule.who.is_everyone and not rule.expired(self._now)
+            for rule in self._policy.rules[:at]
+        )
+
     def _reach(self, at: int, rule: Rule) -> Iterator[Finding]:
         """Whether an earlier rule always decides first: on all of the rule, or on a part of it."""
         earlier = self._earlier[rule.effect]
         parts = _parts(rule)
-        covers = {part: earlier.covering(at, part) for part in parts}
+        covers = {part: [] if self._grants_wider(at, rule, part) else earlier.covering(at, part) for part in parts}
         deciders = list(dict.fromkeys(number for found in covers.values() for number in found))
         if all(covers.values()):
             if len(deciders) == 1:
@@ -116,6 +137,10 @@ class _Linter:
                 for name, region in earlier.taking(at, (topic, action)):
                     message = f"useless in part: rule {name} allows {action} {region} before this can deny it"
                     yield self._finding(at, message, "partly-reached")
+
+    def _grants_wider(self, at: int, rule: Rule, part: Part) -> bool:
+        """Whether an allow rule lets clients subscribe to more than they receive: what earlier rules leave of it."""
+        return rule.effect is Effect.ALLOW and part[1] == "sub" and self._earlier[rule.effect].granting(at, part)
 
     def _unreached(self, at: int, rule: Rule, decider: Rule) -> Finding:
         same_region = (rule.who, set(rule.topics), rule.action) == (decider.who, set(decider.topics), decider.action)
@@ -223,6 +248,12 @@ class _Earlier:
             return [alone]
         found = [self._first(mask, number, part) for mask in masks]
         return [each for each in dict.fromkeys(found) if each is not None] if None not in found else []
+
+    def granting(self, number: int, part: Part) -> bool:
+        """Whether a deny rule before ``number`` decides about ``part``, and an allow rule before that on some of it."""
+        mask = self._index.meeting(_NOBODY, _opaque(part[0], False), part[1], before=self._start[number])
+        effects = [self._entries[rank].rule.effect for rank in self._index.ranks(mask, _MAX_CANDIDATES)]
+        return Effect.DENY in effects and Effect.ALLOW in effects[: effects.index(Effect.DENY)]
 
     def _first(self, mask: int, number: int, part: Part) -> int | None:
         for rank in self._index.ranks(mask, _MAX_CANDIDATES):

@@ -18,7 +18,7 @@ from acl.policy.document import MadeIds
 from acl.policy.explanation import judged
 from acl.policy.model import Effect, Policy, Request, Rule, Who, as_utc
 from acl.policy.regions import Region
-from acl.policy.templates import compile_pattern, pattern_problem, resolve
+from acl.policy.templates import VARIABLE, compile_pattern, pattern_problem, resolve
 from acl.policy.topics import HASH, PLUS, Levels, covers, filter_problem, split, unshared
 
 MAX_CANDIDATES = 24
@@ -52,6 +52,8 @@ class _Candidate:
 def suggest(policy: Policy, request: Request, *, now: datetime, limit: int = 5) -> tuple[Suggestion, ...]:
     """Up to ``limit`` changes that would allow ``request``, the smallest first. None if it is allowed or malformed."""
     now = as_utc(now)
+    if "*" in request.identity.username:
+        return ()  # typed to ask for several at once; a rule with it would speak of all of them
     decision = judged(policy, request, now=now)
     asked_text = unshared(request.topic)[0] if request.action != "pub" else request.topic
     if decision.allowed or filter_problem(asked_text) or pattern_problem(asked_text):
@@ -119,8 +121,12 @@ def _topic_changes(rule: Rule, at: int, request: Request, asked: Levels) -> Iter
         if levels is None:
             continue
         for cost, changed, how in _nearer(topic, levels, asked):
-            topics = (*rule.topics[:number], changed, *rule.topics[number + 1 :])
-            title = f"{how} rule {rule.id}: {changed} in place of {topic}"
+            if how == "mend" and set(VARIABLE.findall(topic)) - set(VARIABLE.findall(changed)):
+                topics = (*rule.topics, changed)  # a literal in place of a variable would leave out everybody else
+                title = f"add {changed} to rule {rule.id}"
+            else:
+                topics = (*rule.topics[:number], changed, *rule.topics[number + 1 :])
+                title = f"{how} rule {rule.id}: {changed} in place of {topic}"
             yield _Candidate(cost, "topic", title, replace(rule, topics=tuple(dict.fromkeys(topics))), at)
 
 
@@ -174,10 +180,10 @@ def _new_rule(policy: Policy, request: Request, asked: Levels, denied_by: str | 
     username = request.identity.username
     levels = ["{username}" if level == username and level else level for level in asked]
     action: Literal["pub", "sub"] = "pub" if request.action == "pub" else "sub"
-    who = Who((username,)) if "*" not in username else Who()
     ids = {rule.id: at for at, rule in enumerate(policy.rules)}
     at = ids.get(denied_by or "", len(policy.rules))
-    rule = Rule("", ("/".join(levels),), action, Effect.ALLOW, who)
+    retain = request.retain if action == "pub" else True
+    rule = Rule("", ("/".join(levels),), action, Effect.ALLOW, Who((username,)), request.qos, retain)
     rule = replace(rule, id=MadeIds(ids).next(rule))
     place = f"before rule {denied_by}" if denied_by else "at the end"
     verb = "publish to" if action == "pub" else "subscribe to"

@@ -64,7 +64,7 @@ def test_an_error_is_told_with_line_and_column(tmp_path: Path) -> None:
 
 
 def test_warnings_are_told_and_are_fine(tmp_path: Path) -> None:
-    path = broken(tmp_path, "topic: inbox/{username}", 'topic: "#"')
+    path = broken(tmp_path, "topic: inbox/{username}", 'topic: "inbox/%u"')
     done = program("acl", "validate", path, "--local-only")
     assert done.code == 0
     assert f"{path}:3:5: warning: rules[0] - " in done.errors

@@ -60,6 +60,18 @@ LINT = {
     ),
     "permit-all": ("  - {id: a, topic: '#'}\n", "permits everybody everything, and never expires"),
     "wildcard-publish": ("  - {id: a, topic: x/#, action: pub}\n", "everybody may publish to everything under x/#"),
+    "impossible-name": (
+        "  - {id: a, topic: x, who: Ada}\n",
+        "username Ada never matches: usernames are of a-z, 0-9, - and _",
+    ),
+    "odd-topic": (
+        "  - {id: a, topic: devices/+/*, who: u}\n",
+        "* in devices/+/* is an ordinary character; + is one level, and # at the end all below",
+    ),
+    "redundant-topic": (
+        "  - {id: a, topic: ['x/#', 'x/{username}'], who: u}\n",
+        "x/{username} says nothing beside x/# of the same rule",
+    ),
     "unknown-claim": (
         "  - {id: a, topic: 'x/{claims.dept}'}\n",
         "claim dept is not one that identities are known to carry, and no test gives it a value",
@@ -90,7 +102,53 @@ QUIET = [
     "  - {id: a, topic: 'x/{username}'}\n  - {id: b, topic: x/bob}\n",
     "  - {id: a, topic: x/mine}\n  - {id: b, topic: x/+, effect: deny}\n",
     "  - {id: a, topic: x/+, action: sub, qos: 2}\n  - {id: b, topic: x/y, action: sub, qos: 0}\n",
+    "  - {id: a, topic: '#', action: sub}\n",
+    "  - {id: a, topic: 'x/{username}', action: sub}\n  - {id: b, topic: x/+, action: sub, effect: deny}\n"
+    "  - {id: c, topic: x/+, action: sub}\n",
 ]
+
+
+def test_everything_behind_a_deny_rule_is_not_called_permit_all() -> None:
+    rules = "  - {id: a, topic: admin/#, effect: deny}\n  - {id: b, topic: '#'}\n"
+    assert [finding.code for finding in lint(policy_of(rules), now=NOW)] == ["wildcard-publish"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("{topic: x, who: 'ada@org_abcdefghijkl'}", "without @"),
+        ("{topic: x, who: 'a b'}", "usernames are of a-z"),
+        ("{topic: x, who: _a}", "begins with a letter or digit"),
+        ("{topic: 'dev/%u/x'}", "write {username}"),
+        ("{topic: 'dev/%c/x'}", "write {client_id}"),
+        ("{topic: 'dev/${username}/x'}", "${username} in dev/${username}/x is no variable here"),
+        ("{topic: 'org_abcdefghijkl/x'}", "without their mountpoint"),
+        ("{topic: '{org}/x'}", "without their mountpoint"),
+        ("{topic: /x}", "begins with an empty level, so it does not match x"),
+        ("{topic: x/}", "ends with an empty level, so it does not match x"),
+    ],
+)
+def test_lint_says_what_can_never_match_here(rule: str, words: str) -> None:
+    found = [str(finding) for finding in lint(policy_of(f"  - {rule}\n"), now=NOW)]
+    assert any(words in each for each in found), found
+
+
+def test_a_suggestion_leaves_a_variable_to_everybody_else_and_opens_no_more_than_was_asked() -> None:
+    policy = policy_of("  - {id: own, topic: 'x/{username}'}\n")
+    for suggestion in suggest(policy, Request(ADA, "pub", "x/adan", 0), now=NOW):
+        assert not suggestion.narrowed, suggestion.title
+    (added,) = [each for each in suggest(Policy(), Request(ADA, "pub", "x", 1), now=NOW) if each.kind == "new-rule"]
+    assert (added.policy.rules[0].qos, added.policy.rules[0].retain) == (1, False)
+    (taken,) = [
+        each
+        for each in suggest(policy_of("  - {id: a, topic: y/stat}\n"), Request(ADA, "pub", "y/state"), now=NOW)
+        if each.kind == "topic" and each.narrowed
+    ]
+    assert "in place of y/stat" in taken.title
+
+
+def test_nothing_is_suggested_for_a_wildcard_typed_as_a_username() -> None:
+    assert suggest(Policy(), Request(Identity("org_abcdefghijkl", "agent-*"), "pub", "x"), now=NOW) == ()
 
 
 @pytest.mark.parametrize("rules", QUIET)
