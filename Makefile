@@ -2,7 +2,7 @@
 # It is safe to run any of them at any time; what is done already is not done again.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test check soak bench-policy bench-edge bench-credentials clean python3
+.PHONY: help setup up demo test test-fast check soak bench-policy bench-edge bench-credentials clean python3
 
 BIN := .venv/bin
 ARGS ?=
