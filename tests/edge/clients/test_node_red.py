@@ -48,6 +48,8 @@ def flow(rig: Rig, version: int) -> list[dict[str, object]]:
             "id": "tls",
             "type": "tls-config",
             "ca": str(rig.authority.file),
+            "cert": "",
+            "key": "",
             "verifyservercert": True,
             "servername": "localhost",
         },
@@ -100,12 +102,14 @@ def test_a_flow_of_node_red_is_refused_what_no_rule_allows_and_outlives_the_edge
                 other.publish("open/in", b"x", qos=1)
                 assert other.delivery().topic == b"open/out"
             other.disconnect()
-            denied = [event for event in rig.plane.events(org=org, kind="acl_denied") if event.client_id == "node-red"]
-            assert {event.topic for event in denied} == {"closed/out"}
+            wait_for(
+                lambda: rig.plane.events(org=org, kind="acl_denied", client_id="node-red"), what="the refusal's event"
+            )
             if starts == 1:
                 rig.edge.stop(kill=True)
                 rig.edge.start()
     finally:
         process.kill()
         process.wait()
+    assert {event.topic for event in rig.plane.events(org=org, kind="acl_denied")} == {"closed/out"}
     assert not rig.plane.events(org=org, kind="auth_failed")
