@@ -25,7 +25,7 @@ from cloudsignal.edge.codec import (
 from cloudsignal.edge.codec.connect import check_topic_name
 from cloudsignal.edge.codec.primitives import UnfitError, binary, checked_text, malformed
 from cloudsignal.edge.codec.properties import decode_properties
-from cloudsignal.edge.frames import ELEMENTS, TURN_MAX, YIELD, Carry, long_length
+from cloudsignal.edge.frames import ELEMENTS, LIGHT, TURN_MAX, YIELD, Carry, long_length
 from cloudsignal.edge.judge import TALLY
 from cloudsignal.edge.memo import Memo
 from cloudsignal.edge.mount import MountError
@@ -51,7 +51,7 @@ class Downlink:
         self._heads: Memo[bytes, bytes] = Memo(session.purse, HEADS_MAX)
         self._topics: Memo[bytes, bytes] = Memo(session.purse, TOPICS_MAX)
         self._swallowed: set[int] | None = None
-        self._weight = 0
+        self._weight = 0.0
         """How many packets the last one was worth, beyond itself."""
 
     def forget(self) -> None:
@@ -74,7 +74,8 @@ class Downlink:
         out = session.to_client
         heads = self._heads.known
         five = session.version == 5
-        position = keep = count = need = slow = 0
+        position = keep = count = need = 0
+        slow = 0.0
         end = len(data)
         try:
             while end - position >= 2:
@@ -122,7 +123,7 @@ class Downlink:
                 if session.ended:
                     return
                 slow += self._weight
-                self._weight = 0
+                self._weight = 0.0
                 position = stop
         finally:
             session.messages_out += count
@@ -141,9 +142,17 @@ class Downlink:
         five = session.version == 5
         if first & 6 == 6 or after_id + five > stop:
             raise malformed("a delivery cannot be read")
+        topic = self._topics.known.get(data[position : position + 1] + data[body:tail])
+        if topic is not None and not (five and data[after_id]):
+            head = data[position : position + 1] + varint(stop - tail + len(topic)) + topic
+            if len(head) + stop - tail <= session.client_packet_limit:
+                self._weight = LIGHT
+                session.messages_out += 1
+                session.to_client.append(head)
+                session.to_client.append(data[tail:stop])
+                return
         packet_id = int.from_bytes(data[tail:after_id], "big")
         try:
-            topic = self._topics.known.get(data[position : position + 1] + data[body:tail])
             if topic is None:
                 topic = self._admitted(data, position, body, tail, stop - position)
             if topic is not None and five and data[after_id]:

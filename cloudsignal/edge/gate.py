@@ -11,7 +11,7 @@ from audit.kinds import AuthReason
 from cloudsignal.edge.link import Client
 from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.session import Grant, Session
-from cloudsignal.edge.signin import Checked, Name, check, parse_name, session_end
+from cloudsignal.edge.signin import METRICS_APPENDED, Checked, Name, check, parse_name, session_end, without_metrics
 from cloudsignal.edge.store import Command, UnavailableError
 from cloudsignal.edge.stored import LIVE_TTL, STORED_MAX, Stored, held_seconds, resumed, session_lifetime
 from cloudsignal.edge.upstream import BrokerUnreachableError
@@ -116,14 +116,15 @@ class Gate:
             session.refuse(AuthReason.UNAVAILABLE)
             return
         name = parse_name(session.connect.username)
-        known = name.org if name is not None and name.org in node.snapshot.organizations else ""
+        meant = name or without_metrics(session.connect.username)
+        known = meant.org if meant is not None and meant.org in node.snapshot.organizations else ""
         refused = node.limits.refused(session.origin.ip, known)
         if refused and known:
             session.refuse(AuthReason.RATE_LIMITED, org=known)
             return
         record, reason, token_id = None, AuthReason.MALFORMED, ""
+        session.username = meant.local if meant is not None else ""
         if name is not None:
-            session.username = name.local
             if refused:
                 reason = AuthReason.UNKNOWN  # Redis is not asked; the answer and its time tell nothing of it
             else:
@@ -178,6 +179,8 @@ class Gate:
         await asyncio.sleep(floor * (int(elapsed / floor) + 1) - elapsed if floor else 0)
         if not session.ended:
             details = {} if org else {"presented": presented[:128]}
+            if without_metrics(presented) is not None:
+                details["text"] = METRICS_APPENDED
             session.refuse(reason, org=org, details=details)
 
     async def _enter(self, client: Client, org: Organization, record: Credential, token_id: str) -> None:

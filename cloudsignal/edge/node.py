@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -49,7 +50,7 @@ LOOK_EVERY = 60.0
 """Seconds between two looks at a session that asks for none."""
 
 PING_EVERY = 30.0
-"""Seconds between pings to a distant broker."""
+"""Seconds between pings to a distant broker, at most."""
 
 DRAIN = 2.0
 """Seconds clients may take to read the last words of a stopping edge."""
@@ -390,6 +391,7 @@ class Node:
             session.opened_at = session.heard_at = now
             if not since <= session.connected_at <= now:
                 session.connected_at += by
+            session.pinged_at = now
             session.outdated = True
             self._wheel.add(session_id, now)
 
@@ -419,10 +421,16 @@ class Node:
             again = min(again, session.expires_at)
         if session.connect.keep_alive:
             again = min(again, session.heard_at + 1.5 * session.connect.keep_alive)
-        if not self.dialer.local:
+        every = self._ping_every(session)
+        if now >= session.pinged_at + every:
             client.ping_broker()
-            again = min(again, now + PING_EVERY)
-        return again
+            session.pinged_at = now
+        return min(again, session.pinged_at + every)
+
+    def _ping_every(self, session: Session) -> float:
+        """Seconds between pings to the broker: half of what it bears of silence, and less where it is far away."""
+        borne = session.broker_keep_alive / 2 or math.inf
+        return borne if self.dialer.local else min(borne, PING_EVERY)
 
     def _look_early(self, client: Client, now: float) -> float | None:
         session = client.session

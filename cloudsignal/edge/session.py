@@ -95,6 +95,7 @@ class Session:
         "_early",
         "_first",
         "before",
+        "broker_keep_alive",
         "client_id",
         "client_packet_limit",
         "connect",
@@ -120,6 +121,7 @@ class Session:
         "own_pings",
         "packet_limit",
         "phase",
+        "pinged_at",
         "purse",
         "receive_maximum",
         "refusal",
@@ -158,10 +160,9 @@ class Session:
         """Why its CONNECT was refused."""
         self.ended = False
         """Both sides are to be closed once what is queued has been written."""
-        self.unread = False
-        """More was received than one turn may work off: call :meth:`client_received` again, with nothing."""
-        self.owed = False
-        """The same of the broker and :meth:`broker_received`."""
+        self.unread = self.owed = False
+        """More was received, from the client or the broker, than one turn may work off: call :meth:`client_received` or
+        :meth:`broker_received` again, with nothing."""
         self.to_client: list[bytes] = []
         self.to_broker: list[bytes] = []
         self.cuts: list[int] = []
@@ -169,14 +170,15 @@ class Session:
         self.connect = Connect(version=4, client_id="")
         self.version = 0
         self.username = self.client_id = self.token_id = ""
-        self.expires_at = 0
-        self.session_expiry = 0
+        self.expires_at = self.session_expiry = 0
         self.packet_limit = CONNECT_MAX  # of the organization from CONNACK on
         self.client_packet_limit = 1 << 30
         self.receive_maximum = 65_535
         """QoS 2 messages of the client that may be unfinished at a time, as the broker's CONNACK says."""
-        self.opened_at = self.heard_at = self.connected_at = time.time()
+        self.opened_at = self.heard_at = self.connected_at = self.pinged_at = time.time()
         self.messages_in = self.messages_out = self._bytes_in = self._bytes_out = self.own_pings = 0
+        self.broker_keep_alive = 0
+        """Seconds of silence after which the broker ends the session (Server Keep Alive); 0: it bears any."""
         self.will_bytes = 0
         """Room kept for a retained will."""
         self.will_sent = False
@@ -353,8 +355,9 @@ class Session:
         self.phase = Phase.LIVE
         self.will_sent = True
         self.before = self.taking = None
-        self.connected_at = self.heard_at = time.time()
+        self.connected_at = self.heard_at = self.pinged_at = time.time()
         self.receive_maximum = connack.properties.number(Property.RECEIVE_MAXIMUM, 65_535)
+        self.broker_keep_alive = connack.properties.number(Property.SERVER_KEEP_ALIVE, 0)
         assigned = "" if self.connect.client_id else self.client_id
         properties = answers.connack_properties(connack.properties, assigned=assigned, packet_limit=self.packet_limit)
         self.trail.record(self.event(CONNECT, details={"clean_start": self.connect.clean_start}))

@@ -15,6 +15,12 @@ _LOCAL = re.compile(r"[^\x00-\x1f\x7f/+#]{1,128}")
 SAME_WORK = 4
 """Secrets compared on every attempt, at least: a missing record costs what a full one does."""
 
+METRICS_APPENDED = (
+    "the username goes on after the organization with '?...', as AWS's client libraries do by themselves; "
+    "turn their metrics off"
+)
+"""What the audit says of it."""
+
 _NOBODY = Secret(token_id="", mac=b"\0" * 32, expires_at=0, revoked=True)
 
 
@@ -40,6 +46,12 @@ def parse_name(username: str | None) -> Name | None:
     if not ORGANIZATION.fullmatch(org) or not _LOCAL.fullmatch(local):
         return None
     return Name(local, org)
+
+
+def without_metrics(username: str | None) -> Name | None:
+    """The name before a ``?``, if that is what makes ``username`` malformed: AWS's libraries append ``?SDK=...``."""
+    head, mark, _ = (username or "").partition("?")
+    return parse_name(head) if mark and parse_name(username) is None else None
 
 
 def check(record: Credential | None, *, pepper: bytes, name: Name, password: bytes | None, now: float) -> Checked:

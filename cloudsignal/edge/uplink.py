@@ -34,7 +34,7 @@ from cloudsignal.edge.codec import (
     varint,
 )
 from cloudsignal.edge.codec.primitives import binary, malformed, protocol_error
-from cloudsignal.edge.frames import ELEMENTS, TURN_MAX, YIELD, Carry, long_length, too_large
+from cloudsignal.edge.frames import ELEMENTS, LIGHT, TURN_MAX, YIELD, Carry, long_length, too_large
 from cloudsignal.edge.judge import TALLY
 from cloudsignal.edge.memo import Memo
 from cloudsignal.edge.mount import MountError
@@ -108,7 +108,7 @@ class Uplink:
         """Identifiers of QoS 2 messages of MQTT 5 that the broker has and the client has not released."""
         self._refused: set[int] | None = None
         """Identifiers of QoS 2 messages of MQTT 5 that the edge has refused."""
-        self._weight = 0
+        self._weight = 0.0
         """How many packets the last one was worth, beyond itself."""
 
     def forget(self) -> None:
@@ -151,7 +151,8 @@ class Uplink:
         out = session.to_broker
         five = session.version == 5
         limit = session.packet_limit
-        position = keep = count = need = slow = 0
+        position = keep = count = need = 0
+        slow = 0.0
         end = len(data)
         try:
             while end - position >= 2:
@@ -210,7 +211,7 @@ class Uplink:
                     if session.ended:
                         return
                 slow += self._weight
-                self._weight = 0
+                self._weight = 0.0
                 position = stop
         finally:
             if count:
@@ -244,6 +245,7 @@ class Uplink:
             if mounted is not None:
                 if first & 6:
                     self._taken(first >> 1 & 3, int.from_bytes(data[tail:after_id], "big"))
+                self._weight = LIGHT
                 head = self._head(first, stop - body, tail - body - 2, mounted, data[position:tail])
                 session.to_broker.append(head)
                 session.to_broker.append(data[tail:stop])

@@ -292,3 +292,16 @@ def test_a_connection_that_never_says_connect_is_closed(rig: Rig) -> None:
     with pytest.raises((ClosedError, TimeoutError)):
         wire.receive(seconds=0.2)
     wire.closed(seconds=14)
+
+
+@BOTH
+@pytest.mark.parametrize("known", [True, False])
+def test_a_username_with_what_awscrt_appends_is_told_so(rig: Rig, version: int, known: bool) -> None:
+    org = rig.org() if known else rig.plane.new_org()
+    issued = rig.plane.issue(org, "dev")
+    presented = f"{issued.username}?SDK=PythonV2&Version=1.22.0"
+    client_id = f"aws-{version}-{known}"
+    assert refused(rig, version, presented, issued.password, client_id=client_id) == (0x86 if version == 5 else 4)
+    event = rig.plane.event(kind="auth_failed", client_id=client_id)
+    assert (event.org, event.username, event.reason) == (org if known else "", "dev", "malformed")
+    assert "turn their metrics off" in str(event.details["text"])
