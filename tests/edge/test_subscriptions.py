@@ -261,7 +261,8 @@ def test_an_organization_asks_for_as_many_filters_a_minute_as_it_may_send_messag
     assert bench.trail.events[-1].reason == "filters_per_minute"
     bench.org._minute -= 1  # the next minute
     assert ask(bench, 1, b"more") == codec.suback(1, [denied], version)
-    assert bench.publish("a", qos=1, packet_id=1)[0][-1:] == (b"\x87" if version == 5 else b"\1"), "messages are apart"
+    answer = bench.publish("a", qos=1, packet_id=1)[0]
+    assert answer[2:5] == (b"\0\1\x87" if version == 5 else b"\0\1"), "messages are apart"
 
 
 def test_ending_what_was_never_there_is_no_event() -> None:
