@@ -250,6 +250,9 @@ def test_dear_packets_of_one_organization_cost_another_nothing(rig: Rig, attack:
             wire.version = 5
             wire.send(attacks.connect(will=will, user_properties=15_000))  # more would make it too large
             assert wire.connack().code == 0x97
+            wire = rig.dial()
+            wire.send(attacks.connect(will=will))
+            assert all(first != Kind.CONNACK or body[1] for first, body in wire.closed())
     elif attack == "small":
         reader = rig.client(issued, client_id="reader")
         reader.subscribe("a/#")
