@@ -28,6 +28,8 @@ PATHS = frozenset({"/", "/mqtt"})
 GREETING_MAX = 16_384
 """Bytes of the handshake, headers included."""
 
+TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
 SLICE = 4_096
 """Bytes handed to the library at a time."""
 
@@ -72,6 +74,7 @@ class WebSocketClient(Client):
             self._greeting += len(data)
             if self._greeting > GREETING_MAX:
                 self.session.transport_broken("the WebSocket handshake is too long")
+                self.transport.write(TOO_LONG)
                 self.pump()
                 return
         parts: list[bytes] = []

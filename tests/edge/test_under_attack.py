@@ -191,11 +191,12 @@ def test_a_frame_ends_at_the_packet_limit(rig: Rig) -> None:
 def test_a_websocket_handshake_ends_at_its_limit(rig: Rig) -> None:
     with socket.create_connection(("127.0.0.1", rig.edge.wss_port), timeout=20) as raw:
         sock = rig.authority.client_context().wrap_socket(raw, server_hostname="localhost")
-        port = sock.getsockname()[1]
+        port, answer = sock.getsockname()[1], b""
         with contextlib.suppress(OSError):
             sock.sendall(b"GET /mqtt HTTP/1.1\r\n" + b"X: %s\r\n" % (b"y" * 1_000) * 20)
-            while sock.recv(1_000):
-                pass
+            while data := sock.recv(1_000):
+                answer += data
+    assert answer.startswith(b"HTTP/1.1 431 ")
     event = rig.plane.event(kind="auth_failed", port=port)
     assert (event.reason, event.details["text"]) == ("protocol", "the WebSocket handshake is too long")
 
