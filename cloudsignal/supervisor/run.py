@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from cloudsignal import __version__, pki
 from cloudsignal.supervisor import logfile, saving, state
-from cloudsignal.supervisor.account import service_account
+from cloudsignal.supervisor.account import service_accounts
 from cloudsignal.supervisor.assembly import Assembly, System
 from cloudsignal.supervisor.console import Console
 from cloudsignal.supervisor.layout import Layout
@@ -34,7 +34,7 @@ def up(options: Options, own: Mapping[str, str], console: Console | None = None)
     start as asked; nothing runs then.
     """
     console = console or Console()
-    layout = Layout(options.data, service_account())
+    layout = Layout(options.data, service_accounts())
     layout.create()
     raise_file_limit()
     with state.locked(layout.lock):

@@ -14,7 +14,7 @@ import redis
 from psycopg import sql
 
 from cloudsignal.supervisor import state
-from cloudsignal.supervisor.account import service_account
+from cloudsignal.supervisor.account import service_accounts
 from cloudsignal.supervisor.layout import Layout
 from cloudsignal.supervisor.ports import Ports
 from cloudsignal.supervisor.postgres import ADMIN, APP, DATABASE, DELETE, OWNER, Postgres
@@ -34,13 +34,12 @@ class Databases:
 
     def __init__(self) -> None:
         self.data = temporary_data_folder("tests")
-        account = service_account()
-        layout = Layout(self.data, account)
+        layout = Layout(self.data, service_accounts())
         layout.create()
         self.secrets = load_or_make(layout.secrets)
         ports = Ports()
-        self.postgres = Postgres(layout.postgres, Path(), ports.private(), self.secrets, account)
-        self.valkey = Valkey(layout.valkey, Path(), ports.private(), self.secrets.valkey, account)
+        self.postgres = Postgres(layout.postgres, Path(), ports.private(), self.secrets, layout.account("postgres"))
+        self.valkey = Valkey(layout.valkey, Path(), ports.private(), self.secrets.valkey, layout.account("valkey"))
         state.write(layout.state, {"ports": {"postgres": self.postgres.port, "valkey": self.valkey.port}})
         self.up = Up(self.data, "--parts", "postgres,valkey")
         self.started = False

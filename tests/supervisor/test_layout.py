@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudsignal.supervisor.account import Account, require_reachable, service_account
+from cloudsignal.supervisor.account import PARTS, Account, require_reachable, service_accounts
 from cloudsignal.supervisor.errors import StartError
 from cloudsignal.supervisor.layout import SOCKET_PATH_MAX, Layout, default_data_folder
 from tests.stack.process import temporary_data_folder
@@ -40,7 +40,7 @@ def test_what_is_made_on_the_way_lets_the_service_account_through_whatever_the_u
     before = os.umask(0o077)
     try:
         for _ in range(2):
-            Layout(folder / "cloudsignal" / "default", service_account()).create()
+            Layout(folder / "cloudsignal" / "default", service_accounts()).create()
         assert mode(folder / "cloudsignal") == 0o755
     finally:
         os.umask(before)
@@ -100,12 +100,39 @@ def test_a_closed_parent_is_reported_and_never_opened(tmp_path: Path) -> None:
     assert mode(home) == 0o700
 
 
-def test_root_drops_to_an_account_and_others_drop_nothing() -> None:
-    account = service_account()
+def test_root_drops_to_an_account_for_each_part_and_others_drop_nothing() -> None:
+    accounts = service_accounts()
     if os.geteuid() == 0:
-        assert account is not None
-        assert account.uid not in {0, os.geteuid()}
+        assert accounts is not None
+        found = [getattr(accounts, part) for part in PARTS]
+        assert len({account.uid for account in found} | {0}) == len(PARTS) + 1
+        assert len({account.gid for account in found} | {0}) == len(PARTS) + 1
         assert default_data_folder("x") == Path("/var/lib/cloudsignal/x")
     else:
-        assert account is None
+        assert accounts is None
         assert default_data_folder("x").parts[-2:] == ("cloudsignal", "x")
+
+
+def test_each_part_owns_its_own_folder_and_what_an_earlier_version_left_in_it() -> None:
+    folder = temporary_data_folder("owners")
+    folder.chmod(0o755)
+    try:
+        accounts = service_accounts()
+        layout = Layout(folder / "data", accounts)
+        layout.create()
+        earlier = accounts.broker.uid if accounts else os.geteuid()  # one account had all three
+        (layout.postgres / "base").mkdir()
+        (layout.postgres / "base" / "1").touch()
+        (layout.postgres / "out").symlink_to("/etc/passwd")
+        for path in (layout.postgres, layout.postgres / "base", layout.postgres / "base" / "1"):
+            os.chown(path, earlier, -1)
+        layout.create()
+        for part in PARTS:
+            account = layout.account(part)
+            owner = account.uid if account else os.geteuid()
+            for path in (folder / "data" / part, *(folder / "data" / part).rglob("*")):
+                assert path.lstat().st_uid == owner, path
+                assert mode(folder / "data" / part) == 0o700
+        assert Path("/etc/passwd").stat().st_uid == 0
+    finally:
+        shutil.rmtree(folder)

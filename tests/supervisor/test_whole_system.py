@@ -152,6 +152,14 @@ def client_refused(url: str, *, length: int) -> bytes:
         return held.answers(seconds=20)[0]
 
 
+def test_started_by_root_each_data_part_runs_as_a_user_of_its_own(stack: Stack) -> None:
+    users = {name: psutil.Process(stack.pid(name)).uids().real for name in ("postgres", "valkey", "mosquitto")}
+    if os.geteuid() == 0:
+        assert len(set(users.values()) | {0}) == 4, users
+    else:
+        assert set(users.values()) == {os.geteuid()}
+
+
 def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:
     done = program("doctor", "--data", str(stack.data))
     assert done.code == 0, done.output

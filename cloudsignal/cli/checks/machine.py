@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from cloudsignal.cli.checks.result import Result, fine, problem, warning
 from cloudsignal.supervisor import programs
-from cloudsignal.supervisor.account import NAME, Account, service_account
+from cloudsignal.supervisor.account import planned_accounts
 from cloudsignal.supervisor.errors import StartError
 from cloudsignal.supervisor.layout import require_usable
 
@@ -100,7 +100,7 @@ def _files() -> Result:
 
 def _folder(data: Path) -> Iterator[Result]:
     try:
-        require_usable(data, _account() if os.geteuid() == 0 else None)
+        require_usable(data, planned_accounts() if os.geteuid() == 0 else None)
     except StartError as error:
         yield problem("data folder", f"{data} is of no use", str(error))
         return
@@ -115,17 +115,6 @@ def _folder(data: Path) -> Iterator[Result]:
         yield warning("disk", text, "audit events grow; give the data folder at least 2 GiB")
     else:
         yield fine("disk", text)
-
-
-def _account() -> Account:
-    """The service account, or what it would be: looking must not create it."""
-    try:
-        import pwd
-
-        pwd.getpwnam(NAME)
-    except KeyError:
-        return Account(NAME, -1, -1)
-    return service_account() or Account(NAME, -1, -1)
 
 
 def _clock() -> Result:
