@@ -33,7 +33,8 @@ def examine(access: Access, text: str) -> Examined:
 
     Raises :class:`Invalid` when it is too large to look at, and :class:`Limit` when too many are being looked at.
     """
-    access.require(Permission.ORG_READ)
+    if not access.may(Permission.POLICY_SIMULATE):  # a key that checks documents in CI holds no more than that
+        access.require(Permission.ORG_READ)
     check_size(text)
     return bench.run(access.org_id, examining.examine, text, org=access.org_id, now=timezone.now())
 
