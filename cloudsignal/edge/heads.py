@@ -39,8 +39,6 @@ class KnownHeads:
         Of an organization that this node has seen before, the list only rules out. Of another it must vouch: it must
         be there, and have been signed lately.
         """
-        if bundle.status == "deleted":
-            return ""  # the last word on an organization, which the list does not name any more; it grants nothing
         objection = self._heads.objection(bundle) if self._heads is not None else ""
         return objection or ("" if seen else self._too_old())
 
