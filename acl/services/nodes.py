@@ -15,6 +15,7 @@ from acl.models import Cluster, Node
 from acl.models.cluster import DEFAULT_CLUSTER
 from acl.services.targets import settle
 from audit import kinds
+from audit.ingest.lost import Heard
 from audit.services.record import record
 from cloudsignal.keyring import node_key
 from cloudsignal.wire import keys
@@ -67,6 +68,17 @@ class Heartbeats:
         if now - self._looking_since >= MISSING_SECONDS:
             note_missing(after=MISSING_SECONDS)
         return beats
+
+    def heard(self, *, steady: float) -> dict[str, Heard] | None:
+        """When each node was heard of; None unless heartbeats could be read all the time for ``steady`` seconds."""
+        if self._clock() - self._looking_since < steady:
+            return None
+        with platform_scope():
+            rows = Node.objects.exclude(last_seen=None).exclude(started_at=None)
+            return {
+                row.name: Heard(row.incarnation, cast(datetime, row.last_seen), cast(datetime, row.started_at))
+                for row in rows
+            }
 
     def _news(self, beat: Heartbeat) -> bool:
         return self._seen.get(beat.node) != (beat.incarnation, beat.at)

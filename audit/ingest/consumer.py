@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
@@ -16,6 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from audit.ingest.gaps import Gaps
+from audit.ingest.lost import Heard, LostNodes
 from audit.ingest.rows import Row, days_of, platform_row, row_of
 from audit.ingest.store import store
 from audit.ingest.streams import CLAIM_IDLE_SECONDS, Aside, Entry, Streams
@@ -50,6 +51,9 @@ class Nodes(Protocol):
     def look(self, redis: Redis) -> Sequence[Heartbeat]:
         """Read the heartbeats, if it is time to; returns those that are new."""
 
+    def heard(self, *, steady: float) -> Mapping[str, Heard] | None:
+        """When each node was heard of; None unless heartbeats could be read all the time for so many seconds."""
+
 
 @dataclass(slots=True)
 class Counters:
@@ -81,6 +85,7 @@ class Ingest:
         self._nodes = nodes
         self._streams = Streams(redis, name or socket.gethostname(), claim_idle=claim_idle)
         self._gaps = Gaps()
+        self._lost = LostNodes()
         self._waiting: dict[str, Entry] = {}
         self._reports_at = 0.0
         self._days: set[date] = set()
@@ -112,6 +117,7 @@ class Ingest:
         self._reports(work.reports)
         beats = self._nodes.look(self._redis)
         self._gaps.judge(beats, drained=lambda: self._streams.idle(keys.AUDIT))
+        self._lost.judge(self._nodes.heard, drained=lambda: self._streams.idle(keys.AUDIT))
         return len(work.audit) + len(work.reports)
 
     # --- audit ------------------------------------------------------------------------------------------------------

@@ -52,9 +52,9 @@ COLUMNS: tuple[tuple[str, str], ...] = (
 """Name and PostgreSQL type of each element of a :data:`Row`. ``incarnation`` is counted, not stored with the event."""
 
 Row = tuple[Any, ...]
-TS, ID, ORG, NODE, COUNT, DETAILS, INCARNATION = (
+TS, ID, ORG, KIND, NODE, SESSION, COUNT, DETAILS, INCARNATION = (
     [name for name, _ in COLUMNS].index(name)
-    for name in ("ts", "id", "org_id", "node", "count", "details", "incarnation")
+    for name in ("ts", "id", "org_id", "kind", "node", "session", "count", "details", "incarnation")
 )
 
 DETAILS_BYTES = 16_384

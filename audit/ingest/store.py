@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
+from audit.ingest import lost
 from audit.ingest.rows import COLUMNS, ORG, Row, merged, without_org
+from audit.kinds import CONNECT, DISCONNECT, SESSION_CLOSED
 from orgs.tenancy import platform_scope
 
 STATEMENT_SECONDS = 20
@@ -37,7 +39,10 @@ _INSERT = (
 )
 _FRESH = (
     f"WITH fresh AS ({_INSERT} DO NOTHING RETURNING ts, id) "
-    "SELECT node, incarnation, count(*) FROM fresh JOIN audit_incoming USING (ts, id) GROUP BY node, incarnation"
+    "SELECT node, incarnation, count(*), "
+    f"coalesce(array_agg(session) FILTER (WHERE kind = '{CONNECT}'), '{{}}'), "
+    f"coalesce(array_agg(session) FILTER (WHERE kind IN ('{DISCONNECT}', '{SESSION_CLOSED}')), '{{}}') "
+    "FROM fresh JOIN audit_incoming USING (ts, id) GROUP BY node, incarnation"
 )
 # What was there already: of a folded denial the higher count stays.
 _RAISE = f"{_INSERT} DO UPDATE SET count = excluded.count WHERE audit_event.count < excluded.count"
@@ -61,13 +66,15 @@ def store(rows: Sequence[Row]) -> int:
         return 0
     with platform_scope(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
-        rows = _own(cursor, rows)
+        rows, late = lost.without_second_ends(cursor, _own(cursor, rows))
         _stage(cursor, rows)
         cursor.execute(_FRESH)
-        fresh = Counter({(node, incarnation): count for node, incarnation, count in cursor.fetchall()})
+        found = cursor.fetchall()
+        fresh = Counter({(node, incarnation): count for node, incarnation, count, _, _ in found})
         if fresh.total() < len(rows):
             cursor.execute(_RAISE)
-        for journal, count in sorted(fresh.items()):
+        lost.note(cursor, begun={s for row in found for s in row[3]}, ended={s for row in found for s in row[4]})
+        for journal, count in sorted((fresh + late).items()):
             if journal[1]:
                 cursor.execute(_COUNT, [*journal, count])
     return fresh.total()

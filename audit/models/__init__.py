@@ -2,5 +2,6 @@
 
 from audit.models.event import Event
 from audit.models.journal import Journal
+from audit.models.open_session import OpenSession
 
-__all__ = ["Event", "Journal"]
+__all__ = ["Event", "Journal", "OpenSession"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -15,6 +15,7 @@ from redis import Redis
 from acl.services.nodes import Heartbeats
 from acl.services.reports import apply_reports
 from audit.ingest.consumer import Ingest
+from audit.ingest.lost import Heard
 from audit.ingest.streams import CLAIM_IDLE_SECONDS
 from cloudsignal.health.alive import touch
 from cloudsignal.redis import client
@@ -35,6 +36,10 @@ class Nodes:
     def look(self, redis: Redis) -> Sequence[Heartbeat]:
         """Keep the nodes' rows true to their heartbeats."""
         return self._heartbeats.look(redis)
+
+    def heard(self, *, steady: float) -> Mapping[str, Heard] | None:
+        """When each node was heard of, once that can be told for certain."""
+        return self._heartbeats.heard(steady=steady)
 
 
 class Command(BaseCommand):

@@ -1,0 +1,31 @@
+"""Sessions that have begun and not ended, as far as ingest has been told. Belongs to the platform, not to a tenant."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class OpenSession(models.Model):
+    """One session of an edge: written with its ``connect``, gone with its end, in the transaction that stores them.
+
+    It is what tells whom a node that never came back has left open (:mod:`audit.ingest.lost`).
+    """
+
+    session = models.CharField(max_length=64, primary_key=True, db_collation="C")
+    node = models.CharField(max_length=128)
+    incarnation = models.CharField(max_length=36)
+    ts = models.DateTimeField()
+    """Of its ``connect``, with ``event`` its key; of what has ended, when that was noted."""
+    event = models.UUIDField(null=True)
+    ended = models.BooleanField(default=False)
+    """Its end was stored before its ``connect``, or ``lost``."""
+    lost = models.BooleanField(default=False)
+    """The control plane has ended it. An end that arrives late is no second one."""
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["node", "incarnation"], name="audit_open_session_node")]
+
+    def __str__(self) -> str:
+        return f"{self.session} on {self.node}"
