@@ -103,6 +103,7 @@ class Simulate(PolicyEndpoint):
             "reason": decision.reason if decision else "the document has errors",
             "qos": decision.qos if decision else 0,
             "holes": decision.holes if decision else (),
+            "partial_holes": decision.partial if decision else (),
             "rules": found.verdict.rules if found.verdict else (),
             "rules_not_listed": found.verdict.hidden if found.verdict else 0,
             "claims": found.claims,

@@ -100,6 +100,10 @@ class VerdictSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField()
     qos = serializers.IntegerField(help_text="Highest QoS granted.")
     holes = serializers.ListField(child=serializers.CharField(), help_text="Denied parts of a granted subscription.")
+    partial_holes = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Those of the holes of which earlier rules allow a part: it is delivered.",
+    )
     rules = RulePartSerializer(many=True, help_text="Of more than 200 rules, those that have a part in it, up to 200.")
     rules_not_listed = serializers.IntegerField()
     claims = serializers.DictField(help_text="With which it was judged.")

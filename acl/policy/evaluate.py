@@ -129,15 +129,19 @@ def _grant(asked: Levels, met: Sequence[Entry], limit: int) -> Decision:
     denies = [entry for entry in deciding if entry[0].effect is Effect.DENY]
     valid_until = min((rule.expires for rule, _ in met if rule.expires), default=None)
     qos = min(rule.qos for rule, _ in met if rule.effect is Effect.ALLOW)
-    first = next((rule for rule, _ in _left(asked, allows[:limit], deciding)), None)
+    first = next((rule for rule, _, _ in _left(asked, allows[:limit], deciding)), None)
     if allows and (len(denies) > limit or (first is None and len(allows) > limit)):
-        return verdicts.granted(allows[-1][0], (join(asked),), qos, valid_until)
+        return verdicts.granted(allows[-1][0], (join(asked),), qos, valid_until, (join(asked),))
     if first is None:
         return verdicts.nothing_left(deciding[0][0], valid_until)
     last, levels = deciding[-1]
     alone = last.effect is Effect.ALLOW and covers(levels, asked)
-    holes = [region for _, region in _left(asked, denies, deciding)]
-    return verdicts.granted(last if alone else first, largest(holes), qos, valid_until)
+    denied = [(region, partial) for _, region, partial in _left(asked, denies, deciding)]
+    names = largest([region for region, _ in denied])
+    partial = {join(region) for region, rest in denied if rest}
+    return verdicts.granted(
+        last if alone else first, names, qos, valid_until, [name for name in names if name in partial]
+    )
 
 
 def _limit(policy: Policy, asked: Levels) -> int:
@@ -146,14 +150,17 @@ def _limit(policy: Policy, asked: Levels) -> int:
     return regions_examined(max(len(asked), *lengths), len(lengths))
 
 
-def _left(asked: Levels, some: Sequence[Entry], deciding: Sequence[Entry]) -> Iterator[Entry]:
-    """The parts of ``asked`` that each of ``some`` decides: those of the other effect before it leave a rest."""
+def _left(asked: Levels, some: Sequence[Entry], deciding: Sequence[Entry]) -> Iterator[tuple[Rule, Levels, bool]]:
+    """The parts of ``asked`` that each of ``some`` decides: those of the other effect before it leave a rest.
+
+    The last value says that it is a rest: they decide a part of it first.
+    """
     for rule, levels in some:
         at = deciding.index((rule, levels))
         region = intersect(asked, levels)
         earlier = [before for decider, before in deciding[:at] if decider.effect is not rule.effect]
         if region is not None and not covered(region, earlier):
-            yield rule, region
+            yield rule, region, any(intersect(region, before) for before in earlier)
 
 
 def _deciding(asked: Levels, met: Sequence[Entry]) -> Sequence[Entry]:

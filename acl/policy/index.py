@@ -339,15 +339,21 @@ class CompiledPolicy:
         if not denies:
             return self._plain_grant(last if alone else ranks.first(allows), qos, valid_until)
         too_many = denies.bit_count() > limit
-        first = -1 if too_many else next((rank for rank, _ in self._left(view, asked, allows, denies, limit)), -1)
+        first = -1 if too_many else next((rank for rank, _, _ in self._left(view, asked, allows, denies, limit)), -1)
         if too_many or (first < 0 and allows.bit_count() > limit):
-            return verdicts.granted(self._rules[ranks.last(allows)], (join(asked),), qos, valid_until)
+            whole = (join(asked),)
+            return verdicts.granted(self._rules[ranks.last(allows)], whole, qos, valid_until, whole)
         if first < 0:
             return verdicts.nothing_left(self._rules[ranks.first(deciding)], valid_until)
-        holes = [region for _, region in self._left(view, asked, denies, allows, limit)]
-        return verdicts.granted(self._rules[last if alone else first], largest(holes), qos, valid_until)
+        denied = [(region, rest) for _, region, rest in self._left(view, asked, denies, allows, limit)]
+        holes = largest([region for region, _ in denied])
+        partial = {join(region) for region, rest in denied if rest}
+        rule = self._rules[last if alone else first]
+        return verdicts.granted(rule, holes, qos, valid_until, [hole for hole in holes if hole in partial])
 
-    def _left(self, view: View, asked: Levels, some: int, others: int, limit: int) -> Iterator[tuple[int, Levels]]:
+    def _left(
+        self, view: View, asked: Levels, some: int, others: int, limit: int
+    ) -> Iterator[tuple[int, Levels, bool]]:
         """See ``acl.policy.evaluate._left``: the first ``limit`` of ``some``, against ``others`` before them."""
         for _ in range(limit):
             if not some:
@@ -358,7 +364,7 @@ class CompiledPolicy:
             region = intersect(asked, levels) if levels else None
             earlier = others & self._columns.before(rank)
             if region and not (earlier and all(self._covering(view, region, earlier))):
-                yield rank, region
+                yield rank, region, bool(earlier and self._meeting(view, region, earlier))
 
     def _one_topic(self, rank: int) -> Decision:
         """The decision on a subscription to one topic, of which ``rank`` is first, where no rule has limits."""

@@ -168,7 +168,8 @@ class NearMiss:
 class Decision:
     """The answer to one request.
 
-    ``rule`` is ``None`` when no rule decided. ``holes`` are the denied parts of a granted subscription, as filters.
+    ``rule`` is ``None`` when no rule decided. ``holes`` are the denied parts of a granted subscription, as filters; of
+    those in ``partial`` earlier rules allow something, which is delivered.
     ``qos`` is the highest QoS granted (0 for a denial). ``valid_until`` is when an expiry could change the effect.
     """
 
@@ -179,6 +180,7 @@ class Decision:
     holes: tuple[str, ...] = ()
     qos: int = 0
     valid_until: datetime | None = None
+    partial: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> bool:

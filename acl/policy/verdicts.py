@@ -65,12 +65,17 @@ def near_miss(rule: Rule, qos: int, retain: bool) -> NearMiss | None:
     return None
 
 
-def granted(rule: Rule, holes: Sequence[str], qos: int, valid_until: datetime | None) -> Decision:
-    """The subscription is granted by ``rule``, but for its ``holes``."""
+def granted(
+    rule: Rule, holes: Sequence[str], qos: int, valid_until: datetime | None, partial: Sequence[str] = ()
+) -> Decision:
+    """The subscription is granted by ``rule``, but for its ``holes``, and of those in ``partial`` not all."""
     reason = f"allowed by rule {rule.id}"
     if holes:
-        reason += f", except {', '.join(holes[:3])}" + (f" and {len(holes) - 3} more" if len(holes) > 3 else "")
-    return Decision(Effect.ALLOW, rule.id, reason, holes=tuple(holes), qos=qos, valid_until=valid_until)
+        told = [f"parts of {hole}" if hole in partial else hole for hole in holes[:3]]
+        reason += f", except {', '.join(told)}" + (f" and {len(holes) - 3} more" if len(holes) > 3 else "")
+    return Decision(
+        Effect.ALLOW, rule.id, reason, holes=tuple(holes), qos=qos, valid_until=valid_until, partial=tuple(partial)
+    )
 
 
 def uncovered(part: str) -> Decision:

@@ -284,6 +284,7 @@ def _explanation(explanation: Explanation) -> dict[str, object]:
         "reason": decision.reason,
         "qos": decision.qos,
         "holes": list(decision.holes),
+        "partial_holes": list(decision.partial),
         "valid_until": decision.valid_until,
         "near_misses": [asdict(miss) for miss in decision.near_misses],
         "rules": [asdict(rule) for rule in explanation.rules],

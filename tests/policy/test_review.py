@@ -223,6 +223,17 @@ def test_explain_a_subscription() -> None:
     assert hidden.rules[2].why == "a leading wildcard does not reach topics that start with $"
 
 
+def test_exceptions_of_a_grant_are_not_told_larger_than_they_are() -> None:
+    policy = policy_of(
+        "  - {id: mine, topic: a/u1/b, action: sub}\n  - {id: no, topic: a/+/b, effect: deny}\n"
+        "  - {id: never, topic: a/x, effect: deny}\n  - {id: all, topic: a/#, action: sub}\n"
+    )
+    decision = compile_policy(policy).subscribe(ADA, "a/#", now=NOW)
+    assert decision.reason == "allowed by rule all, except parts of a/+/b, a/x"
+    assert (decision.holes, decision.partial) == (("a/+/b", "a/x"), ("a/+/b",))
+    assert compile_policy(policy).receive(ADA, "a/u1/b", now=NOW).allowed
+
+
 DIFFS = {
     "a rule more": ("", "  - {id: a, topic: x/#}\n", "wider", ["*: publish to x/#", "*: receive x/#"], []),
     "a rule less": ("  - {id: a, topic: x, action: pub}\n", "", "narrower", [], ["*: publish to x"]),
