@@ -170,7 +170,8 @@ class _Search:
                 if flipped:
                     lowered = lowered or bool(flipped[1].limit)
                     tallies[not flipped[0]].add(identity, at, [flipped[1]], near, whole=False)
-        if limited and not lowered and any(qos <= changed.qos for qos in others):
+        low = (rule for some in near for rule in some if rule.effect is Effect.ALLOW and rule.qos <= changed.qos)
+        if limited and not lowered and any(rule.id not in names for rule in low):
             self.complete = False  # a filter that meets no other rule of so low a QoS may be lowered, or may not
 
     def _flipped(

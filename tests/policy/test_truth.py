@@ -297,7 +297,7 @@ def test_diffs_of_subscriptions_agree_with_every_filter_of_a_small_alphabet() ->
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_ten_thousand_diffs_of_subscriptions_agree_with_every_filter_of_a_small_alphabet() -> None:
-    assert run_subscriptions(seed=3, pairs=10_000)["only filters"] >= 200
+    assert run_subscriptions(seed=3, pairs=10_000)["only filters"] >= 100
 
 
 def rewritten(rng: random.Random, policy: Policy) -> Policy:
