@@ -74,7 +74,7 @@ class Walk:
                 longer = (*path, text)
                 after = _after(old, longer), _after(new, longer)
                 state = (len(longer), *after)
-                if state not in seen and len(longer) <= min(self._depth(*after), MAX_LEVELS):
+                if state not in seen and len(longer) <= min(self._depth(old, new), MAX_LEVELS):
                     seen.add(state)
                     queue.append((longer, *after))
             if len(seen) > MAX_STATES:
@@ -82,7 +82,7 @@ class Walk:
         return True
 
     def _depth(self, old: Sequence[Entry], new: Sequence[Entry]) -> int:
-        """How long topics have to be tried: one level more than any filter still in play."""
+        """How long topics have to be tried: one level more than any filter still in play one level above."""
         return max(len(self.region), *(len(entry.levels) for entry in (*old, *new)), 0) + 1
 
     def _ends(self, length: int) -> bool:

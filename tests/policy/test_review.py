@@ -251,6 +251,14 @@ DIFFS = {
         ["*: publish to y"],
         ["*: publish to x"],
     ),
+    "topics longer than every filter that ends": (
+        "  - {id: a, topic: +/+, action: sub}\n  - {id: b, topic: +, action: sub}\n",
+        "  - {id: a, topic: +/+, action: sub}\n  - {id: c, topic: '#', action: sub}\n"
+        "  - {id: b, topic: +, action: sub}\n",
+        "wider",
+        None,
+        [],
+    ),
     "QoS raised": (
         "  - {id: a, topic: x, action: pub, qos: 1}\n",
         "  - {id: a, topic: x, action: pub}\n",
