@@ -182,6 +182,20 @@ SESSION_KICKED = _kind(
     Tone.WARNING,
     "A person or key asked for a session to be closed.",
 )
+SESSION_RELEASED = _kind(
+    "session.released",
+    "Stored session released",
+    Source.CHANGE,
+    Tone.WARNING,
+    "A stored session was to be discarded, and its client ID freed.",
+)
+RETAINED_CLEARED = _kind(
+    "retained.cleared",
+    "Retained messages cleared",
+    Source.CHANGE,
+    Tone.WARNING,
+    "Retained messages were to be taken away.",
+)
 CLUSTER_CREATED = _kind(
     "cluster.created", "Cluster created", Source.CHANGE, Tone.NEUTRAL, "A broker cluster was added."
 )

@@ -123,6 +123,28 @@ class ClientFilter(FilterForm):
     )
 
 
+class BrokerFilter(FilterForm):
+    """Filter of what lies in the broker: a text within topic, client ID or username."""
+
+    find = forms.CharField(
+        label="Topic, client ID or username",
+        required=False,
+        widget=forms.TextInput(attrs=mono(type="search", **{"data-search": ""})),
+    )
+
+
+class TopicForm(Form):
+    """The topic of a retained message."""
+
+    topic = forms.CharField(label="Topic", max_length=1_024, strip=False, widget=forms.TextInput(attrs=mono()))
+
+
+class ClientIdForm(Form):
+    """The client ID of a stored session."""
+
+    client_id = forms.CharField(label="Client ID", max_length=65_535, strip=False, widget=forms.TextInput(attrs=mono()))
+
+
 class SuspendForm(Form):
     """Why an organization is suspended."""
 

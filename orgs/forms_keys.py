@@ -28,7 +28,8 @@ KINDS: tuple[tuple[str, str, str], ...] = (
 SCOPES: dict[Permission, str] = {
     Permission.ORG_READ: "Read everything but the audit",
     Permission.CREDENTIALS_MANAGE: "Issue and revoke credentials, change claims",
-    Permission.SESSIONS_CLOSE: "Close live sessions",
+    Permission.SESSIONS_CLOSE: "Close live sessions, release stored ones",
+    Permission.RETAINED_CLEAR: "Clear retained messages",
     Permission.POLICY_EDIT: "Edit the draft of the rules",
     Permission.POLICY_SIMULATE: "Simulate",
     Permission.POLICY_DEPLOY: "Deploy and roll back",

@@ -32,6 +32,7 @@ class Permission(StrEnum):
     POLICY_SIMULATE = "policy.simulate"
     POLICY_DEPLOY = "policy.deploy"
     SESSIONS_CLOSE = "sessions.close"
+    RETAINED_CLEAR = "retained.clear"
     ORG_READ = "org.read"
     AUDIT_READ = "audit.read"
     AUDIT_EXPORT = "audit.export"
@@ -56,7 +57,7 @@ _ADMINISTER = frozenset(
         Permission.PROVIDERS_MANAGE,
     }
 )
-_OWN = frozenset({Permission.ORG_DELETE, Permission.ORG_TRANSFER})
+_OWN = frozenset({Permission.ORG_DELETE, Permission.ORG_TRANSFER, Permission.RETAINED_CLEAR})
 
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.OWNER: _READ | _AUDIT | _BUILD | _ADMINISTER | _OWN,
@@ -66,9 +67,9 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.VIEWER: _READ,
 }
 
-OPERATOR = _READ | _AUDIT
-"""What platform staff may do inside an organization they are no member of: look. What they change (suspend, resume)
-are services of their own."""
+OPERATOR = _READ | _AUDIT | {Permission.RETAINED_CLEAR}
+"""What platform staff may do inside an organization they are no member of: look, and clear retained messages, which
+fill the broker that all share. What else they change (suspend, resume) are services of their own."""
 
 COMMAND_LINE = _READ | _AUDIT | _BUILD
 """What a person's command line may do at most, whatever their role. Members, keys, providers and the organization

@@ -70,6 +70,7 @@ ORG_ACTIONS: tuple[tuple[str, str, str, Permission], ...] = (
     ("Simulate a publish or subscribe", "acl:policy", "flask", Permission.POLICY_SIMULATE),
     ("Review and deploy the draft", "acl:review", "check", Permission.POLICY_DEPLOY),
     ("Issue credentials from a CSV file", "orgs:bulk", "plus", Permission.CREDENTIALS_MANAGE),
+    ("Retained messages and stored sessions", "orgs:broker", "server", Permission.ORG_READ),
     ("Credentials that end soon", "orgs:expiry", "history", Permission.ORG_READ),
     ("Members and invitations", "orgs:people", "orgs", Permission.ORG_READ),
     ("Invite a person", "orgs:invite", "plus", Permission.MEMBERS_MANAGE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from orgs.api import api_keys, command_line, credentials, members, organizations, providers, tokens
+from orgs.api import api_keys, broker, command_line, credentials, members, organizations, providers, tokens
 from orgs.api import schema as _schema  # noqa: F401 - tells drf-spectacular of our authentication
 
 ORG = "organizations/<str:organization_id>"
@@ -52,4 +52,8 @@ urlpatterns = [
     path("credentials/<str:token_id>", credentials.OneCredential.as_view(), name="api-credential"),
     path("sessions", credentials.Sessions.as_view(), name="api-sessions"),
     path("sessions/<str:session>", credentials.OneSession.as_view(), name="api-session"),
+    path("retained", broker.Retained.as_view(), name="api-retained"),
+    path("retained/clear", broker.ClearRetained.as_view(), name="api-retained-clear"),
+    path("stored-sessions", broker.StoredSessions.as_view(), name="api-stored-sessions"),
+    path("stored-sessions/release", broker.ReleaseSession.as_view(), name="api-stored-release"),
 ]

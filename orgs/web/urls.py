@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from orgs.web import (
+    broker,
     bulk,
     clients,
     closing,
@@ -30,6 +31,9 @@ urlpatterns = [
     path("o/<str:org_id>/pulse/", home.pulse, name="pulse"),
     path("o/<str:org_id>/clients/", clients.index, name="clients"),
     path("o/<str:org_id>/clients/<str:session_id>/close/", clients.close, name="session-close"),
+    path("o/<str:org_id>/broker/", broker.index, name="broker"),
+    path("o/<str:org_id>/broker/clear/", broker.clear, name="retained-clear"),
+    path("o/<str:org_id>/broker/release/", broker.release, name="stored-release"),
     path("o/<str:org_id>/credentials/", credentials.index, name="credentials"),
     path("o/<str:org_id>/credentials/new/", credentials.new, name="credential-new"),
     path("o/<str:org_id>/credentials/<str:token_id>/revoke/", credentials.revoke, name="credential-revoke"),

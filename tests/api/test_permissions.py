@@ -16,6 +16,7 @@ from django.urls import URLPattern, get_resolver
 from acl.models import Deployment
 from audit.access import AuditQuery, cursor_of, search
 from cloudsignal.redis import client as redis_client
+from cloudsignal.wire import keys
 from cloudsignal.wire.report import LiveSession
 from orgs.models import ApiKey, Membership
 from orgs.permissions import PERMISSIONS, Permission, Role
@@ -84,6 +85,8 @@ def fill(world: World, marker: str = MARKER) -> dict[str, str]:
         transport="mqtts", mqtt_version="5", tls_version="", tls_cipher="", token_id="", connected_at=0.0, expires_at=0,
     )  # fmt: skip
     publish(redis_client(), session)
+    redis_client().hset(keys.retained(world.id), f"{marker}/topic", "10 1700000000 0 device")
+    redis_client().zadd(keys.stored(world.id), {f"{marker}-client": 4_000_000_000})
     with org_scope(world.id):
         key = ApiKey.objects.filter(org=owner.org).first()
         deployment = Deployment.objects.get(org=owner.org)

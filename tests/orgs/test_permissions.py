@@ -7,7 +7,7 @@ import pytest
 from orgs.permissions import OPERATOR, PERMISSIONS, Permission, Role, may, roles_with
 
 TABLE = {
-    (Permission.ORG_DELETE, Permission.ORG_TRANSFER): "owner",
+    (Permission.ORG_DELETE, Permission.ORG_TRANSFER, Permission.RETAINED_CLEAR): "owner",
     (
         Permission.MEMBERS_MANAGE,
         Permission.API_KEYS_MANAGE,
@@ -39,6 +39,7 @@ def test_the_table_names_every_permission_once() -> None:
     assert sorted(named) == sorted(Permission)
 
 
-def test_an_operator_looks_and_changes_nothing() -> None:
-    assert {Permission.ORG_READ, Permission.AUDIT_READ, Permission.AUDIT_EXPORT} == OPERATOR
+def test_an_operator_looks_and_changes_nothing_but_what_fills_the_shared_broker() -> None:
+    look = {Permission.ORG_READ, Permission.AUDIT_READ, Permission.AUDIT_EXPORT}
+    assert look | {Permission.RETAINED_CLEAR} == OPERATOR
     assert PERMISSIONS[Role.OWNER] >= OPERATOR
