@@ -60,8 +60,8 @@ async def _run(settings: Settings, certificates: Certificates) -> None:
     with suppress(TimeoutError):
         # Give Redis a moment, so that the first clients meet the newest bundles; without it the disk's are in force.
         await asyncio.wait_for(node.follower.in_step.wait(), 3.0)
-    listeners = _listen(node, settings, certificates)
     scrape = await metrics.serve(node, settings.metrics) if settings.metrics is not None else None
+    listeners = _listen(node, settings, certificates)
     watch = loop.create_task(_watch(certificates))
     gc.freeze()
     logger.info("%s enforces %d organizations", node.name, len(node.snapshot.organizations))
