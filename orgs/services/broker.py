@@ -14,7 +14,7 @@ from cloudsignal.errors import Conflict, Invalid, NotFound
 from cloudsignal.wire.order import NAMES_MAX
 from cloudsignal.wire.retained import TOPIC_BYTES
 from orgs.access import Access
-from orgs.broker import StoredSession, list_stored
+from orgs.broker import StoredSession, stored_of
 from orgs.permissions import Permission
 from orgs.tenancy import org_scope
 
@@ -55,7 +55,7 @@ def release_session(access: Access, client_id: str) -> StoredSession:
     Raises :class:`NotFound` when none is stored and :class:`Conflict` when its client is connected.
     """
     access.require(Permission.SESSIONS_CLOSE)
-    found = next((row for row in list_stored(access, find=client_id).rows if row.client_id == client_id), None)
+    found = next((row for row in stored_of(access.org_id, find=client_id).rows if row.client_id == client_id), None)
     if found is None:
         raise NotFound("The stored session")
     if found.connected:
