@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, TypeVar
 
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.cache.backends.redis import RedisCache
 from redis.exceptions import RedisError
 
@@ -27,24 +29,58 @@ class JsonSerializer:
         return json.loads(data)
 
 
-class TolerantRedisCache(RedisCache):
-    """Used for rate limits of the sign-in pages: they protect the service and must not be what takes it down."""
+LONGEST = 86_400
+"""Seconds an entry may lie. One without an end, or with a later one, was put there by somebody else."""
 
-    def add(self, *args: Any, **kwargs: Any) -> Any:
+
+class TolerantRedisCache(RedisCache):
+    """Used for rate limits and second factors of the sign-in pages: it must not be what keeps people out."""
+
+    def add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
         """True when Redis is away: as if it had been added."""
-        return _tolerant(lambda: super(TolerantRedisCache, self).add(*args, **kwargs), True)
+
+        def added() -> Any:
+            self._clean(key, version)
+            return super(TolerantRedisCache, self).add(key, value, _bounded(timeout), version)
+
+        return _tolerant(added, True)
 
     def get(self, key: Any, default: Any = None, version: Any = None) -> Any:
-        """The default when Redis is away or holds something that is not JSON."""
-        return _tolerant(lambda: super(TolerantRedisCache, self).get(key, default, version), default)
+        """The default when Redis is away, or holds something that is not JSON or of another kind than the default."""
 
-    def set(self, *args: Any, **kwargs: Any) -> None:
+        def found() -> Any:
+            self._clean(key, version)
+            value = super(TolerantRedisCache, self).get(key, default, version)
+            return value if _fits(value, default) else default
+
+        return _tolerant(found, default)
+
+    def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
         """Nothing when Redis is away."""
-        _tolerant(lambda: super(TolerantRedisCache, self).set(*args, **kwargs), None)
+        _tolerant(lambda: super(TolerantRedisCache, self).set(key, value, _bounded(timeout), version), None)
 
     def delete(self, *args: Any, **kwargs: Any) -> bool:
         """False when Redis is away."""
         return bool(_tolerant(lambda: super(TolerantRedisCache, self).delete(*args, **kwargs), False))
+
+    def _clean(self, key: Any, version: Any) -> None:
+        """Delete an entry that would lie longer than any of ours."""
+        name = self.make_and_validate_key(key, version=version)
+        client = self._cache.get_client(name, write=True)
+        left = client.pttl(name)
+        if left == -1 or left > LONGEST * 1000:
+            client.delete(name)
+
+
+def _bounded(timeout: Any) -> Any:
+    return LONGEST if timeout is None else timeout if timeout is DEFAULT_TIMEOUT else min(timeout, LONGEST)
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether code that gave this default can go on with the value; lists are of times."""
+    if isinstance(default, list):
+        return isinstance(value, list) and all(isinstance(one, Real) for one in value)
+    return default is None or isinstance(value, type(default))
 
 
 def _tolerant(call: Callable[[], T], otherwise: T) -> T:

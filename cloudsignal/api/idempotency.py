@@ -33,27 +33,53 @@ RECORDS_MAX = 2_000
 """Answers kept for one organization."""
 BYTES_MAX = 8 * 1024 * 1024
 """Bytes of all of them."""
+_CLOCKS_APART = 300
+"""Seconds by which clocks of machines may differ."""
 _RUNNING = b"running"
 _TOO_LARGE = "too large"
+_ANSWERS = f"{PREFIX}idempotency:"
+
+_CLAIM = """
+local held, left = false, redis.call('TTL', KEYS[1])
+if redis.call('TYPE', KEYS[1]).ok == 'string' then held = redis.call('GET', KEYS[1]) end
+if held and left >= 0 and left <= tonumber(held == ARGV[1] and ARGV[2] or ARGV[3]) then return held end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return false
+"""
+"""Claim a key, or return what it holds: ``running, its seconds, those of an answer``.
+
+What lies there longer than we would have put it there (or is of another type) was put there by somebody else, and
+counts for nothing: it would refuse the key for as long as it lies.
+"""
 
 _KEEP = """
 local index, name, now, kept = KEYS[1], KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])
 redis.call('SET', name, ARGV[1], 'EX', kept)
+if redis.call('TYPE', index).ok ~= 'zset' then redis.call('DEL', index) end
 redis.call('ZREMRANGEBYSCORE', index, '-inf', now - kept)
+redis.call('ZREMRANGEBYSCORE', index, now + tonumber(ARGV[6]), '+inf')
 redis.call('ZADD', index, now, #ARGV[1] .. ' ' .. name)
 redis.call('EXPIRE', index, kept)
-local members = redis.call('ZRANGE', index, 0, -1)
-local count, bytes = #members, 0
-for _, member in ipairs(members) do bytes = bytes + tonumber(string.match(member, '^%d+')) end
-for _, member in ipairs(members) do
-  if count <= tonumber(ARGV[4]) and bytes <= tonumber(ARGV[5]) then break end
+local count, bytes, known = 0, 0, {}
+for _, member in ipairs(redis.call('ZRANGE', index, 0, -1)) do
   local size, other = string.match(member, '^(%d+) (.*)$')
-  redis.call('DEL', other)
-  redis.call('ZREM', index, member)
-  count, bytes = count - 1, bytes - tonumber(size)
+  size = tonumber(size)
+  if size and size <= tonumber(ARGV[7]) and string.sub(other, 1, #ARGV[8]) == ARGV[8] then
+    count, bytes = count + 1, bytes + size
+    known[count] = {member, size, other}
+  else
+    redis.call('ZREM', index, member)
+  end
+end
+for _, one in ipairs(known) do
+  if count <= tonumber(ARGV[4]) and bytes <= tonumber(ARGV[5]) then break end
+  redis.call('DEL', one[3])
+  redis.call('ZREM', index, one[1])
+  count, bytes = count - 1, bytes - one[2]
 end
 """
-"""Keep an answer, and forget the oldest of the same organization beyond its bounds. Its index names and sizes them."""
+"""Keep an answer, and forget the oldest of the same organization beyond its bounds. Its index names and sizes them;
+what we would not have written into it is taken out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +105,7 @@ class Claim:
         sealed = self._seal(stored.status, stored.body, stored.headers)
         if len(sealed) > ANSWER_MAX:
             sealed = self._seal(0, _TOO_LARGE, {})
-        limits = (str(KEPT_SECONDS), str(RECORDS_MAX), str(BYTES_MAX))
+        limits = [str(one) for one in (KEPT_SECONDS, RECORDS_MAX, BYTES_MAX, _CLOCKS_APART, ANSWER_MAX)] + [_ANSWERS]
         try:
             fast_client().eval(_KEEP, 2, self.index, self.name, cast("Any", sealed), str(time.time()), *limits)
         except RedisError:
@@ -108,16 +134,16 @@ def begin(key: str, *, who: str, owner: str, fingerprint: str) -> Claim | Stored
     if not 1 <= len(key) <= KEY_MAX or not key.isprintable():
         raise Invalid("bad_idempotency_key", f"An Idempotency-Key has 1 to {KEY_MAX} visible characters.")
     digest = hashlib.sha256(f"{who}\0{key}".encode("utf-8", "replace")).hexdigest()
-    names = f"{PREFIX}idempotency:{digest}", f"{PREFIX}idempotencies:{owner}"
+    names = f"{_ANSWERS}{digest}", f"{PREFIX}idempotencies:{owner}"
     claim = Claim(*names, f"{who}\0{key}", fingerprint)
     try:
-        redis = fast_client()
-        if redis.set(claim.name, _RUNNING, nx=True, ex=RUNNING_SECONDS):
-            return claim
-        found = cast("bytes | None", redis.get(claim.name))
+        seconds = str(RUNNING_SECONDS), str(KEPT_SECONDS)
+        found = cast("bytes | None", fast_client().eval(_CLAIM, 1, claim.name, cast("Any", _RUNNING), *seconds))
     except RedisError as error:
         raise Unavailable("unavailable", "Idempotency keys cannot be checked right now; try again.") from error
-    if found is None or found == _RUNNING:
+    if found is None:
+        return claim
+    if found == _RUNNING:
         raise Conflict("request_running", "The first request with this Idempotency-Key is still running.")
     return _open(claim, found)
 

@@ -87,3 +87,58 @@ def test_a_valkey_without_room_refuses_what_could_be_done_twice_and_serves_the_r
     assert ci.post("/v2/api-keys", KEY).status == 201
     full.config_set("maxmemory", 0)
     assert ci.post("/v2/api-keys", {**KEY, "name": "Two"}, Idempotency_Key="one").status == 201
+
+
+@pytest.mark.parametrize("seconds", [None, idempotency.KEPT_SECONDS])
+@pytest.mark.parametrize("content", ["running", "nonsense", "a list"])
+def test_what_somebody_else_put_in_place_of_an_answer_refuses_nobody_for_ever(
+    acme: World, content: str, seconds: int | None
+) -> None:
+    ci, redis = acme.caller(), redis_client()
+    assert ci.post("/v2/api-keys", KEY, Idempotency_Key="one").status == 201
+    (name,) = kept()
+    redis.delete(name)
+    if content == "a list":
+        redis.rpush(name, content)
+    else:
+        redis.set(name, content)
+    if seconds:
+        redis.expire(name, seconds)
+    answer = ci.post("/v2/api-keys", {**KEY, "name": "Two"}, Idempotency_Key="one")
+    if content == "nonsense" and seconds:  # as long as an answer of ours: it may be one that cannot be read any more
+        assert (answer.status, answer.code) == (409, "request_lost")
+    else:
+        assert answer.status == 201
+        assert redis.ttl(name) <= idempotency.KEPT_SECONDS
+
+
+def test_a_request_under_way_keeps_its_key(acme: World) -> None:
+    ci, redis = acme.caller(), redis_client()
+    assert ci.post("/v2/api-keys", KEY, Idempotency_Key="one").status == 201
+    (name,) = kept()
+    redis.set(name, "running", ex=idempotency.RUNNING_SECONDS)
+    answer = ci.post("/v2/api-keys", KEY, Idempotency_Key="one")
+    assert (answer.status, answer.code) == (409, "request_running")
+
+
+@pytest.mark.parametrize("spoilt", ["type", "score", "size", "name"])
+def test_a_spoilt_index_neither_forgets_answers_nor_deletes_other_keys(acme: World, spoilt: str) -> None:
+    redis, index = redis_client(), f"cs1:idempotencies:{acme.id}"
+    redis.set("cs1:precious", "kept")
+    large = idempotency.BYTES_MAX * 2
+    entries = {
+        "score": {b"1 cs1:idempotency:x": 1e15},
+        "size": {f"{large} cs1:idempotency:x".encode(): 1.9e9, b"no number": 1.9e9},
+        "name": {f"{idempotency.ANSWER_MAX} cs1:precious".encode(): 1.9e9},
+    }
+    if spoilt == "type":
+        redis.set(index, "text")
+    else:
+        redis.zadd(index, entries[spoilt])  # type: ignore[arg-type]
+    ci = acme.caller()
+    first = ci.post("/v2/api-keys", KEY, Idempotency_Key="one")
+    again = ci.post("/v2/api-keys", KEY, Idempotency_Key="one")
+    assert (first.status, again.headers.get("Idempotent-Replayed")) == (201, "true")
+    assert redis.get("cs1:precious") == b"kept"
+    assert redis.zcard(index) == 1
+    redis.delete("cs1:precious")

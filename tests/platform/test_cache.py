@@ -9,6 +9,7 @@ import pytest
 from django.core.cache import cache
 from redis import Redis
 
+from cloudsignal.cache import LONGEST
 from cloudsignal.redis import client
 
 pytestmark = pytest.mark.django_db
@@ -51,3 +52,24 @@ def test_a_writer_of_redis_cannot_run_code_in_the_dashboard(redis: Redis, tmp_pa
     assert not (tmp_path / "sprung").exists()
     pickle.loads(trap)  # noqa: S301 - that the trap works at all
     assert (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("seconds", [None, 2 * LONGEST])
+def test_what_would_lie_longer_than_anything_of_ours_counts_for_nothing(redis: Redis, seconds: int | None) -> None:
+    name = cache.make_key("test:foreign")
+    redis.set(name, "[1.5]", ex=seconds)
+    assert cache.get("test:foreign", []) == []
+    redis.set(name, "1", ex=seconds)
+    assert cache.add("test:foreign", 2, 60) is True
+    redis.delete(name)
+    redis.rpush(name, "a list")
+    assert cache.add("test:foreign", 2, 60) is True
+    cache.set("test:foreign", 3, timeout=None)
+    assert 0 < redis.ttl(name) <= LONGEST
+    cache.delete("test:foreign")
+
+
+@pytest.mark.parametrize("content", ["5", '"text"', '["a"]', "{}", "null"])
+def test_a_value_that_a_count_cannot_go_on_with_counts_as_absent(redis: Redis, content: str) -> None:
+    redis.set(cache.make_key("test:foreign"), content, ex=60)
+    assert cache.get("test:foreign", []) == []
