@@ -19,7 +19,7 @@ from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, Unavai
 from cloudsignal.redis import fast_client
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
-from cloudsignal.wire.report import LiveSession
+from cloudsignal.wire.report import SESSIONS_SECONDS, LiveSession
 from orgs.accounts import has_second_factor
 from orgs.models import (
     ApiKey,
@@ -304,18 +304,30 @@ end
 """
 """Take ids from the index that the node does not list: looked at once more, because it may list them by now."""
 
+_ENDLESS = -1
+"""What Redis answers to TTL of a key without an end."""
+
 
 def _listed(org_id: str) -> list[LiveSession | None]:
-    """What the nodes list of the organization; ids in its index that no node lists any more are taken away."""
+    """What the nodes list of the organization; ids in its index that no node lists any more are taken away.
+
+    A list ends within seconds unless its node goes on writing it. One that would lie longer counts for nothing.
+    """
     redis = fast_client()
     index = cast("dict[bytes, bytes]", redis.hgetall(keys.live(org_id)))
     found: list[LiveSession | None] = []
     for node in sorted(set(index.values())):
         ids = [identifier for identifier, holder in index.items() if holder == node]
-        blobs = cast("list[bytes | None]", redis.hmget(keys.sessions(node.decode(errors="replace")), ids))
+        name = keys.sessions(node.decode(errors="replace"))
+        with redis.pipeline() as pipeline:
+            pipeline.ttl(name)
+            pipeline.hmget(name, ids)
+            left, blobs = cast("tuple[int, list[bytes | None]]", pipeline.execute())
+        if left == _ENDLESS or left > SESSIONS_SECONDS:
+            continue  # no edge has written this
         stale = [identifier for identifier, blob in zip(ids, blobs, strict=True) if blob is None]
         if stale:
-            redis.eval(_TAKE_AWAY, 2, keys.live(org_id), keys.sessions(node.decode(errors="replace")), *stale)
+            redis.eval(_TAKE_AWAY, 2, keys.live(org_id), name, *stale)
         found += [_session(blob) for blob in blobs if blob is not None]
     return found
 

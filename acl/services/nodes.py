@@ -32,6 +32,9 @@ SEARCH_SECONDS = 5.0
 SEARCH_SHARE = 50
 """A search that took a second is done every fifty seconds."""
 
+INCARNATIONS = 100
+"""Processes of one node whose latest heartbeat is remembered, so that it is not believed twice."""
+
 _FAR = 253_402_300_799.0
 """The end of the year 9999, in seconds since the epoch."""
 
@@ -42,7 +45,10 @@ class Heartbeats:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._keys: set[str] = set()
-        self._seen: dict[str, tuple[str, float]] = {}
+        self._seen: dict[str, dict[str, float]] = {}
+        """By node and incarnation, when the latest heartbeat was made."""
+        self._running: dict[str, tuple[Heartbeat, float]] = {}
+        """The process that runs each node, and when by our clock it was heard of."""
         self._looked_at = -math.inf
         self._looking_since = math.inf
         self._search_at = -math.inf
@@ -61,9 +67,10 @@ class Heartbeats:
         self._search(redis, now)
         names = sorted(self._keys)
         blobs = cast("list[bytes | None]", redis.mget(names)) if names else []
-        beats = [beat for beat in map(_read, blobs) if beat is not None and self._news(beat)]
+        beats = [beat for beat in map(_read, blobs) if beat is not None and self._news(beat, now)]
         note_heartbeats(beats)
-        self._seen.update({beat.node: (beat.incarnation, beat.at) for beat in beats})
+        for beat in beats:
+            self._remember(beat, now)
         self._looked_at = now
         if now - self._looking_since >= MISSING_SECONDS:
             note_missing(after=MISSING_SECONDS)
@@ -80,8 +87,24 @@ class Heartbeats:
                 for row in rows
             }
 
-    def _news(self, beat: Heartbeat) -> bool:
-        return self._seen.get(beat.node) != (beat.incarnation, beat.at)
+    def _news(self, beat: Heartbeat, now: float) -> bool:
+        """Whether it is later than all that the same process has said: who can write to Redis can repeat old ones.
+
+        Nor does a process that began earlier count while its successor is heard of.
+        """
+        if beat.at <= self._seen.get(beat.node, {}).get(beat.incarnation, -math.inf):
+            return False
+        running, heard = self._running.get(beat.node, (beat, now))
+        successor = running.incarnation != beat.incarnation and running.started_at > beat.started_at
+        return not successor or now - heard >= MISSING_SECONDS
+
+    def _remember(self, beat: Heartbeat, now: float) -> None:
+        self._running[beat.node] = beat, now
+        seen = self._seen.setdefault(beat.node, {})
+        seen.pop(beat.incarnation, None)
+        seen[beat.incarnation] = beat.at
+        if len(seen) > INCARNATIONS:
+            del seen[next(iter(seen))]
 
     def _search(self, redis: Redis, now: float) -> None:
         if now < self._search_at:

@@ -11,16 +11,13 @@ from cloudsignal.edge.session import Session
 from cloudsignal.edge.store import Command, UnavailableError
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
-from cloudsignal.wire.report import HEARTBEAT_SECONDS, Heartbeat, LiveSession
+from cloudsignal.wire.report import HEARTBEAT_SECONDS, SESSIONS_SECONDS, Heartbeat, LiveSession
 from cloudsignal.wire.said import Kind, say
 
 if TYPE_CHECKING:
     from cloudsignal.edge.node import Node
 
 logger = logging.getLogger("cloudsignal.edge.beat")
-
-EXPIRY = int(3 * HEARTBEAT_SECONDS)
-"""Seconds until a silent node counts as gone."""
 
 INDEX_SECONDS = 3600
 """Seconds until an organization's index of sessions is forgotten, unless a node keeps it."""
@@ -43,6 +40,7 @@ class Beat:
         """Written, and not listed any more."""
         self._timer: asyncio.TimerHandle | None = None
         self._indexed = time.monotonic()
+        self._at = 0.0
 
     def add(self, session: Session) -> None:
         """A session is live."""
@@ -104,22 +102,24 @@ class Beat:
         node = self._node
         self._write()
         expected = len(self._listed)
-        now = time.time()
+        self._at = max(
+            time.time(), self._at + 0.001
+        )  # only what is later than before is believed, also by a clock put back
         heartbeat = Heartbeat(
             node=node.name,
             incarnation=node.incarnation,
             sequence=node.journal.sequence,
             started_at=node.started_at,
-            at=now,
+            at=self._at,
             address=str(node.settings.mqtts or node.settings.wss or ""),
             sessions=expected,
             counters=dict(node.counters),
         )
         name = keys.sessions(node.name)
         _, listed, _ = await node.store.call(
-            ("SET", keys.node(node.name), say(Kind.HEARTBEAT, encode(heartbeat), node.key), "EX", EXPIRY),
+            ("SET", keys.node(node.name), say(Kind.HEARTBEAT, encode(heartbeat), node.key), "EX", SESSIONS_SECONDS),
             ("HLEN", name),
-            ("EXPIRE", name, EXPIRY),
+            ("EXPIRE", name, SESSIONS_SECONDS),
         )
         if listed != expected:
             await self._rewrite(name)
@@ -145,8 +145,8 @@ class Beat:
         for session in sessions:
             fields += (session.id, self._entry(session))
         if not fields:
-            return [("EXPIRE", name, EXPIRY)]
-        commands: list[Command] = [("HSET", name, *fields), ("EXPIRE", name, EXPIRY)]
+            return [("EXPIRE", name, SESSIONS_SECONDS)]
+        commands: list[Command] = [("HSET", name, *fields), ("EXPIRE", name, SESSIONS_SECONDS)]
         for org, ids in _by_organization(sessions).items():
             pairs = (text for identifier in ids for text in (identifier, self._node.name))
             commands += [("HSET", keys.live(org), *pairs), ("EXPIRE", keys.live(org), INDEX_SECONDS)]

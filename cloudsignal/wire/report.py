@@ -10,6 +10,9 @@ VERSION = 1
 HEARTBEAT_SECONDS = 5.0
 """How often a heartbeat is written; it expires after three of them."""
 
+SESSIONS_SECONDS = int(3 * HEARTBEAT_SECONDS)
+"""Seconds until a heartbeat and a list of sessions expire that nobody renews."""
+
 
 @dataclass(frozen=True, slots=True)
 class BundleReport:

@@ -96,6 +96,52 @@ def test_a_beat_that_stands_still_is_no_news(redis: Redis, heartbeats: Heartbeat
     assert heartbeats.look(redis) == []
 
 
+def test_old_heartbeats_repeated_in_turn_do_not_make_a_dead_node_live(
+    redis: Redis, heartbeats: Heartbeats, clock: Clock
+) -> None:
+    later = replace(BEAT, at=BEAT.at + 5)
+    before = replace(BEAT, incarnation="0193a6a0-0000-7000-8000-000000000000", at=BEAT.at - 60)
+    for beat in (before, BEAT, later):  # each is news once: the first two are of two processes
+        beats(redis, beat)
+        assert heartbeats.look(redis) == [beat]
+        clock.seconds += 1
+    for beat in (BEAT, later, before) * 3:
+        beats(redis, beat)
+        assert heartbeats.look(redis) == []
+        clock.seconds += 1
+
+
+def test_a_process_that_began_earlier_does_not_count_while_its_successor_is_heard_of(
+    redis: Redis, heartbeats: Heartbeats, clock: Clock
+) -> None:
+    old = replace(BEAT, incarnation="0193a6a0-0000-7000-8000-000000000000", started_at=BEAT.started_at - 900)
+    for second in range(5):
+        beats(redis, replace(BEAT, at=BEAT.at + second))
+        heartbeats.look(redis)
+        clock.seconds += 1
+        beats(redis, replace(old, at=BEAT.at + second))
+        assert heartbeats.look(redis) == []
+        assert Node.objects.get().incarnation == BEAT.incarnation
+        clock.seconds += 1
+    clock.seconds += 15  # a node whose clock was put back before it began again has its time
+    assert len(heartbeats.look(redis)) == 1
+    assert Node.objects.get().incarnation == old.incarnation
+
+
+def test_what_is_remembered_of_a_node_has_a_bound(
+    redis: Redis, heartbeats: Heartbeats, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acl.services.nodes.INCARNATIONS", 2)
+    for number in (0, 1, 2):
+        beats(redis, replace(BEAT, incarnation=str(number), at=BEAT.at + number))
+        assert len(heartbeats.look(redis)) == 1
+        clock.seconds += 1
+    for number, news in ((1, 0), (2, 0), (0, 1)):
+        beats(redis, replace(BEAT, incarnation=str(number), at=BEAT.at + number))
+        assert len(heartbeats.look(redis)) == news
+        clock.seconds += 1
+
+
 def test_it_looks_once_a_second(redis: Redis, heartbeats: Heartbeats, clock: Clock) -> None:
     heartbeats.look(redis)
     beats(redis, BEAT)

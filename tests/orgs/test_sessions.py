@@ -63,6 +63,19 @@ def test_a_session_that_no_node_lists_any_more_leaves_the_index() -> None:
     assert client().hkeys(keys.live(ours.org_id)) == [b"s1"]
 
 
+@pytest.mark.parametrize("seconds", [None, 3600])
+def test_a_list_that_no_edge_keeps_up_is_not_shown(seconds: int | None) -> None:
+    ours = organization("Ours")
+    kept = connected(ours, "s1")
+    connected(ours, "s2", node="invented")
+    redis, name = client(), keys.sessions("invented")
+    if seconds is None:
+        redis.persist(name)
+    else:
+        redis.expire(name, seconds)
+    assert live_sessions(ours) == (kept,)
+
+
 def test_a_page_reads_the_sessions_of_its_organization_alone() -> None:
     """However many keys there are, and however many sessions others have: the same commands, no SCAN."""
     ours, theirs = organization("Ours"), organization("Theirs")
