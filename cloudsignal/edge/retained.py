@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cloudsignal.edge.store import Command, Store
@@ -81,6 +82,17 @@ class Refusal:
     text: str
 
 
+@dataclass(slots=True)
+class Change:
+    """What Redis is to be told of one topic."""
+
+    entry: Entry | None = None
+    new: int = 0
+    """Messages by which the ledger may grow."""
+    more: int = 0
+    """Bytes by which it may grow."""
+
+
 class Retained:
     """What one edge knows of an organization's retained messages."""
 
@@ -108,7 +120,7 @@ class Retained:
         """Something was not written down: the ledger is to be compared with the broker."""
         self.wake: Callable[[Retained], None] | None = None
         self._known: OrderedDict[bytes, int] = OrderedDict()
-        self._waiting: dict[bytes, Entry | None] = {}
+        self._waiting: dict[bytes, Change] = {}
         self._asked: dict[bytes, bytes] = {}
         self._coming = [0, 0]
         """Messages and bytes let in that Redis has not been told of."""
@@ -158,11 +170,13 @@ class Retained:
             self.doubtful = True
             return
         known = self._known.pop(mark, None)
+        change = self._waiting.setdefault(topic, Change())
+        change.entry = entry
         if entry is not None:
-            self._coming[0] += known is None
-            self._coming[1] += max(entry.size - (known or 0), 0)
+            new, more = int(known is None), max(entry.size - (known or 0), 0)
+            change.new, change.more = change.new + new, change.more + more
+            self._coming = [self._coming[0] + new, self._coming[1] + more]
             self._know(mark, entry.size)
-        self._waiting[topic] = entry
         self._woken()
 
     def _woken(self) -> None:
@@ -181,11 +195,11 @@ class Retained:
         """Whether there is nothing to tell or ask."""
         return not (self._waiting or self._asked)
 
-    def take(self) -> tuple[list[tuple[bytes, Entry | None]], dict[bytes, bytes]]:
+    def take(self) -> tuple[dict[bytes, Change], dict[bytes, bytes]]:
         """Changes to be written now, and topics to be asked about, with their marks."""
-        changes = [(topic, self._waiting.pop(topic)) for topic in list(self._waiting)[:TOGETHER]]
-        self._flying = self._coming
-        self._coming = [0, 0]
+        changes = {topic: self._waiting.pop(topic) for topic in list(islice(self._waiting, TOGETHER))}
+        self._flying = [sum(one.new for one in changes.values()), sum(one.more for one in changes.values())]
+        self._coming = [a - b for a, b in zip(self._coming, self._flying, strict=True)]
         asked, self._asked = self._asked, {}
         return changes, asked
 
@@ -196,9 +210,12 @@ class Retained:
             self.forget()  # what was taken to be there had been taken away through another edge
         self._flying = [0, 0]
 
-    def failed(self, changes: Sequence[tuple[bytes, Entry | None]]) -> None:
+    def failed(self, changes: Mapping[bytes, Change]) -> None:
         """It has not: they wait again, under what has come since."""
-        self._waiting = {**dict(changes), **self._waiting}
+        for topic, later in self._waiting.items():
+            if (earlier := changes.get(topic)) is not None:
+                later.new, later.more = later.new + earlier.new, later.more + earlier.more
+        self._waiting = {**changes, **self._waiting}
         self._coming = [a + b for a, b in zip(self._coming, self._flying, strict=True)]
         self._flying = [0, 0]
 
@@ -290,7 +307,8 @@ class Ledger:
         org, store = retained.org, self._store
         self._under_way.add(org)
         question = store.ask(("HMGET", keys.retained(org), *asked)) if asked else None
-        written = store.ask(note_command(org, changes, int(self._now())))
+        entries = [(topic, change.entry) for topic, change in changes.items()]
+        written = store.ask(note_command(org, entries, int(self._now())))
 
         def answered(_: Future[Any]) -> None:
             self._under_way.discard(org)

@@ -11,6 +11,7 @@ import pytest
 from cloudsignal.edge.codec import Property, Reason, Will
 from cloudsignal.edge.codec.primitives import Reader
 from cloudsignal.edge.codec.properties import decode_properties
+from cloudsignal.edge.retained import Retained
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
 from cloudsignal.wire.retained import Entry
@@ -245,6 +246,24 @@ def test_a_burst_of_small_retained_messages_inside_the_quota_is_taken_whole(rig:
     )
     assert (flood.refused, flood.taken) == (0, flood.sent)
     counted(rig, org, flood.sent)
+
+
+def test_a_burst_that_is_written_in_portions_counts_whole_until_all_of_it_is_written() -> None:
+    retained, quotas = Retained("org_x"), Quotas(retained_messages=2_000, retained_bytes=0)
+    sent = taken = written = 0
+    while sent < 10_000:
+        for sent in range(sent + 1, sent + 1_001):
+            topic = b"s/%d" % sent
+            if retained.refuses(topic, 10, quotas) is None:
+                retained.note(topic, Entry(10, 1))
+                taken += 1
+        changes, _ = retained.take()
+        if sent % 3 == 0:
+            retained.failed(changes)
+            continue
+        written += len(changes)
+        retained.settled(written, written * 10, len(changes))
+    assert taken == 2_000
 
 
 def test_entries_that_somebody_else_wrote_into_the_ledger_are_read_as_zeros() -> None:
