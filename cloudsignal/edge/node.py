@@ -15,7 +15,7 @@ from cloudsignal.edge.admission import Admission, session_capacity
 from cloudsignal.edge.beat import Beat
 from cloudsignal.edge.follow import Follower
 from cloudsignal.edge.gate import Gate
-from cloudsignal.edge.housekeeping import Housekeeping, HousekeepingError
+from cloudsignal.edge.housekeeping import COUNTING, Housekeeping, HousekeepingError
 from cloudsignal.edge.journal import Journal
 from cloudsignal.edge.limits import Limits
 from cloudsignal.edge.link import Client
@@ -302,12 +302,15 @@ class Node:
         self._spawn(self.gate.renew(self._sessions()))
 
     async def _recount(self, org: str) -> None:
-        """Compare the ledger of retained messages with the broker."""
-        try:
-            if await self.housekeeping.recount(org):
-                self.ledger.counted(org)
-        except (HousekeepingError, UnavailableError) as error:
-            logger.warning("retained messages of %s could not be counted: %s", org, error)
+        """Compare the ledger of retained messages with the broker, again when this try no longer stands in the way."""
+        while org in self.snapshot.organizations:
+            try:
+                if await self.housekeeping.recount(org):
+                    self.ledger.counted(org)
+                return
+            except (HousekeepingError, UnavailableError) as error:
+                logger.warning("retained messages of %s could not be counted: %s", org, error)
+            await asyncio.sleep(COUNTING)
 
     async def _forget(self, org: Organization) -> None:
         """An organization was deleted: its sessions end, and the journal keeps nothing of it once that is shipped."""

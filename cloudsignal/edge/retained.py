@@ -282,8 +282,11 @@ class Ledger:
             if any(one.exception() for one in asked):
                 return
             retained.count, retained.bytes, _ = asked[1].result()
-            if asked[0].result() is None or retained.doubtful:
+            if retained.doubtful:
                 retained.doubtful = False
+                self._store.send(("DEL", keys.retained_counted(org)))  # or nobody would count it anew
+                self._recount(org)
+            elif asked[0].result() is None:
                 self._recount(org)
 
         asked[1].add_done_callback(answered)

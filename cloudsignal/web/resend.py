@@ -1,7 +1,11 @@
 """A form that could not be taken because the sign-in changed meanwhile: kept on a page that sends it again.
 
 A sign-in in another tab replaces the CSRF token, and a session may end while somebody types. Neither may cost what was
-typed. Only for forms that the browser says came from a page of ours: another site's form is refused as ever.
+typed. Only for forms that the browser says came from a page of ours: another site's form is refused as ever. And only
+for what is done in an organization: what a person agrees to for themselves (a command line acting as them) was asked of
+whoever was signed in then, and is asked again.
+
+Who sends it now may be somebody else than who typed it, so the page says who that is and what is sent.
 """
 
 from __future__ import annotations
@@ -12,13 +16,17 @@ from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import render
 
 TOKEN_FIELD = "csrfmiddlewaretoken"  # noqa: S105 - the name of a field
-SECRET_WORDS = ("password", "secret", "code")
+SECRET_WORDS = ("password", "secret", "code", "token")
 """Fields with such a word in their name are never written into a page."""
 
 
 def resend_page(request: HttpRequest, *, status: int) -> HttpResponseBase | None:
     """The page that keeps the form; None where it was not ours, holds a secret or a file, or cannot be read."""
-    if request.method != "POST" or not from_our_page(request) or request.headers.get("HX-Request"):
+    match = request.resolver_match
+    in_organization = match is not None and "org_id" in match.kwargs
+    if request.method != "POST" or not in_organization or request.headers.get("HX-Request"):
+        return None
+    if not from_our_page(request):
         return None
     fields = [
         (name, value) for name, values in request.POST.lists() if name != TOKEN_FIELD for value in map(str, values)
@@ -26,8 +34,9 @@ def resend_page(request: HttpRequest, *, status: int) -> HttpResponseBase | None
     secret = any(word in name.lower() for name, _ in fields for word in SECRET_WORDS)
     if not fields or secret or request.FILES:
         return None
-    signed_in = bool(getattr(getattr(request, "user", None), "is_authenticated", False))
-    context = {"fields": fields, "path": request.get_full_path(), "signed_in": signed_in}
+    user = getattr(request, "user", None)
+    person = user if getattr(user, "is_authenticated", False) else None
+    context = {"fields": fields, "path": request.get_full_path(), "person": person}
     return render(request, "resend.html", context, status=status)
 
 

@@ -11,7 +11,7 @@ import pytest
 from cloudsignal.edge.codec import Property, Reason, Will
 from cloudsignal.edge.codec.primitives import Reader
 from cloudsignal.edge.codec.properties import decode_properties
-from cloudsignal.edge.retained import Retained
+from cloudsignal.edge.retained import WAITING_MAX, Retained
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
 from cloudsignal.wire.retained import Entry
@@ -225,6 +225,26 @@ def test_without_redis_what_is_there_is_replaced_and_new_messages_wait_in_memory
     assert set(codes) == {0, 0x97}
     rig.valkey.start()
     counted(rig, org, 1 + codes.count(0))
+
+
+def test_what_was_taken_away_unseen_while_redis_was_away_is_found_out_when_it_is_back(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    org = rig.org()
+    client = rig.client(rig.plane.issue(org), version=5)
+    topics = [f"many/{n}" for n in range(WAITING_MAX + 50)]
+    for start in range(0, len(topics), 1_000):
+        for topic in topics[start : start + 1_000]:
+            client.send(client.message(topic, b"x", retain=True))
+        client.ping()
+        counted(rig, org, min(start + 1_000, len(topics)))
+    wait_for(lambda: rig.valkey.redis.get(keys.retained_counted(org)) == b"1", what="the first comparison")
+    time.sleep(2.1)  # what was retained within the last second is left alone by a comparison
+    rig.valkey.stop(kill=True)
+    for topic in topics:
+        client.send(client.message(topic, b"", retain=True))
+    client.ping()
+    rig.valkey.start()
+    counted(rig, org, 0)
 
 
 def test_one_credential_cannot_fill_the_broker(rig: Rig) -> None:
