@@ -305,12 +305,14 @@ class Node:
         """Compare the ledger of retained messages with the broker, again when this try no longer stands in the way."""
         while org in self.snapshot.organizations:
             try:
-                if await self.housekeeping.recount(org):
-                    self.ledger.counted(org)
-                return
+                counted = await self.housekeeping.recount(org)
             except (HousekeepingError, UnavailableError) as error:
                 logger.warning("retained messages of %s could not be counted: %s", org, error)
-            await asyncio.sleep(COUNTING)
+                await asyncio.sleep(COUNTING)
+                continue
+            if counted:
+                self.ledger.counted(org)
+            return
 
     async def _forget(self, org: Organization) -> None:
         """An organization was deleted: its sessions end, and the journal keeps nothing of it once that is shipped."""

@@ -272,11 +272,12 @@ def test_a_burst_that_is_written_in_portions_counts_whole_until_all_of_it_is_wri
     retained, quotas = Retained("org_x"), Quotas(retained_messages=2_000, retained_bytes=0)
     sent = taken = written = 0
     while sent < 10_000:
-        for sent in range(sent + 1, sent + 1_001):
-            topic = b"s/%d" % sent
+        for number in range(sent, sent + 1_000):
+            topic = b"s/%d" % number
             if retained.refuses(topic, 10, quotas) is None:
                 retained.note(topic, Entry(10, 1))
                 taken += 1
+        sent += 1_000
         changes, _ = retained.take()
         if sent % 3 == 0:
             retained.failed(changes)
