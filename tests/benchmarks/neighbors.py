@@ -4,7 +4,8 @@ For each attack another organization's client (or API user) measures its own rou
 attack runs; ``p99_ratio`` is the p99 under attack divided by the p99 alone of the same run, ``stall_ms`` the slowest
 single answer under attack. ``worst_p99_ratio`` and ``worst_stall_ms`` are the largest of all attacks. The attacks are
 those of ``tests/support``, at the sizes that once broke something; each runs in a process of its own with the lowest
-priority, because in the field an attacker brings a machine along. ``attacker_mib`` is what the edge's memory grew by,
+priority, because in the field an attacker brings a machine along. ``attacker_events`` counts what the audit tells of the attacker: an attack that did not happen
+would show in it. ``attacker_mib`` is what the edge's memory grew by,
 ``attacker_mib_per_session`` the same for each of the ten sessions of the attack on memory.
 
 Edge, broker, PostgreSQL, Valkey, web and workers are real and of this run alone. ``QUICK=1`` makes it short and rough.
@@ -96,6 +97,7 @@ def at_the_edge(name: str, folder: Path) -> dict[str, float]:
         process = psutil.Process(rig.edge.pid)
         before = process.memory_info().rss
         found = compare(name, options, probe)
+        found["attacker_events"] = sum(event.count for event in rig.plane.events(org=attacker.org))
         grown = max(0, process.memory_info().rss - before) / 1024 / 1024
     finally:
         stop_rig(rig)
