@@ -4,8 +4,8 @@ For each attack another organization's client (or API user) measures its own rou
 attack runs; ``p99_ratio`` is the p99 under attack divided by the p99 alone of the same run, ``stall_ms`` the slowest
 single answer under attack. ``worst_p99_ratio`` and ``worst_stall_ms`` are the largest of all attacks. The attacks are
 those of ``tests/support``, at the sizes that once broke something; each runs in a process of its own with the lowest
-priority, because in the field an attacker brings a machine along. ``attacker_events`` counts what the audit tells of the attacker: an attack that did not happen
-would show in it. ``attacker_mib`` is what the edge's memory grew by,
+priority, because in the field an attacker brings a machine along. ``attacker_events`` counts what the audit tells of
+the attacker: an attack that did not happen would show in it. ``attacker_mib`` is what the edge's memory grew by,
 ``attacker_mib_per_session`` the same for each of the ten sessions of the attack on memory.
 
 Edge, broker, PostgreSQL, Valkey, web and workers are real and of this run alone. ``QUICK=1`` makes it short and rough.
@@ -36,7 +36,7 @@ from tests.stack.system import Stack
 QUICK = os.environ.get("QUICK") == "1"
 SECONDS = 2.0 if QUICK else 10.0
 SETTLE = 0.5
-"""Seconds between the start of an attack and the first measurement under it."""
+"""Seconds between an attack's first blow and the first measurement under it."""
 PAUSE = 0.003
 NEIGHBOR = "127.0.9.3"
 """The neighbor's address: in another network than the attacker's."""
@@ -135,6 +135,8 @@ def compare(name: str, options: dict[str, Any], probe: Callable[[], None]) -> di
         probe()
     alone = times(probe)
     with attacking(name, options) as attacker:
+        assert attacker.stdout is not None
+        assert attacker.stdout.readline() == b"begun\n", f"the attack {name} did not begin"
         time.sleep(SETTLE)
         attacked = times(probe)
         assert attacker.poll() is None, f"the attack {name} ended early"
@@ -152,7 +154,9 @@ def compare(name: str, options: dict[str, Any], probe: Callable[[], None]) -> di
 def attacking(name: str, options: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
     """The attacker's process, which ends by itself a little after the measurement."""
     given = json.dumps({**options, "seconds": SECONDS + SETTLE + 5.0})
-    process = subprocess.Popen([sys.executable, "-m", "tests.benchmarks.neighbors_attack", name, given])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.neighbors_attack", name, given], stdout=subprocess.PIPE
+    )
     try:
         yield process
     finally:

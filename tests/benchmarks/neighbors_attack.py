@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import ssl
 import sys
@@ -30,13 +31,19 @@ class Attack:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
-        self.end = time.monotonic() + float(options["seconds"])
+        self.end = math.inf
         self.target = Target(0, 0, ssl.create_default_context())
         if "port" in options:
             self.target = Target(
                 options["port"], options["wss_port"], ssl.create_default_context(cafile=options["ca"]),
                 options["username"], options["password"],
             )  # fmt: skip
+
+    def begin(self) -> None:
+        """Say that the attack is under way; its time runs from now. Said once."""
+        if self.end == math.inf:
+            self.end = time.monotonic() + float(self.options["seconds"])
+            print("begun", flush=True)
 
     def goes_on(self) -> bool:
         """Whether there is time left."""
@@ -49,11 +56,14 @@ class Attack:
             number += 1
             with contextlib.suppress(OSError, ClosedError, AssertionError):
                 once(number)
+            self.begin()
             time.sleep(PAUSE)
 
     def hold(self, context: contextlib.AbstractContextManager[object]) -> None:
         """Stay in a context until the time is up."""
         with context:
+            time.sleep(10 * PAUSE)
+            self.begin()
             while self.goes_on():
                 time.sleep(PAUSE)
 
@@ -69,6 +79,7 @@ def user_properties(attack: Attack) -> None:
         wire = attack.target.client("writer")
         wire.send(attacks.publish("fan"))
         wire = attack.target.client("writer-within")
+        attack.begin()
         for _ in range(20):
             wire.send(attacks.publish("fan", user_properties=USER_PROPERTIES_MAX))
             time.sleep(PAUSE)
@@ -106,6 +117,7 @@ def filters(attack: Attack) -> None:
 def memory(attack: Attack) -> None:
     """Ten sessions that have used 512 topics of 64 KiB each, and are idle then."""
     held: list[Wire] = []
+    attack.begin()
     with contextlib.suppress(OSError, ClosedError):
         held += [attacks_connections.remembered_topics(attack.target, f"m{number}") for number in range(10)]
     attack.again(lambda number: [wire.ping() for wire in held] and None)
@@ -125,6 +137,7 @@ def retained(attack: Attack) -> None:
     """Retained messages of 250 KB on ever new topics, as fast as they go."""
 
     def once(number: int) -> None:
+        attack.begin()
         left = attack.end - time.monotonic()
         attacks_broker.retained_flood(
             attack.target.dial, attack.target.username, attack.target.password, seconds=min(left, 6.0)
@@ -141,6 +154,7 @@ def silence(attack: Attack) -> None:
 def bodies(attack: Attack) -> None:
     """Requests with a Content-Length and no body: 16 at a time, opened anew when they are closed."""
     while attack.goes_on():
+        attack.begin()
         with contextlib.suppress(OSError), attacks_web.without_a_body(attack.options["url"], 16) as held:
             held.answers(seconds=min(5.0, max(0.0, attack.end - time.monotonic())))
 
@@ -163,6 +177,7 @@ def documents(attack: Attack) -> None:
     threads = [threading.Thread(target=once, daemon=True) for _ in range(16)]
     for thread in threads:
         thread.start()
+    attack.begin()
     time.sleep(max(0.0, attack.end - time.monotonic()))
 
 
