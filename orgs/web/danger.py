@@ -105,7 +105,8 @@ def _deletion(access: Access) -> Question:
     return Question(
         title=f"Delete {access.org.name}?",
         text=f"Clients are cut off now. For {GRACE.days} days an owner can keep it after all; then everything of it is "
-        "gone for good.",
+        "deleted: in the database, in Redis, at the edges and in the broker. Backups made before keep it until they "
+        "are deleted themselves.",
         first=Aside("Take the data along first", reverse("orgs:export", args=[access.org_id])),
         blast=[
             _sessions(access),

@@ -31,6 +31,8 @@ SCREENS = {
     "home, new": "/o/{empty}/",
     "clients": "/o/{lived}/clients/",
     "clients, none": "/o/{empty}/clients/",
+    "retained and stored": "/o/{lived}/broker/",
+    "retained and stored, none": "/o/{empty}/broker/",
     "credentials": "/o/{lived}/credentials/",
     "credentials, filtered": "/o/{lived}/credentials/?state=active&username=agent",
     "credentials, none": "/o/{empty}/credentials/",

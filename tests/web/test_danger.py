@@ -154,3 +154,8 @@ def test_keeping_a_suspended_organization_does_not_promise_what_it_does_not_do(a
     page = owner.post(reverse("orgs:restore", args=[acme.org_id]), follow=True).content.decode()
     assert "It is suspended still" in page
     assert "may connect again" not in page
+
+
+def test_deleting_says_that_backups_keep_a_copy(acme: Access, owner: Client) -> None:
+    for page in ("orgs:danger", "orgs:delete"):
+        assert "ackups" in owner.get(reverse(page, args=[acme.org_id])).content.decode()
