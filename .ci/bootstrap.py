@@ -289,7 +289,7 @@ def pip(interpreter: Path, what: list[str], total: int) -> None:
         assert process.stdout is not None  # noqa: S101
         for line in process.stdout:
             output.append(line)
-            if line.startswith(("Collecting ", "Requirement already satisfied")):
+            if line.startswith(("Collecting ", "Processing ", "Requirement already satisfied")):
                 seen += 1
                 progress(seen, total)
             elif line.startswith("Installing collected packages") and total:

@@ -20,7 +20,7 @@ import redis
 
 from cloudsignal.supervisor import state
 from cloudsignal.supervisor.part import PROJECT
-from cloudsignal.supervisor.postgres import ADMIN, APP, OWNER
+from cloudsignal.supervisor.postgres import ADMIN, APP, DELETE, OWNER
 from tests.stack.process import Up, clean_environment, temporary_data_folder
 from tests.stack.system import Stack
 
@@ -64,7 +64,7 @@ def test_the_roles_are_what_row_level_security_needs(data_parts: Stack) -> None:
             "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'cloudsignal'"
         ).fetchone()
     unprivileged = (False, False, False, False, False, True)
-    assert rows == [(APP, *unprivileged), (OWNER, *unprivileged)]
+    assert rows == [(name, *unprivileged) for name in (APP, DELETE, OWNER)]
     assert owner == (OWNER,)
 
 
