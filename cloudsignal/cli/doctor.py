@@ -13,7 +13,7 @@ from cloudsignal.cli.checks import machine, running, services, variables
 from cloudsignal.cli.checks.result import Level, Result
 from cloudsignal.cli.outcome import Exit, json_option, print_json
 from cloudsignal.cli.up import data_folder
-from cloudsignal.supervisor.postgres import APP, DATABASE
+from cloudsignal.supervisor.postgres import APP, DATABASE, DELETE
 
 MARKS = {Level.FINE: "ok      ", Level.WARNING: "warning ", Level.PROBLEM: "problem "}
 
@@ -54,6 +54,9 @@ def examine(data: Path, own: Mapping[str, str]) -> Iterator[Result]:
     ports = running.running(data).get("ports", {})
     if database := own.get("DATABASE_URL", "").strip() or _embedded(data, ports, "postgres"):
         yield from services.check_database(database)
+    embedded = "" if own.get("DATABASE_URL", "").strip() else _embedded(data, ports, "postgres", DELETE)
+    if deletion := own.get("DATABASE_DELETE_URL", "").strip() or embedded:
+        yield from services.check_deletion(deletion)
     if redis := own.get("REDIS_URL", "").strip() or _embedded(data, ports, "valkey"):
         yield from services.check_redis(redis)
     cert = Path(own.get("EDGE_TLS_CERT", "").strip() or data / "tls" / "edge.pem")
@@ -62,9 +65,9 @@ def examine(data: Path, own: Mapping[str, str]) -> Iterator[Result]:
         yield from services.check_certificate(cert, key)
 
 
-def _embedded(data: Path, ports: Mapping[str, int], part: str) -> str:
+def _embedded(data: Path, ports: Mapping[str, int], part: str, role: str = APP) -> str:
     """The address of a running embedded part; empty when it does not run or its password cannot be read."""
-    name = {"postgres": "postgres_app", "valkey": "valkey"}[part]
+    name = "valkey" if part == "valkey" else {APP: "postgres_app", DELETE: "postgres_delete"}[role]
     try:
         password = (data / "secrets" / name).read_text().strip()
     except OSError:
@@ -73,7 +76,7 @@ def _embedded(data: Path, ports: Mapping[str, int], part: str) -> str:
         return ""
     if part == "valkey":
         return f"redis://:{password}@127.0.0.1:{ports[part]}/0"
-    return f"postgresql://{APP}:{password}@127.0.0.1:{ports[part]}/{DATABASE}"
+    return f"postgresql://{role}:{password}@127.0.0.1:{ports[part]}/{DATABASE}"
 
 
 def _show(results: list[Result]) -> None:

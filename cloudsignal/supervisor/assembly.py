@@ -112,10 +112,16 @@ class Assembly:
             raise ConfigError("CLOUDSIGNAL_SIGNING_KEY and CLOUDSIGNAL_VERIFY_KEY belong together; set both or neither")
         self.made["CLOUDSIGNAL_SIGNING_KEY"] = signing or secrets.signing_key
         self.made["CLOUDSIGNAL_VERIFY_KEY"] = verify or secrets.verify_key
-        for name in ("CLOUDSIGNAL_PEPPER", "CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_VERIFY_KEY"):
-            Environment(self.made).key(name)
         derived = said.node_key(Environment(self.made).key("CLOUDSIGNAL_PEPPER")).hex()
-        self.made["CLOUDSIGNAL_NODE_KEY"] = self.own.get("CLOUDSIGNAL_NODE_KEY") or derived
+        self.made["CLOUDSIGNAL_NODE_KEY"] = self.own.get("CLOUDSIGNAL_NODE_KEY", "").strip() or derived
+        for name in ("CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_VERIFY_KEY", "CLOUDSIGNAL_NODE_KEY"):
+            Environment(self.made).key(name)
+        # A machine that runs ingest alone has a pepper of its own that nobody uses.
+        if {"edge", "web", "worker"} & self.options.parts and self.made["CLOUDSIGNAL_NODE_KEY"].lower() != derived:
+            raise ConfigError(
+                "CLOUDSIGNAL_NODE_KEY is not the one that is made from the pepper of this machine, so nothing that its "
+                "edges say would be believed; leave it out here, or set the CLOUDSIGNAL_PEPPER that it was made from"
+            )
 
     def _addresses(self) -> None:
         """Ports of the public listeners, the addresses as people see them, and the certificate."""

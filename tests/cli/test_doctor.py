@@ -17,7 +17,8 @@ from cloudsignal import pki
 from cloudsignal.cli.doctor import _chosen
 from cloudsignal.config import VARIABLES
 from cloudsignal.supervisor import state
-from cloudsignal.supervisor.postgres import ADMIN
+from cloudsignal.supervisor.postgres import ADMIN, APP
+from cloudsignal.wire.said import node_key
 from tests.cli.program import Done, program
 from tests.stack.process import temporary_data_folder
 from tests.stack.system import Stack
@@ -73,6 +74,7 @@ def test_every_part_that_runs_is_looked_at(data_parts: Stack) -> None:
     ("name", "value", "message"),
     [
         ("CLOUDSIGNAL_PEPPER", "short", "must be 32 bytes"),
+        ("CLOUDSIGNAL_NODE_KEY", "short", "must be 32 bytes"),
         ("CLOUDSIGNAL_EMAIL_BACKEND", "nowhere.Backend", "no such package"),
         ("CLOUDSIGNAL_MQTT_PORT", "99999", "between 1 and 65535"),
         ("CLOUDSIGNAL_DEBUG", "maybe", "write 1 or 0"),
@@ -127,6 +129,15 @@ def test_half_of_what_belongs_together_is_noticed(
     assert f"is not set, but {next(iter(environment))} is" in checks[lacking]["text"]
 
 
+def test_a_node_key_that_is_not_made_from_the_pepper_is_a_problem(folder: Path) -> None:
+    pepper = "07" * 32
+    _, checks = doctor(folder, CLOUDSIGNAL_PEPPER=pepper, CLOUDSIGNAL_NODE_KEY="00" * 32)
+    assert "is not the one that is made from CLOUDSIGNAL_PEPPER" in checks["CLOUDSIGNAL_NODE_KEY"]["fix"]
+    made = node_key(bytes.fromhex(pepper)).hex()
+    _, checks = doctor(folder, CLOUDSIGNAL_PEPPER=pepper, CLOUDSIGNAL_NODE_KEY=made)
+    assert checks["CLOUDSIGNAL_NODE_KEY"]["level"] == "fine"
+
+
 def test_a_machine_with_edges_only_needs_the_public_key_alone(folder: Path) -> None:
     _, checks = doctor(folder, CLOUDSIGNAL_VERIFY_KEY="00" * 32)
     assert "CLOUDSIGNAL_SIGNING_KEY" not in checks
@@ -169,6 +180,35 @@ def test_a_role_that_may_delete_organizations_is_a_problem(data_parts: Stack) ->
         finally:
             admin.execute("DROP FUNCTION public.delete_organization(text)")
     assert "stay in the database" in checks["DATABASE_DELETE_URL"]["fix"]
+
+
+def test_a_deletion_role_that_may_not_delete_or_may_more_is_a_problem(data_parts: Stack) -> None:
+    with data_parts.admin() as admin:
+        admin.execute("CREATE TABLE public.orgs_deletion (organization text)")
+        for function in ("delete_organization(text)", "notice_deletions()"):
+            admin.execute(f"CREATE FUNCTION public.{function} RETURNS boolean LANGUAGE sql AS 'SELECT false'")
+            admin.execute(f"REVOKE ALL ON FUNCTION public.{function} FROM PUBLIC")
+        try:
+            _, checks = doctor(data_parts.data)
+            assert checks["deletion role"]["level"] == "problem"
+            assert "may not delete organizations" in checks["deletion role"]["text"]
+            admin.execute(
+                "GRANT EXECUTE ON FUNCTION notice_deletions(), delete_organization(text) TO cloudsignal_delete"
+            )
+            admin.execute("GRANT SELECT, DELETE ON orgs_deletion TO cloudsignal_delete")
+            _, checks = doctor(data_parts.data)
+            assert checks["deletion role"]["level"] == "fine"
+            own = data_parts.database_url(APP)
+            above = {"DATABASE_URL": own, "DATABASE_DELETE_URL": data_parts.database_url(ADMIN)}
+            _, checks = doctor(data_parts.data, **above)
+            assert "is a superuser or has BYPASSRLS" in checks["deletion role"]["text"]
+            gone = {"DATABASE_URL": own, "DATABASE_DELETE_URL": "postgresql://nobody:hidden-word@127.0.0.1:1/x"}
+            done, checks = doctor(data_parts.data, **gone)
+            assert "no connection" in checks["deletion role"]["text"]
+            assert "hidden-word" not in done.output
+        finally:
+            admin.execute("DROP TABLE public.orgs_deletion")
+            admin.execute("DROP FUNCTION public.delete_organization(text), public.notice_deletions()")
 
 
 def test_a_temporary_table_is_no_table_that_a_role_owns(data_parts: Stack) -> None:

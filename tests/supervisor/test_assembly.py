@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloudsignal import pki
+from cloudsignal.config import ConfigError
 from cloudsignal.supervisor.assembly import Assembly, System
 from cloudsignal.supervisor.options import Options
 from tests.stack.process import temporary_data_folder
@@ -55,12 +56,24 @@ def test_edges_of_several_machines_can_have_names_of_their_own(
 
 
 def test_a_dashboard_without_edges_names_their_usual_port_whoever_has_it_here(folder: Path) -> None:
-    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 8883)):
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # somebody else has it: just as good
+            held.enter_context(socket.create_server(("127.0.0.1", 8883)))
         system = build(folder, "web", DATABASES, web_port=0)
     (web,) = system.parts
     assert web.environment["CLOUDSIGNAL_MQTT_PORT"] == "8883"
     assert system.urls == {"web": f"http://localhost:{system.ports['web']}"}
     assert not (folder / "tls" / "ca.pem").exists(), "it would be offered to clients of other edges"
+
+
+def test_a_node_key_of_another_pepper_is_refused_where_edges_run_and_taken_where_ingest_runs_alone(
+    folder: Path,
+) -> None:
+    own = DATABASES | BROKER | {"CLOUDSIGNAL_NODE_KEY": "01" * 32}
+    with pytest.raises(ConfigError, match="CLOUDSIGNAL_NODE_KEY is not the one that is made from the pepper"):
+        build(folder, "edge,ingest", own, mqtts_port=0, wss_port=0)
+    (ingest,) = build(folder, "ingest", own).parts
+    assert ingest.environment["CLOUDSIGNAL_NODE_KEY"] == "01" * 32
 
 
 def test_who_brings_a_certificate_offers_no_local_authority_any_more(folder: Path, tmp_path: Path) -> None:

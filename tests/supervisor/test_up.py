@@ -131,15 +131,17 @@ def test_a_killed_data_part_comes_back_with_what_was_acknowledged(data_parts: St
     key = f"kept-{name}"
     data_parts.redis().set(key, "1")
     with psycopg.connect(data_parts.database_url(ADMIN), autocommit=True) as admin:
-        admin.execute("CREATE TABLE IF NOT EXISTS kept (name text)")
-        admin.execute("INSERT INTO kept VALUES (%s)", [name])
+        # Not in public, where the migrations of another test would have to grant it, which is not theirs.
+        admin.execute("CREATE SCHEMA IF NOT EXISTS elsewhere")
+        admin.execute("CREATE TABLE IF NOT EXISTS elsewhere.kept (name text)")
+        admin.execute("INSERT INTO elsewhere.kept VALUES (%s)", [name])
     ports = data_parts.ports
     old = data_parts.kill(name)
     data_parts.wait_part(name, other_than=old)
     assert data_parts.ports == ports
     assert data_parts.redis().get(key) == b"1"
     with psycopg.connect(data_parts.database_url(ADMIN)) as admin:
-        assert admin.execute("SELECT count(*) FROM kept WHERE name = %s", [name]).fetchone() == (1,)
+        assert admin.execute("SELECT count(*) FROM elsewhere.kept WHERE name = %s", [name]).fetchone() == (1,)
     with socket.socket(socket.AF_UNIX) as broker:
         broker.connect(str(broker_socket(data_parts)))
 
@@ -279,6 +281,7 @@ def test_started_with_nohup_it_outlives_its_terminal(own_parts: Stack) -> None:
         ({"EDGE_TLS_CERT": "/dev/null"}, "EDGE_TLS_KEY is not set, but EDGE_TLS_CERT is; they belong together"),
         ({"CLOUDSIGNAL_PEPPER": "short"}, "CLOUDSIGNAL_PEPPER must be 32 bytes"),
         ({"CLOUDSIGNAL_SIGNING_KEY": "00" * 32}, "belong together"),
+        ({"CLOUDSIGNAL_NODE_KEY": "00" * 32}, "CLOUDSIGNAL_NODE_KEY is not the one that is made from the pepper"),
         ({"EDGE_MQTTS": "8883"}, "EDGE_MQTTS is '8883'; write host:port"),
         ({"EDGE_METRICS": "0.0.0.0:9100"}, "EDGE_METRICS is '0.0.0.0:9100'"),
         ({"EDGE_PLAINTEXT": "0.0.0.0:1883"}, "only a loopback or private address"),

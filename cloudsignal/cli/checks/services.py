@@ -63,6 +63,42 @@ def _role(connection: psycopg.Connection) -> Result:
     return fine("database role", f"{name}: no superuser, no BYPASSRLS, owns no table")
 
 
+def check_deletion(url: str) -> Iterator[Result]:
+    """Whether the role of ``DATABASE_DELETE_URL`` may delete organizations, and no more."""
+    try:
+        connection = psycopg.connect(url, connect_timeout=5, autocommit=True)
+    except (psycopg.Error, ValueError) as error:
+        words = str(error).strip().splitlines()
+        fix = "make the role, or mend DATABASE_DELETE_URL; without it, organizations that are deleted stay"
+        yield problem("deletion role", f"no connection: {words[-1] if words else error}", fix)
+        return
+    with contextlib.closing(connection):
+        name, above, owns, migrated, deletes = connection.execute(_DELETION).fetchone() or ("", False, False, False, 0)
+    if above:
+        yield problem(
+            "deletion role", f"{name} is a superuser or has BYPASSRLS", f"ALTER ROLE {name} NOSUPERUSER NOBYPASSRLS"
+        )
+    elif owns:
+        yield problem("deletion role", f"{name} owns tables", "use a role of its own; docs/operations.md has the SQL")
+    elif migrated and not deletes:
+        fix = "give it, as the owner, the two GRANT lines of docs/operations.md, Parts of your own"
+        yield problem("deletion role", f"{name} may not delete organizations, so they stay in the database", fix)
+    elif migrated:
+        yield fine("deletion role", f"{name}: deletes organizations whose time has come, and owns no table")
+
+
+_DELETION = """
+SELECT rolname, rolsuper OR rolbypassrls,
+    EXISTS (SELECT 1 FROM pg_class WHERE relowner = r.oid AND relkind IN ('r', 'p') AND relpersistence <> 't'),
+    to_regclass('public.orgs_deletion') IS NOT NULL,
+    (SELECT count(*) = 2 FROM pg_proc p WHERE p.proname IN ('delete_organization', 'notice_deletions')
+        AND p.pronamespace = 'public'::regnamespace AND has_function_privilege(p.oid, 'execute'))
+    AND has_table_privilege(to_regclass('public.orgs_deletion'), 'SELECT')
+    AND has_table_privilege(to_regclass('public.orgs_deletion'), 'DELETE')
+FROM pg_roles r WHERE rolname = current_user
+"""
+
+
 def _row_security(connection: psycopg.Connection) -> Result:
     rows = connection.execute(
         "SELECT c.relname, c.relrowsecurity AND c.relforcerowsecurity FROM pg_class c "

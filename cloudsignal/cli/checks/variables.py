@@ -14,6 +14,7 @@ from cloudsignal.cli.checks.result import Level, Result, fine, problem, warning
 from cloudsignal.config import VARIABLES, ConfigError, Environment
 from cloudsignal.edge.settings import NODE
 from cloudsignal.startup import database, mail_server
+from cloudsignal.wire.said import node_key
 
 OTHERS = {
     "CLOUDSIGNAL_API_KEY", "CLOUDSIGNAL_URL", "CLOUDSIGNAL_CA", "CLOUDSIGNAL_SUPERVISED", "CLOUDSIGNAL_DB_POOL",
@@ -79,6 +80,15 @@ def _anything(environment: Environment, name: str) -> None:
 
 def _key(environment: Environment, name: str) -> None:
     environment.key(name)
+
+
+def _node_key(environment: Environment, name: str) -> None:
+    key = environment.key(name)
+    if environment.text("CLOUDSIGNAL_PEPPER", "") and key != node_key(environment.key("CLOUDSIGNAL_PEPPER")):
+        raise ConfigError(
+            f"{name} is not the one that is made from CLOUDSIGNAL_PEPPER, so nothing that edges say would be believed; "
+            "leave it out where the pepper is set, or make it as docs/operations.md says"
+        )
 
 
 def _flag(environment: Environment, name: str) -> None:
@@ -181,6 +191,7 @@ CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "CLOUDSIGNAL_MQTT_PORT": _port,
     "CLOUDSIGNAL_WSS_PORT": _port,
     "CLOUDSIGNAL_PEPPER": _key,
+    "CLOUDSIGNAL_NODE_KEY": _node_key,
     "CLOUDSIGNAL_SIGNING_KEY": _key,
     "CLOUDSIGNAL_VERIFY_KEY": _key,
     "CLOUDSIGNAL_DEBUG": _flag,
