@@ -51,6 +51,8 @@ ORG_PAGES: tuple[tuple[str, str, str, str, Permission], ...] = (
     ("Audit", "audit:list", "audit", "l", Permission.AUDIT_READ),
     ("Settings", "orgs:settings", "settings", "s", Permission.ORG_READ),
 )
+BESIDE = {"orgs:clients": "broker/", "orgs:credentials": "usernames/"}
+"""Paths of an organization that belong to a page of the navigation without standing below its own."""
 OPERATOR_PAGES: tuple[tuple[str, str, str, str], ...] = (
     ("Organizations", "platform:operator-organizations", "orgs", "o"),
     ("E-mail domains", "platform:operator-domains", "check", "e"),
@@ -149,7 +151,7 @@ class Shell:
             ]
         if access := self.access:
             return [
-                self._link(title, reverse(name, args=[access.org_id]), icon, key)
+                self._link(title, reverse(name, args=[access.org_id]), icon, key, BESIDE.get(name))
                 for title, name, icon, key, permission in ORG_PAGES
                 if access.may(permission)
             ]
@@ -169,10 +171,10 @@ class Shell:
     def _operator_pages(self) -> tuple[tuple[str, str, str, str], ...]:
         return (*OPERATOR_PAGES, DEMO_PAGE) if self.demo else OPERATOR_PAGES
 
-    def _link(self, title: str, url: str, icon: str, key: str) -> Link:
+    def _link(self, title: str, url: str, icon: str, key: str, beside: str | None = None) -> Link:
         path = self._request.path
-        home = self.access is not None and url == reverse("orgs:home", args=[self.org_id])
-        current = path == url if home else path.startswith(url)
+        home = reverse("orgs:home", args=[self.org_id]) if self.access else None
+        current = path == url if url == home else path.startswith((url, f"{home}{beside}") if beside else url)
         return Link(title, url, icon, key, current)
 
     @cached_property

@@ -18,6 +18,7 @@ from orgs.access import Access, access_org
 from orgs.broker import list_retained, list_stored
 from orgs.permissions import Role
 from orgs.services.broker import clear_retained, release_session
+from orgs.services.credentials import issue_credential
 from orgs.tenancy import org_scope, platform_scope
 from tests.support.sessions import publish
 from tests.world import member, person
@@ -55,6 +56,18 @@ def test_the_page_lists_topics_sizes_and_sessions_and_filters_them(acme: Access,
     found = owner.get(url, {"find": "plant"}).content.decode()
     assert "plant/+x" in found
     assert "kept 1" not in found
+
+
+def test_pages_that_belong_to_another_page_keep_it_marked_in_the_navigation(acme: Access, owner: Client) -> None:
+    issue_credential(acme, username="sensor", ttl=600)
+    for name, arguments, section in (
+        ("orgs:broker", [], "Clients"),
+        ("orgs:clients", [], "Clients"),
+        ("orgs:username", ["sensor"], "Credentials"),
+    ):
+        response = owner.get(reverse(name, args=[acme.org_id, *arguments]))
+        assert [link.title for link in response.context["shell"].nav if link.current] == [section], name
+        assert 'aria-current="page"' in response.content.decode()
 
 
 def test_lists_are_sorted_and_say_what_is_not_known(acme: Access) -> None:
