@@ -44,6 +44,8 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
         "_incoming",
         "_make",
         "_outgoing",
+        "_over",
+        "_paused",
         "_timer",
         "_tls",
         "ready",
@@ -59,6 +61,10 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._client: Client | None = None
         self._closing = False
         self._heard = False
+        self._paused = False
+        """The client has work left, and is not to be told more, the end included: a socket would do the same."""
+        self._over = False
+        """The client has said goodbye, or what it says cannot be read."""
         self._timer = loop.call_later(HANDSHAKE, self.give_up)
         self.ready: asyncio.Future[None] = loop.create_future()
         """Done with the handshake; its exception says why there was none."""
@@ -149,7 +155,9 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
         if count:
             client.take(bytes(READ_BUFFER[:count]))
         if over and not self._closing:
-            self._below.close()
+            self._over = True
+            if not self._paused:
+                self._below.close()
 
     def _flush(self) -> None:
         data = self._outgoing.read()
@@ -205,11 +213,16 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
 
     def pause_reading(self) -> None:
         """Read no more for now."""
+        self._paused = True
         self._below.pause_reading()
 
     def resume_reading(self) -> None:
         """Read on."""
-        self._below.resume_reading()
+        self._paused = False
+        if self._over:
+            self._below.close()
+        else:
+            self._below.resume_reading()
 
     def get_write_buffer_size(self) -> int:
         """Bytes the socket has not taken yet."""

@@ -133,6 +133,19 @@ def test_close_notify_of_the_client_ends_the_session_though_its_socket_stays_ope
     wait_for(lambda: rig.plane.events(org=issued.org, kind="disconnect", reason="lost"), what="the end of the session")
 
 
+def test_what_came_before_close_notify_is_worked_off_to_the_last_packet(rig: Rig, issued: Issued) -> None:
+    """More topics than one turn works off, the goodbye of MQTT and that of TLS, all in one read."""
+    peer = Peer(rig, ssl.TLSVersion.TLSv1_3)
+    peer.sign_in(issued)
+    messages = [encode_publish(Publish(b"t/%d" % n, b"x"), 4) for n in range(1_000)]
+    peer.tls.write(b"".join([*messages, bytes([Kind.DISCONNECT, 0])]))
+    with pytest.raises(ssl.SSLWantReadError):
+        peer.tls.unwrap()
+    peer.flush()
+    event = rig.plane.event(org=issued.org, kind="disconnect")
+    assert (event.reason, event.details["messages_in"]) == ("clean", 1_000)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_edge_says_goodbye_before_it_closes(rig: Rig, issued: Issued, version: ssl.TLSVersion) -> None:
     peer = Peer(rig, version)
