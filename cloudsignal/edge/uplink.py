@@ -207,6 +207,9 @@ class Uplink:
                     if self._held:
                         heads = {}
                 else:
+                    session.messages_in += count  # it may be the last packet, and its event has the sum
+                    org.spend(count)
+                    count = 0
                     self._other(first, data[position:stop], data[body:stop])
                     if session.ended:
                         return
