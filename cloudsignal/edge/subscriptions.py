@@ -141,6 +141,8 @@ class Subscriptions:
             one.identifier = identifier
             if one.refusal is not None:
                 one.topic_filter = b""  # only its answer is waited with
+            elif self.withheld.pop(one.topic_filter, None) is not None:
+                self._coming.add(one.topic_filter)  # what was asked for before need not be brought back
         self._wait_for(self._asked, packet_id, asked, sum(len(one.topic_filter) for one in asked))
 
     def refused(self, topic_filter: bytes) -> None:
@@ -187,6 +189,8 @@ class Subscriptions:
             self._coming.discard(one.topic_filter)
             if code <= 2:
                 self._granted(one, code)
+            else:
+                self._remembered_no_longer([one.topic_filter])
         session.answer(suback(packet_id, answers, session.version))
         self._settle_doubt()
 
@@ -292,7 +296,10 @@ class Subscriptions:
 
     def _granted_again(self) -> list[Asked]:
         back: list[Asked] = []
+        leaving = {topic_filter for asked in self._leaving.values() for filters in asked for topic_filter in filters}
         for one in list(self.withheld.values()):
+            if one.topic_filter in leaving:
+                continue
             decision = self._session.judge.subscribe(one.topic_filter)
             if decision.allowed:
                 one.options = one.wanted & ~3 | min(one.wanted & 3, decision.qos)

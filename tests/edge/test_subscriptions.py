@@ -151,6 +151,38 @@ def test_a_client_that_gives_up_a_withheld_subscription_or_is_refused_it_does_no
 
 
 @BOTH
+def test_what_a_client_gives_up_is_not_brought_back_by_a_policy_that_comes_before_the_answer(version: int) -> None:
+    bench = Bench(version)
+    withheld(bench, b"a", b"b")
+    bench.session.client_received(codec.encode_unsubscribe(Unsubscribe(2, [b"a"]), version))
+    bench.broker()
+    swap(bench, ALL)
+    (again,) = subscribes(bench.broker(), version)
+    assert [one.topic_filter for one in again.entries] == [f"{ORG}/t/b".encode()]
+    bench.session.broker_received(codec.unsuback(2, [0x11], version))
+    bench.session.broker_received(codec.suback(again.packet_id, [0], version))
+    assert set(bench.session.subscriptions.live) == {b"b"}
+    assert not bench.session.subscriptions.withheld
+
+
+@BOTH
+def test_what_a_client_asks_for_anew_is_not_overridden_by_what_it_had_asked_for_before(version: int) -> None:
+    bench = Bench(version)
+    withheld(bench, b"a")
+    bench.org.force = force(ALL)
+    entries = [Subscription(b"a", 2)]
+    bench.session.client_received(codec.encode_subscribe(Subscribe(3, entries), version))
+    (asked,) = subscribes(bench.broker(), version)
+    assert asked.entries == [Subscription(f"{ORG}/t/a".encode(), 2)]
+    bench.session.adopt()
+    bench.session.rejudge()
+    assert bench.broker() == b"", "the client has asked itself"
+    bench.session.broker_received(codec.suback(3, [2], version))
+    assert bench.session.subscriptions.live[b"a"].options == 2
+    assert not bench.session.subscriptions.withheld
+
+
+@BOTH
 def test_what_is_withheld_counts_against_the_quota_and_many_come_back_in_portions(version: int) -> None:
     bench = Bench(version, quotas=Quotas(subscriptions_per_session=TOGETHER * 2))
     names = [b"%d" % number for number in range(TOGETHER * 2)]
