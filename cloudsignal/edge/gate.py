@@ -206,7 +206,6 @@ class Gate:
             if not await self._claimed(session, claim):
                 session.refuse(AuthReason.CLIENT_ID_TAKEN)
             elif not session.ended and session_lifetime(session) and not await self._kept(session):
-                session.session_expiry = 0  # nothing of it is kept
                 session.refuse(AuthReason.QUOTA, details={"limit": "stored_sessions"})
         except BrokerUnreachableError as error:
             if not session.ended:
@@ -217,6 +216,7 @@ class Gate:
                 broker.close()
             else:
                 client.broker = broker
+                session.at_broker = broker is not None
 
     def _claim(self, session: Session) -> list[asyncio.Future[Any]]:
         """Ask for the client id, and for what a stored session is subscribed to.
@@ -267,12 +267,15 @@ class Gate:
             await asyncio.sleep(GATHER)
 
     def release(self, session: Session) -> None:
-        """The connection is gone: the client id stays with the username while the broker keeps the session."""
+        """The connection is gone: the client id stays with the username while the broker keeps the session.
+
+        Of one that never came to the broker nothing stays: it was counted against no quota.
+        """
         if session.taking is not None and not session.taking.done():
             session.taking.add_done_callback(lambda _: self.release(session))
             return
         key = keys.client(session.org.id, session.client_id)
-        self._released.setdefault(key, []).append((session, session_lifetime(session)))
+        self._released.setdefault(key, []).append((session, session_lifetime(session) if session.at_broker else 0))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(GATHER, self.give_back)
 

@@ -94,6 +94,7 @@ class Session:
         "_bytes_out",
         "_early",
         "_first",
+        "at_broker",
         "before",
         "broker_keep_alive",
         "client_id",
@@ -183,8 +184,9 @@ class Session:
         """Room kept for a retained will."""
         self.will_sent = False
         """Whether the broker publishes the will once the connection is gone."""
-        self.outdated = False
-        """A rule has expired since subscriptions and will were judged."""
+        self.outdated = self.at_broker = False
+        """A rule has expired since subscriptions and will were judged; the broker may hold a session of this one, for
+        CONNECT was sent and not refused."""
         self.subscriptions = Subscriptions(self)
         self.before: Session | None = None
         """Whose client id this one asks for, until it has taken the place: a live session of the same username."""
@@ -350,6 +352,7 @@ class Session:
     def broker_answered(self, connack: Connack) -> None:
         """The broker's CONNACK."""
         if connack.code:
+            self.at_broker = False
             self.refuse(AuthReason.UNAVAILABLE, details={"broker_code": str(connack.code)})
             return
         self.phase = Phase.LIVE
@@ -516,9 +519,9 @@ class Session:
         self.trail.record(self.event(CRITICAL, reason=CloseCause.INVARIANT.value, details={"text": text}))
         self.end(CloseCause.INVARIANT)
 
-    def transport_broken(self, text: str) -> None:
-        """What carries the packets (a WebSocket) broke its own protocol."""
-        self._protocol_error(ProtocolError(Reason.MALFORMED, text))
+    def transport_broken(self, text: str, reason: Reason = Reason.MALFORMED) -> None:
+        """What carries the packets (a WebSocket) broke its own protocol, or met a limit."""
+        self._protocol_error(ProtocolError(reason, text))
 
     def _protocol_error(self, error: ProtocolError) -> None:
         if self.phase is Phase.LIVE:

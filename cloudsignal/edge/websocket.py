@@ -17,6 +17,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from cloudsignal.edge.admission import Place
+from cloudsignal.edge.codec import Reason
 from cloudsignal.edge.link import ANSWER_BACKLOG, Client, pause
 from cloudsignal.edge.node import Node
 from cloudsignal.edge.session import CONNECT_MAX, Phase
@@ -104,7 +105,8 @@ class WebSocketClient(Client):
         if not unfinished.take(self._unfinished):
             self._unfinished = 0
             self.session.limit_reached("unfinished_packets")
-            self.session.transport_broken("the organization has too many unfinished packets")
+            text = "the organization has too many unfinished packets"
+            self.session.transport_broken(text, Reason.QUOTA_EXCEEDED)
             self.pump()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -66,6 +67,24 @@ def test_the_ledger_says_when_the_broker_drops_a_session_and_forgets_it_then(rig
     code, _ = keep(rig, issued, "b", 5)
     assert code == 0
     assert set(stored(rig, org)) == {"b"}
+
+
+@BOTH
+def test_sessions_that_never_began_leave_nothing_behind(make_rig: Callable[..., Rig], version: int) -> None:
+    """The broker is away, and who is refused tries again with ever new client ids."""
+    rig = make_rig()
+    org = rig.org(quotas=Quotas(stored_sessions=1))
+    issued = rig.plane.issue(org)
+    rig.broker.stop()
+    names = [f"c{number}" for number in range(3)]
+    away = 0x88 if version == 5 else 3
+    assert [keep(rig, issued, name, version)[0] for name in names] == [away] * 3
+    wait_for(
+        lambda: not any(rig.valkey.redis.exists(keys.client(org, name)) for name in names), what="the client ids free"
+    )
+    assert stored(rig, org) == {}
+    rig.broker.start()
+    assert keep(rig, issued, "first", version)[0] == 0
 
 
 def test_a_session_ended_early_by_its_client_is_not_counted(rig: Rig) -> None:
