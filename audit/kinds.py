@@ -187,7 +187,7 @@ SESSION_RELEASED = _kind(
     "Stored session released",
     Source.CHANGE,
     Tone.WARNING,
-    "A stored session was to be discarded, and its client ID freed.",
+    "A stored session was to be discarded, and its client id freed.",
 )
 RETAINED_CLEARED = _kind(
     "retained.cleared",

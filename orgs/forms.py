@@ -124,10 +124,10 @@ class ClientFilter(FilterForm):
 
 
 class BrokerFilter(FilterForm):
-    """Filter of what lies in the broker: a text within topic, client ID or username."""
+    """Filter of what lies in the broker: a text within topic, client id or username."""
 
     find = forms.CharField(
-        label="Topic, client ID or username",
+        label="Topic, client id or username",
         required=False,
         widget=forms.TextInput(attrs=mono(type="search", **{"data-search": ""})),
     )
@@ -140,9 +140,9 @@ class TopicForm(Form):
 
 
 class ClientIdForm(Form):
-    """The client ID of a stored session."""
+    """The client id of a stored session."""
 
-    client_id = forms.CharField(label="Client ID", max_length=65_535, strip=False, widget=forms.TextInput(attrs=mono()))
+    client_id = forms.CharField(label="Client id", max_length=65_535, strip=False, widget=forms.TextInput(attrs=mono()))
 
 
 class SuspendForm(Form):

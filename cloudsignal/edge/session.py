@@ -54,7 +54,7 @@ EARLY_MAX = CONNECT_MAX
 """Bytes a client may send behind its CONNECT before it is signed in."""
 
 CLIENT_ID_MAX = 1_024
-"""Longest client ID, in bytes: it is kept as long as the session, here, on Redis and at the broker."""
+"""Longest client id, in bytes: it is kept as long as the session, here, on Redis and at the broker."""
 
 
 class Phase(Enum):
@@ -269,7 +269,7 @@ class Session:
         elif not connect.client_id and connect.version == 4 and not connect.clean_start:
             self.refuse(AuthReason.PROTOCOL, reason=Reason.CLIENT_ID_INVALID)
         elif len(connect.client_id.encode()) > CLIENT_ID_MAX:
-            text = f"the client ID is longer than {CLIENT_ID_MAX} bytes"
+            text = f"the client id is longer than {CLIENT_ID_MAX} bytes"
             self.refuse(AuthReason.PROTOCOL, reason=Reason.CLIENT_ID_INVALID, details={"text": text})
         else:
             self.phase = Phase.SIGNING_IN

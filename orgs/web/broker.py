@@ -70,12 +70,12 @@ def release(request: HttpRequest, access: Access) -> HttpResponseBase:
     client_id = form.cleaned_data["client_id"] if form.is_valid() else ""
     if request.method == "POST" and client_id:
         release_session(access, client_id)
-        messages.success(request, f"Asked to release client ID {client_id}. It is free in a moment.")
+        messages.success(request, f"Asked to release client id {client_id}. It is free in a moment.")
         return redirect("orgs:broker", access.org_id)
     question = Question(
         title="Release this stored session?",
-        text="Its subscriptions and waiting messages are discarded. Any username may then use the client ID.",
-        blast=[Touched("1", f"stored session of client ID {client_id}" if client_id else "stored session: name it")],
+        text="Its subscriptions and waiting messages are discarded. Any username may then use the client id.",
+        blast=[Touched("1", f"stored session of client id {client_id}" if client_id else "stored session: name it")],
         action="Release the session",
         url=reverse("orgs:stored-release", args=[access.org_id]),
         cancel=reverse("orgs:broker", args=[access.org_id]),
