@@ -69,6 +69,9 @@ class Phase(Enum):
     CLOSED = auto()
 
 
+_WILL_TIMES = (Property.MESSAGE_EXPIRY, Property.WILL_DELAY)
+"""Of a will's properties they are kept: they say when the broker drops it."""
+
 _LIVE = Phase.LIVE  # looking it up in the enumeration costs as much as a call
 
 
@@ -372,7 +375,9 @@ class Session:
         self.remembered = ()
         if self.connect.will is not None:
             self.connect.will.payload = b""
-            self.connect.will.properties = Properties()
+            self.connect.will.properties = Properties(
+                (name, value) for name, value in self.connect.will.properties if name in _WILL_TIMES
+            )
         self.connect.password = None
         self.connect.properties = self.connect.properties.without(Property.USER_PROPERTY, Property.AUTHENTICATION_DATA)
         if self._will_refused():
@@ -465,7 +470,10 @@ class Session:
         if size and self.connect.will is not None:
             self.org.retained.reserved -= size
             if self.will_sent:
-                self.org.retained.note(self.connect.will.topic, Entry(size, int(time.time()), 0, self.username))
+                now, times = int(time.time()), self.connect.will.properties
+                expiry = times.number(Property.MESSAGE_EXPIRY, 0)
+                ends = now + times.number(Property.WILL_DELAY, 0) + expiry if expiry else 0
+                self.org.retained.note(self.connect.will.topic, Entry(size, now, ends, self.username))
 
     # --- the end -------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloudsignal.edge.codec import Property, Reason, Will
+from cloudsignal.edge.codec import Properties, Property, Reason, Will
 from cloudsignal.edge.codec.primitives import Reader
 from cloudsignal.edge.codec.properties import decode_properties
 from cloudsignal.edge.retained import WAITING_MAX, Retained
@@ -17,6 +17,7 @@ from cloudsignal.wire.bundle import Quotas
 from cloudsignal.wire.retained import Entry
 from tests.edge.conftest import Rig
 from tests.edge.parts import Edge, wait_for
+from tests.edge.test_session import Bench
 from tests.edge.wire import Wire, dial_tls
 from tests.support.attacks_broker import retained_flood
 
@@ -147,6 +148,16 @@ def test_a_retained_will_needs_room_and_is_counted_once_it_is_published(rig: Rig
     assert (event.reason, event.details["limit"]) == ("quota", "retained_messages")
     # The one that stands there may be written again.
     rig.client(issued, version=version, client_id="lost", will=will).disconnect()
+
+
+def test_a_retained_will_that_expires_is_counted_until_then() -> None:
+    times = Properties([(Property.MESSAGE_EXPIRY, 600), (Property.WILL_DELAY, 30)])
+    bench = Bench(5, connect={"will": Will(b"last/words", b"gone", retain=True, properties=times)})
+    bench.session.client_lost()
+    bench.session.will_settled()
+    entry = bench.org.retained.take()[0][b"last/words"].entry
+    assert entry is not None
+    assert entry.ends == entry.at + 630
 
 
 def second_edge(rig: Rig) -> Edge:
