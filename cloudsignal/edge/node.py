@@ -23,6 +23,7 @@ from cloudsignal.edge.orders import Orders
 from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.reports import Reports
 from cloudsignal.edge.retained import Ledger
+from cloudsignal.edge.retention import settle_will
 from cloudsignal.edge.session import Phase, Session
 from cloudsignal.edge.settings import Settings
 from cloudsignal.edge.ship import Shipper
@@ -224,7 +225,7 @@ class Node:
         if not hasattr(session, "org"):
             return
         org = session.org
-        session.will_settled()
+        settle_will(session)
         if org.sessions.pop(session.id, None) is not None:
             self.count("messages_in", session.messages_in)
             self.count("messages_out", session.messages_out)

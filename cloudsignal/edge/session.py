@@ -8,41 +8,35 @@ decided elsewhere (:meth:`Session.welcome`, :meth:`Session.refuse`, :meth:`Sessi
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from acl.policy import Decision, Identity
+from acl.policy import Identity
 from audit.kinds import (
-    ACL_DENIED,
     AUTH_FAILED,
     CONNECT,
     CRITICAL,
     DISCONNECT,
-    LIMIT_REACHED,
-    NO_RULE,
     SESSION_CLOSED,
-    SUBSCRIBE,
-    UNSUBSCRIBE,
     AuthReason,
     CloseCause,
 )
 from cloudsignal.edge import answers, codec
-from cloudsignal.edge.codec import Connack, Connect, Kind, Properties, Property, ProtocolError, Publish, Reason
+from cloudsignal.edge.account import Account
+from cloudsignal.edge.codec import Connack, Connect, Kind, Properties, Property, ProtocolError, Reason
 from cloudsignal.edge.downlink import Downlink
 from cloudsignal.edge.frames import Carry
 from cloudsignal.edge.judge import Judge
 from cloudsignal.edge.memo import SESSION_BYTES, Purse
 from cloudsignal.edge.mount import MAX_PACKET_BYTES, MAX_TOPIC_BYTES, Mount, upstream_client_id
 from cloudsignal.edge.organization import Organization
-from cloudsignal.edge.retained import Refusal
+from cloudsignal.edge.retention import forget_will, reserve_will
 from cloudsignal.edge.subscriptions import Asked, Subscriptions
-from cloudsignal.edge.trail import Origin, Trail, fold_key, make_event
+from cloudsignal.edge.trail import Origin, Trail
 from cloudsignal.edge.uplink import Uplink
-from cloudsignal.wire.audit import AuditEvent, uuid7
 from cloudsignal.wire.credential import ClaimValue
-from cloudsignal.wire.retained import Entry
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -69,9 +63,6 @@ class Phase(Enum):
     CLOSED = auto()
 
 
-_WILL_TIMES = (Property.MESSAGE_EXPIRY, Property.WILL_DELAY)
-"""Of a will's properties they are kept: they say when the broker drops it."""
-
 _LIVE = Phase.LIVE  # looking it up in the enumeration costs as much as a call
 
 
@@ -89,37 +80,25 @@ class Grant:
     claims: Mapping[str, ClaimValue]
 
 
-class Session:
+class Session(Account):
     """One client connection."""
 
     __slots__ = (
-        "_bytes_in",
-        "_bytes_out",
         "_early",
         "_first",
         "at_broker",
         "before",
         "broker_keep_alive",
-        "client_id",
         "client_packet_limit",
         "connect",
-        "connected_at",
         "cuts",
         "downlink",
         "ended",
         "expires_at",
         "heard_at",
-        "id",
         "identity",
-        "judge",
-        "messages_in",
-        "messages_out",
         "mount",
-        "node",
-        "noted",
         "opened_at",
-        "org",
-        "origin",
         "outdated",
         "owed",
         "own_pings",
@@ -136,28 +115,18 @@ class Session:
         "to_broker",
         "to_client",
         "token_id",
-        "trail",
         "unread",
         "uplink",
         "upstream_password",
-        "username",
-        "version",
         "will_bytes",
         "will_sent",
     )
 
-    judge: Judge
-    org: Organization
     mount: Mount
     identity: Identity
 
     def __init__(self, origin: Origin, trail: Trail, *, node: str = "", upstream_password: str = "") -> None:
-        self.id = uuid7()
-        self.origin = origin
-        self.trail = trail
-        self.node = node
-        self.noted = 0
-        """How much the trail had taken with the last thing it took from here."""
+        super().__init__(origin, trail, node)
         self.upstream_password = upstream_password
         self.phase = Phase.NEW
         self.refusal: AuthReason | None = None
@@ -172,15 +141,14 @@ class Session:
         self.cuts: list[int] = []
         """How many parts of ``to_client`` go out before what follows begins a TLS record or frame of its own."""
         self.connect = Connect(version=4, client_id="")
-        self.version = 0
-        self.username = self.client_id = self.token_id = ""
+        self.token_id = ""
         self.expires_at = self.session_expiry = 0
         self.packet_limit = CONNECT_MAX  # of the organization from CONNACK on
         self.client_packet_limit = 1 << 30
         self.receive_maximum = 65_535
         """QoS 2 messages of the client that may be unfinished at a time, as the broker's CONNACK says."""
-        self.opened_at = self.heard_at = self.connected_at = self.pinged_at = time.time()
-        self.messages_in = self.messages_out = self._bytes_in = self._bytes_out = self.own_pings = 0
+        self.opened_at = self.heard_at = self.pinged_at = self.connected_at
+        self.own_pings = 0
         self.broker_keep_alive = 0
         """Seconds of silence after which the broker ends the session (Server Keep Alive); 0: it bears any."""
         self.will_bytes = 0
@@ -222,7 +190,7 @@ class Session:
 
     def client_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        self._bytes_in += len(data)
+        self.bytes_in += len(data)
         try:
             if self.phase is _LIVE:
                 self.uplink.feed(data)
@@ -291,7 +259,7 @@ class Session:
         if self._will_refused():
             self.refuse(AuthReason.WILL_DENIED)
             return
-        if (full := self._will_full()) is not None:
+        if (full := reserve_will(self)) is not None:
             self.refuse(AuthReason.QUOTA, details={"limit": full.limit})
             return
         client_id = upstream_client_id(self.org.id, self.client_id)
@@ -322,7 +290,7 @@ class Session:
         """
         if self.phase is Phase.CLOSED:
             return
-        owner = org if org is not None else self._org_id()
+        owner = org if org is not None else self.org_id()
         self.refusal = why
         event = self.event(AUTH_FAILED, reason=why.value, org=owner, details=dict(details or {}))
         if why is AuthReason.RATE_LIMITED:
@@ -373,11 +341,7 @@ class Session:
         else:
             self.subscriptions.start()
         self.remembered = ()
-        if self.connect.will is not None:
-            self.connect.will.payload = b""
-            self.connect.will.properties = Properties(
-                (name, value) for name, value in self.connect.will.properties if name in _WILL_TIMES
-            )
+        forget_will(self)
         self.connect.password = None
         self.connect.properties = self.connect.properties.without(Property.USER_PROPERTY, Property.AUTHENTICATION_DATA)
         if self._will_refused():
@@ -433,54 +397,17 @@ class Session:
             self.denied("will", will.topic, decision, qos=will.qos, retain=will.retain)
         return not decision.allowed
 
-    # --- retained messages ---------------------------------------------------------------------------------------
-
     @property
     def wants_reasons(self) -> bool:
         """Whether reason strings may be sent with acknowledgements (MQTT 5 s3.1.2.11.7)."""
         return self.version == 5 and self.connect.properties.number(Property.REQUEST_PROBLEM_INFORMATION, 1) == 1
-
-    def retain(self, message: Publish, size: int, now: float) -> Refusal | None:
-        """Count a retained message that goes upstream, or say why it must not."""
-        retained = self.org.retained
-        if not message.payload:
-            retained.note(message.topic, None)  # MQTT 5 s3.3.1.3: it takes the one on this topic away
-            return None
-        full = retained.refuses(message.topic, size, self.org.force.quotas)
-        if full is None:
-            expiry = message.properties.number(Property.MESSAGE_EXPIRY, 0)
-            retained.note(message.topic, Entry(size, int(now), int(now) + expiry if expiry else 0, self.username))
-        return full
-
-    def _will_full(self) -> Refusal | None:
-        """Whether a retained will has no room; room is kept for it until :meth:`will_settled`."""
-        will = self.connect.will
-        if will is None or not (will.retain and will.payload):
-            return None
-        size = len(will.topic) + len(will.payload)
-        full = self.org.retained.refuses(will.topic, size, self.org.force.quotas)
-        if full is None:
-            self.will_bytes = size
-            self.org.retained.reserved += size
-        return full
-
-    def will_settled(self) -> None:
-        """The connection is gone: count a retained will that the broker publishes, and give its room back."""
-        size, self.will_bytes = self.will_bytes, 0
-        if size and self.connect.will is not None:
-            self.org.retained.reserved -= size
-            if self.will_sent:
-                now, times = int(time.time()), self.connect.will.properties
-                expiry = times.number(Property.MESSAGE_EXPIRY, 0)
-                ends = now + times.number(Property.WILL_DELAY, 0) + expiry if expiry else 0
-                self.org.retained.note(self.connect.will.topic, Entry(size, now, ends, self.username))
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def end(self, cause: CloseCause, **details: str | int | float | bool) -> None:
         """End a session from our side. The will is published unless the client has lost the right to publish it."""
         if self.phase is Phase.LIVE:
-            self.trail.record(self._closing(SESSION_CLOSED, cause.value, details))
+            self.trail.record(self.closing(SESSION_CLOSED, cause.value, details))
             if self.version == 5:
                 answer = answers.CLOSE_ANSWERS[cause]
                 self._disconnect(answer.code, answer.text)
@@ -497,7 +424,7 @@ class Session:
         """DISCONNECT from the client."""
         clean = code != Reason.DISCONNECT_WITH_WILL
         self.will_sent = not clean
-        self.trail.record(self._closing(DISCONNECT, "clean" if clean else "with_will", {"reason_code": code}))
+        self.trail.record(self.closing(DISCONNECT, "clean" if clean else "with_will", {"reason_code": code}))
         self.session_expiry = properties.number(Property.SESSION_EXPIRY, self.session_expiry)
         self.to_broker.append(raw)
         self._close()
@@ -507,13 +434,13 @@ class Session:
         if self.phase is Phase.LIVE:
             if how == "keep_alive" and self.version == 5:
                 self._disconnect(Reason.KEEP_ALIVE_TIMEOUT, "nothing heard for one and a half times the keep-alive")
-            self.trail.record(self._closing(DISCONNECT, how, {}))
+            self.trail.record(self.closing(DISCONNECT, how, {}))
         self._close()
 
     def broker_disconnects(self, code: int) -> None:
         """DISCONNECT from the broker (MQTT 5): passed on without its properties."""
         cause = answers.CAUSE_OF.get(code, CloseCause.UPSTREAM_LOST)
-        self.trail.record(self._closing(SESSION_CLOSED, cause.value, {"reason_code": code}))
+        self.trail.record(self.closing(SESSION_CLOSED, cause.value, {"reason_code": code}))
         answer = answers.CLOSE_ANSWERS[cause]
         self._disconnect(code, answer.text)
         self._close()
@@ -534,7 +461,7 @@ class Session:
     def _protocol_error(self, error: ProtocolError) -> None:
         if self.phase is Phase.LIVE:
             details: dict[str, str | int | float | bool] = {"reason_code": int(error.reason), "text": str(error)}
-            self.trail.record(self._closing(SESSION_CLOSED, CloseCause.PROTOCOL.value, details))
+            self.trail.record(self.closing(SESSION_CLOSED, CloseCause.PROTOCOL.value, details))
             if self.version == 5:
                 self._disconnect(error.reason, str(error))
         elif self.phase is not Phase.CLOSED:
@@ -562,89 +489,3 @@ class Session:
         self.phase = Phase.CLOSED
         self.ended = True
         self._early = b""
-
-    # --- the trail -----------------------------------------------------------------------------------------------
-
-    def denied(
-        self, action: str, topic: bytes, decision: Decision, *, qos: int = -1, retain: bool = False, size: int = 0
-    ) -> None:
-        """The policy refused something."""
-        rule = decision.rule or NO_RULE
-        key = (self.id, action, fold_key(topic), rule)
-        if self._again(key):
-            return
-        event = self.event(
-            ACL_DENIED,
-            action=action,
-            topic=topic.decode(),
-            qos=qos,
-            retain=retain,
-            size=size,
-            rule=rule,
-            reason=decision.reason,
-            policy_digest=self.judge.force.digest,
-        )
-        self.trail.fold(key, event)
-
-    def limit_reached(self, limit: str) -> None:
-        """A quota turned something away."""
-        if not self._again((self.id, limit)):
-            self.trail.fold((self.id, limit), self.event(LIMIT_REACHED, reason=limit))
-
-    def subscribed(self, one: Asked, granted: int) -> None:
-        """The broker granted a subscription."""
-        self.trail.note(
-            self.event(
-                SUBSCRIBE,
-                action="subscribe",
-                topic=one.topic_filter.decode(),
-                qos=granted,
-                rule=one.rule,
-                policy_digest=self.judge.force.digest,
-            )
-        )
-
-    def unsubscribed(self, topic_filter: bytes) -> None:
-        """The broker ended a subscription as the client asked."""
-        self.trail.note(self.event(UNSUBSCRIBE, action="unsubscribe", topic=topic_filter.decode()))
-
-    def _again(self, key: Hashable) -> bool:
-        repeated = self.trail.again(key)
-        self.noted = self.trail.taken
-        return repeated
-
-    def event(self, kind: str, **values: object) -> AuditEvent:
-        """An event of this session, for the trail to take next."""
-        self.noted = self.trail.taken + 1
-        values.setdefault("org", self._org_id())
-        return make_event(
-            kind,
-            node=self.node,
-            session=self.id,
-            username=self.username,
-            client_id=self.client_id,
-            ip=self.origin.ip,
-            port=self.origin.port,
-            transport=self.origin.transport,
-            mqtt_version={4: "3.1.1", 5: "5"}.get(self.version, ""),
-            tls_version=self.origin.tls_version,
-            tls_cipher=self.origin.tls_cipher,
-            **values,
-        )
-
-    def sent(self, size: int) -> None:
-        """Count bytes written to the client."""
-        self._bytes_out += size
-
-    def _closing(self, kind: str, reason: str, details: Mapping[str, str | int | float | bool]) -> AuditEvent:
-        facts = {
-            "seconds": round(time.time() - self.connected_at, 3),
-            "messages_in": self.messages_in,
-            "messages_out": self.messages_out,
-            "bytes_in": self._bytes_in,
-            "bytes_out": self._bytes_out,
-        }
-        return self.event(kind, reason=reason, details={**facts, **details})
-
-    def _org_id(self) -> str:
-        return self.org.id if hasattr(self, "org") else ""

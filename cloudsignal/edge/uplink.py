@@ -39,6 +39,7 @@ from cloudsignal.edge.judge import TALLY
 from cloudsignal.edge.memo import Memo
 from cloudsignal.edge.mount import MountError
 from cloudsignal.edge.retained import Refusal
+from cloudsignal.edge.retention import retain
 from cloudsignal.edge.subscriptions import Asked
 
 if TYPE_CHECKING:
@@ -271,7 +272,7 @@ class Uplink:
                 message.properties = message.properties.with_(Property.RESPONSE_TOPIC, session.mount.topic(response))
         except MountError as error:
             raise ProtocolError(Reason.TOPIC_INVALID, str(error)) from None
-        if message.retain and (full := session.retain(message, size, now)) is not None:
+        if message.retain and (full := retain(session, message, size, now)) is not None:
             self._refuse(message, size, None, limit=full)
             return
         if message.qos:

@@ -12,6 +12,7 @@ from cloudsignal.edge.codec import Properties, Property, Reason, Will
 from cloudsignal.edge.codec.primitives import Reader
 from cloudsignal.edge.codec.properties import decode_properties
 from cloudsignal.edge.retained import WAITING_MAX, Retained
+from cloudsignal.edge.retention import settle_will
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
 from cloudsignal.wire.retained import Entry
@@ -154,7 +155,7 @@ def test_a_retained_will_that_expires_is_counted_until_then() -> None:
     times = Properties([(Property.MESSAGE_EXPIRY, 600), (Property.WILL_DELAY, 30)])
     bench = Bench(5, connect={"will": Will(b"last/words", b"gone", retain=True, properties=times)})
     bench.session.client_lost()
-    bench.session.will_settled()
+    settle_will(bench.session)
     entry = bench.org.retained.take()[0][b"last/words"].entry
     assert entry is not None
     assert entry.ends == entry.at + 630
