@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 from audit.kinds import LIMIT_REACHED, TLS_FAILED, AuthReason, CloseCause
 from cloudsignal.config import Upstream
 from cloudsignal.edge.admission import Admission, session_capacity
 from cloudsignal.edge.beat import Beat
+from cloudsignal.edge.changes import Changes
 from cloudsignal.edge.follow import Follower
 from cloudsignal.edge.gate import Gate
 from cloudsignal.edge.housekeeping import COUNTING, Housekeeping, HousekeepingError
@@ -20,47 +20,26 @@ from cloudsignal.edge.journal import Journal
 from cloudsignal.edge.limits import Limits
 from cloudsignal.edge.link import Client
 from cloudsignal.edge.orders import Orders
-from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.reports import Reports
 from cloudsignal.edge.retained import Ledger
 from cloudsignal.edge.retention import settle_will
 from cloudsignal.edge.session import Phase, Session
 from cloudsignal.edge.settings import Settings
 from cloudsignal.edge.ship import Shipper
-from cloudsignal.edge.signin import session_end
 from cloudsignal.edge.snapshot import Snapshot
 from cloudsignal.edge.store import Store, UnavailableError
 from cloudsignal.edge.stored import LIVE_TTL
 from cloudsignal.edge.trail import Origin, make_event
 from cloudsignal.edge.turns import Turns
 from cloudsignal.edge.upstream import Dialer
-from cloudsignal.edge.wheel import Wheel
+from cloudsignal.edge.watch import Watch
 from cloudsignal.wire.audit import uuid7
-from cloudsignal.wire.change import Change
 from cloudsignal.wire.said import node_key
 
 logger = logging.getLogger("cloudsignal.edge")
 
-CONNECT_WITHIN = 10.0
-"""Seconds from the TLS handshake to CONNECT."""
-
-SIGN_IN_WITHIN = 20.0
-"""Seconds from the TLS handshake to CONNACK."""
-
-LOOK_EVERY = 60.0
-"""Seconds between two looks at a session that asks for none."""
-
-PING_EVERY = 30.0
-"""Seconds between pings to a distant broker, at most."""
-
 DRAIN = 2.0
 """Seconds clients may take to read the last words of a stopping edge."""
-
-JUMP = 2.0
-"""Seconds the wall clock may be put forward or back unnoticed."""
-
-SLICE = 0.002
-"""Seconds spent on judging sessions anew before everything else gets its turn."""
 
 
 class Node:
@@ -90,7 +69,7 @@ class Node:
         self.admission = Admission(self.limits.shut_out, capacity=self.capacity)
         self.dialer = Dialer(settings.upstream)
         self.housekeeping = Housekeeping(settings.upstream, self.store)
-        self.ledger = Ledger(self.store, now=time.time, recount=lambda org: self._spawn(self._recount(org)))
+        self.ledger = Ledger(self.store, now=time.time, recount=lambda org: self.spawn(self._recount(org)))
         self.orders = Orders(
             self.store,
             self.housekeeping,
@@ -99,6 +78,8 @@ class Node:
             cleared=self.ledger.cleared,
         )
         self.gate = Gate(self)
+        self.watch = Watch(self)
+        self.changes = Changes(self)
         self.turns = Turns()
         self.reports = Reports(self.store, self.key)
         self.snapshot = Snapshot(
@@ -108,19 +89,18 @@ class Node:
             folder=settings.data,
             verify_key=settings.verify_key,
             pepper=settings.pepper,
-            changed=self.organization_changed,
+            changed=self.changes.organization_changed,
             report=self.reports.put,
         )
         self.follower = Follower(
             self.store,
             self.snapshot,
             identities=self._identities,
-            credentials_changed=self.credentials_changed,
-            close=self.close_asked,
+            credentials_changed=self.changes.credentials_changed,
+            close=self.changes.close_asked,
             reconnected=self._redis_is_back,
         )
         self.beat = Beat(self)
-        self._wheel: Wheel[str] = Wheel(self._look)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- life of the process -------------------------------------------------------------------------------------
@@ -130,10 +110,10 @@ class Node:
         self._end_lost_sessions()
         await self.snapshot.load_disk()
         for part in (self.follower, self.shipper, self.reports, self.beat, self.orders):
-            self._spawn(part.run())
-        self._spawn(self.snapshot.watch_heads())
-        self._spawn(self.shipper.trim())
-        self._spawn(self._turn())
+            self.spawn(part.run())
+        self.spawn(self.snapshot.watch_heads())
+        self.spawn(self.shipper.trim())
+        self.spawn(self._turn())
 
     def _end_lost_sessions(self) -> None:
         """End what the process before this one held when it was killed."""
@@ -142,7 +122,7 @@ class Node:
             self.journal.record(event)
         if ends:
             logger.warning("the process before this one was killed: its %d sessions ended then", len(ends))
-        self._flush()
+        self.flush()
 
     async def stop(self) -> None:
         """End every session (MQTT 5: server shutting down), ship the trail, say goodbye."""
@@ -187,7 +167,7 @@ class Node:
     def opened(self, client: Client) -> None:
         """A TLS handshake is done."""
         self.clients[client.session.id] = client
-        self._wheel.add(client.session.id, time.time() + CONNECT_WITHIN)
+        self.watch.opened(client.session.id)
 
     async def sign_in(self, client: Client) -> None:
         """A CONNECT has arrived."""
@@ -204,14 +184,12 @@ class Node:
     def signed_in(self, client: Client) -> None:
         """The client has its CONNACK."""
         self.count("connects")
-        again = self._look(client.session.id)
-        if again is not None:
-            self._wheel.add(client.session.id, again)
+        self.watch.signed_in(client.session.id)
         self.beat.add(client.session)
 
     def broker_lost(self, client: Client) -> None:
         """The broker has closed a session that had not ended: taken over, or the broker is gone."""
-        self._spawn(self._broker_lost(client))
+        self.spawn(self._broker_lost(client))
 
     def closed(self, client: Client, ip: str) -> None:
         """The client's socket is gone."""
@@ -219,7 +197,7 @@ class Node:
         session = client.session
         if self.clients.pop(session.id, None) is None:
             return
-        self._wheel.drop(session.id)
+        self.watch.closed(session.id)
         if session.refusal is AuthReason.PROTOCOL:
             self.limits.failed(ip, "")
         if not hasattr(session, "org"):
@@ -251,56 +229,15 @@ class Node:
             kind, node=self.name, ip=origin.ip, port=origin.port, transport=origin.transport, reason=reason
         )
         self.journal.fold((kind, origin.ip, origin.transport, reason), event)
-        self._flush()
+        self.flush()
 
     # --- what the control plane changes --------------------------------------------------------------------------
-
-    def organization_changed(self, org: Organization) -> None:
-        """A new bundle is in force. Sessions notice at their next byte; this sees to what they hold already."""
-        gone = org.id not in self.snapshot.organizations
-        self._spawn(self._forget(org) if gone else self._rejudge(org))
-
-    async def credentials_changed(self, names: Iterable[tuple[str, str]], committed_at: float) -> None:
-        """Re-read these records and apply them to live sessions: end, extend, or take over claims."""
-        wanted = set(names)
-        records = await self.snapshot.fetch_credentials(wanted)
-        now = time.time()
-        for org_id in {org for org, _ in records}:
-            org = self.snapshot.organizations.get(org_id)
-            for session in list(org.sessions.values()) if org is not None else ():
-                record = records.get((org_id, session.username))
-                if record is None or session.ended:
-                    continue
-                end, reason = session_end(record, session.token_id, now=now)
-                if reason is not None:
-                    cause = CloseCause.EXPIRED if reason is AuthReason.EXPIRED else CloseCause.REVOKED
-                    session.end(cause, **_since(committed_at))
-                else:
-                    if end and not 0 < session.expires_at <= end:
-                        self._wheel.add(session.id, now)  # it ends sooner than it was to be looked at
-                    if session.expires_at != end:
-                        session.expires_at = end
-                        self.beat.add(session)  # the list of live sessions says when the credential ends
-                    if dict(record.claims) != dict(session.identity.claims):
-                        session.adopt(claims=record.claims)
-                        self._rejudge_session(session)
-                self._pump(session.id)
-
-    def close_asked(self, change: Change) -> None:
-        """Somebody asked for one session to be closed."""
-        client = self.clients.get(change.session)
-        if client is None or getattr(client.session, "org", None) is None or client.session.org.id != change.org:
-            return
-        details = {"asked": change.cause} if change.cause else {}
-        since = _since(change.committed_at)
-        client.session.end(CloseCause.KICKED, **details, **since)
-        client.pump()
 
     def _redis_is_back(self) -> None:
         """What was said meanwhile did not arrive, or was forgotten."""
         self.reports.again()
         self.ledger.again()
-        self._spawn(self.gate.renew(self._sessions()))
+        self.spawn(self.gate.renew(self._sessions()))
 
     async def _recount(self, org: str) -> None:
         """Compare the ledger of retained messages with the broker, again when this try no longer stands in the way."""
@@ -314,44 +251,6 @@ class Node:
             if counted:
                 self.ledger.counted(org)
             return
-
-    async def _forget(self, org: Organization) -> None:
-        """An organization was deleted: its sessions end, and the journal keeps nothing of it once that is shipped."""
-        self.ledger.detach(org.id)
-        await self._rejudge(org)
-        end = time.monotonic() + SIGN_IN_WITHIN
-        while org.sessions and time.monotonic() < end:
-            await asyncio.sleep(0.05)
-        try:
-            self.journal.sweep()
-        except OSError as error:
-            logger.warning("the audit journal cannot be begun anew: %s", error)
-
-    async def _rejudge(self, org: Organization) -> None:
-        force = org.force
-        pause = time.perf_counter() + SLICE
-        for session in list(org.sessions.values()):
-            if org.force is not force:
-                return
-            if session.ended:
-                continue
-            if force.suspended:
-                session.end(CloseCause.ORG_SUSPENDED, **_since(force.issued_at))
-            else:
-                session.adopt()
-                self._rejudge_session(session)
-            self._pump(session.id)
-            if time.perf_counter() > pause:
-                await asyncio.sleep(0)
-                pause = time.perf_counter() + SLICE
-        self._flush()
-
-    def _rejudge_session(self, session: Session) -> None:
-        """Judge what the session holds; it is looked at again when the first rule that mattered expires."""
-        session.rejudge()
-        now = time.time()
-        if session.judge.until < now + LOOK_EVERY and not session.ended:
-            self._wheel.add(session.id, now)  # that look finds out when the next is due
 
     async def _broker_lost(self, client: Client) -> None:
         session = client.session
@@ -367,88 +266,16 @@ class Node:
     # --- time ----------------------------------------------------------------------------------------------------
 
     async def _turn(self) -> None:
-        renewed = turned = time.monotonic()
-        ahead = time.time() - turned
+        renewed = time.monotonic()
         while True:
             await asyncio.sleep(1.0)
-            now, steady = time.time(), time.monotonic()
-            moved = now - steady - ahead
-            if abs(moved) > JUMP:
-                ahead += moved
-                self._clock_moved(moved, now, since=now - (steady - turned))
-            turned = steady
-            self._wheel.turn(now)
+            self.watch.turn()
             self._save_floors()
             self._say_alive()
-            if steady - renewed > LIVE_TTL / 2:
-                renewed = steady
-                self._spawn(self.gate.renew(self._sessions()))
-            self._flush()
-
-    def _clock_moved(self, by: float, now: float, *, since: float) -> None:
-        """The wall clock was put forward or back: nobody counts as silent for it, but what holds must be judged anew.
-
-        Who has connected after it, ``since`` the last turn, did so by the new clock.
-        """
-        logger.warning("the clock was put %s by %.0f seconds", "forward" if by > 0 else "back", abs(by))
-        self._wheel = Wheel(self._look)
-        for session_id, client in self.clients.items():
-            session = client.session
-            session.opened_at = session.heard_at = now
-            if not since <= session.connected_at <= now:
-                session.connected_at += by
-            session.pinged_at = now
-            session.outdated = True
-            self._wheel.add(session_id, now)
-
-    def _look(self, session_id: str) -> float | None:
-        client = self.clients.get(session_id)
-        if client is None or client.session.phase is Phase.CLOSED:
-            return None
-        session = client.session
-        now = time.time()
-        if session.phase is not Phase.LIVE:
-            return self._look_early(client, now)
-        if client.broker is not None and client.broker.blocked:
-            session.heard_at = now  # it is not read from: silence says nothing
-        if session.expires_at and now >= session.expires_at:
-            session.end(CloseCause.EXPIRED)
-        elif session.connect.keep_alive and now >= session.heard_at + 1.5 * session.connect.keep_alive:
-            session.client_lost("keep_alive")
-        elif session.outdated or now >= session.judge.until or session.org.remembered.scarce:
-            session.forget()
-            session.rejudge()
-            client.pump()
-        if session.ended:
-            client.pump()
-            return None
-        again = min(now + LOOK_EVERY, session.judge.until)
-        if session.expires_at:
-            again = min(again, session.expires_at)
-        if session.connect.keep_alive:
-            again = min(again, session.heard_at + 1.5 * session.connect.keep_alive)
-        every = self._ping_every(session)
-        if now >= session.pinged_at + every:
-            client.ping_broker()
-            session.pinged_at = now
-        return min(again, session.pinged_at + every)
-
-    def _ping_every(self, session: Session) -> float:
-        """Seconds between pings to the broker: half of what it bears of silence, and less where it is far away."""
-        borne = session.broker_keep_alive / 2 or math.inf
-        return borne if self.dialer.local else min(borne, PING_EVERY)
-
-    def _look_early(self, client: Client, now: float) -> float | None:
-        session = client.session
-        due = session.opened_at + (CONNECT_WITHIN if session.phase is Phase.NEW else SIGN_IN_WITHIN)
-        if now < due:
-            return due
-        if session.phase is Phase.NEW:
-            client.give_up()
-        else:
-            session.refuse(AuthReason.UNAVAILABLE, details={"text": "no answer in time"})
-            client.pump()
-        return None
+            if time.monotonic() - renewed > LIVE_TTL / 2:
+                renewed = time.monotonic()
+                self.spawn(self.gate.renew(self._sessions()))
+            self.flush()
 
     # --- small things --------------------------------------------------------------------------------------------
 
@@ -460,12 +287,14 @@ class Node:
         for session in self._sessions():
             yield session.org.id, session.username
 
-    def _pump(self, session_id: str) -> None:
+    def pump(self, session_id: str) -> None:
+        """Write what a session has to say."""
         client = self.clients.get(session_id)
         if client is not None:
             client.pump()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write the journal, as far as the disk lets it be written."""
         try:
             self.journal.flush()
         except OSError as error:
@@ -482,7 +311,8 @@ class Node:
         except OSError as error:
             logger.warning("the revisions seen cannot be kept on disk: %s", error)
 
-    def _spawn(self, work: object) -> None:
+    def spawn(self, work: object) -> None:
+        """Run a task until it ends or the process does."""
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -491,8 +321,3 @@ class Node:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task of the edge failed", exc_info=task.exception())
-
-
-def _since(committed_at: float) -> dict[str, float]:
-    """How long a change took from its commit to here, for the event; nothing when the commit is not known."""
-    return {"seconds_since_commit": round(time.time() - committed_at, 3)} if committed_at else {}
