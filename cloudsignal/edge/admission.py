@@ -157,6 +157,8 @@ class Admission:
 
     def _next(self) -> tuple[str, str] | None:
         for network, queues in self._queues.items():
+            if self._by_network[network] >= PER_NETWORK:
+                continue  # whoever of it waits, and a /64 has addresses without end
             for address in queues:
                 if self._room(address, network):
                     return network, address

@@ -46,6 +46,29 @@ async def leave(tasks: list[asyncio.Task[Place | None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def test_a_network_without_room_is_passed_over_as_one_however_many_of_its_addresses_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    has_room = Admission._room
+
+    def counted(self: Admission, address: str, network: str) -> bool:
+        asked.append(address)
+        return has_room(self, address, network)
+
+    async def work(places: Admission) -> None:
+        crowd = [task for n in range(1, 501) for task in await knock(places, f"2001:db8::{n:x}", 1)]
+        assert len(inside(crowd)) == PER_NETWORK
+        other = await knock(places, "192.0.2.1", 1)
+        asked.clear()
+        inside(other)[0].leave()
+        assert len(asked) < 10
+        await leave(crowd)
+
+    monkeypatch.setattr(Admission, "_room", counted)
+    run(work)
+
+
 @pytest.mark.parametrize(
     ("ips", "most"),
     [
