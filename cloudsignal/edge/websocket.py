@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import PayloadTooBig, WebSocketException
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import Event, State
@@ -30,6 +30,8 @@ GREETING_MAX = 16_384
 """Bytes of the handshake, headers included."""
 
 TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+FRAME_TOO_LARGE = "a WebSocket frame is larger than a packet may be"
 
 SLICE = 4_096
 """Bytes handed to the library at a time."""
@@ -86,7 +88,8 @@ class WebSocketClient(Client):
             for event in websocket.events_received():
                 seen += 1
                 self._event(event, parts)
-        self._write()
+        if not self._too_big:
+            self._write()
         if parts:
             self.received(b"".join(parts))
         if websocket.close_expected():
@@ -152,6 +155,8 @@ class WebSocketClient(Client):
         websocket = self._websocket
         if websocket.state is State.CONNECTING:
             self.session.transport_broken("the WebSocket handshake came to nothing")
+        elif self._too_big:
+            self.session.transport_broken(FRAME_TOO_LARGE, Reason.PACKET_TOO_LARGE)
         elif websocket.close_rcvd is None and websocket.close_sent is not None and websocket.close_sent.code != 1000:
             self.session.transport_broken("a WebSocket frame is wrong")
         self.pump()
@@ -160,11 +165,19 @@ class WebSocketClient(Client):
 
     def send(self, data: bytes) -> None:
         """Write MQTT bytes to the client as one binary frame."""
+        if self._too_big:
+            self.transport.write(Frame(Opcode.BINARY, data).serialize(mask=False))
+            return
         try:
             self._websocket.send_binary(data)
         except WebSocketException:
             return
         self._write()
+
+    @property
+    def _too_big(self) -> bool:
+        """Whether a frame was too large: the library's close frame waits, so that MQTT has its last word before it."""
+        return isinstance(self._websocket.parser_exc, PayloadTooBig)
 
     def farewell(self) -> None:
         """A close frame before the transport closes."""
