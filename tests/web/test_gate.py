@@ -284,6 +284,7 @@ def test_a_form_that_a_new_sign_in_made_stale_is_kept_and_sent_again(acme: Acces
     assert "Send it again" in page
     assert "&lt;b&gt;kept&lt;/b&gt;" in page
     assert f'action="{path}"' in page
+    assert acme.user.email in page, "who sends it now is said: it may be somebody else than who typed it"
     token = page.partition('name="csrfmiddlewaretoken" value="')[2].partition('"')[0]
     again = strict.post(path, {"text": text, "etag": "x", "csrfmiddlewaretoken": token}, headers=OURS)
     assert again.status_code != 403
@@ -300,12 +301,25 @@ def test_a_form_with_a_secret_or_from_elsewhere_is_never_written_into_a_page(acm
     path = reverse("acl:save", args=[acme.org_id])
     for fields, headers in (
         ({"new_password": "hunter2hunter2"}, OURS),
+        ({"token": "hunter2hunter2"}, OURS),
         ({"text": "hunter2hunter2"}, {"Sec-Fetch-Site": "cross-site"}),
         ({"text": "hunter2hunter2"}, {"Origin": "https://evil.example"}),
     ):
         answer = Client().post(path, fields, headers=headers)
         assert answer.status_code == 302
         assert b"hunter2hunter2" not in answer.content
+
+
+def test_what_a_person_agrees_to_for_themselves_is_asked_again(acme: Access) -> None:
+    """The page named whoever was signed in then: with one click somebody else would let a command line act as them."""
+    strict = Client(enforce_csrf_checks=True)
+    assert acme.user is not None
+    strict.force_login(acme.user)
+    fields = {"organization": acme.org_id, "answer": "yes", "csrfmiddlewaretoken": "old"}
+    answer = strict.post(reverse("orgs:command-line"), fields, headers=OURS)
+    assert answer.status_code == 403
+    assert b"Send it again" not in answer.content
+    assert b"no valid token" in answer.content
 
 
 def test_the_session_tells_its_person_and_a_token_that_works(acme: Access, owner: Client) -> None:
