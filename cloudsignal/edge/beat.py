@@ -27,6 +27,20 @@ GATHER = 0.1
 
 _CHUNK = 500
 
+COUNT = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return redis.call('HLEN', KEYS[1])
+"""
+"""Keep the list for so many seconds; how long it is. What somebody has made something else of is begun anew."""
+
+INDEX = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
+for i = 3, #ARGV do redis.call('HSET', KEYS[1], ARGV[i], ARGV[1]) end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+"""
+"""Note in an organization's index which node lists its sessions: ``node, seconds, session ids``."""
+
 
 class Beat:
     """Writes heartbeat and session list."""
@@ -116,22 +130,21 @@ class Beat:
             counters=dict(node.counters),
         )
         name = keys.sessions(node.name)
-        _, listed, _ = await node.store.call(
+        _, listed = await node.store.call(
             ("SET", keys.node(node.name), say(Kind.HEARTBEAT, encode(heartbeat), node.key), "EX", SESSIONS_SECONDS),
-            ("HLEN", name),
-            ("EXPIRE", name, SESSIONS_SECONDS),
+            ("EVAL", COUNT, 1, name, SESSIONS_SECONDS),
         )
-        if listed != expected:
+        due = time.monotonic() - self._indexed >= INDEX_SECONDS / 4
+        if listed != expected or due:
             await self._rewrite(name)
-        if time.monotonic() - self._indexed >= INDEX_SECONDS / 4:
+        if due:
             self._indexed = time.monotonic()
-            organizations = sorted({session.org.id for session in self._listed.values()})
-            for start in range(0, len(organizations), _CHUNK):
-                part = organizations[start : start + _CHUNK]
-                await node.store.call(*(("EXPIRE", keys.live(org), INDEX_SECONDS) for org in part))
 
     async def _rewrite(self, name: str) -> None:
-        """Redis has forgotten sessions, or remembers those of an earlier process."""
+        """Redis has forgotten sessions, or remembers those of an earlier process.
+
+        Now and then whatever it says: somebody may have written others into the list, or taken them off an index.
+        """
         identifiers = list(self._listed)
         self._fresh.clear()
         self._gone.clear()
@@ -148,8 +161,7 @@ class Beat:
             return [("EXPIRE", name, SESSIONS_SECONDS)]
         commands: list[Command] = [("HSET", name, *fields), ("EXPIRE", name, SESSIONS_SECONDS)]
         for org, ids in _by_organization(sessions).items():
-            pairs = (text for identifier in ids for text in (identifier, self._node.name))
-            commands += [("HSET", keys.live(org), *pairs), ("EXPIRE", keys.live(org), INDEX_SECONDS)]
+            commands.append(("EVAL", INDEX, 1, keys.live(org), self._node.name, INDEX_SECONDS, *ids))
         return commands
 
     def _entry(self, session: Session) -> bytes:

@@ -13,7 +13,7 @@ from cloudsignal.edge.organization import Organization
 from cloudsignal.edge.session import Grant, Session
 from cloudsignal.edge.signin import METRICS_APPENDED, Checked, Name, check, parse_name, session_end, without_metrics
 from cloudsignal.edge.store import Command, UnavailableError
-from cloudsignal.edge.stored import LIVE_TTL, STORED_MAX, Stored, held_seconds, resumed, session_lifetime
+from cloudsignal.edge.stored import HELD_MAX, LIVE_TTL, STORED_MAX, Stored, held_seconds, resumed, session_lifetime
 from cloudsignal.edge.upstream import BrokerUnreachableError
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
@@ -44,13 +44,19 @@ good.
 """
 
 KEEP = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], ARGV[1] + ARGV[5], '+inf')
 if not redis.call('ZSCORE', KEYS[1], ARGV[2]) and ARGV[4] ~= '0'
     and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
 redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
 return 1
 """
-"""Note a session that outlives its connection: ``now, client id, end, quota`` -> 0 when there are too many of them."""
+"""Note a session that outlives its connection: ``now, client id, end, quota, longest`` -> 0 when there are too many.
+
+What ends later than any session can, somebody else has noted.
+"""
 
 CLAIM = """
 local now = tonumber(redis.call('TIME')[1])
@@ -252,7 +258,7 @@ class Gate:
         limit = session.org.force.quotas.stored_sessions
         command = ("EVAL", KEEP, 1, keys.stored(session.org.id), now, session.client_id)
         try:
-            (kept,) = await self._node.store.call((*command, now + held_seconds(session), limit))
+            (kept,) = await self._node.store.call((*command, now + held_seconds(session), limit, HELD_MAX))
         except UnavailableError:
             return True  # as with client ids: they are claimed when it is back
         return bool(kept)

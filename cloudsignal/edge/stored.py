@@ -24,6 +24,9 @@ LIVE_TTL = 7_200
 STORED_MAX = 30 * 86_400
 """Seconds a session without an end of its own is kept by the broker (``persistent_client_expiration``)."""
 
+HELD_MAX = LIVE_TTL + STORED_MAX + 3_600
+"""No session is noted to be kept longer than so many seconds; clocks of edges may differ by an hour."""
+
 FILTERS_MAX = 1_000
 """Filters remembered of one session."""
 

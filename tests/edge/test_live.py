@@ -68,6 +68,21 @@ def test_the_list_of_live_sessions_says_the_end_that_a_refresh_gave_them(rig: Ri
     client.disconnect()
 
 
+def test_a_spoilt_list_or_index_of_live_sessions_is_written_anew(rig: Rig) -> None:
+    org = rig.org()
+    issued = rig.plane.issue(org)
+    client = rig.client(issued, client_id="one")
+    first = rig.plane.event(org=org, kind="connect").session
+    redis, listed, index = rig.plane.redis, keys.sessions("edge-1"), keys.live(org)
+    wait_for(lambda: redis.hexists(index, first), what="the session in the index")
+    for key in (listed, index):
+        redis.delete(key)
+        redis.set(key, "text")
+    wait_for(lambda: redis.type(listed) == b"hash" and redis.hexists(listed, first), what="the list", seconds=20)
+    wait_for(lambda: redis.type(index) == b"hash" and redis.hexists(index, first), what="the index")
+    client.disconnect()
+
+
 def test_a_refresh_that_is_revoked_prolongs_no_more(rig: Rig) -> None:
     """The session ends when its own secret does, not when somebody happens to look at it the next time."""
     org = rig.org()

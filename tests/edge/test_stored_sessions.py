@@ -87,6 +87,18 @@ def test_sessions_that_never_began_leave_nothing_behind(make_rig: Callable[..., 
     assert keep(rig, issued, "first", version)[0] == 0
 
 
+def test_what_somebody_else_noted_neither_uses_up_the_quota_nor_lifts_it(rig: Rig) -> None:
+    org = rig.org(quotas=Quotas(stored_sessions=1))
+    issued = rig.plane.issue(org)
+    rig.valkey.redis.zadd(keys.stored(org), {"invented": time.time() + 2 * 31 * 86_400, "another": 1e300})
+    assert keep(rig, issued, "a", 5)[0] == 0
+    assert set(stored(rig, org)) == {"a"}
+    rig.valkey.redis.delete(keys.stored(org))
+    rig.valkey.redis.set(keys.stored(org), "text")
+    assert keep(rig, issued, "b", 5)[0] == 0
+    assert keep(rig, issued, "c", 5)[0] == 0x97
+
+
 def test_a_session_ended_early_by_its_client_is_not_counted(rig: Rig) -> None:
     """MQTT 5 s3.14.2.2.2: DISCONNECT may bring the session's end with it."""
     org = rig.org()
