@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 
 from django.utils import timezone
 
@@ -66,7 +67,7 @@ def release_session(access: Access, client_id: str) -> StoredSession:
         outbox.enqueue(
             "orgs.tasks.release_session",
             org=access.org_id,
-            key=f"{access.org_id}/{client_id}"[:200],
+            key=f"{access.org_id}/{sha256(client_id.encode('utf-8', 'replace')).hexdigest()}",  # they may be long
             payload={
                 "org": access.org_id, "client_id": client_id, "issued_at": str(timezone.now().timestamp()),
             },

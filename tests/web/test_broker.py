@@ -108,6 +108,17 @@ def test_what_cannot_be_cleared_is_refused_with_the_reason(acme: Access, wanted:
     assert waiting("orgs.tasks.clear_retained") == []
 
 
+def test_long_client_ids_that_begin_alike_are_released_each(acme: Access) -> None:
+    """Rows of the outbox with one key are sent once."""
+    alike = [f"{'c' * 1_000}{number}" for number in range(2)]
+    redis_client().zadd(keys.stored(acme.org_id), dict.fromkeys(alike, time.time() + 3_600))
+    for client_id in alike:
+        release_session(acme, client_id)
+    with platform_scope():
+        rows = OutboxRow.objects.filter(task="orgs.tasks.release_session")
+        assert len({row.key for row in rows}) == 2
+
+
 def test_a_stored_session_is_released_and_a_live_one_is_not(acme: Access, owner: Client) -> None:
     fill(acme)
     url = reverse("orgs:stored-release", args=[acme.org_id])
