@@ -9,7 +9,7 @@ from cloudsignal.edge import codec
 from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Reason, Will
 from cloudsignal.edge.codec.primitives import malformed
 from cloudsignal.edge.frames import long_length, too_large
-from cloudsignal.edge.mount import MOUNT_OVERHEAD, Mount, MountError
+from cloudsignal.edge.mount import IN_FLIGHT, MOUNT_OVERHEAD, Mount, MountError
 from cloudsignal.edge.uplink import ALIAS_MAX
 
 __all__ = ["AUTH_ANSWERS", "CAUSE_OF", "CLOSE_ANSWERS", "REFUSAL_OF", "WITHOUT_WILL", "MountError"]
@@ -133,6 +133,8 @@ def upstream_connect(connect: Connect, mount: Mount, *, client_id: str, password
     """
     dropped = (Property.TOPIC_ALIAS_MAXIMUM, Property.REQUEST_RESPONSE_INFORMATION, Property.USER_PROPERTY)
     properties = connect.properties.without(*dropped)
+    if properties.number(Property.RECEIVE_MAXIMUM, 0) > IN_FLIGHT:
+        properties = properties.with_(Property.RECEIVE_MAXIMUM, IN_FLIGHT)
     limit = properties.number(Property.MAXIMUM_PACKET_SIZE, 0)
     if limit:
         properties = properties.with_(Property.MAXIMUM_PACKET_SIZE, min(limit + MOUNT_OVERHEAD, 0xFFFFFFFF))

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloudsignal.edge.mount import MAX_PACKET_BYTES, MOUNT_OVERHEAD
+from cloudsignal.edge.mount import IN_FLIGHT, MAX_PACKET_BYTES, MOUNT_OVERHEAD
 
 MOSQUITTO_ACL = "pattern readwrite %u/#\n"
 """The whole ACL file: a username has its own slice and nothing else."""
@@ -57,7 +57,7 @@ def mosquitto_config(
         f"persistence_location {data}/",
         f"autosave_interval {autosave}",
         "persistent_client_expiration 30d",
-        "max_inflight_messages 20",
+        f"max_inflight_messages {IN_FLIGHT}",
         # Of each session, while its client is away or slow.
         f"max_queued_messages {QUEUED_MESSAGES}",
         f"max_queued_bytes {QUEUED_BYTES}",
@@ -99,6 +99,7 @@ def mosquitto_tls_config(*, host: str, port: int, ca: Path, cert: Path, key: Pat
             # Each save rewrites everything, some 5 ms for a MiB, and everybody waits meanwhile.
             f"autosave_interval {AUTOSAVE}",
             "persistent_client_expiration 30d",
+            f"max_inflight_messages {IN_FLIGHT}",
             f"max_queued_messages {QUEUED_MESSAGES}",
             f"max_queued_bytes {QUEUED_BYTES}",
             "queue_qos0_messages false",

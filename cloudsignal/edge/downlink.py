@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 HEADS_MAX = 64
 """Ready-made headers kept per session: one per topic, flags and size of packet."""
 
+NONE: dict[bytes, bytes] = {}
+"""No ready-made headers: every message takes the slow path."""
+
 TOPICS_MAX = 512
 """Unmounted topics kept per session, for packets whose sizes vary."""
 
@@ -72,7 +75,7 @@ class Downlink:
             return
         data = joined
         out = session.to_client
-        heads = self._heads.known
+        heads = NONE if session.shedding else self._heads.known
         five = session.version == 5
         position = keep = count = need = 0
         slow = 0.0
@@ -149,9 +152,7 @@ class Downlink:
             head = data[position : position + 1] + varint(stop - tail + len(topic)) + topic
             if len(head) + stop - tail <= session.client_packet_limit:
                 self._weight = LIGHT
-                session.messages_out += 1
-                session.to_client.append(head)
-                session.to_client.append(data[tail:stop])
+                self._hand_over(first, head, data[tail:stop])
                 return
         packet_id = int.from_bytes(data[tail:after_id], "big")
         try:
@@ -177,9 +178,18 @@ class Downlink:
             # MQTT 5 s3.1.2.11.4: discard it and behave as if it had been sent.
             self._swallow(first, packet_id)
             return
+        self._hand_over(first, head, data[start:stop])
+
+    def _hand_over(self, first: int, head: bytes, rest: bytes) -> None:
+        """A message that the client may have, unless it is of QoS 0 and the client is far behind (MQTT 5 s4.3.1)."""
+        session = self._session
+        if session.shedding and not first & 6:
+            TALLY.refused["out", "unread"] += 1
+            session.limit_reached("unread_messages")
+            return
         session.messages_out += 1
         session.to_client.append(head)
-        session.to_client.append(data[start:stop])
+        session.to_client.append(rest)
 
     def _admitted(self, data: bytes, position: int, body: int, tail: int, size: int) -> bytes | None:
         """The topic of a delivery as the client knows it, with its length; ``None`` when it may not have it.

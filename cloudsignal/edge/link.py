@@ -12,7 +12,7 @@ import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
-from audit.kinds import AuthReason
+from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge.admission import Place
 from cloudsignal.edge.codec import Kind
 from cloudsignal.edge.session import Phase, Session
@@ -26,7 +26,13 @@ READ_BUFFER = memoryview(bytearray(262_144))
 
 
 ANSWER_BACKLOG = 256 * 1024
-"""Bytes waiting for a client that does not read, above which it is not read from either."""
+"""Bytes taken from a client that does not read, and answered, above which it is not read from either."""
+
+UNREAD_MAX = 1024 * 1024
+"""Bytes waiting for a client, above which QoS 0 messages to it are dropped until it has caught up."""
+
+UNREAD_LEAST = 256 * 1024
+"""Bytes that may wait for a client when its organization has no room for more."""
 
 LINGER = 3.0
 """Seconds a client may take to read the last words."""
@@ -42,6 +48,7 @@ class Client(asyncio.BufferedProtocol):
     """The client's side."""
 
     __slots__ = (
+        "_answers",
         "_blocked",
         "_closing",
         "_ip",
@@ -50,6 +57,7 @@ class Client(asyncio.BufferedProtocol):
         "_owed",
         "_queued",
         "_task",
+        "_unread",
         "broker",
         "node",
         "place",
@@ -67,6 +75,11 @@ class Client(asyncio.BufferedProtocol):
         """Its place among those that have not said CONNECT."""
         self._closing = False
         self._blocked = False
+        """More than the transport's mark (64 KiB) waits for the client."""
+        self._answers = 0
+        """Bytes taken from it, and answers to them, since then."""
+        self._unread = 0
+        """Bytes waiting for it that its organization is charged with."""
         self._queued = False
         """It waits for its turn, and is not read from; nor is its broker."""
         self._late = self._owed = b""
@@ -107,16 +120,14 @@ class Client(asyncio.BufferedProtocol):
         return False
 
     def pause_writing(self) -> None:
-        """The client reads too slowly: stop reading from the broker."""
+        """The client reads too slowly. The broker is read on: it would queue QoS 0 messages without a bound."""
         self._blocked = True
-        if self.broker is not None and self.broker.transport is not None:
-            pause(self.broker.transport)
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        self._blocked = False
-        if self.broker is not None and self.broker.transport is not None and not self._queued:
-            resume(self.broker.transport)
+        self._blocked = self.session.shedding = False
+        self._answers = 0
+        self._settle_unread()
         self.read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -125,6 +136,7 @@ class Client(asyncio.BufferedProtocol):
             self.session.client_received(self._late)  # it may have said goodbye
         self.session.client_lost()
         self._closing = True
+        self._settle_unread()
         self.place.leave()
         self.pump()
         if self._task is not None:
@@ -150,16 +162,55 @@ class Client(asyncio.BufferedProtocol):
             session.heard_at = time.time()
             self._wait()
             return
+        waited = self.transport.get_write_buffer_size() if self._blocked else 0
         session.client_received(data)
         self.pump()
         if session.unread and not self._closing:
             self._wait()
-        if self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG:
-            pause(self.transport)
+        if self._blocked:
+            self._answers += len(data) + max(0, self.transport.get_write_buffer_size() - waited)
+            if self.deaf:
+                session.shedding = True  # so that it catches up, and is read from again
+                pause(self.transport)
+
+    @property
+    def deaf(self) -> bool:
+        """Whether the client asks and asks and does not read the answers.
+
+        Messages that it has not read do not count: it must be heard to acknowledge them, and to be known alive.
+        """
+        waiting = self._blocked and self._answers > ANSWER_BACKLOG
+        return waiting and self.transport.get_write_buffer_size() > ANSWER_BACKLOG
+
+    def _weigh(self) -> None:
+        """Charge the organization with what the client has not read, and drop QoS 0 messages beyond the bounds.
+
+        Those of QoS 1 and 2 end by themselves: the broker waits for acknowledgements
+        (:data:`cloudsignal.edge.mount.IN_FLIGHT`).
+        """
+        session = self.session
+        purse = session.org.unread
+        self._settle_unread()
+        size = self.transport.get_write_buffer_size()
+        if purse.take(size):
+            self._unread = size
+        elif size > UNREAD_LEAST:
+            # Nothing of QoS 1 and 2 is lost: the broker sends it again to a session that is kept.
+            session.limit_reached("unread_bytes")
+            session.end(CloseCause.QUOTA)
+        if size > UNREAD_MAX or purse.scarce:
+            session.shedding = True
+
+    def _settle_unread(self) -> None:
+        if self._unread:
+            self.session.org.unread.give(self._unread)
+            self._unread = 0
 
     def delivered(self, data: bytes) -> None:
         """MQTT bytes from the broker."""
         session = self.session
+        if self._blocked:
+            self._weigh()
         if session.phase is _LIVE and (self._queued or session.org.waiting):
             self._owed += data
             self._wait()
@@ -205,14 +256,13 @@ class Client(asyncio.BufferedProtocol):
             self._wait()
             return
         self.read_on()
-        if not self._blocked and self.broker is not None and self.broker.transport is not None:
+        if self.broker is not None and self.broker.transport is not None:
             resume(self.broker.transport)
 
     def read_on(self) -> None:
         """Read from the client again unless something still stands against it."""
-        waiting = self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG
         blocked = self.broker is not None and self.broker.blocked
-        if self.session.phase in _LISTENING and not (self._queued or waiting or blocked):
+        if self.session.phase in _LISTENING and not (self._queued or self.deaf or blocked):
             resume(self.transport)
 
     def send(self, data: bytes) -> None:

@@ -17,6 +17,9 @@ ORGANIZATION_BYTES = 64 * 1024 * 1024
 UNFINISHED_BYTES = 128 * 1024 * 1024
 """Packets of an organization that have begun and are not complete, on one edge process."""
 
+UNREAD_BYTES = 128 * 1024 * 1024
+"""Messages of an organization that are written and its slow clients have not read, on one edge process."""
+
 ENTRY = 200
 """Bytes an entry takes beside the texts in it."""
 

@@ -77,6 +77,7 @@ def _messages(node: Node) -> list[Row]:
         ('{direction="in",verdict="over_quota"}', over),
         ('{direction="out",verdict="allowed"}', delivered),
         ('{direction="out",verdict="denied"}', refused["out", "denied"]),
+        ('{direction="out",verdict="unread"}', refused["out", "unread"]),
     ]
 
 

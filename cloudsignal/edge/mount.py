@@ -12,6 +12,9 @@ from dataclasses import dataclass
 MAX_TOPIC_BYTES = 65_535
 """MQTT 5 s1.5.4: a string has a two-byte length."""
 
+IN_FLIGHT = 20
+"""Messages of QoS 1 and 2 that the broker may have on the way to one client, whatever Receive Maximum it announces."""
+
 MAX_PACKET_BYTES = 16 * 1024 * 1024
 """No organization may be granted larger packets than this, in bytes."""
 

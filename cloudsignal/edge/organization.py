@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from acl.policy import CompiledPolicy
-from cloudsignal.edge.memo import ORGANIZATION_BYTES, UNFINISHED_BYTES, Purse
+from cloudsignal.edge.memo import ORGANIZATION_BYTES, UNFINISHED_BYTES, UNREAD_BYTES, Purse
 from cloudsignal.edge.mount import Mount
 from cloudsignal.edge.retained import Retained
 from cloudsignal.wire.bundle import Quotas
@@ -55,6 +55,8 @@ class Organization:
     """What its sessions remember of topics."""
     unfinished: Purse = field(default_factory=lambda: Purse(UNFINISHED_BYTES))
     """Packets of its clients that are not complete."""
+    unread: Purse = field(default_factory=lambda: Purse(UNREAD_BYTES))
+    """What its slow clients have not read."""
     _blocks: dict[bytes, bytes] = field(default_factory=dict)
     _blocks_bytes: int = 0
     _minute: int = 0

@@ -110,6 +110,7 @@ class Session(Account):
         "refusal",
         "remembered",
         "session_expiry",
+        "shedding",
         "subscriptions",
         "taking",
         "to_broker",
@@ -133,9 +134,10 @@ class Session(Account):
         """Why its CONNECT was refused."""
         self.ended = False
         """Both sides are to be closed once what is queued has been written."""
-        self.unread = self.owed = False
+        self.unread = self.owed = self.shedding = False
         """More was received, from the client or the broker, than one turn may work off: call :meth:`client_received` or
-        :meth:`broker_received` again, with nothing."""
+        :meth:`broker_received` again, with nothing. ``shedding``: the client is so far behind that QoS 0
+        messages to it are dropped."""
         self.to_client: list[bytes] = []
         self.to_broker: list[bytes] = []
         self.cuts: list[int] = []

@@ -18,7 +18,7 @@ from websockets.typing import Subprotocol
 
 from cloudsignal.edge.admission import Place
 from cloudsignal.edge.codec import Reason
-from cloudsignal.edge.link import ANSWER_BACKLOG, Client, pause
+from cloudsignal.edge.link import Client, pause
 from cloudsignal.edge.node import Node
 from cloudsignal.edge.session import CONNECT_MAX, Phase
 from cloudsignal.edge.trail import Origin
@@ -72,6 +72,8 @@ class WebSocketClient(Client):
     def _take(self, data: bytes) -> None:
         """Work off ``data`` until it has cost a turn: frames can be as small as six bytes."""
         websocket = self._websocket
+        if self._blocked:
+            self._answers += len(data)  # a pong is as long as its ping
         websocket.max_message_size = max(self.session.packet_limit, CONNECT_MAX)
         if websocket.state is State.CONNECTING:
             self._greeting += len(data)
@@ -134,7 +136,7 @@ class WebSocketClient(Client):
             self._rest, self._resting = rest, True
             pause(self.transport)
             asyncio.get_running_loop().call_soon(self._next_turn)
-        elif self._blocked and self.transport.get_write_buffer_size() > ANSWER_BACKLOG:
+        elif self.deaf:
             pause(self.transport)
 
     def _next_turn(self) -> None:

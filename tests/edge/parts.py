@@ -463,3 +463,9 @@ class Watched(Edge):
         """Objects found by each full collection, and the seconds it took."""
         lines = [line.split() for line in self.log.read_text().splitlines() if line.startswith("collected ")]
         return [(int(found), float(seconds)) for _, found, seconds in lines]
+
+
+class Narrow(Edge):
+    """An edge on which organizations may leave half a MiB unread."""
+
+    module = "tests.edge.narrow"

@@ -105,7 +105,7 @@ def test_two_processes_share_one_port(pair: tuple[Rig, Edge]) -> None:
         third.stop()
 
 
-def test_a_slow_reader_is_waited_for_and_memory_stays_flat(make_rig: Callable[..., Rig]) -> None:
+def test_a_slow_reader_leaves_the_memory_of_the_edge_flat(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig()
     org = rig.org(quotas=UNLIMITED)
     issued = rig.plane.issue(org)
