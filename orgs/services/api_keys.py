@@ -320,6 +320,9 @@ def _store(
     before: Mapping[str, object] | None = None,
     after: Mapping[str, object] | None = None,
 ) -> NewKey:
+    if access.key is not None and locked_key(access, access.key.pk).revoked_at is not None:
+        # Revoked since the request came: what it makes now would not end with it.
+        raise Unauthenticated("unauthorized", "The API key is revoked.")
     Organization.objects.select_for_update().get(pk=access.org_id)
     known = list(ApiKey.objects.filter(org=access.org))
     alike = [each for each in known if (each.person_id is None) == (key.person is None)]

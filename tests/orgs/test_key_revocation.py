@@ -191,3 +191,12 @@ def test_a_key_makes_nobody_more_than_itself(acme: Access) -> None:
     with pytest.raises(Forbidden, match="do not hold yourself"):
         change_member(maker, membership.pk, role="admin")
     invite(maker, email="friend@example.com", role="viewer")
+
+
+def test_a_key_that_is_revoked_while_its_request_runs_makes_no_key_any_more() -> None:
+    owner = organization()
+    made = create_api_key(owner, kind="sk", name="Leaked")
+    under_way = use_api_key(made.secret, ip="192.0.2.7").access
+    revoke_api_key(owner, made.key.pk)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        create_api_key(under_way, kind="rk", name="Child", scopes=["org.read"])
