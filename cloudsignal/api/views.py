@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,10 @@ def unknown(request: HttpRequest) -> HttpResponseBase:
     return refused(request, NotFound("This address", code="no_such_address"))
 
 
+TOKEN_SERVICE = re.compile(r"/v2/(tokens|users/[^/]+/claims)(/|$)")
+"""Where refusals have the token service's shape, also those that no operation gives."""
+
+
 def refused(request: HttpRequest, error: Exception) -> HttpResponse:
     """A refusal from outside every operation, in the shape of the part of the API that was asked."""
     return respond(request.path, problems.problem_of(error))
@@ -61,7 +66,7 @@ def refused(request: HttpRequest, error: Exception) -> HttpResponse:
 def respond(path: str, found: problems.Problem) -> HttpResponse:
     """The problem as the answer to a request for ``path``."""
     headers = problems.headers(found)
-    if path.startswith("/v2/tokens"):
+    if TOKEN_SERVICE.match(path):
         code = {404: "not_found", 400: "invalid_request", 408: "invalid_request", 413: "invalid_request"}
         data = {"error": code.get(found.status, "internal"), "error_description": found.detail}
         return JsonResponse(data, status=found.status, headers=headers)

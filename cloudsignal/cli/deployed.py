@@ -30,11 +30,11 @@ def get(*, server: Server, pretty: bool, compact: bool, draft: bool, number: int
     if draft and number is not None:
         raise click.UsageError("give --draft or --version, not both")
     found = server.get("/v2/policy/draft") if draft else version(server, number)
-    text = str(found.pop("text", "") if draft else found.pop("source"))
+    text = str(found["text" if draft else "source"])
     if pretty or compact:
         text = _printed(text, compact=compact)
     if as_json:
-        print_json({**found, "text": text})
+        print_json({name: value for name, value in found.items() if name != "source"} | {"text": text})
     else:
         click.echo(text, nl=not text.endswith("\n"))
     return Exit.FINE
@@ -70,7 +70,7 @@ def history(*, server: Server, limit: int, as_json: bool) -> int:
 
 def current(server: Server) -> dict[str, Any]:
     """The deployment in force."""
-    found = server.get("/v2/policy/deployments", limit=1)["data"]
+    found = server.rows("/v2/policy/deployments", limit=1)
     if not found:
         raise CommandError("nothing was deployed yet")
     deployment: dict[str, Any] = found[0]

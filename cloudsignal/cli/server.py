@@ -95,15 +95,18 @@ class Server:
         words = "\n".join(map(str, failed))
         return done, CommandError(words, failed[0].code) if failed else None
 
+    def rows(self, path: str, **query: Any) -> list[Any]:
+        """The objects of a list that comes whole, or of its first page."""
+        return _rows(self.get(path, **query), path)
+
     def pages(self, path: str, *, limit: int, **query: Any) -> Iterator[Any]:
         """At most ``limit`` rows of a list, page after page."""
         cursor = None
         while limit > 0:
             found = self.get(path, cursor=cursor, limit=min(limit, PAGE), **query)
-            if not isinstance(found["data"], list) or not all(isinstance(row, dict) for row in found["data"]):
-                raise CommandError(f"the server's answer to {path} is no list of objects; {STRANGE}", Exit.SERVER)
-            yield from found["data"][:limit]
-            limit -= len(found["data"])
+            rows = _rows(found, path)
+            yield from rows[:limit]
+            limit -= len(rows)
             cursor = found["next_cursor"]
             if cursor is None:
                 return
@@ -212,6 +215,13 @@ class Body(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise CommandError(f"the server's answer has no {name!r}; {STRANGE}", Exit.SERVER)
+
+
+def _rows(found: Any, path: str) -> list[Any]:
+    rows = found["data"]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise CommandError(f"the server's answer to {path} is no list of objects; {STRANGE}", Exit.SERVER)
+    return rows
 
 
 def _json(got: httpx.Response) -> Any:

@@ -21,7 +21,7 @@ def sessions() -> None:
 @online
 def list_(*, server: Server, as_json: bool) -> int:
     """List the connected clients, newest first."""
-    rows = server.get("/v2/sessions")["data"]
+    rows = server.rows("/v2/sessions")
     if as_json:
         print_json({"data": rows})
         return Exit.FINE

@@ -21,6 +21,7 @@ def test_what_is_not_there_is_a_problem_not_a_page(nobody: Caller, acme: World) 
         assert (missing.status, missing.code) == (404, "no_such_address")
         assert missing.headers["Content-Type"] == "application/problem+json"
     assert nobody.post("/v2/tokens/nonsense").body.keys() == {"error", "error_description"}
+    assert nobody("DELETE", "/v2/users/a/claims/b%0A").body.keys() == {"error", "error_description"}
 
 
 def test_methods_that_are_not_there_are_405(acme: World) -> None:
