@@ -37,6 +37,7 @@ from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
 from cloudsignal.wire.order import Order, sign_order
 from cloudsignal.wire.report import BundleReport
 from cloudsignal.wire.said import Kind, hear, node_key
+from tests.support.ports import free_port
 
 PEPPER = bytes(range(32))
 NODE_KEY = node_key(PEPPER)
@@ -58,13 +59,6 @@ def early_in_a_minute() -> None:
     left = 60 - time.time() % 60
     if left < 6:
         time.sleep(left + 0.01)
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Process:

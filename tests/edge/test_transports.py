@@ -26,8 +26,9 @@ from cloudsignal.edge.tls import Certificates
 from cloudsignal.edge.websocket import FRAME_TOO_LARGE
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conftest import Rig
-from tests.edge.parts import Edge, early_in_a_minute, free_port, wait_for
+from tests.edge.parts import Edge, early_in_a_minute, wait_for
 from tests.edge.wire import ClosedError, Wire, dial_tls, dial_websocket
+from tests.support.ports import free_port
 
 MakeRig = Callable[..., Rig]
 

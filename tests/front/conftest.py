@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cloudsignal.supervisor.assembly import http_server
+from tests.support.ports import free_port
 
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
@@ -24,9 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 @contextlib.contextmanager
 def running(trusted: str = "") -> Iterator[str]:
     """Start it, and yield its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = http_server("127.0.0.1", port, "tests.front.application:application")
     environment = {**os.environ, "TRUSTED": trusted, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, *command[1:]], cwd=ROOT, env=environment)

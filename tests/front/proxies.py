@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.ports import free_port
+
 SYSTEM_FOLDERS = os.pathsep.join(["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"])
 
 CADDY = """\
@@ -69,9 +71,7 @@ def proxy(name: str, upstream: int, folder: Path) -> Iterator[str]:
     """Run one in front of ``upstream``; yields its address."""
     program = shutil.which(name) or shutil.which(name, path=SYSTEM_FOLDERS)
     assert program, f"{name} is not installed; run `make setup`"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     file = folder / ("Caddyfile" if name == "caddy" else f"{name}.conf")
     user = "user root;" if os.geteuid() == 0 else ""
     file.write_text(PROXIES[name].format(port=port, upstream=upstream, folder=folder, user=user))

@@ -8,7 +8,6 @@ import io
 import os
 import re
 import signal
-import socket
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from cloudsignal.supervisor import part as part_module
 from cloudsignal.supervisor.console import Console
 from cloudsignal.supervisor.health import http_ok, steadily
 from cloudsignal.supervisor.part import Part, Runner, State, ending
+from tests.support.ports import free_port
 
 SLEEP = "import time; time.sleep(60)"
 
@@ -267,9 +267,7 @@ def test_a_part_that_does_not_answer_any_more_is_ended_and_started_again(
 ) -> None:
     monkeypatch.setattr(part_module, "SILENT_SECONDS", 0.5)
     monkeypatch.setattr(part_module, "LOOK_SECONDS", 0.05)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     async def answers() -> bool:
         return await http_ok(f"http://127.0.0.1:{port}/", seconds=0.3)

@@ -42,17 +42,10 @@ from cloudsignal.wire.credential import ClaimValue, Credential, Secret, mint_sec
 from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
 from cloudsignal.wire.said import unchecked
 from tests.edge.conformance.harness.client import Endpoint, Transport
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[4]
 SYSTEM = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for(condition: Callable[[], object], what: str, *, seconds: float = 20.0) -> None:
