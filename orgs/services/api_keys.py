@@ -25,6 +25,7 @@ from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, Un
 from orgs.access import THROUGH_LIFETIME, Access, access_org, permissions_of, way_is_open
 from orgs.models import ApiKey, Organization, Through, User
 from orgs.permissions import COMMAND_LINE, PERMISSIONS, Permission, Role
+from orgs.services.acting_key import hold_acting_key
 from orgs.services.actors import SystemActor
 from orgs.services.organizations import NAME_MAX, clean_name
 from orgs.tenancy import api_key_scope, org_scope, platform_scope
@@ -320,9 +321,7 @@ def _store(
     before: Mapping[str, object] | None = None,
     after: Mapping[str, object] | None = None,
 ) -> NewKey:
-    if access.key is not None and locked_key(access, access.key.pk).revoked_at is not None:
-        # Revoked since the request came: what it makes now would not end with it.
-        raise Unauthenticated("unauthorized", "The API key is revoked.")
+    hold_acting_key(access)
     Organization.objects.select_for_update().get(pk=access.org_id)
     known = list(ApiKey.objects.filter(org=access.org))
     alike = [each for each in known if (each.person_id is None) == (key.person is None)]

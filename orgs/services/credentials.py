@@ -28,6 +28,7 @@ from orgs.access import Access
 from orgs.models import Credential, MqttIdentity, Organization
 from orgs.models.credential import RENEWED_AT_MOST, signing_in, unended
 from orgs.permissions import Permission
+from orgs.services.acting_key import hold_acting_key
 from orgs.services.claims import bounded, clean_claims
 from orgs.tenancy import org_scope
 
@@ -110,6 +111,7 @@ def issue_credential(
         raise Invalid("note_too_long", "A note has at most 200 characters.", field="note")
     wanted = clean_claims(claims or {})
     with org_scope(access.org_id):
+        hold_acting_key(access)
         identity = _identity(access, username, external)
         if identity.revoked_at is not None and not revive:
             raise Unauthenticated("unauthorized", "The organization has revoked this user.")

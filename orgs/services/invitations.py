@@ -32,6 +32,7 @@ from orgs.access import Access
 from orgs.accounts import fold_address
 from orgs.models import Invitation, Membership, Organization, User
 from orgs.permissions import PERMISSIONS, Permission, Role
+from orgs.services.acting_key import hold_acting_key
 from orgs.services.members import add_member, check_end, check_grant, clean_role
 from orgs.tenancy import org_scope
 
@@ -62,6 +63,7 @@ def invite(access: Access, *, email: str, role: str, ends_at: datetime | None = 
     take("invitations", access.org_id)
     now = timezone.now()
     with org_scope(access.org_id):
+        hold_acting_key(access)
         Organization.objects.select_for_update().get(pk=access.org_id)
         _not_known(access, address, now)
         invitation = Invitation.objects.create(

@@ -36,6 +36,7 @@ from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_cr
 from orgs.access import Access
 from orgs.models import MqttIdentity, Organization
 from orgs.permissions import Permission
+from orgs.services.acting_key import hold_acting_key
 from orgs.services.credentials import Issued, issue_credential, revoke_credential
 from orgs.services.push import KEPT_AFTER_EXPIRY
 from orgs.services.roster import Entry
@@ -199,6 +200,7 @@ def _store(access: Access, prepared: Sequence[_Prepared], aside: ThreadPoolExecu
     """One transaction: the rows, and the claim."""
     now = datetime.now(UTC)
     with org_scope(access.org_id):
+        hold_acting_key(access)
         made = _insert(access, prepared, now)
         fresh = [each for each in prepared if each.issued.local in made]
         known = {each.entry.username: each.entry for each in prepared if each.issued.local not in made}

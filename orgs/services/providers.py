@@ -16,6 +16,7 @@ from cloudsignal.sealing import seal
 from orgs.access import Access
 from orgs.models import IdentityProvider, Organization
 from orgs.permissions import Permission
+from orgs.services.acting_key import hold_acting_key
 from orgs.services.assertions import SECRET_PURPOSE, Verdict, judge
 from orgs.tenancy import org_scope
 
@@ -51,6 +52,7 @@ def add_provider(access: Access, wanted: Wanted) -> IdentityProvider:
     if not NAME.match(wanted.name) or wanted.name in RESERVED:
         raise Invalid("bad_name", "A name has up to 63 of a-z, 0-9, - and _, and is not `email`.", field="name")
     with org_scope(access.org_id):
+        hold_acting_key(access)
         Organization.objects.select_for_update().get(pk=access.org_id)
         found = IdentityProvider.objects.filter(org=access.org)
         if found.filter(name=wanted.name).exists():
@@ -69,6 +71,7 @@ def change_provider(access: Access, provider_id: str, wanted: Wanted) -> Identit
     access.require(Permission.PROVIDERS_MANAGE)
     _not_beyond(access)
     with org_scope(access.org_id):
+        hold_acting_key(access)
         provider = _locked(access, provider_id)
         if wanted.name != provider.name:
             raise Invalid("name_is_fixed", "A provider's name is part of its users and cannot change.", field="name")

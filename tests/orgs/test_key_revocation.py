@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -17,7 +18,9 @@ from orgs.services.credentials import External, issue_credential, refresh_creden
 from orgs.services.invitations import invite
 from orgs.services.key_revocation import foresee, revoke_api_key
 from orgs.services.members import change_member
+from orgs.services.minting import mint
 from orgs.services.providers import Wanted, add_provider, change_provider, enabled_providers
+from orgs.services.roster import Entry
 from orgs.tenancy import org_scope
 from tests.world import member, organization
 
@@ -193,10 +196,22 @@ def test_a_key_makes_nobody_more_than_itself(acme: Access) -> None:
     invite(maker, email="friend@example.com", role="viewer")
 
 
-def test_a_key_that_is_revoked_while_its_request_runs_makes_no_key_any_more() -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda access: create_api_key(access, kind="rk", name="Child", scopes=["org.read"]),
+        lambda access: issue_credential(access, username="late"),
+        lambda access: mint(access, [Entry(1, "late", 600, False, "", {})]),
+        lambda access: invite(access, email="late@example.com", role="viewer"),
+        lambda access: add_provider(access, Wanted("late", "oidc", "https://id.example.com", "mqtt", secret="x" * 32)),
+    ],
+)
+def test_a_key_that_is_revoked_while_its_request_runs_makes_nothing_any_more(
+    make: Callable[[Access], object],
+) -> None:
     owner = organization()
     made = create_api_key(owner, kind="sk", name="Leaked")
     under_way = use_api_key(made.secret, ip="192.0.2.7").access
     revoke_api_key(owner, made.key.pk)
     with pytest.raises(Unauthenticated, match="revoked"):
-        create_api_key(under_way, kind="rk", name="Child", scopes=["org.read"])
+        make(under_way)
