@@ -28,7 +28,7 @@ demo: python3 ## the same with two sample organizations and a small fleet
 	@exec $(BIN)/cloudsignal up --demo $(ARGS)
 
 test: setup ## run every test; ARGS="tests/edge -k mount" narrows it down
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## lint, types, layers, templates, missing migrations
 	@.ci/check

@@ -51,6 +51,25 @@ def pytest_configure(config: pytest.Config) -> None:
 DATABASES = pytest.StashKey[Databases]()
 
 
+LONG = (
+    "supervisor/test_whole_system.py", "isolation/test_pages.py", "isolation/test_without_filters.py",
+    "browser/test_screens.py", "browser/test_accounts.py", "api/test_permissions.py", "api/test_schema.py",
+    "audit/test_kill.py", "edge/test_outage.py", "edge/test_node_lost.py", "edge/test_retained.py",
+    "edge/test_nodes.py",
+    "supervisor/test_up.py", "demo/test_demo.py", "demo/test_seed.py", "platform/test_worker.py",
+    "platform/test_migrations.py", "cli/test_online.py", "cli/test_login.py", "policy/test_laws.py",
+    "policy/test_truth.py", "edge/test_under_attack.py", "edge/test_costs.py", "edge/test_limits.py",
+)  # fmt: skip
+"""Files that take long. They begin first, so that no worker is left alone with one at the end."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long; otherwise leave the order as it is."""
+    place = {str(TESTS / name): number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(str(item.path), len(place)))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the databases and delete their data."""
     databases = config.stash.get(DATABASES, None)

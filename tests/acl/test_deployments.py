@@ -306,7 +306,7 @@ def test_lists_page_by_number_and_revision() -> None:
 def test_deploys_at_the_same_time_get_revisions_and_numbers_of_their_own() -> None:
     access = organization()
     save_draft(access, text=POLICY)
-    start, done = threading.Barrier(4), []
+    start, done = threading.Barrier(3), []  # so many of one organization are looked at or wait
 
     def race() -> None:
         start.wait()
@@ -317,12 +317,12 @@ def test_deploys_at_the_same_time_get_revisions_and_numbers_of_their_own() -> No
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=race) for _ in range(4)]
+    threads = [threading.Thread(target=race) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(map(str, done)) == ["2", "nothing_to_deploy", "nothing_to_deploy", "nothing_to_deploy"]
+    assert sorted(map(str, done)) == ["2", "nothing_to_deploy", "nothing_to_deploy"]
     assert [version.number for version in list_versions(access)] == [2, 1]
 
 

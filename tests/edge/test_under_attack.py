@@ -184,7 +184,7 @@ def test_a_frame_ends_at_the_packet_limit(rig: Rig) -> None:
     wire = attacks.huge_frame(target(rig, rig.plane.issue(org)), "frame")
     wire.close()
     event = rig.plane.event(org=org, kind="session_closed")
-    assert (event.reason, event.details["text"]) == ("protocol", "a WebSocket frame is wrong")
+    assert (event.reason, event.details["text"]) == ("protocol", "a WebSocket frame is larger than a packet may be")
     assert int(event.details["bytes_in"]) < 300_000
 
 
