@@ -25,7 +25,7 @@ from audit.kinds import KINDS
 from audit.models import Event
 from cloudsignal import ids
 from cloudsignal.errors import Invalid, NotFound, Unavailable
-from orgs.access import Access
+from orgs.access.grants import Access
 from orgs.models import User
 from orgs.permissions import Permission
 from orgs.tenancy import org_scope, platform_scope

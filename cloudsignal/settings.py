@@ -98,7 +98,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "orgs.web.through.SignOnSessions",
+    "orgs.sso.web.sessions.SignOnSessions",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -145,24 +145,24 @@ ACCOUNT_UNIQUE_EMAIL = True
 ACCOUNT_EMAIL_VERIFICATION = "mandatory" if EMAIL_URL or ENV.text("CLOUDSIGNAL_EMAIL_BACKEND", "") else "optional"
 ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "CloudSignal: "
-ACCOUNT_ADAPTER = "orgs.web.through.Adapter"
-USERSESSIONS_ADAPTER = "orgs.accounts.SessionsAdapter"
+ACCOUNT_ADAPTER = "orgs.sso.web.sessions.Adapter"
+USERSESSIONS_ADAPTER = "orgs.accounts.adapters.SessionsAdapter"
 ACCOUNT_FORMS = {
-    "login": "orgs.forms_accounts.LoginForm",
-    "signup": "orgs.forms_accounts.SignupForm",
-    "add_email": "orgs.forms_accounts.AddEmailForm",
-    "reset_password": "orgs.forms_accounts.ResetPasswordForm",
+    "login": "orgs.accounts.forms.LoginForm",
+    "signup": "orgs.accounts.forms.SignupForm",
+    "add_email": "orgs.accounts.forms.AddEmailForm",
+    "reset_password": "orgs.accounts.forms.ResetPasswordForm",
 }
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
 # allauth's own counts by account are for second factors alone: who gets as far has shown the password. Failed passwords
-# are counted by ``orgs.accounts``, because a count by account would let anybody lock anybody out.
+# are counted by ``orgs.accounts.adapters``, because a count by account would let anybody lock anybody out.
 ACCOUNT_RATE_LIMITS = {"login_failed": "5/300s/ip,10/3600s/key"}
 ACCOUNT_PREVENT_ENUMERATION = True
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = _public.scheme
-MFA_ADAPTER = "orgs.accounts.MfaAdapter"
+MFA_ADAPTER = "orgs.accounts.adapters.MfaAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes", "webauthn"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "CloudSignal"

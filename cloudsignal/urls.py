@@ -9,7 +9,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("v2/", include("cloudsignal.api.urls")),
     path("accounts/", include("allauth.urls")),
     path("", include("cloudsignal.web.urls")),
-    path("", include("orgs.web.urls")),
+    path("", include("orgs.web_urls")),
     path("", include("acl.web.urls")),
     path("", include("audit.web.urls")),
 ]

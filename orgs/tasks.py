@@ -14,7 +14,11 @@ from audit.kinds import CloseCause
 from cloudsignal import outbox
 from cloudsignal.redis import announce, client, fast_client
 from cloudsignal.wire.change import Change
-from orgs.services import cleanup, deletion, invitations, minting, orders, push, sign_on_entry
+from orgs.broker import orders
+from orgs.credentials import cleanup, minting, push
+from orgs.organizations import deletion
+from orgs.people import invitations
+from orgs.sso import login
 
 AWAY = (RedisError, OperationalError, InterfaceError)
 """Redis or PostgreSQL is away: the task runs again in a moment."""
@@ -84,7 +88,7 @@ def send_invitation(self: Task[..., bool], org: str, invitation: str) -> bool:
 )  # fmt: skip
 def send_linked(self: Task[..., bool], org: str, sign_on: str, user: str) -> bool:
     """Send the e-mail that says that an account was linked to a single sign-on."""
-    return outbox.once(self.request.id, lambda: sign_on_entry.send_linked(org, sign_on, int(user)))
+    return outbox.once(self.request.id, lambda: login.send_linked(org, sign_on, int(user)))
 
 
 @shared_task(name="orgs.tasks.clear_sessions", soft_time_limit=120, time_limit=130)

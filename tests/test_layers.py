@@ -10,7 +10,16 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 THIN = sorted(
     path
-    for pattern in ("*/web/**/*.py", "*/api/**/*.py", "*/tasks.py", "*/management/commands/*.py")
+    for pattern in (
+        "**/web/**/*.py",
+        "**/web.py",
+        "**/api/**/*.py",
+        "**/api.py",
+        "*/*_urls.py",
+        "cloudsignal/console/**/*.py",
+        "*/tasks.py",
+        "*/management/commands/*.py",
+    )
     for path in PROJECT.glob(pattern)
     if path.parts[len(PROJECT.parts)] in {"cloudsignal", "orgs", "acl", "audit"} and path.stat().st_size
 )

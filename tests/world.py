@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import count
 
-from orgs.access import Access, access_org
+from orgs.access.grants import Access, access_org
 from orgs.models import Membership, Organization, User
+from orgs.organizations.lifecycle import create_organization
 from orgs.permissions import Role
-from orgs.services.organizations import create_organization
 from orgs.tenancy import org_scope
 
 _numbers = count(1)

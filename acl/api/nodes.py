@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from acl.access import list_clusters, list_nodes
 from acl.api.shapes import ClusterSerializer, NodeSerializer
 from cloudsignal.api.pages import page, page_serializer
-from orgs.api.endpoint import OperatorEndpoint
+from orgs.access.api.endpoint import OperatorEndpoint
 
 
 class Clusters(OperatorEndpoint):

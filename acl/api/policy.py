@@ -16,8 +16,8 @@ from cloudsignal.api import problems
 from cloudsignal.api.bodies import valid
 from cloudsignal.api.pages import PARAMETERS, limit_of, number_cursor, page, page_serializer
 from cloudsignal.errors import Conflict
-from orgs.api.endpoint import OrgEndpoint
-from orgs.api.schema import ORGANIZATION
+from orgs.access.api.endpoint import OrgEndpoint
+from orgs.access.api.schema import ORGANIZATION
 from orgs.permissions import Permission
 
 TAGS = ["policy"]

@@ -17,7 +17,7 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
 from cloudsignal.errors import Conflict, Invalid, NotFound
-from orgs.access import Access
+from orgs.access.grants import Access
 from orgs.models import Organization
 from orgs.permissions import Permission
 from orgs.tenancy import org_scope

@@ -12,7 +12,7 @@ from acl.services.policies import check_size
 from audit import kinds
 from audit.services.record import record
 from cloudsignal.errors import Conflict, NotFound
-from orgs.access import Access
+from orgs.access.grants import Access
 from orgs.permissions import Permission
 from orgs.tenancy import org_scope
 

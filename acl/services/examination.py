@@ -13,7 +13,7 @@ from acl.models import PolicyVersion
 from acl.policy import EMPTY_POLICY, Finding, PolicyDiff, canonical
 from acl.services.policies import check_size
 from cloudsignal.errors import Detail, Invalid, Limit
-from orgs.access import Access
+from orgs.access.grants import Access
 from orgs.permissions import Permission
 
 NAGS = 1024

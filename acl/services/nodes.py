@@ -22,7 +22,7 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import HEARTBEAT_SECONDS, Heartbeat
 from cloudsignal.wire.said import Kind, hear
-from orgs.services.actors import PLATFORM
+from orgs.actors import PLATFORM
 from orgs.tenancy import platform_scope
 
 MISSING_SECONDS = 3 * HEARTBEAT_SECONDS

@@ -15,9 +15,9 @@ from acl.policy.topics import unfit_character
 from acl.services.policies import check_size
 from cloudsignal.errors import Invalid
 from cloudsignal.wire.credential import ClaimValue
-from orgs.access import Access, stored_claims
+from orgs.access.grants import Access, stored_claims
+from orgs.credentials.claims import clean_claims
 from orgs.permissions import Permission
-from orgs.services.claims import clean_claims
 
 ACTIONS = ("pub", "sub", "receive")
 TOPIC_MAX = 65_535

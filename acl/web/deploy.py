@@ -16,10 +16,10 @@ from acl.services.deployments import deploy
 from acl.web.textdiff import diff
 from cloudsignal.errors import DomainError
 from cloudsignal.web.confirm import Touched
-from orgs.access import Access
+from orgs.access.grants import Access
+from orgs.access.web.gate import org_page
+from orgs.credentials.web.credentials import sessions_or_none
 from orgs.permissions import Permission
-from orgs.web.credentials import sessions_or_none
-from orgs.web.gate import org_page
 
 STOP_POLLING = 286
 """htmx stops a poll that is answered with this status."""

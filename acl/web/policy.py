@@ -19,9 +19,9 @@ from acl.services.drafts import save_draft
 from acl.services.examination import examine
 from acl.services.simulate import simulate
 from cloudsignal.errors import Conflict, DomainError, Invalid, Limit
-from orgs.access import Access, list_identities
+from orgs.access.grants import Access, list_identities
+from orgs.access.web.gate import org_page
 from orgs.permissions import Permission
-from orgs.web.gate import org_page
 
 
 @dataclass(slots=True)

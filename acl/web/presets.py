@@ -18,9 +18,9 @@ from acl.services.drafts import load_preset
 from cloudsignal.errors import NotFound
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.words import actor
-from orgs.access import Access
+from orgs.access.grants import Access
+from orgs.access.web.gate import org_page
 from orgs.permissions import Permission
-from orgs.web.gate import org_page
 
 
 @dataclass(frozen=True, slots=True)

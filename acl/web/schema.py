@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from acl.policy.schema import schema_text
-from orgs.web.gate import public_page
+from orgs.access.web.gate import public_page
 
 
 @public_page()

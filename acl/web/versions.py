@@ -15,9 +15,9 @@ from acl.web.deploy import touched
 from acl.web.textdiff import diff
 from cloudsignal.errors import Conflict
 from cloudsignal.web.confirm import Question, confirm
-from orgs.access import Access
+from orgs.access.grants import Access
+from orgs.access.web.gate import org_page
 from orgs.permissions import Permission
-from orgs.web.gate import org_page
 
 PAGE = 50
 

@@ -17,8 +17,8 @@ from audit.models import Event
 from cloudsignal.api.pages import PARAMETERS, limit_of, page, page_serializer
 from cloudsignal.api.times import query_time
 from cloudsignal.errors import Invalid, NotFound
-from orgs.api.endpoint import OrgEndpoint
-from orgs.api.schema import ORGANIZATION
+from orgs.access.api.endpoint import OrgEndpoint
+from orgs.access.api.schema import ORGANIZATION
 from orgs.permissions import Permission
 
 TEXTS = {

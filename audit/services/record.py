@@ -17,7 +17,7 @@ Json = Mapping[str, object]
 
 
 class Actor(Protocol):
-    """Who does something: ``orgs.access.Access``, or anything else with these three."""
+    """Who does something: ``orgs.access.grants.Access``, or anything else with these three."""
 
     @property
     def org_id(self) -> str | None:

@@ -17,9 +17,9 @@ from audit.kinds import KINDS
 from audit.web.lines import changes, details, line
 from cloudsignal.errors import DomainError, Invalid, NotFound
 from cloudsignal.web.filters import address, pills, query_of
-from orgs.access import Access
+from orgs.access.grants import Access
+from orgs.access.web.gate import org_page
 from orgs.permissions import Permission
-from orgs.web.gate import org_page
 
 PAGE = 50
 

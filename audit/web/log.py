@@ -12,8 +12,8 @@ from audit.forms import LogFilter
 from audit.web.lines import details, line
 from cloudsignal.errors import DomainError
 from cloudsignal.web.filters import address, pills, query_of
+from orgs.access.web.gate import operator_page
 from orgs.models import User
-from orgs.web.gate import operator_page
 
 PAGE = 50
 

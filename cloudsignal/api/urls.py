@@ -8,7 +8,7 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 
 from cloudsignal.api import views
 
-PARTS = ("orgs.api.urls", "acl.api.urls", "audit.api.urls")
+PARTS = ("orgs.api_urls", "acl.api.urls", "audit.api.urls")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("schema/", views.schema, name="api-schema"),

@@ -22,9 +22,9 @@ from cloudsignal.demo.cast import OPERATOR, TROUPES, Troupe
 from cloudsignal.supervisor.secret import write_private
 
 if TYPE_CHECKING:
-    from orgs.access import Access
+    from orgs.access.grants import Access
+    from orgs.credentials.issuing import Issued
     from orgs.models import User
-    from orgs.services.credentials import Issued
 
 VISITOR_TTL = 86_400
 RENEW_SECONDS = 43_200.0
@@ -121,8 +121,8 @@ def _organization(troupe: Troupe, passwords: Passwords) -> None:
     from acl.access import list_versions
     from acl.services.deployments import deploy
     from acl.services.drafts import load_preset
-    from orgs.access import access_org, list_organizations
-    from orgs.services.organizations import create_organization
+    from orgs.access.grants import access_org, list_organizations
+    from orgs.organizations.lifecycle import create_organization
 
     owner = _person(troupe.people[0][0], passwords)
     mine = [entry.org for entry in list_organizations(owner) if entry.org.name == troupe.name]
@@ -138,9 +138,9 @@ def _organization(troupe: Troupe, passwords: Passwords) -> None:
 
 def _visitor(troupe: Troupe) -> Issued:
     """A fresh credential for whoever tries the commands of the guide."""
-    from orgs.access import access_org, list_organizations
+    from orgs.access.grants import access_org, list_organizations
+    from orgs.credentials.issuing import issue_credential
     from orgs.models import User
-    from orgs.services.credentials import issue_credential
 
     owner = User.objects.get(email=troupe.people[0][0])
     org = next(entry.org for entry in list_organizations(owner) if entry.org.name == troupe.name)

@@ -13,8 +13,8 @@ from cloudsignal.demo.cast import Device
 from cloudsignal.errors import DomainError
 
 if TYPE_CHECKING:
-    from orgs.access import Access
-    from orgs.services.credentials import Issued
+    from orgs.access.grants import Access
+    from orgs.credentials.issuing import Issued
 
 TTL = 900
 """Seconds a device's credential lives: short enough that a refresh is seen within a quarter of an hour."""
@@ -48,7 +48,7 @@ class TicketOffice:
         known = self._tickets.get(device.username)
         if known is None or known.refresh_recommended_at is None or datetime.now(UTC) < known.refresh_recommended_at:
             return
-        from orgs.services.credentials import refresh_credential
+        from orgs.credentials.issuing import refresh_credential
 
         try:
             close_old_connections()
@@ -59,7 +59,7 @@ class TicketOffice:
             raise TicketsUnavailable(str(error)) from None
 
     def _issue(self, device: Device) -> Issued:
-        from orgs.services.credentials import issue_credential
+        from orgs.credentials.issuing import issue_credential
 
         try:
             close_old_connections()
@@ -73,7 +73,7 @@ class TicketOffice:
     def _enter(self) -> Access:
         """The owner's access to the organization, which the seed has made."""
         if self._access is None:
-            from orgs.access import access_org, list_organizations
+            from orgs.access.grants import access_org, list_organizations
             from orgs.models import User
 
             owner = User.objects.filter(email=self._owner).first()

@@ -16,14 +16,14 @@ from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError, NotFound
 from cloudsignal.mail import kept_mail
 from cloudsignal.web.confirm import Question, Touched, confirm
-from orgs.access import access_org, all_organizations
-from orgs.forms import SuspendForm
+from orgs.access.grants import access_org, all_organizations
+from orgs.access.web.gate import address_of, operator_page
+from orgs.credentials.forms.credentials import SuspendForm
+from orgs.credentials.web.credentials import sessions_or_none
 from orgs.models import Organization, User
-from orgs.services.organizations import resume_organization, suspend_organization
-from orgs.services.sign_on import approve_domains, waiting_domains
-from orgs.web.closing import follow
-from orgs.web.credentials import sessions_or_none
-from orgs.web.gate import address_of, operator_page
+from orgs.organizations.lifecycle import resume_organization, suspend_organization
+from orgs.sessions.web.progress import follow
+from orgs.sso.connections import approve_domains, waiting_domains
 
 
 @operator_page()

@@ -23,9 +23,9 @@ from cloudsignal.errors import DomainError, Forbidden, Invalid, Limit, NotFound,
 from cloudsignal.web.certificate import local_ca
 from cloudsignal.web.resend import resend_page
 from cloudsignal.web.shell import THEME_COOKIE, THEMES
-from orgs.access import list_organizations
+from orgs.access.grants import list_organizations
+from orgs.access.web.gate import error_values, person_page, public_page, refusal
 from orgs.models import User
-from orgs.web.gate import error_values, person_page, public_page, refusal
 
 DatabaseAway = OperationalError | InterfaceError
 API = "/v2/"

@@ -11,11 +11,11 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 
-from orgs.access import Access, OrganizationEntry, list_organizations
+from orgs.access.grants import Access, OrganizationEntry, list_organizations
+from orgs.access.web.gate import again
+from orgs.api_keys.keys import command_lines_of
 from orgs.models import ApiKey, User
 from orgs.permissions import Permission
-from orgs.services.api_keys import command_lines_of
-from orgs.web.gate import again
 
 THEME_COOKIE = "theme"
 THEMES = (("", "System"), ("light", "Light"), ("dark", "Dark"))

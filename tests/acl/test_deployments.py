@@ -25,7 +25,7 @@ from acl.services.policies import TEXT_MAX
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
 from cloudsignal.models import OutboxRow
-from orgs.access import Access
+from orgs.access.grants import Access
 from orgs.models import Organization
 from orgs.permissions import Role
 from orgs.tenancy import org_scope

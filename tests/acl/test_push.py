@@ -23,8 +23,8 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Bundle, Quotas, open_bundle
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError, decode
-from orgs.access import Access
-from orgs.services.organizations import resume_organization, suspend_organization
+from orgs.access.grants import Access
+from orgs.organizations.lifecycle import resume_organization, suspend_organization
 from orgs.tenancy import org_scope
 from tests.world import organization, person
 

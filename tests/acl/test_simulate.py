@@ -9,9 +9,9 @@ from acl.access import get_draft
 from acl.policy import Identity, compile_policy, parse
 from acl.services.simulate import simulate
 from cloudsignal.errors import Forbidden, Invalid
-from orgs.access import Access
+from orgs.access.grants import Access
+from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Role
-from orgs.services.credentials import issue_credential
 from tests.world import member, organization
 
 pytestmark = pytest.mark.django_db

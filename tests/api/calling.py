@@ -12,10 +12,10 @@ from allauth.account.internal.flows.login import record_authentication
 from django.http import HttpRequest
 from django.test import Client
 
-from orgs.access import Access
+from orgs.access.grants import Access
+from orgs.api_keys.keys import create_api_key
 from orgs.models import User
 from orgs.permissions import Role
-from orgs.services.api_keys import create_api_key
 from tests.world import member
 
 

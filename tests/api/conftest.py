@@ -62,7 +62,7 @@ def limit(settings: Settings) -> Callable[[str, str], None]:
 @pytest.fixture
 def issuer(settings: Settings) -> Iterator[Issuer]:
     """An OpenID Connect issuer on loopback, which the settings allow for this test."""
-    from orgs.services import jwks
+    from orgs.providers import jwks
     from tests.api.issuer import issuing
 
     settings.PROVIDER_NETWORKS = "127.0.0.0/8"

@@ -16,15 +16,16 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from cloudsignal.errors import Conflict
-from orgs.access import Access, access_org, get_credential
+from orgs.access.grants import Access, access_org, get_credential
+from orgs.api_keys import keys
+from orgs.credentials.identities import revoke_issued_by
+from orgs.credentials.issuing import External, issue_credential, refresh_credential
 from orgs.models import Membership, MqttIdentity, Organization, User
+from orgs.organizations.deletion import delete_organization, restore_organization
+from orgs.organizations.lifecycle import resume_organization, suspend_organization
+from orgs.people import members
 from orgs.permissions import Role
-from orgs.services import api_keys, members
-from orgs.services.credentials import External, issue_credential, refresh_credential
-from orgs.services.deletion import delete_organization, restore_organization
-from orgs.services.identities import revoke_issued_by
-from orgs.services.organizations import resume_organization, suspend_organization
-from orgs.services.providers import Wanted, add_provider
+from orgs.providers.providers import Wanted, add_provider
 from orgs.tenancy import org_scope
 from tests.api.calling import Caller, World
 from tests.world import member, person
@@ -96,8 +97,8 @@ def test_what_a_leaked_key_has_fetched_since_ends_with_it(acme: World) -> None:
 
 def test_no_two_keys_are_shown_and_audited_under_one_name(acme: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """With few letters to choose from, keys would soon end on the same four."""
-    monkeypatch.setattr(api_keys, "ALPHABET", "ab")
-    names = {str(api_keys.create_api_key(acme.owner, kind="pk", name="web").key) for _ in range(16)}
+    monkeypatch.setattr(keys, "ALPHABET", "ab")
+    names = {str(keys.create_api_key(acme.owner, kind="pk", name="web").key) for _ in range(16)}
     assert len(names) == 16
 
 
@@ -296,13 +297,13 @@ def test_who_is_there_for_a_while_does_not_stay_by_their_own_word(acme: World) -
 
 def test_a_key_that_is_rotated_twice_has_one_successor_that_lives_as_long(acme: World) -> None:
     """A second click would make one more, which ends with the overlap: what a key that is on its way out has left."""
-    old = api_keys.create_api_key(acme.owner, kind="pk", name="web").key
-    successor = api_keys.rotate_api_key(acme.owner, old.pk).key
+    old = keys.create_api_key(acme.owner, kind="pk", name="web").key
+    successor = keys.rotate_api_key(acme.owner, old.pk).key
     with pytest.raises(Conflict) as refused:
-        api_keys.rotate_api_key(acme.owner, old.pk)
+        keys.rotate_api_key(acme.owner, old.pk)
     assert refused.value.code == "rotated_already"
     assert successor.expires_at is None
-    assert api_keys.rotate_api_key(acme.owner, successor.pk).key.expires_at is None
+    assert keys.rotate_api_key(acme.owner, successor.pk).key.expires_at is None
 
 
 def test_an_operator_who_is_a_member_somewhere_is_an_operator_there_too(acme: World, operator: Caller) -> None:

@@ -19,12 +19,12 @@ from audit.models import Event
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, Unavailable
 from cloudsignal.redis import client as redis_client
 from cloudsignal.redis import fast_client
-from orgs.access import Access, access_org
+from orgs.access.grants import Access, access_org
+from orgs.api_keys import keys, revocation
+from orgs.api_keys.cli_login import LoginRequest, approve_login, read_request
 from orgs.models import ApiKey, Membership, Organization
+from orgs.people.members import add_member, remove_member
 from orgs.permissions import COMMAND_LINE, PERMISSIONS, Role
-from orgs.services import api_keys, key_revocation
-from orgs.services.command_line import LoginRequest, approve_login, read_request
-from orgs.services.members import add_member, remove_member
 from orgs.tenancy import org_scope
 from tests.api.calling import Answer, Caller, World
 from tests.world import member, person
@@ -299,7 +299,7 @@ def test_a_command_lines_key_is_not_rotated_into_one_that_outlives_its_person(ac
     with org_scope(acme.id):
         key = ApiKey.objects.get()
     with pytest.raises(Conflict):
-        api_keys.rotate_api_key(acme.owner, key.pk)
+        keys.rotate_api_key(acme.owner, key.pk)
 
 
 def test_everybody_may_revoke_their_own_and_nobody_elses(acme: World) -> None:
@@ -308,24 +308,24 @@ def test_everybody_may_revoke_their_own_and_nobody_elses(acme: World) -> None:
     with org_scope(acme.id):
         key = ApiKey.objects.get()
     with pytest.raises(Forbidden):
-        key_revocation.revoke_api_key(developer, key.pk)
+        revocation.revoke_api_key(developer, key.pk)
     assert program.get("/v2/me").status == 200
-    key_revocation.revoke_api_key(viewer, key.pk)
+    revocation.revoke_api_key(viewer, key.pk)
     assert program.get("/v2/me").status == 401
 
 
 def test_one_persons_command_lines_do_not_use_up_the_organizations_keys(
     acme: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_keys, "PERSONAL_MAX", 2)
+    monkeypatch.setattr(keys, "PERSONAL_MAX", 2)
     viewer = member(acme.owner.org, Role.VIEWER)
     first = sign_in(viewer)
     sign_in(viewer)
     with pytest.raises(Limit):
-        api_keys.create_personal_key(viewer, machine="")
+        keys.create_personal_key(viewer, machine="")
     first.post(LOGOUT)
     sign_in(viewer)
-    monkeypatch.setattr(api_keys, "KEYS_MAX", 1)
+    monkeypatch.setattr(keys, "KEYS_MAX", 1)
     acme.key()
 
 

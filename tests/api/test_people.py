@@ -21,11 +21,12 @@ from cloudsignal.redis import client as redis_client
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle
 from orgs import tasks
-from orgs.access import access_org
+from orgs.access.grants import access_org
+from orgs.credentials.issuing import issue_credential
 from orgs.models import Invitation, Membership, Organization, User
+from orgs.organizations import deletion
+from orgs.people import invitations, members
 from orgs.permissions import Role
-from orgs.services import deletion, invitations, members
-from orgs.services.credentials import issue_credential
 from orgs.tenancy import org_scope, platform_scope
 from tests.api.calling import Caller, World
 from tests.stack.databases import Databases

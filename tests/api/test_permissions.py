@@ -18,13 +18,13 @@ from audit.access import AuditQuery, cursor_of, search
 from cloudsignal.redis import client as redis_client
 from cloudsignal.wire import keys
 from cloudsignal.wire.report import LiveSession
+from orgs.api_keys.keys import SECRET
+from orgs.credentials.issuing import issue_credential
 from orgs.models import ApiKey, Membership
+from orgs.people.invitations import invite
 from orgs.permissions import PERMISSIONS, Permission, Role
-from orgs.services.api_keys import SECRET
-from orgs.services.credentials import issue_credential
-from orgs.services.invitations import invite
-from orgs.services.providers import Wanted, add_provider
-from orgs.services.sign_on import WantedSignOn, add_sign_on
+from orgs.providers.providers import Wanted, add_provider
+from orgs.sso.connections import WantedSignOn, add_sign_on
 from orgs.tenancy import org_scope
 from tests.api.calling import Answer, Caller, World
 from tests.api.operations import OPERATIONS, Operation

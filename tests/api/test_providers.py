@@ -18,13 +18,13 @@ from pytest_django.fixtures import Settings
 from audit.models import Event
 from cloudsignal import fetch
 from cloudsignal.errors import Conflict, Forbidden, Invalid, NotFound
+from orgs.credentials.identities import get_identity
+from orgs.credentials.issuing import revoke_identity
 from orgs.models import IdentityProvider
 from orgs.permissions import Role
-from orgs.services import jwks
-from orgs.services.assertions import judge
-from orgs.services.credentials import revoke_identity
-from orgs.services.identities import get_identity
-from orgs.services.providers import Wanted, add_provider, change_provider, remove_provider, try_token
+from orgs.providers import jwks
+from orgs.providers.id_tokens import judge
+from orgs.providers.providers import Wanted, add_provider, change_provider, remove_provider, try_token
 from orgs.tenancy import org_scope
 from tests.api.calling import Caller, World
 from tests.api.issuer import AUDIENCE, Issuer

@@ -11,13 +11,13 @@ import pytest
 from django.db import connection
 
 from cloudsignal.errors import Conflict, NotFound, Unauthenticated
-from orgs.access import access_org, get_credential
+from orgs.access.grants import access_org, get_credential
+from orgs.credentials.identities import get_identity
+from orgs.credentials.issuing import External, issue_credential, refresh_credential, revoke_credential, revoke_identity
 from orgs.models import Membership, MqttIdentity, Organization
+from orgs.people import members
 from orgs.permissions import Role
-from orgs.services import members
-from orgs.services.credentials import External, issue_credential, refresh_credential, revoke_credential, revoke_identity
-from orgs.services.identities import get_identity
-from orgs.services.sign_on import WantedSignOn, add_sign_on, approve_domains
+from orgs.sso.connections import WantedSignOn, add_sign_on, approve_domains
 from orgs.tenancy import org_scope, platform_scope
 from tests.api.calling import Caller, World
 from tests.world import member, person

@@ -10,9 +10,9 @@ from pytest_django.fixtures import Settings
 
 from cloudsignal.logs import JsonFormatter
 from cloudsignal.redis import client as redis_client
-from orgs.services import invitations
-from orgs.services.providers import Wanted, add_provider
-from orgs.services.sign_on import WantedSignOn, add_sign_on
+from orgs.people import invitations
+from orgs.providers.providers import Wanted, add_provider
+from orgs.sso.connections import WantedSignOn, add_sign_on
 from tests.api.calling import Caller, World
 from tests.stack.databases import Databases
 

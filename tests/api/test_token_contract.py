@@ -320,7 +320,7 @@ def test_rate_limits_say_when_to_come_back(http: httpx.Client, acme: World, limi
 @pytest.fixture
 def provider(acme: World, issuer: Issuer) -> str:
     """An identity provider of the organization, by name."""
-    from orgs.services.providers import Wanted, add_provider
+    from orgs.providers.providers import Wanted, add_provider
     from tests.api.issuer import AUDIENCE
 
     add_provider(acme.owner, Wanted(name="login", kind="oidc", issuer=issuer.url, audience=AUDIENCE))

@@ -11,7 +11,7 @@ from tests.stack.databases import Databases
 
 if TYPE_CHECKING:
     from audit.ingest.consumer import Ingest
-    from orgs.access import Access
+    from orgs.access.grants import Access
     from orgs.models import Organization
 
 

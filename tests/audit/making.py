@@ -17,7 +17,7 @@ from cloudsignal.keyring import node_key
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import BATCH_MAX, AuditBatch, AuditEvent, encode_batch, uuid7
 from cloudsignal.wire.said import Kind, say
-from orgs.access import Access
+from orgs.access.grants import Access
 from orgs.models import Organization, User
 from orgs.permissions import PERMISSIONS, Role
 from orgs.tenancy import platform_scope

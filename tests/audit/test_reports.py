@@ -30,7 +30,7 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import BundleReport
 from cloudsignal.wire.said import Kind, say
-from orgs.access import Access
+from orgs.access.grants import Access
 from orgs.models import Organization
 from orgs.tenancy import org_scope, platform_scope
 from tests.world import organization, person

@@ -18,7 +18,7 @@ from audit import access as audit
 from audit.access import AuditQuery, cursor_of, get_event, prefix_range, search
 from audit.models import Event
 from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, Unavailable
-from orgs.access import Access
+from orgs.access.grants import Access
 from orgs.models import Organization
 from orgs.permissions import Role
 from orgs.tenancy import org_scope

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from tests.stack.databases import Databases
 
 if TYPE_CHECKING:
-    from orgs.access import Access
+    from orgs.access.grants import Access
 
 QUICK = os.environ.get("QUICK") == "1"
 RECORDS = 4_000 if QUICK else 10_000
@@ -118,8 +118,8 @@ def argon2_per_s_() -> float:
 
 def bulk(access: Access, records: int) -> float:
     """Credentials per second by the service, from the text of a CSV file to secrets that work."""
-    from orgs.services.minting import mint
-    from orgs.services.roster import read_roster
+    from orgs.credentials.csv_file import read_roster
+    from orgs.credentials.minting import mint
 
     stamp = f"{time.monotonic_ns():x}"
     text = "username,ttl\n" + "".join(f"d{stamp}-{number},3600\n" for number in range(records))
@@ -196,8 +196,8 @@ def _copy_both(admin: Any, org: str, made: list[_Bare]) -> None:
 
 def slowdown() -> float:
     """Seconds of the last batch against those of the second, of the longest file in a new organization."""
-    from orgs.services.minting import mint_in_batches
-    from orgs.services.roster import ROWS_MAX, read_roster
+    from orgs.credentials.csv_file import ROWS_MAX, read_roster
+    from orgs.credentials.minting import mint_in_batches
     from tests.world import organization
 
     access, took, began = organization("Growing"), list[float](), time.perf_counter()
@@ -210,7 +210,7 @@ def slowdown() -> float:
 
 def single(access: Access) -> float:
     """Credentials per second, one call after the other."""
-    from orgs.services.credentials import issue_credential
+    from orgs.credentials.issuing import issue_credential
 
     stamp = f"{time.monotonic_ns():x}"
     began = time.perf_counter()

@@ -47,10 +47,10 @@ GOALS = {"p99_ratio": 5.0, "stall_ms": 500.0}
 
 SEED = """
 import json
-from orgs.access import access_org
+from orgs.access.grants import access_org
 from orgs.models import User
-from orgs.services.api_keys import create_api_key
-from orgs.services.organizations import create_organization
+from orgs.api_keys.keys import create_api_key
+from orgs.organizations.lifecycle import create_organization
 keys = []
 for name in ("Attacker", "Neighbor"):
     user = User.objects.create_user(f"{name.lower()}@example.com", "correct horse battery")

@@ -25,14 +25,14 @@ import json
 from acl.services.deployments import deploy
 from acl.services.drafts import load_preset, save_draft
 from acl.policy.presets import preset
-from orgs.access import access_org
+from orgs.access.grants import access_org
 from orgs.models import User
-from orgs.services.api_keys import create_api_key
-from orgs.services.credentials import issue_credential, revoke_credential
-from orgs.services.invitations import invite, link_of
-from orgs.services.organizations import create_organization
-from orgs.services.providers import Wanted, add_provider
-from orgs.services.sign_on import WantedSignOn, add_sign_on, approve_domains
+from orgs.api_keys.keys import create_api_key
+from orgs.credentials.issuing import issue_credential, revoke_credential
+from orgs.people.invitations import invite, link_of
+from orgs.organizations.lifecycle import create_organization
+from orgs.providers.providers import Wanted, add_provider
+from orgs.sso.connections import WantedSignOn, add_sign_on, approve_domains
 
 ada = User.objects.create_user("ada@example.com", "correct horse battery", is_operator=True)
 lived = access_org(ada, create_organization(ada, name="Harbour Logistics").pk)

@@ -30,7 +30,7 @@ SEED = """
 import json, sys
 from allauth.account.models import EmailAddress
 from orgs.models import User
-from orgs.services.organizations import create_organization
+from orgs.organizations.lifecycle import create_organization
 user = User.objects.create_user(sys.argv[1], "correct horse battery")
 EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
 print(json.dumps({"org": create_organization(user, name="Accounts").pk}))

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 PASSWORD = "correct horse battery"
 SEED = """
 import json
-from orgs.access import access_org
+from orgs.access.grants import access_org
 from orgs.models import Membership, User
-from orgs.services.api_keys import create_api_key, create_personal_key
-from orgs.services.credentials import issue_credential
-from orgs.services.organizations import create_organization
+from orgs.api_keys.keys import create_api_key, create_personal_key
+from orgs.credentials.issuing import issue_credential
+from orgs.organizations.lifecycle import create_organization
 from orgs.tenancy import org_scope
 
 ada = User.objects.create_user("grace@example.com", "correct horse battery")

@@ -374,11 +374,11 @@ ENDINGS = """
 import json, sys
 from datetime import timedelta
 from django.utils import timezone
-from orgs.access import access_org
+from orgs.access.grants import access_org
 from orgs.models import ApiKey, Membership, User
-from orgs.services.api_keys import create_api_key, create_personal_key
-from orgs.services.key_revocation import revoke_api_key
-from orgs.services.members import remove_member
+from orgs.api_keys.keys import create_api_key, create_personal_key
+from orgs.api_keys.revocation import revoke_api_key
+from orgs.people.members import remove_member
 from orgs.tenancy import org_scope
 owner = access_org(User.objects.get(email="grace@example.com"), sys.argv[1])
 revoked, expired = (create_api_key(owner, kind="sk", name="over") for _ in range(2))

@@ -18,13 +18,13 @@ pytestmark = [pytest.mark.stack]
 BEGUN = """
 import sys
 from orgs.models import User
-from orgs.services.organizations import create_organization
+from orgs.organizations.lifecycle import create_organization
 create_organization(User.objects.create_user(sys.argv[1]), name=sys.argv[2])
 """
 IN_FORCE = """
 import json, sys
 from acl.access import current_deployment
-from orgs.access import access_org, list_organizations
+from orgs.access.grants import access_org, list_organizations
 from orgs.models import User
 found = {}
 for email in sys.argv[1:]:

@@ -18,9 +18,10 @@ from acl.services.deployments import deploy
 from acl.services.drafts import save_draft
 from cloudsignal.keyring import pepper
 from cloudsignal.wire.credential import mint_secret, secret_mac
-from orgs.access import access_org
+from orgs.access.grants import access_org
 from orgs.models import Credential, MqttIdentity, Organization, User
-from orgs.services import credentials, organizations
+from orgs.credentials import issuing as credentials
+from orgs.organizations import lifecycle as organizations
 from orgs.tenancy import org_scope
 given = json.loads(sys.argv[1])
 def owner():

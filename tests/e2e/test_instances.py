@@ -16,7 +16,7 @@ pytestmark = pytest.mark.stack
 
 POLICY = "version: '3'\nrules: [{id: all, topic: 'fleet/#'}]"
 KEY = """
-from orgs.services.api_keys import create_api_key
+from orgs.api_keys.keys import create_api_key
 print(json.dumps({"key": create_api_key(owner(), kind="sk", name="backend").secret}))
 """
 EXPIRE = """

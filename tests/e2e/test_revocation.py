@@ -30,8 +30,8 @@ P95_SECONDS = 1.0
 NOT_AUTHORIZED = 0x87
 
 MINT = """
-from orgs.services.minting import mint
-from orgs.services.roster import read_roster
+from orgs.credentials.minting import mint
+from orgs.credentials.csv_file import read_roster
 made = mint(owner(), read_roster("username\\n" + "\\n".join(given["names"]) + "\\n"))
 shown = [{"username": one.issued.username, "password": one.issued.password, "token_id": one.issued.token_id}
          for one in made.minted]

@@ -15,7 +15,7 @@ from tests.stack.system import Stack
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
 KEYS = """
-from orgs.services.api_keys import create_api_key
+from orgs.api_keys.keys import create_api_key
 print(json.dumps({kind: create_api_key(owner(), kind=kind, name="x").secret for kind in ("sk", "pk")}))
 """
 BINARY = {"postgres", "valkey"}

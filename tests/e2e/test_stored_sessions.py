@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 POLICY = 'version: "3"\nrules:\n  - {id: open, topic: "open/#"}\n'
 KEY = """
-from orgs.services.api_keys import create_api_key
+from orgs.api_keys.keys import create_api_key
 print(json.dumps({"key": create_api_key(owner(), kind="sk", name="backend").secret}))
 """
 OTHERS = 0x85

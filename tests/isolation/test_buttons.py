@@ -11,8 +11,8 @@ import pytest
 from django.test import Client
 from django.urls import Resolver404, resolve
 
+from orgs.credentials.issuing import issue_credential
 from orgs.permissions import OPERATOR, PERMISSIONS, Permission, Role
-from orgs.services.credentials import issue_credential
 from tests.api.calling import Caller, World
 from tests.api.test_permissions import MARKER, fill
 from tests.web.test_gate import TABLE

@@ -19,11 +19,10 @@ from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import decode
 from cloudsignal.wire.credential import Credential as Record
 from cloudsignal.wire.credential import open_credential, secret_mac
-from orgs.access import Access, credential_counts, get_credential, list_credentials, list_identities
-from orgs.models import Credential, MqttIdentity
-from orgs.permissions import Role
-from orgs.services import identities
-from orgs.services.credentials import (
+from orgs.access.grants import Access, credential_counts, get_credential, list_credentials, list_identities
+from orgs.credentials import identities
+from orgs.credentials.identities import revoke_everything
+from orgs.credentials.issuing import (
     External,
     check_secret,
     issue_credential,
@@ -31,7 +30,8 @@ from orgs.services.credentials import (
     revoke_credential,
     revoke_identity,
 )
-from orgs.services.identities import revoke_everything
+from orgs.models import Credential, MqttIdentity
+from orgs.permissions import Role
 from orgs.tenancy import org_scope, platform_scope
 from tests.world import member, organization
 
@@ -332,7 +332,7 @@ def test_revoking_a_name_ends_all_of_it_and_a_new_credential_brings_back_only_it
 def test_the_bound_of_a_record_cuts_away_nothing_that_still_signs_in(
     access: Access, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orgs.services.push.SECRETS_MAX", 4)
+    monkeypatch.setattr("orgs.credentials.push.SECRETS_MAX", 4)
     static = issue_credential(access, username="pump", static=True)
     live = issue_credential(access, username="pump")
     for _ in range(6):

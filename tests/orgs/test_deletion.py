@@ -12,10 +12,10 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from audit.models import Event
-from orgs.access import Access
+from orgs.access.grants import Access
 from orgs.models import Organization
-from orgs.services import deletion
-from orgs.services.deletion import delete_organization, purge_due, restore_organization
+from orgs.organizations import deletion
+from orgs.organizations.deletion import delete_organization, purge_due, restore_organization
 from orgs.tenancy import org_scope, platform_scope
 from tests.stack.databases import Databases
 from tests.world import organization

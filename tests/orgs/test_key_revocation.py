@@ -10,17 +10,17 @@ from django.utils import timezone
 
 from audit.access import AuditQuery, search
 from cloudsignal.errors import DomainError, Forbidden, Unauthenticated
-from orgs.access import Access, get_credential
+from orgs.access.grants import Access, get_credential
+from orgs.api_keys.keys import NewKey, create_api_key, list_api_keys, rotate_api_key, use_api_key
+from orgs.api_keys.revocation import foresee, revoke_api_key
+from orgs.credentials.csv_file import Entry
+from orgs.credentials.issuing import External, issue_credential, refresh_credential
+from orgs.credentials.minting import mint
 from orgs.models import Invitation
+from orgs.people.invitations import invite
+from orgs.people.members import change_member
 from orgs.permissions import Role
-from orgs.services.api_keys import NewKey, create_api_key, list_api_keys, rotate_api_key, use_api_key
-from orgs.services.credentials import External, issue_credential, refresh_credential
-from orgs.services.invitations import invite
-from orgs.services.key_revocation import foresee, revoke_api_key
-from orgs.services.members import change_member
-from orgs.services.minting import mint
-from orgs.services.providers import Wanted, add_provider, change_provider, enabled_providers
-from orgs.services.roster import Entry
+from orgs.providers.providers import Wanted, add_provider, change_provider, enabled_providers
 from orgs.tenancy import org_scope
 from tests.world import member, organization
 

@@ -18,12 +18,12 @@ from cloudsignal.errors import Conflict, Forbidden
 from cloudsignal.models import OutboxRow
 from cloudsignal.redis import client
 from cloudsignal.wire import keys
-from orgs.access import Access, list_credentials
+from orgs.access.grants import Access, list_credentials
+from orgs.credentials import minting
+from orgs.credentials.csv_file import Entry, read_roster
+from orgs.credentials.issuing import issue_credential
+from orgs.credentials.minting import mint, mint_in_batches
 from orgs.permissions import Role
-from orgs.services import minting
-from orgs.services.credentials import issue_credential
-from orgs.services.minting import mint, mint_in_batches
-from orgs.services.roster import Entry, read_roster
 from orgs.tasks import abandon_batch
 from orgs.tenancy import platform_scope
 from tests.stack.databases import Databases
@@ -167,10 +167,10 @@ def test_a_claim_holds_no_secret() -> None:
 KILLED = """
 import os, signal, sys
 import django; django.setup()
-from orgs.access import access_org
+from orgs.access.grants import access_org
 from orgs.models import User
-from orgs.services import minting
-from orgs.services.roster import read_roster
+from orgs.credentials import minting
+from orgs.credentials.csv_file import read_roster
 minting.BATCH = 3
 access = access_org(User.objects.get(email=sys.argv[1]), sys.argv[2])
 text = "username\\n" + "".join(f"d-{number}\\n" for number in range(12))

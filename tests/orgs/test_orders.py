@@ -14,10 +14,11 @@ from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.order import Order, open_order
 from orgs import tasks
-from orgs.access import Access
-from orgs.services import deletion, orders
-from orgs.services.credentials import issue_credential, revoke_credential, revoke_identity
-from orgs.services.identities import revoke_everything
+from orgs.access.grants import Access
+from orgs.broker import orders
+from orgs.credentials.identities import revoke_everything
+from orgs.credentials.issuing import issue_credential, revoke_credential, revoke_identity
+from orgs.organizations import deletion
 from orgs.tenancy import platform_scope
 from tests.world import organization
 

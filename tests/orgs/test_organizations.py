@@ -13,17 +13,17 @@ from audit.access import AuditQuery, search
 from cloudsignal import ids
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.models import OutboxRow
-from orgs.access import access_org, all_organizations, list_members, list_organizations
+from orgs.access.grants import access_org, all_organizations, list_members, list_organizations
 from orgs.models import Membership, Organization
-from orgs.permissions import Permission, Role
-from orgs.services import organizations
-from orgs.services.members import add_member, transfer_ownership
-from orgs.services.organizations import (
+from orgs.organizations import lifecycle
+from orgs.organizations.lifecycle import (
     create_organization,
     rename_organization,
     resume_organization,
     suspend_organization,
 )
+from orgs.people.members import add_member, transfer_ownership
+from orgs.permissions import Permission, Role
 from orgs.tenancy import org_scope, platform_scope
 from tests.world import member, organization, person
 
@@ -85,7 +85,7 @@ def test_a_name_may_be_in_any_script() -> None:
 
 
 def test_one_person_owns_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(organizations, "OWNED_MAX", 2)
+    monkeypatch.setattr(lifecycle, "OWNED_MAX", 2)
     user = person()
     create_organization(user, name="one")
     create_organization(user, name="two")

@@ -15,9 +15,9 @@ from cloudsignal.redis import client
 from cloudsignal.wire import keys
 from cloudsignal.wire.credential import Credential as Record
 from cloudsignal.wire.credential import open_credential
-from orgs.access import Access, credential_counts, get_credential, list_credentials
-from orgs.models import Credential
-from orgs.services.credentials import (
+from orgs.access.grants import Access, credential_counts, get_credential, list_credentials
+from orgs.credentials.identities import reach_of, revoke_issued_by
+from orgs.credentials.issuing import (
     LIVE_SECRETS_MAX,
     Issued,
     issue_credential,
@@ -25,8 +25,8 @@ from orgs.services.credentials import (
     revoke_credential,
     revoke_identity,
 )
-from orgs.services.identities import reach_of, revoke_issued_by
-from orgs.services.push import SECRETS_MAX, push_credential
+from orgs.credentials.push import SECRETS_MAX, push_credential
+from orgs.models import Credential
 from orgs.tenancy import platform_scope
 from tests.world import organization
 

@@ -183,10 +183,10 @@ def test_a_row_is_seen_by_its_organization_only(broker: Broker) -> None:
 
 
 def test_immediate_work_is_done_when_the_answer_goes_out(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orgs.services.credentials import issue_credential
+    from orgs.credentials.issuing import issue_credential
 
     pushed = []
-    monkeypatch.setattr("orgs.services.push.push_credential", lambda _redis, org, name: pushed.append((org, name)))
+    monkeypatch.setattr("orgs.credentials.push.push_credential", lambda _redis, org, name: pushed.append((org, name)))
     access = organization()
     broker.sent.clear()
     issued = issue_credential(access)

@@ -24,8 +24,8 @@ from cloudsignal.outbox import forget_done
 from cloudsignal.queue import PREFIX, QUEUE, UnsealedError, open_envelope, seal_envelope
 from cloudsignal.redis import client
 from cloudsignal.wire import keys
+from orgs.people.invitations import invite
 from orgs.permissions import Role
-from orgs.services.invitations import invite
 from orgs.tasks import send_invitation
 from tests.platform.test_worker import celery, soon
 from tests.world import organization

@@ -19,9 +19,9 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle
 from cloudsignal.wire.credential import open_credential
 from cloudsignal.wire.heads import SLACK, Heads, open_heads
-from orgs.access import Access
+from orgs.access.grants import Access
+from orgs.credentials.issuing import issue_credential, revoke_identity
 from orgs.models import Credential, MqttIdentity, Organization
-from orgs.services.credentials import issue_credential, revoke_identity
 from orgs.tasks import push_credential
 from orgs.tenancy import platform_scope
 from tests.world import organization

@@ -20,8 +20,8 @@ from acl.services.drafts import save_draft
 from cloudsignal.health import alive
 from cloudsignal.redis import client
 from cloudsignal.wire import keys
-from orgs.access import Access
-from orgs.services.credentials import issue_credential
+from orgs.access.grants import Access
+from orgs.credentials.issuing import issue_credential
 from tests.world import organization
 
 pytestmark = pytest.mark.django_db(transaction=True)

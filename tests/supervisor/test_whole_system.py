@@ -46,10 +46,10 @@ def test_the_dashboard_answers(stack: Stack) -> None:
 
 INVITE = """
 import sys
-from orgs.access import access_org
+from orgs.access.grants import access_org
 from orgs.models import User
-from orgs.services.invitations import invite
-from orgs.services.organizations import create_organization
+from orgs.people.invitations import invite
+from orgs.organizations.lifecycle import create_organization
 owner = User.objects.create_user("inviter@example.com")
 invite(access_org(owner, create_organization(owner, name="Inviting").pk), email="guest@example.com", role="viewer")
 """

@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from django.test import Client
 
-    from orgs.access import Access
+    from orgs.access.grants import Access
     from orgs.models import User
 
     Visitor = Callable[[Access | User], Client]

@@ -12,9 +12,9 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
-from orgs.access import Access
+from orgs.access.grants import Access
 from orgs.models import SingleSignOn
-from orgs.services.sign_on import WantedSignOn, add_sign_on, approve_domains
+from orgs.sso.connections import WantedSignOn, add_sign_on, approve_domains
 from tests.api.issuer import CLIENT_ID, CLIENT_SECRET, Issuer
 from tests.world import person
 

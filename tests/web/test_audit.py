@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from audit.access import cursor_of
 from audit.models import Event
-from orgs.access import Access
+from orgs.access.grants import Access
 from orgs.permissions import Role
 from orgs.tenancy import org_scope, platform_scope
 from tests.audit.making import event as happening

@@ -19,7 +19,7 @@ from orgs.permissions import Role
 from tests.world import member
 
 if TYPE_CHECKING:
-    from orgs.access import Access
+    from orgs.access.grants import Access
     from tests.web.conftest import Visitor
 
 pytestmark = pytest.mark.django_db
@@ -86,7 +86,7 @@ def test_what_nobody_caught_is_told_by_one_mapping(
         def fail(*_: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr("orgs.web.home.sessions_or_none", fail)
+        monkeypatch.setattr("cloudsignal.console.home.sessions_or_none", fail)
         answer = owner.get(reverse("orgs:home", args=[acme.org_id]))
         answers.append((answer.status_code, answer.headers.get("Retry-After"), RAIL in answer.content.decode()))
     assert answers == [(503, "5", True), (503, "5", True), (500, None, False)]
@@ -100,7 +100,7 @@ def test_without_redis_a_page_that_needs_it_is_503_within_the_whole_shell(
     def ask(*_: object) -> object:
         return nowhere.ping()
 
-    monkeypatch.setattr("orgs.web.home.sessions_or_none", ask)
+    monkeypatch.setattr("cloudsignal.console.home.sessions_or_none", ask)
     owner.raise_request_exception = False
     answer = owner.get(reverse("orgs:home", args=[acme.org_id]))
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")

@@ -14,11 +14,11 @@ from cloudsignal.models import OutboxRow
 from cloudsignal.redis import client as redis_client
 from cloudsignal.wire import keys
 from cloudsignal.wire.report import LiveSession
-from orgs.access import Access, access_org
-from orgs.broker import list_retained, list_stored
+from orgs.access.grants import Access, access_org
+from orgs.broker.clearing import clear_retained, release_session
+from orgs.broker.reads import list_retained, list_stored
+from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Role
-from orgs.services.broker import clear_retained, release_session
-from orgs.services.credentials import issue_credential
 from orgs.tenancy import org_scope, platform_scope
 from tests.support.sessions import publish
 from tests.world import member, person

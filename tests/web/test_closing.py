@@ -12,12 +12,12 @@ from django.urls import reverse
 
 from audit.kinds import SESSION_CLOSED
 from audit.models import Event
-from orgs.access import Access
+from orgs.access.grants import Access
+from orgs.api_keys.keys import create_api_key, use_api_key
+from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Role
-from orgs.services.api_keys import create_api_key, use_api_key
-from orgs.services.credentials import issue_credential
+from orgs.sessions.web import progress
 from orgs.tenancy import org_scope
-from orgs.web import closing
 from tests.web.test_organizations import connected
 from tests.world import member, organization
 
@@ -39,7 +39,7 @@ def closed(access: Access, username: str, after: float, clicked_at: datetime, re
 def click(client: Client, url: str) -> tuple[str, datetime]:
     """Click on it; returns the page that follows and the time of the click as it is kept there."""
     where = client.post(url).headers["Location"]
-    asked = signing.loads(where.rstrip("/").rpartition("/")[2], salt=closing.SALT)
+    asked = signing.loads(where.rstrip("/").rpartition("/")[2], salt=progress.SALT)
     return where, datetime.fromtimestamp(asked["at"], UTC)
 
 
@@ -79,7 +79,7 @@ def test_sessions_that_nobody_closes_are_not_waited_for_for_ever(
     issued = issue_credential(acme, username="sensor")
     connected(acme, "sensor", token_id=issued.token_id)
     where, _ = click(owner, reverse("orgs:username-revoke", args=[acme.org_id, "sensor"]))
-    monkeypatch.setattr(closing, "FOLLOWED", 0.0)
+    monkeypatch.setattr(progress, "FOLLOWED", 0.0)
     page = owner.get(where).content.decode()
     assert "0 of 1 session closed" in page
     assert "had left by themselves" in page

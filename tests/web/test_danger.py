@@ -11,14 +11,14 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from orgs.access import Access, access_org, get_credential
+from orgs.access.grants import Access, access_org, get_credential
+from orgs.api_keys.keys import create_api_key
+from orgs.credentials.issuing import issue_credential, revoke_credential
 from orgs.models import Organization
+from orgs.organizations import export
+from orgs.organizations.deletion import delete_organization
+from orgs.organizations.lifecycle import suspend_organization
 from orgs.permissions import Role
-from orgs.services import export
-from orgs.services.api_keys import create_api_key
-from orgs.services.credentials import issue_credential, revoke_credential
-from orgs.services.deletion import delete_organization
-from orgs.services.organizations import suspend_organization
 from tests.web.test_organizations import connected
 from tests.world import member, organization, person
 

@@ -9,12 +9,12 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from orgs.access import Access
-from orgs.forms_expiry import changed_claims, claims_text
+from orgs.access.grants import Access
+from orgs.credentials.forms.expiry import changed_claims, claims_text
+from orgs.credentials.identities import get_identity, merge_claims
+from orgs.credentials.issuing import Issued, issue_credential, refresh_credential, revoke_credential
 from orgs.models import Credential
 from orgs.permissions import Role
-from orgs.services.credentials import Issued, issue_credential, refresh_credential, revoke_credential
-from orgs.services.identities import get_identity, merge_claims
 from orgs.tenancy import org_scope
 from tests.world import member, organization
 
@@ -110,7 +110,7 @@ def test_bad_claims_are_kept_and_change_nothing(sent: str, acme: Access, owner: 
 
 @pytest.mark.parametrize("value", ["a, b", True, False, 3, 2.5, ["x", "y"], ["x"], "plain", ""])
 def test_a_claim_left_as_it_was_stays_what_it_was(value: object) -> None:
-    from orgs.forms import read_claims
+    from orgs.credentials.forms.credentials import read_claims
 
     before = {"claim": value}
     assert changed_claims(before, read_claims(claims_text(before))) == ({}, [])  # type: ignore[arg-type]

@@ -12,10 +12,10 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.urls.converters import StringConverter
 
 from acl.access import current_deployment
-from orgs.access import Access, get_credential
+from orgs.access.grants import Access, get_credential
+from orgs.access.web.gate import Gate
+from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Permission, Role, may
-from orgs.services.credentials import issue_credential
-from orgs.web.gate import Gate
 from tests.world import member, organization, person
 
 if TYPE_CHECKING:

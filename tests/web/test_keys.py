@@ -13,12 +13,12 @@ from django.utils import timezone
 
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Forbidden, Unauthenticated
-from orgs.access import Access, get_credential
+from orgs.access.grants import Access, get_credential
+from orgs.api_keys.keys import create_api_key, get_api_key, list_api_keys, use_api_key
+from orgs.credentials.issuing import issue_credential
+from orgs.people.invitations import invite
 from orgs.permissions import Permission, Role
-from orgs.services.api_keys import create_api_key, get_api_key, list_api_keys, use_api_key
-from orgs.services.credentials import issue_credential
-from orgs.services.invitations import invite
-from orgs.services.providers import Wanted, add_provider
+from orgs.providers.providers import Wanted, add_provider
 from tests.world import member, organization
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from cloudsignal.console.onboarding import Progress, steps
 from cloudsignal.redis import client as redis_client
 from cloudsignal.wire.report import LiveSession
-from orgs.access import Access, list_organizations
+from orgs.access.grants import Access, list_organizations
+from orgs.credentials.issuing import issue_credential
+from orgs.organizations.lifecycle import suspend_organization
 from orgs.permissions import Role
-from orgs.services.credentials import issue_credential
-from orgs.services.organizations import suspend_organization
-from orgs.web.steps import Progress, steps
 from tests.support.sessions import publish
 from tests.web.test_audit import happened
 from tests.world import member, person

@@ -11,10 +11,10 @@ from allauth.account.models import EmailAddress
 from django.test import Client
 from django.urls import reverse
 
-from orgs.access import Access, access_org
+from orgs.access.grants import Access, access_org
+from orgs.credentials.issuing import issue_credential
 from orgs.models import User
-from orgs.services.credentials import issue_credential
-from orgs.services.organizations import suspend_organization
+from orgs.organizations.lifecycle import suspend_organization
 from tests.world import person
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def test_a_broken_page_is_told_without_database_or_session(acme: Access, monkeyp
     def broken(*_: object) -> None:
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr("orgs.web.organizations.list_organizations", broken)
+    monkeypatch.setattr("orgs.organizations.web.organizations.list_organizations", broken)
     client = Client(raise_request_exception=False)
     assert acme.user is not None
     client.force_login(acme.user)

@@ -19,9 +19,9 @@ from acl.policy.presets import PRESETS, preset
 from acl.policy.schema import schema_text
 from acl.services.deployments import deploy
 from acl.services.drafts import load_preset, save_draft
-from orgs.access import Access
+from orgs.access.grants import Access
+from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Role
-from orgs.services.credentials import issue_credential
 from orgs.tenancy import org_scope
 from tests.world import member
 

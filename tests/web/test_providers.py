@@ -10,10 +10,10 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from orgs.access import Access, access_org, list_identities
+from orgs.access.grants import Access, access_org, list_identities
 from orgs.models import IdentityProvider
 from orgs.permissions import Role
-from orgs.services.providers import Wanted, add_provider, get_provider, list_providers
+from orgs.providers.providers import Wanted, add_provider, get_provider, list_providers
 from tests.world import member, organization
 
 if TYPE_CHECKING:

@@ -29,15 +29,15 @@ from audit.models import Event
 from cloudsignal.errors import Conflict, Forbidden, NotFound
 from cloudsignal.models import OutboxRow
 from orgs import tasks
-from orgs.access import Access, access_org
+from orgs.access.grants import Access, access_org
 from orgs.models import ApiKey, Membership, Organization, SignOnAccount, User
+from orgs.people.invitations import invite, link_of
+from orgs.people.members import remove_member
 from orgs.permissions import Permission, Role
-from orgs.services import jwks
-from orgs.services.invitations import invite, link_of
-from orgs.services.members import remove_member
-from orgs.services.sign_on import WantedSignOn, approve_domains, change_sign_on, remove_sign_on
-from orgs.services.sign_on_entry import link
-from orgs.services.sign_on_protocol import Asserted
+from orgs.providers import jwks
+from orgs.sso.connections import WantedSignOn, approve_domains, change_sign_on, remove_sign_on
+from orgs.sso.login import link
+from orgs.sso.protocol import Asserted
 from orgs.tenancy import org_scope
 from tests.api.calling import Caller
 from tests.api.issuer import CLIENT_ID, Issuer, issuing
@@ -557,7 +557,7 @@ def test_a_session_that_came_through_changes_nothing_about_the_account(page: str
 
 
 def test_an_invitation_elsewhere_is_not_accepted_by_such_a_session(acme: Access, eve: Browser) -> None:
-    from orgs.services.invitations import link_of
+    from orgs.people.invitations import link_of
 
     eve.sign_in()
     elsewhere = organization("Elsewhere")

@@ -1,0 +1,1 @@
+"""Who may act in an organization: grants, the gate of every page and API operation, step-up."""

@@ -1,0 +1,1 @@
+"""The gate of every API operation: authentication, permission, rate limit."""

@@ -1,0 +1,1 @@
+"""The gate of every page, and asking again who is there."""

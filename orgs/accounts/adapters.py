@@ -1,0 +1,146 @@
+"""Accounts of people, as django-allauth sees them: a lock-out that locks nobody else out, and sealed second factors."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from allauth.account.adapter import DefaultAccountAdapter
+from allauth.core.exceptions import ImmediateHttpResponse
+from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.usersessions.adapter import DefaultUserSessionsAdapter
+from django.conf import settings
+from django.http import HttpRequest
+from django.shortcuts import render
+
+from cloudsignal.errors import Limit
+from cloudsignal.limits import check, take
+from cloudsignal.sealing import seal, unseal
+from orgs.models import User
+
+FACTOR_SECONDS = 300
+"""Until a network may show a second factor again (``settings.ACCOUNT_RATE_LIMITS``)."""
+
+
+class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
+    """Counts sign-ins by where they come from, and by the pair of where and whose account; never by account alone.
+
+    Whoever hammers somebody's account from one network is stopped there, while the person signs in from their own.
+    """
+
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        """After too many failures the answer is 429 with Retry-After, before any password is looked at."""
+        try:
+            for limit, who in _counted(request, credentials):
+                check(limit, who)
+        except Limit as error:
+            raise ImmediateHttpResponse(_too_many(request, error)) from None
+
+    def validation_error(self, code: str, *args: Any) -> Any:
+        """Too many wrong second factors: 429 with Retry-After as well, not a sentence in the form."""
+        if code == "too_many_login_attempts":
+            error = Limit(
+                "rate_limited", "Too many wrong codes; try again in five minutes.", retry_after=FACTOR_SECONDS
+            )
+            raise ImmediateHttpResponse(_too_many(self.request, error))
+        return super().validation_error(code, *args)
+
+    def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
+        """Count a failure."""
+        for limit, who in _counted(request, credentials):
+            with suppress(Limit):
+                take(limit, who)
+
+    def send_mail(self, template_prefix: str, email: str, context: Mapping[str, Any]) -> None:
+        """Links lead to the public address, whatever host the request names: who asks for a mail is not who gets it."""
+        here, public = self.request.build_absolute_uri("/"), f"{settings.PUBLIC_URL}/"
+        links = {
+            name: public + value.removeprefix(here)
+            for name, value in context.items()
+            if isinstance(value, str) and value.startswith(here)
+        }
+        site = {"name": "CloudSignal", "domain": urlsplit(public).netloc}
+        super().send_mail(template_prefix, email, {**context, **links, "current_site": site})
+
+    def send_notification_mail(self, template_prefix: str, user: User, *args: Any, **kwargs: Any) -> None:
+        """django-allauth comes here after each change of a way in, whether mail is sent or not: it is audited."""
+        from orgs.accounts.events import CHANGES, record_account_change
+
+        if change := CHANGES.get(template_prefix):
+            record_account_change(user, change, ip=str(self.request.META.get("REMOTE_ADDR") or ""))
+        super().send_notification_mail(template_prefix, user, *args, **kwargs)
+
+    def set_password(self, user: User, password: str) -> None:
+        """A new password, mostly because the old one may have leaked: what it had let in is signed out."""
+        super().set_password(user, password)
+        _end_command_lines(self.request, user)
+
+
+class SessionsAdapter(DefaultUserSessionsAdapter):  # type: ignore[misc]
+    """What "sign out everywhere" reaches."""
+
+    def end_sessions(self, sessions: Iterable[Any]) -> None:
+        """Browsers, and command lines too."""
+        super().end_sessions(sessions)
+        _end_command_lines(self.request, self.request.user)
+
+
+class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
+    """Second factors at rest: secrets of TOTP and recovery codes are encrypted under a key that no database holds."""
+
+    def encrypt(self, text: str) -> str:
+        """Seal a secret."""
+        return base64.b64encode(seal("second factor", "", text.encode())).decode()
+
+    def decrypt(self, encrypted_text: str) -> str:
+        """Open a sealed secret."""
+        return unseal("second factor", "", base64.b64decode(encrypted_text)).decode()
+
+
+def has_second_factor(user: User) -> bool:
+    """Whether the person has set up TOTP or a passkey. Recovery codes alone are none."""
+    from allauth.mfa.models import Authenticator
+
+    kinds = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
+    return bool(Authenticator.objects.filter(user=user, type__in=kinds).exists())
+
+
+def fold_address(email: str) -> str:
+    """An e-mail address for comparison: A to Z in lower case and no other letter, because what Unicode folds together
+    (\u00df and ss, the long s and s) are mailboxes of different people."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in email)
+
+
+def network_of(ip: str) -> str:
+    """The network that an address stands for: an IPv4 address itself, the /64 of an IPv6 one."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return ip
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(address.ipv4_mapped or ipaddress.ip_network(f"{address}/64", strict=False))
+
+
+def _end_command_lines(request: HttpRequest, user: User) -> None:
+    from orgs.api_keys.keys import end_command_lines
+
+    end_command_lines(user, ip=str(request.META.get("REMOTE_ADDR") or ""))
+
+
+def _counted(request: HttpRequest, credentials: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    network = network_of(str(request.META.get("REMOTE_ADDR") or ""))
+    account = str(credentials.get("email") or credentials.get("username") or "").casefold()
+    return ("failed_sign_ins", network), ("failed_sign_ins_to_account", f"{network} {account}")
+
+
+def _too_many(request: HttpRequest, error: Limit) -> Any:
+    context = {"error": error, "title": "Too many failed sign-ins", "signed_in": False}
+    response = render(request, "error.html", context, status=HTTPStatus.TOO_MANY_REQUESTS)
+    response.headers["Retry-After"] = str(error.retry_after)
+    return response

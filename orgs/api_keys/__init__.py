@@ -1,0 +1,1 @@
+"""API keys of programs and of the command line."""

@@ -1,0 +1,1 @@
+"""API: keys, and the program's half of ``cloudsignal login``."""

@@ -1,0 +1,112 @@
+"""Forms about API keys: they parse; the services decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from django import forms
+
+from cloudsignal.web.forms import Form, mono
+from orgs.access.grants import Access, OrganizationEntry
+from orgs.api_keys.keys import SECRET
+from orgs.models import ApiKey
+from orgs.people.forms import day_field, end_of_day
+from orgs.permissions import Permission
+
+HOUR = 3600
+KINDS: tuple[tuple[str, str, str], ...] = (
+    (ApiKey.Kind.RESTRICTED, "Restricted, rk_", "Only the scopes below. The right one for almost everything."),
+    (ApiKey.Kind.SECRET, "Secret, sk_", "Everything an admin may do. For servers only, never in an app or a browser."),
+    (
+        ApiKey.Kind.PUBLISHABLE,
+        "Publishable, pk_",
+        "May stand in a web page: exchanges sign-in tokens for MQTT credentials and reads public facts, nothing else.",
+    ),
+)
+SCOPES: dict[Permission, str] = {
+    Permission.ORG_READ: "Read everything but the audit",
+    Permission.CREDENTIALS_MANAGE: "Issue and revoke credentials, change claims",
+    Permission.SESSIONS_CLOSE: "Close live sessions, release stored ones",
+    Permission.RETAINED_CLEAR: "Clear retained messages",
+    Permission.POLICY_EDIT: "Edit the draft of the rules",
+    Permission.POLICY_SIMULATE: "Simulate",
+    Permission.POLICY_DEPLOY: "Deploy and roll back",
+    Permission.AUDIT_READ: "Search the audit",
+    Permission.AUDIT_EXPORT: "Export the audit",
+    Permission.ORG_UPDATE: "Rename the organization, change its settings",
+    Permission.MEMBERS_MANAGE: "Invite, change and remove members",
+    Permission.API_KEYS_MANAGE: "Create and revoke API keys",
+    Permission.PROVIDERS_MANAGE: "Change identity providers",
+}
+OVERLAPS: tuple[tuple[int, str], ...] = (
+    (0, "not at all: it stops now"),
+    (HOUR, "1 hour"),
+    (24 * HOUR, "1 day"),
+    (7 * 24 * HOUR, "7 days"),
+    (30 * 24 * HOUR, "30 days, the longest"),
+)
+
+
+class KeyForm(Form):
+    """A new API key."""
+
+    name = forms.CharField(
+        label="Name",
+        max_length=80,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "billing service, production"}),
+        help_text="What uses it and where, for the next person.",
+        error_messages={"required": "Give the key a name."},
+    )
+    kind = forms.ChoiceField(
+        label="Kind", choices=[(kind, title) for kind, title, _ in KINDS], widget=forms.RadioSelect,
+        error_messages={"required": "Choose a kind."},
+    )  # fmt: skip
+    scopes = forms.MultipleChoiceField(label="Scopes", required=False, widget=forms.CheckboxSelectMultiple)
+    expires_on = day_field("Last day", "It stops working after this day (UTC). Empty means it does not expire.")
+    ip_allow = forms.CharField(
+        label="Allowed addresses",
+        required=False,
+        widget=forms.Textarea(attrs=mono(rows="2", placeholder="203.0.113.7\n198.51.100.0/24")),
+        help_text="One address or network a line; from anywhere else the key is refused. Empty means anywhere.",
+    )
+
+    def __init__(self, access: Access, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        scopes = self.fields["scopes"]
+        if isinstance(scopes, forms.MultipleChoiceField):
+            scopes.choices = [
+                (scope.value, words) for scope, words in SCOPES.items() if scope in SECRET and access.may(scope)
+            ]
+
+    def clean_ip_allow(self) -> list[str]:
+        """The networks, one each."""
+        return [part for part in str(self.cleaned_data["ip_allow"]).replace(",", "\n").split() if part]
+
+    def expires_at(self) -> datetime | None:
+        """When the key stops working; None for never."""
+        return end_of_day(self.cleaned_data["expires_on"])
+
+
+class RotateForm(Form):
+    """How long the old key works beside the new one."""
+
+    overlap = forms.TypedChoiceField(
+        label="The old key works for", choices=OVERLAPS, coerce=int, initial=24 * HOUR,
+        help_text="Long enough to put the new one everywhere.",
+    )  # fmt: skip
+
+
+class CommandLineForm(Form):
+    """For which organization a command line signs in."""
+
+    organization = forms.ChoiceField(
+        label="Organization", widget=forms.RadioSelect, error_messages={"required": "Choose an organization."}
+    )
+
+    def __init__(self, entries: Sequence[OrganizationEntry], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        organization = self.fields["organization"]
+        if isinstance(organization, forms.ChoiceField):
+            organization.choices = [(entry.org.pk, entry.org.name) for entry in entries]

@@ -1,0 +1,402 @@
+"""API keys: create, rotate with overlap, revoke, and learn whose key a request carries.
+
+A key is ``sk_``, ``rk_`` or ``pk_`` and 27 base62 characters (160 bits). It leaves here once; only its SHA-256 is
+stored. Nobody can make a key that may do more than they may themselves.
+
+A person's command line holds a key of its own (``ApiKey.person``): it acts with their role as of each use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import secrets
+import string
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Q
+from django.utils import timezone
+
+from audit import kinds
+from audit.services.record import Actor, record
+from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, Unauthenticated
+from orgs.access.acting_key import hold_acting_key
+from orgs.access.grants import THROUGH_LIFETIME, Access, access_org, permissions_of, way_is_open
+from orgs.actors import SystemActor
+from orgs.models import ApiKey, Organization, Through, User
+from orgs.organizations.lifecycle import NAME_MAX, clean_name
+from orgs.permissions import COMMAND_LINE, PERMISSIONS, Permission, Role
+from orgs.tenancy import api_key_scope, org_scope, platform_scope
+
+SECRET = PERMISSIONS[Role.ADMIN]
+"""What an ``sk_`` key may do: everything of the organization but deleting it or giving it away."""
+RANDOM = 27
+ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+KEYS_MAX = 100
+"""Keys of one organization that work at the same time; those of command lines are counted apart."""
+PERSONAL_MAX = 20
+"""Command lines of one person in one organization."""
+PERSONAL_LIFETIME = timedelta(days=30)
+LISTED = timedelta(days=7)
+"""How long a command line's key that is over stays in the list."""
+NETWORKS_MAX = 50
+OVERLAP_DEFAULT = 24 * 3600
+OVERLAP_MAX = 30 * 24 * 3600
+"""Seconds that the old key works beside its successor."""
+USED_EVERY = timedelta(minutes=1)
+"""``last_used_at`` is written at most this often."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just made: the only place it is ever in the clear."""
+
+    key: ApiKey
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """A request that carries a valid key."""
+
+    key: ApiKey
+    access: Access
+
+
+def create_api_key(
+    access: Access,
+    *,
+    kind: str,
+    name: str,
+    scopes: Sequence[str] = (),
+    ip_allow: Sequence[str] = (),
+    expires_at: datetime | None = None,
+) -> NewKey:
+    """Make a key. ``scopes`` are values of :class:`Permission`, for ``rk`` only; ``ip_allow`` holds networks (CIDR).
+
+    Raises :class:`Invalid` for wrong input, :class:`Forbidden` when the key could do more than its maker, and
+    :class:`Limit` at :data:`KEYS_MAX` keys.
+    """
+    access.require(Permission.API_KEYS_MANAGE)
+    made = _checked(kind, clean_name(name), scopes, ip_allow, expires_at)
+    _not_beyond(access, made)
+    with org_scope(access.org_id):
+        return _store(access, made, kind=kinds.API_KEY_CREATED)
+
+
+def create_personal_key(access: Access, *, machine: str) -> NewKey:
+    """Make the key of a person's command line; ``machine`` is what it says it runs on.
+
+    Raises :class:`Limit` at :data:`PERSONAL_MAX` of them and :class:`Forbidden` for who is no member.
+    """
+    if access.user is None or access.role is None:
+        raise Forbidden("needs_member", "A command line belongs to a member of the organization.")
+    whose = f"command line of {access.user.email}"
+    made = ApiKey(
+        kind=ApiKey.Kind.RESTRICTED,
+        person=access.user,
+        name=clean_name(f"{whose} on {machine}"[:NAME_MAX] if machine else whose[:NAME_MAX]),
+        scopes=sorted(COMMAND_LINE),
+        sign_on=access.user.through.sign_on_id if access.user.through else "",
+        expires_at=timezone.now() + personal_lifetime(access.user),
+    )
+    with org_scope(access.org_id):
+        return _store(access, made, kind=kinds.API_KEY_CREATED)
+
+
+def personal_lifetime(person: User) -> timedelta:
+    """How long the key of a command line lives, which depends on how its person came in."""
+    return PERSONAL_LIFETIME if person.through is None else THROUGH_LIFETIME
+
+
+def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAULT) -> NewKey:
+    """Make a successor with the same rights; the old key works ``overlap`` seconds longer, or until its own expiry.
+
+    Raises :class:`Conflict` for a key that does not work any more or has a successor already.
+    """
+    access.require(Permission.API_KEYS_MANAGE)
+    if not 0 <= overlap <= OVERLAP_MAX:
+        raise Invalid("bad_overlap", f"The overlap is 0 to {OVERLAP_MAX} seconds.", field="overlap")
+    now = timezone.now()
+    with org_scope(access.org_id):
+        old = locked_key(access, key_id)
+        check_rotatable(old, now)
+        lifetime = old.expires_at - old.created_at if old.expires_at else None
+        successor = ApiKey(kind=old.kind, name=old.name, scopes=old.scopes, ip_allow=old.ip_allow)
+        successor.expires_at = now + lifetime if lifetime else None
+        _not_beyond(access, successor)
+        end = now + timedelta(seconds=overlap)
+        before = {"key": str(old), "id": old.pk, "expires_at": old.expires_at.isoformat() if old.expires_at else None}
+        old.expires_at = min(old.expires_at, end) if old.expires_at else end
+        old.rotated_at = now
+        old.save(update_fields=["expires_at", "rotated_at"])
+        after = {"former_expires_at": old.expires_at.isoformat()}
+        return _store(access, successor, kind=kinds.API_KEY_ROTATED, before=before, after=after)
+
+
+def check_rotatable(key: ApiKey, now: datetime) -> None:
+    """Raise :class:`Conflict` unless a successor of the key may be made."""
+    if key.person_id is not None:
+        raise Conflict("personal_key", "A command line's key is not rotated: `cloudsignal login` makes a new one.")
+    if (found := state(key, now)) != "active":
+        raise Conflict("key_not_active", f"This key is {found}; create a new one.")
+    if key.rotated_at is not None:
+        raise Conflict("rotated_already", "This key has a successor already; rotate that one.")
+
+
+def may_revoke(access: Access, key: ApiKey) -> bool:
+    """Whether ``access`` may end the key: who manages keys, and the person whose command line it is."""
+    own = access.user is not None and key.person_id == access.user.pk
+    return own or access.may(Permission.API_KEYS_MANAGE)
+
+
+def end_own_key(use: KeyUse) -> ApiKey:
+    """A command line signs out: the key that it used ends. Raises :class:`Forbidden` for keys of programs."""
+    if use.key.person_id is None:
+        raise Forbidden("needs_command_line", "Only the key of a person's command line ends itself; revoke this one.")
+    with org_scope(use.access.org_id):
+        key = locked_key(use.access, use.key.pk)
+        end_key(use.access, key)
+    return key
+
+
+def end_personal_keys(actor: Actor, person: User, *, key_id: int | None = None) -> None:
+    """End the command lines of a person in the organization of ``actor`` (only ``key_id`` if given), in its scope."""
+    found = ApiKey.objects.select_for_update().filter(org=actor.org_id, person=person, revoked_at=None)
+    for key in found.filter(pk=key_id) if key_id is not None else found:
+        end_key(actor, key)
+
+
+def end_command_lines(person: User, *, ip: str = "") -> None:
+    """End the command lines of a person in every organization."""
+    for org_id in sorted({key.org_id for key in command_lines_of(person)}):
+        with org_scope(org_id):
+            end_personal_keys(SystemActor(org_id, f"user:{person.email}", ip), person)
+
+
+def command_lines_of(person: User) -> tuple[ApiKey, ...]:
+    """The command lines that a person is signed in on, with their organizations, newest first."""
+    with platform_scope():
+        found = ApiKey.objects.filter(_not_over_by(timezone.now()), person=person).select_related("org")
+        return tuple(found.order_by("-created_at", "-id"))
+
+
+def list_api_keys(access: Access) -> tuple[ApiKey, ...]:
+    """The keys of the organization, newest first, masked.
+
+    Command lines make one at each sign-in: those that are over are left out after :data:`LISTED`. Their rows stay, so
+    that no other key ever gets their name.
+    """
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        found = ApiKey.objects.filter(org=access.org).select_related("person")
+        shown = Q(person=None) | _not_over_by(timezone.now() - LISTED)
+        return tuple(found.filter(shown).order_by("-created_at", "-id"))
+
+
+def get_api_key(access: Access, key_id: int) -> ApiKey:
+    """One key, masked; raises :class:`NotFound`."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        found = ApiKey.objects.filter(org=access.org, pk=key_id).select_related("person").first()
+    if found is None:
+        raise NotFound("The API key")
+    return found
+
+
+def use_api_key(secret: str, *, ip: str) -> KeyUse:
+    """Whose key this is and what it may do. Raises :class:`Unauthenticated` when it is none, expired or revoked, and
+    :class:`Forbidden` when it may not be used from ``ip``, or its person would not be let in either."""
+    digest = _digest(secret)
+    with api_key_scope(digest):
+        key = ApiKey.objects.filter(digest=digest).select_related("person").first()
+    now = timezone.now()
+    if key is None:
+        raise Unauthenticated("unauthorized", "The API key is not valid.")
+    if (found := state(key, now)) != "active":
+        raise Unauthenticated("unauthorized", f"The API key is {found}.")
+    if key.ip_allow and not _within(ip, key.ip_allow):
+        raise Forbidden("ip_not_allowed", f"This API key may not be used from {ip or 'an unknown address'}.")
+    with org_scope(key.org_id):
+        org = Organization.objects.filter(pk=key.org_id).first()
+        if org is None:
+            raise Unauthenticated("unauthorized", "The API key is not valid.")
+        access = (
+            _of_person(key, ip) if key.person else Access(org, None, None, permissions_held(key), key.actor, ip, key)
+        )
+        if key.last_used_at is None or now - key.last_used_at > USED_EVERY:
+            ApiKey.objects.filter(org=org, pk=key.pk).update(last_used_at=now)
+    return KeyUse(key, access)
+
+
+def permissions_held(key: ApiKey) -> frozenset[Permission]:
+    """What a key may do. ``pk`` holds no permission: it may exchange tokens and read public facts, nothing else."""
+    match ApiKey.Kind(key.kind):
+        case ApiKey.Kind.SECRET:
+            return SECRET
+        case ApiKey.Kind.RESTRICTED:
+            return frozenset(scope for scope in SECRET if scope.value in key.scopes)
+        case ApiKey.Kind.PUBLISHABLE:
+            return frozenset()
+
+
+def state(key: ApiKey, now: datetime) -> str:
+    """``active``, ``expired`` or ``revoked``."""
+    if key.revoked_at:
+        return "revoked"
+    return "expired" if key.expires_at and key.expires_at <= now else "active"
+
+
+def _not_over_by(moment: datetime) -> Q:
+    """Keys that had neither expired nor been revoked at ``moment``."""
+    return (Q(expires_at=None) | Q(expires_at__gt=moment)) & (Q(revoked_at=None) | Q(revoked_at__gt=moment))
+
+
+def _of_person(key: ApiKey, ip: str) -> Access:
+    """What a command line may do: what its person may at this moment, within the scopes of the key."""
+    assert key.person is not None  # noqa: S101 - the caller has looked
+    if key.sign_on:
+        key.person.through = Through(key.org_id, key.sign_on)
+        if not way_is_open(key.person.through, key.person):
+            raise Unauthenticated("unauthorized", "The single sign-on that this key came through is closed.")
+    try:
+        found = access_org(key.person, key.org_id, ip)
+    except NotFound:
+        found = None
+    if found is None or found.role is None or not key.person.is_active:
+        raise Unauthenticated("unauthorized", "The person of this key is not a member of the organization any more.")
+    if found.org.status != Organization.Status.ACTIVE:
+        raise Forbidden("org_not_active", f"{found.org.name} is {found.org.status}; its command lines wait.")
+    return Access(found.org, None, found.role, found.permissions & permissions_held(key), key.actor, ip, key)
+
+
+def _checked(
+    kind: str, name: str, scopes: Sequence[str], ip_allow: Sequence[str], expires_at: datetime | None
+) -> ApiKey:
+    if kind not in ApiKey.Kind.values:
+        raise Invalid("bad_kind", f"The kind is one of {', '.join(ApiKey.Kind.values)}.", field="kind")
+    if kind == ApiKey.Kind.RESTRICTED and not scopes:
+        raise Invalid("scopes_missing", "A restricted key needs at least one scope.", field="scopes")
+    if kind != ApiKey.Kind.RESTRICTED and scopes:
+        raise Invalid("scopes_not_taken", "Only restricted keys take scopes.", field="scopes")
+    if beyond := sorted(permissions_of(scopes) - SECRET):
+        raise Invalid("scope_not_for_keys", f"No key can hold {beyond[0]}: it needs a person.", field="scopes")
+    if expires_at is not None and expires_at <= timezone.now():
+        raise Invalid("expiry_past", "The expiry lies in the past.", field="expires_at")
+    return ApiKey(kind=kind, name=name, scopes=sorted(set(scopes)), ip_allow=_networks(ip_allow), expires_at=expires_at)
+
+
+def _not_beyond(access: Access, key: ApiKey) -> None:
+    """Nobody makes a key that may do more than they may; a key none that lasts longer or works from further away."""
+    if beyond := sorted(permissions_held(key) - access.permissions):
+        raise Forbidden("beyond_own_rights", f"The key would include {beyond[0]}, which you do not hold yourself.")
+    maker = access.key
+    if maker is None:
+        return
+    if maker.expires_at and (key.expires_at is None or key.expires_at > maker.expires_at):
+        until = f"{maker.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        raise Forbidden(
+            "outlives_maker", f"{maker} ends at {until}, so a key it makes has to end by then.", field="expires_at"
+        )
+    if maker.ip_allow and not (key.ip_allow and all(_covered(each, maker.ip_allow) for each in key.ip_allow)):
+        allowed = ", ".join(maker.ip_allow)
+        raise Forbidden(
+            "beyond_own_networks", f"{maker} works from {allowed} only, so a key it makes must too.", field="ip_allow"
+        )
+
+
+def _covered(network: str, allowed: Sequence[str]) -> bool:
+    inner = ipaddress.ip_network(network)
+    outer = [ipaddress.ip_network(each) for each in allowed]
+    return any(one.version == inner.version and inner.subnet_of(one) for one in outer)  # type: ignore[arg-type]
+
+
+def _store(
+    access: Access,
+    key: ApiKey,
+    *,
+    kind: str,
+    before: Mapping[str, object] | None = None,
+    after: Mapping[str, object] | None = None,
+) -> NewKey:
+    hold_acting_key(access)
+    Organization.objects.select_for_update().get(pk=access.org_id)
+    known = list(ApiKey.objects.filter(org=access.org))
+    alike = [each for each in known if (each.person_id is None) == (key.person is None)]
+    working = [each.person_id for each in alike if state(each, timezone.now()) == "active"]
+    if key.person is not None and working.count(key.person.pk) >= PERSONAL_MAX:
+        raise Limit("too_many_keys", f"You are signed in on {PERSONAL_MAX} command lines; revoke one of their keys.")
+    if key.person is None and len(working) >= KEYS_MAX:
+        raise Limit("too_many_keys", f"An organization has at most {KEYS_MAX} working keys; revoke one first.")
+    secret = _new_secret(key.kind, {str(each) for each in known})
+    key.org, key.created_by = access.org, access.actor
+    key.digest, key.hint = _digest(secret), secret[-4:]
+    key.save(force_insert=True)
+    facts: dict[str, object] = {
+        "id": key.pk,
+        "key": str(key),
+        "name": key.name,
+        "person": key.person.email if key.person else None,
+        "scopes": key.scopes,
+        "ip_allow": key.ip_allow,
+        "expires_at": key.expires_at.isoformat() if key.expires_at else None,
+    }
+    record(access, kind, target=f"api_key:{key}", before=before, after={**facts, **(after or {})})
+    return NewKey(key, secret)
+
+
+def _new_secret(kind: str, masks: Collection[str]) -> str:
+    """A key whose mask (``sk_...x7m4``) no other key of the organization has had: the audit names keys by it, and all
+    that one key has issued is found by it."""
+    while True:
+        secret = f"{kind}_" + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM))
+        if f"{kind}_...{secret[-4:]}" not in masks:
+            return secret
+
+
+def end_key(actor: Actor, key: ApiKey, *, because: ApiKey | None = None) -> None:
+    """End a locked key, and nothing else; ``because`` of one that it was made with. Once: a second time is nothing."""
+    if key.revoked_at is not None:
+        return
+    key.revoked_at = timezone.now()
+    key.save(update_fields=["revoked_at"])
+    before = {"id": key.pk, "revoked": False}
+    after = {"id": key.pk, "revoked": True, **({"because": str(because)} if because else {})}
+    record(actor, kinds.API_KEY_REVOKED, target=f"api_key:{key}", before=before, after=after)
+
+
+def locked_key(access: Access, key_id: int) -> ApiKey:
+    """One key of the organization, locked; raises :class:`NotFound`."""
+    found = ApiKey.objects.select_for_update().filter(org=access.org, pk=key_id).first()
+    if found is None:
+        raise NotFound("The API key")
+    return found
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+def _networks(ip_allow: Sequence[str]) -> list[str]:
+    if len(ip_allow) > NETWORKS_MAX:
+        raise Invalid("too_many_networks", f"An allow list has at most {NETWORKS_MAX} networks.", field="ip_allow")
+    found = []
+    for text in ip_allow:
+        try:
+            found.append(str(ipaddress.ip_network(text.strip(), strict=False)))
+        except ValueError:
+            raise Invalid(
+                "bad_network", f"{text[:64]!r} is not a network; write 203.0.113.7 or 203.0.113.0/24.", field="ip_allow"
+            ) from None
+    return found
+
+
+def _within(ip: str, networks: Sequence[str]) -> bool:
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return any(mapped in ipaddress.ip_network(network) for network in networks)

@@ -1,0 +1,75 @@
+"""Taking away what an organization has left in the broker: retained messages, stored sessions. An edge does it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+
+from django.utils import timezone
+
+from audit import kinds
+from audit.services.record import record
+from cloudsignal import outbox
+from cloudsignal.errors import Conflict, Invalid, NotFound
+from cloudsignal.wire.order import NAMES_MAX
+from cloudsignal.wire.retained import TOPIC_BYTES
+from orgs.access.grants import Access
+from orgs.broker.reads import StoredSession, stored_of
+from orgs.permissions import Permission
+from orgs.tenancy import org_scope
+
+
+def clear_retained(access: Access, *, topics: Sequence[str] = (), username: str = "", everything: bool = False) -> None:
+    """Have retained messages taken away: those on ``topics``, or all that ``username`` wrote, or all there are.
+
+    It is done within a moment, or when an edge is back. For owners and operators. Raises :class:`Invalid`.
+    """
+    access.require(Permission.RETAINED_CLEAR)
+    if sum((bool(topics), bool(username), everything)) != 1:
+        raise Invalid("say_which", "Give topics, or a username, or everything=true.", field="topics")
+    if len(topics) > NAMES_MAX:
+        raise Invalid("too_many_topics", f"Clear at most {NAMES_MAX} topics at a time.", field="topics")
+    for topic in topics:
+        if not 0 < len(topic.encode("utf-8", "replace")) <= TOPIC_BYTES or any(one in topic for one in "+#\0"):
+            raise Invalid("bad_topic", f"{topic[:80]!r} is not a topic of a retained message.", field="topics")
+    local = username.removesuffix(f"@{access.org_id}")
+    whose = "*" if everything else local
+    what = {"topics": list(topics[:50]), "count": len(topics)} if topics else {"username": whose}
+    with org_scope(access.org_id):
+        record(access, kinds.RETAINED_CLEARED, target=f"org:{access.org_id}", username=local, after=what)
+        outbox.enqueue(
+            "orgs.tasks.clear_retained",
+            org=access.org_id,
+            key=f"{access.org_id}/{timezone.now().timestamp()}",
+            payload={
+                "org": access.org_id,
+                "topics": json.dumps(list(topics)),
+                "username": whose,
+            },
+        )
+
+
+def release_session(access: Access, client_id: str) -> StoredSession:
+    """Have a stored session discarded with what waits for it, so that its client id is free. Returns the session.
+
+    Raises :class:`NotFound` when none is stored and :class:`Conflict` when its client is connected.
+    """
+    access.require(Permission.SESSIONS_CLOSE)
+    found = next((row for row in stored_of(access.org_id, find=client_id).rows if row.client_id == client_id), None)
+    if found is None:
+        raise NotFound("The stored session")
+    if found.connected:
+        raise Conflict("session_live", "Its client is connected: close the live session first, or revoke its username.")
+    with org_scope(access.org_id):
+        after = {"client_id": client_id}
+        record(access, kinds.SESSION_RELEASED, target=f"org:{access.org_id}", username=found.username, after=after)
+        outbox.enqueue(
+            "orgs.tasks.release_session",
+            org=access.org_id,
+            key=f"{access.org_id}/{sha256(client_id.encode('utf-8', 'replace')).hexdigest()}",  # they may be long
+            payload={
+                "org": access.org_id, "client_id": client_id, "issued_at": str(timezone.now().timestamp()),
+            },
+        )  # fmt: skip
+    return found

@@ -1,0 +1,122 @@
+"""What an organization has left in the broker: its retained messages and stored sessions, as the edges note them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import cast
+
+from redis.exceptions import RedisError
+
+from cloudsignal.errors import Unavailable
+from cloudsignal.redis import fast_client
+from cloudsignal.wire import keys
+from cloudsignal.wire.retained import Entry
+from orgs.access.grants import Access, sessions_of
+from orgs.permissions import Permission
+
+LISTED_MAX = 10_000
+"""Retained messages, and stored sessions, that are looked at for one list."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetainedMessage:
+    """One retained message, without its payload, which no part of CloudSignal looks at."""
+
+    topic: str
+    size: int
+    """Bytes of the packet."""
+    published_at: datetime | None
+    """None when it was there before it was counted."""
+    expires_at: datetime | None
+    username: str
+    """The local username that published it; empty when that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A session that outlives its connection."""
+
+    client_id: str
+    username: str
+    """The local username it belongs to."""
+    ends_at: datetime
+    """When the broker drops it, unless its client comes back; of a connected client: about when it would."""
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RetainedList:
+    """Retained messages by topic. ``total`` and ``bytes`` are of all there are, ``rows`` of those looked at."""
+
+    rows: tuple[RetainedMessage, ...]
+    total: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredList:
+    """Stored sessions by client id, those that end first looked at first."""
+
+    rows: tuple[StoredSession, ...]
+    total: int
+
+
+def list_retained(access: Access, *, find: str = "") -> RetainedList:
+    """Retained messages whose topic or username contains ``find``, by topic.
+
+    At most :data:`LISTED_MAX` are looked at. Raises :class:`Unavailable` when Redis does not answer.
+    """
+    access.require(Permission.ORG_READ)
+    org, rows = access.org_id, []
+    try:
+        redis = fast_client()
+        total, size = redis.hlen(keys.retained(org)), redis.get(keys.retained_bytes(org))
+        entries = redis.hscan_iter(keys.retained(org), count=1_000)
+        for topic, value in islice(entries, LISTED_MAX):
+            name, entry = topic.decode("utf-8", "replace"), Entry.read(value)
+            if find in name or (find and find in entry.username):
+                rows.append(RetainedMessage(name, entry.size, _time(entry.at), _time(entry.ends), entry.username))
+    except RedisError as error:
+        raise _away() from error
+    return RetainedList(tuple(sorted(rows, key=lambda row: row.topic)), total, _number(size))
+
+
+def list_stored(access: Access, *, find: str = "") -> StoredList:
+    """Sessions the broker keeps whose client id or username contains ``find``. Raises :class:`Unavailable`."""
+    access.require(Permission.ORG_READ)
+    return stored_of(access.org_id, find=find)
+
+
+def stored_of(org: str, *, find: str = "") -> StoredList:
+    """The same, for services that ask for a permission of their own."""
+    try:
+        redis = fast_client()
+        total = redis.zcard(keys.stored(org))
+        found = redis.zrange(keys.stored(org), 0, LISTED_MAX - 1, withscores=True)
+        noted = [(name.decode("utf-8", "replace"), ends) for name, ends in cast("list[tuple[bytes, float]]", found)]
+        held = cast("list[bytes | None]", redis.mget([keys.client(org, name) for name, _ in noted])) if noted else []
+    except RedisError as error:
+        raise _away() from error
+    live = {session.client_id for session in sessions_of(org)} if noted else set()
+    owners = [(value or b"").decode("utf-8", "replace").partition("\n")[0] for value in held]
+    rows = [
+        StoredSession(name, owner, ends_at, name in live)
+        for (name, ends), owner in zip(noted, owners, strict=True)
+        if (ends_at := _time(ends)) is not None and (find in name or find in owner)
+    ]
+    return StoredList(tuple(sorted(rows, key=lambda row: row.client_id)), total)
+
+
+def _time(seconds: float) -> datetime | None:
+    """A time from Redis; None for 0 and for what lies beyond all calendars."""
+    return datetime.fromtimestamp(seconds, UTC) if 0 < seconds < 253_402_300_799 else None
+
+
+def _number(value: object) -> int:
+    return int(value) if isinstance(value, bytes) and value.isdigit() and len(value) < 16 else 0
+
+
+def _away() -> Unavailable:
+    return Unavailable("broker_unknown", "What the broker holds cannot be read right now; try again.")

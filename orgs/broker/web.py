@@ -1,0 +1,83 @@
+"""Page: what lies in the broker. Retained messages and stored sessions, to look at, to clear and to release."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+
+from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.filters import pills
+from orgs.access.grants import Access
+from orgs.access.web.gate import org_page
+from orgs.broker.clearing import clear_retained, release_session
+from orgs.broker.reads import LISTED_MAX, list_retained, list_stored
+from orgs.credentials.forms.credentials import BrokerFilter, ClientIdForm, TopicForm
+from orgs.permissions import Permission
+
+SHOWN = 200
+
+
+@org_page(Permission.ORG_READ)
+def index(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Both lists; never a payload."""
+    form = BrokerFilter(request.GET)
+    find = form.value("find") if form.is_valid() else ""
+    retained, stored = list_retained(access, find=find), list_stored(access, find=find)
+    path = reverse("orgs:broker", args=[access.org_id])
+    context = {
+        "form": form,
+        "retained": retained,
+        "messages_shown": retained.rows[:SHOWN],
+        "stored": stored,
+        "sessions_shown": stored.rows[:SHOWN],
+        "shown": SHOWN,
+        "looked": LISTED_MAX,
+        "org": access.org,
+        "pills": pills(form, path) if form.is_valid() else [],
+        "clear_url": path,
+        "may_clear": access.may(Permission.RETAINED_CLEAR),
+        "may_close": access.may(Permission.SESSIONS_CLOSE),
+    }
+    return render(request, "orgs/broker.html", context)
+
+
+@org_page(Permission.RETAINED_CLEAR, methods=("GET", "POST"))
+def clear(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Clear the retained message on one topic."""
+    form = TopicForm(request.POST if request.method == "POST" else request.GET)
+    topic = form.cleaned_data["topic"] if form.is_valid() else ""
+    if request.method == "POST" and topic:
+        clear_retained(access, topics=[topic])
+        messages.success(request, f"Asked to clear the retained message on {topic}. It is gone in a moment.")
+        return redirect("orgs:broker", access.org_id)
+    question = Question(
+        title="Clear this retained message?",
+        text="New subscribers no longer get it. Clients that are subscribed receive an empty message on the topic.",
+        blast=[Touched("1", f"retained message on {topic}" if topic else "retained message: name its topic")],
+        action="Clear the message",
+        url=reverse("orgs:retained-clear", args=[access.org_id]),
+        cancel=reverse("orgs:broker", args=[access.org_id]),
+    )
+    return confirm(request, question, form)
+
+
+@org_page(Permission.SESSIONS_CLOSE, methods=("GET", "POST"))
+def release(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Discard one stored session."""
+    form = ClientIdForm(request.POST if request.method == "POST" else request.GET)
+    client_id = form.cleaned_data["client_id"] if form.is_valid() else ""
+    if request.method == "POST" and client_id:
+        release_session(access, client_id)
+        messages.success(request, f"Asked to release client id {client_id}. It is free in a moment.")
+        return redirect("orgs:broker", access.org_id)
+    question = Question(
+        title="Release this stored session?",
+        text="Its subscriptions and waiting messages are discarded. Any username may then use the client id.",
+        blast=[Touched("1", f"stored session of client id {client_id}" if client_id else "stored session: name it")],
+        action="Release the session",
+        url=reverse("orgs:stored-release", args=[access.org_id]),
+        cancel=reverse("orgs:broker", args=[access.org_id]),
+    )
+    return confirm(request, question, form)

@@ -1,0 +1,323 @@
+"""``/v2/users``, ``/v2/credentials`` and ``/v2/sessions``: MQTT identities, their secrets, and who is connected."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from cloudsignal.api.bodies import valid
+from cloudsignal.api.pages import PARAMETERS, limit_of, page, page_serializer
+from cloudsignal.api.parsers import CsvParser
+from cloudsignal.errors import Invalid
+from cloudsignal.wire.report import LiveSession
+from orgs.access.api.endpoint import OrgEndpoint
+from orgs.access.api.schema import ORGANIZATION
+from orgs.access.grants import get_credential, list_credentials, list_identities, live_sessions
+from orgs.credentials import identities, minting
+from orgs.credentials import issuing as credentials
+from orgs.credentials.csv_file import read_roster
+from orgs.credentials.issuing import TTL_DEFAULT, TTL_MAX, TTL_MIN, Issued
+from orgs.models import Credential, MqttIdentity
+from orgs.permissions import Permission
+from orgs.sessions import closing as sessions
+
+
+class UserSerializer(serializers.ModelSerializer[MqttIdentity]):
+    """An MQTT identity."""
+
+    username = serializers.CharField(read_only=True, help_text="The local part.")
+    mqtt_username = serializers.CharField(source="__str__", read_only=True, help_text="local@organization")
+    claims = serializers.DictField(read_only=True)
+
+    class Meta:
+        model = MqttIdentity
+        fields: ClassVar = [
+            "username", "mqtt_username", "static", "provider", "email", "claims", "note", "created_at", "created_by",
+            "revoked_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class CredentialSerializer(serializers.ModelSerializer[Credential]):
+    """One secret of an identity, without the secret."""
+
+    username = serializers.CharField(source="identity.username", read_only=True)
+    state = serializers.CharField(read_only=True, help_text="active, static, retired, expired or revoked.")
+
+    class Meta:
+        model = Credential
+        fields: ClassVar = [
+            "token_id", "username", "hint", "state", "issued_at", "expires_at", "renewed_until", "retired_at",
+            "revoked_at", "refreshed_from", "created_by",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class IssuedSerializer(serializers.Serializer[Issued]):
+    """A secret that was just made: the one time it is told."""
+
+    token_id = serializers.CharField()
+    username = serializers.CharField(help_text="Full MQTT username.")
+    password = serializers.CharField(help_text="Shown once, now.")
+    static = serializers.BooleanField(help_text="It does not expire.")
+    issued_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+    refresh_recommended_at = serializers.DateTimeField(allow_null=True)
+
+
+class IssueSerializer(serializers.Serializer[Any]):
+    """What to make."""
+
+    username = serializers.CharField(
+        max_length=63, default=None, allow_null=True, help_text="The local part; left out: a new opaque one."
+    )
+    ttl = serializers.IntegerField(default=TTL_DEFAULT, min_value=TTL_MIN, max_value=TTL_MAX, help_text="Seconds.")
+    static = serializers.BooleanField(default=False, help_text="The flagged exception: it does not expire.")
+    claims = serializers.DictField(default=dict)
+    note = serializers.CharField(max_length=200, default="", allow_blank=True)
+    replace_existing = serializers.BooleanField(
+        default=False, help_text="Revoke the name's other secrets, which closes their sessions."
+    )
+
+
+class SkippedSerializer(serializers.Serializer[minting.Skipped]):
+    """A line that nothing was made for."""
+
+    line = serializers.IntegerField()
+    username = serializers.CharField()
+    reason = serializers.CharField()
+
+
+class BulkSerializer(serializers.Serializer[Any]):
+    """What a file has made, in its order."""
+
+    count = serializers.IntegerField()
+    issued = IssuedSerializer(many=True)
+    skipped = SkippedSerializer(many=True)
+
+
+class RevokeManySerializer(serializers.Serializer[Any]):
+    """Which credentials to end: all that one key or person has issued, or all there are."""
+
+    issued_by = serializers.CharField(
+        max_length=320,
+        required=False,
+        help_text="As the audit names them: key:sk_...x7m4, key:rk_...x7m4 of EMAIL, user:EMAIL.",
+    )
+    everything = serializers.BooleanField(default=False)
+    dry_run = serializers.BooleanField(default=False, help_text="Only count what would end.")
+
+
+class EndedSerializer(serializers.Serializer[Any]):
+    """How much has ended."""
+
+    identities = serializers.IntegerField()
+    credentials = serializers.IntegerField()
+    sessions = serializers.IntegerField(allow_null=True, help_text="Live ones that close; null: not known right now.")
+
+
+class SessionSerializer(serializers.Serializer[LiveSession]):
+    """A connected client."""
+
+    session = serializers.CharField()
+    username = serializers.CharField()
+    client_id = serializers.CharField(allow_blank=True)
+    node = serializers.CharField()
+    ip = serializers.CharField(allow_blank=True)
+    transport = serializers.CharField()
+    mqtt_version = serializers.CharField()
+    tls_version = serializers.CharField(allow_blank=True)
+    tls_cipher = serializers.CharField(allow_blank=True)
+    token_id = serializers.CharField(allow_blank=True)
+    connected_at = serializers.SerializerMethodField()
+
+    def get_connected_at(self, session: LiveSession) -> datetime:
+        """As a time."""
+        return datetime.fromtimestamp(session.connected_at, UTC)
+
+
+class Users(OrgEndpoint):
+    """The identities."""
+
+    needs: ClassVar = {"GET": Permission.ORG_READ}
+
+    @extend_schema(
+        operation_id="list_users", tags=["users"],
+        parameters=[ORGANIZATION, *PARAMETERS, OpenApiParameter("search", str, description="Beginning of the name.")],
+        responses={200: page_serializer(UserSerializer)},
+    )  # fmt: skip
+    def get(self, request: Request) -> Response:
+        """List the MQTT identities by username."""
+        asked = request.query_params
+        found = list_identities(
+            self.access, search=asked.get("search", ""), cursor=asked.get("cursor", ""), limit=limit_of(request)
+        )
+        return page([row.identity for row in found.rows], UserSerializer, next_cursor=found.next_cursor)
+
+
+class OneUser(OrgEndpoint):
+    """One identity."""
+
+    needs: ClassVar = {"GET": Permission.ORG_READ, "DELETE": Permission.CREDENTIALS_MANAGE}
+
+    @extend_schema(operation_id="get_user", tags=["users"], parameters=[ORGANIZATION], responses={200: UserSerializer})
+    def get(self, request: Request, username: str) -> Response:
+        """Show one MQTT identity with its claims."""
+        return Response(UserSerializer(identities.get_identity(self.access, username)).data)
+
+    @extend_schema(
+        operation_id="revoke_user", tags=["users"], parameters=[ORGANIZATION], responses={200: UserSerializer}
+    )
+    def delete(self, request: Request, username: str) -> Response:
+        """Revoke every secret of a username and close its live sessions."""
+        return Response(UserSerializer(credentials.revoke_identity(self.access, username)).data)
+
+
+class Credentials(OrgEndpoint):
+    """The secrets."""
+
+    needs: ClassVar = {"GET": Permission.ORG_READ, "POST": Permission.CREDENTIALS_MANAGE}
+
+    @extend_schema(
+        operation_id="list_credentials", tags=["credentials"],
+        parameters=[
+            ORGANIZATION, *PARAMETERS,
+            OpenApiParameter("state", str, enum=["active", "static", "retired", "expired", "revoked"]),
+            OpenApiParameter("username", str, description="Beginning of the name."),
+        ],
+        responses={200: page_serializer(CredentialSerializer)},
+    )  # fmt: skip
+    def get(self, request: Request) -> Response:
+        """List credentials, newest first."""
+        asked = request.query_params
+        found = list_credentials(
+            self.access,
+            state=asked.get("state", ""),
+            username=asked.get("username", ""),
+            cursor=asked.get("cursor", ""),
+            limit=limit_of(request),
+        )
+        return page(found.rows, CredentialSerializer, next_cursor=found.next_cursor)
+
+    @extend_schema(
+        operation_id="issue_credential", tags=["credentials"], parameters=[ORGANIZATION],
+        request=IssueSerializer, responses={201: IssuedSerializer},
+    )  # fmt: skip
+    def post(self, request: Request) -> Response:
+        """Issue a credential. The password is in this answer and nowhere else, and works at every edge already."""
+        issued = credentials.issue_credential(self.access, **valid(IssueSerializer, request))
+        return Response(IssuedSerializer(issued).data, status=201)
+
+
+class OneCredential(OrgEndpoint):
+    """One secret."""
+
+    needs: ClassVar = {"GET": Permission.ORG_READ, "DELETE": Permission.CREDENTIALS_MANAGE}
+
+    @extend_schema(
+        operation_id="get_credential", tags=["credentials"], parameters=[ORGANIZATION],
+        responses={200: CredentialSerializer},
+    )  # fmt: skip
+    def get(self, request: Request, token_id: str) -> Response:
+        """Show one credential, without its secret."""
+        return Response(CredentialSerializer(get_credential(self.access, token_id)).data)
+
+    @extend_schema(
+        operation_id="revoke_credential", tags=["credentials"], parameters=[ORGANIZATION],
+        responses={200: CredentialSerializer},
+    )  # fmt: skip
+    def delete(self, request: Request, token_id: str) -> Response:
+        """Revoke one credential and close the live sessions that signed in with it."""
+        return Response(CredentialSerializer(credentials.revoke_credential(self.access, token_id)).data)
+
+
+class BulkCredentials(OrgEndpoint):
+    """Many at once."""
+
+    needs: ClassVar = {"POST": Permission.CREDENTIALS_MANAGE}
+    parser_classes = (CsvParser,)
+
+    @extend_schema(
+        operation_id="issue_credentials", tags=["credentials"], parameters=[ORGANIZATION],
+        request={"text/csv": {"type": "string", "description": "Columns: username, ttl, static, note, claim.NAME."}},
+        responses={201: BulkSerializer},
+    )  # fmt: skip
+    def post(self, request: Request) -> Response:
+        """Issue a credential for every line of a CSV file (up to 10,000). A wrong line refuses the whole file.
+
+        Should this end half-way, what was made by then is revoked within a minute: nobody was shown it.
+        """
+        text: object = request.data
+        if not isinstance(text, str):
+            raise Invalid("empty_csv", "Send a CSV file as the body.", field="file")
+        entries = read_roster(text)
+        made = minting.mint(self.access, entries)
+        body = {
+            "count": len(made.minted),
+            "issued": [IssuedSerializer(each.issued).data for each in made.minted],
+            "skipped": [SkippedSerializer(each).data for each in made.skipped],
+        }
+        return Response(body, status=201)
+
+
+class RevokeCredentials(OrgEndpoint):
+    """The end of many."""
+
+    needs: ClassVar = {"POST": Permission.CREDENTIALS_MANAGE}
+
+    @extend_schema(
+        operation_id="revoke_credentials", tags=["credentials"], parameters=[ORGANIZATION],
+        request=RevokeManySerializer, responses={200: EndedSerializer},
+    )  # fmt: skip
+    def post(self, request: Request) -> Response:
+        """Revoke all credentials that one key or person has issued, or all of the organization.
+
+        With `dry_run` nothing ends: the answer is what would.
+        """
+        wanted = valid(RevokeManySerializer, request)
+        issued_by = wanted.get("issued_by", "")
+        if bool(issued_by) == wanted["everything"]:
+            raise Invalid("say_which", "Give either issued_by or everything=true.", field="issued_by")
+        reach = identities.reach_of(self.access, issued_by=[issued_by] if issued_by else ())
+        if wanted["dry_run"]:
+            return Response(EndedSerializer(reach).data)
+        if wanted["everything"]:
+            self.step_up(request)
+        if issued_by:
+            ended = identities.revoke_issued_by(self.access, [issued_by])
+        else:
+            ended = identities.revoke_everything(self.access)
+        body = {"identities": ended.identities, "credentials": ended.credentials, "sessions": reach.sessions}
+        return Response(body)
+
+
+class Sessions(OrgEndpoint):
+    """Who is connected."""
+
+    needs: ClassVar = {"GET": Permission.ORG_READ}
+
+    @extend_schema(
+        operation_id="list_sessions", tags=["sessions"], parameters=[ORGANIZATION],
+        responses={200: page_serializer(SessionSerializer)},
+    )  # fmt: skip
+    def get(self, request: Request) -> Response:
+        """List the live MQTT sessions, newest first."""
+        return page(live_sessions(self.access), SessionSerializer)
+
+
+class OneSession(OrgEndpoint):
+    """One of them."""
+
+    needs: ClassVar = {"DELETE": Permission.SESSIONS_CLOSE}
+
+    @extend_schema(
+        operation_id="close_session", tags=["sessions"], parameters=[ORGANIZATION], responses={200: SessionSerializer}
+    )
+    def delete(self, request: Request, session: str) -> Response:
+        """Close a live session; the client may sign in again. Revoke its credential to keep it out."""
+        return Response(SessionSerializer(sessions.close_session(self.access, session)).data)

@@ -1,0 +1,1 @@
+"""Forms about credentials: they parse; the services decide."""

@@ -1,0 +1,157 @@
+"""MQTT identities: their claims, and ending all that one key has issued or all of an organization."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Count, QuerySet
+from django.utils import timezone
+
+from audit import kinds
+from audit.services.record import record
+from cloudsignal.errors import NotFound, Unavailable
+from cloudsignal.wire.credential import ClaimValue
+from orgs.access.grants import Access, live_sessions
+from orgs.credentials.claims import bounded, clean_claims
+from orgs.credentials.issuing import discard_sessions, local_name, record_claims, tell_edges, tell_edges_of_many
+from orgs.models import Credential, MqttIdentity
+from orgs.models.credential import unended
+from orgs.permissions import Permission
+from orgs.tenancy import org_scope
+
+BATCH = 500
+"""Identities that one transaction ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How much a revocation ended."""
+
+    identities: int
+    credentials: int
+
+
+def get_identity(access: Access, username: str) -> MqttIdentity:
+    """One identity by the local part of its username; raises :class:`NotFound`."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        found = MqttIdentity.objects.filter(org=access.org, username=local_name(access, username)).first()
+    if found is None:
+        raise NotFound("The user", code="user_not_found")
+    return found
+
+
+def merge_claims(
+    access: Access, username: str, claims: Mapping[str, object], *, without: Collection[str] = ()
+) -> MqttIdentity:
+    """Set these claims, take those of ``without`` away and keep the others; live sessions are judged by them at once.
+
+    Raises :class:`Invalid`.
+    """
+    access.require(Permission.CREDENTIALS_MANAGE)
+
+    def merged(present: dict[str, ClaimValue]) -> dict[str, ClaimValue]:
+        kept = {name: value for name, value in present.items() if name not in without}
+        return {**kept, **clean_claims(claims)}
+
+    return _set_claims(access, username, merged)
+
+
+def remove_claim(access: Access, username: str, name: str) -> MqttIdentity:
+    """Take one claim away; raises :class:`NotFound` when the identity has no such claim."""
+    access.require(Permission.CREDENTIALS_MANAGE)
+
+    def without(present: dict[str, ClaimValue]) -> dict[str, ClaimValue]:
+        if name not in present:
+            raise NotFound("The claim", code="claim_not_found")
+        return {key: value for key, value in present.items() if key != name}
+
+    return _set_claims(access, username, without)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a revocation would end. ``sessions`` is None for who may not read them, and while Redis does not answer."""
+
+    identities: int
+    credentials: int
+    sessions: int | None
+
+
+def reach_of(access: Access, *, issued_by: Collection[str] = ()) -> Reach:
+    """What :func:`revoke_issued_by` would end now, or :func:`revoke_everything` without ``issued_by``."""
+    access.require(Permission.CREDENTIALS_MANAGE)
+    tokens: list[str] | None = None
+    if access.may(Permission.ORG_READ):
+        with suppress(Unavailable):
+            tokens = [session.token_id for session in live_sessions(access)]
+    with org_scope(access.org_id):
+        live = _live_of(access, issued_by, timezone.now())
+        found = live.aggregate(identities=Count("identity_id", distinct=True), credentials=Count("id"))
+        if tokens and issued_by:
+            theirs = set(live.filter(token_id__in=tokens).values_list("token_id", flat=True))
+            tokens = [token for token in tokens if token in theirs]
+    return Reach(found["identities"], found["credentials"], None if tokens is None else len(tokens))
+
+
+def revoke_issued_by(access: Access, actors: Sequence[str]) -> Ended:
+    """End every live credential that these (such as ``key:sk_...x7m4``) have issued; the audit names the first."""
+    access.require(Permission.CREDENTIALS_MANAGE)
+    if not actors:
+        return Ended(0, 0)
+    return _revoke(access, target=f"actor:{actors[0]}", issued_by=actors)
+
+
+def revoke_everything(access: Access) -> Ended:
+    """End every live credential of the organization, and with them every live session."""
+    access.require(Permission.CREDENTIALS_MANAGE)
+    return _revoke(access, target=f"org:{access.org_id}", issued_by=())
+
+
+def _set_claims(
+    access: Access, username: str, change: Callable[[dict[str, ClaimValue]], dict[str, ClaimValue]]
+) -> MqttIdentity:
+    with org_scope(access.org_id):
+        rows = MqttIdentity.objects.select_for_update()
+        identity = rows.filter(org=access.org, username=local_name(access, username)).first()
+        if identity is None:
+            raise NotFound("The user", code="user_not_found")
+        before = dict(identity.claims)
+        after = bounded(change(before))
+        if after != before:
+            identity.claims = after
+            tell_edges(identity)
+            record_claims(access, identity, before)
+    return identity
+
+
+def _revoke(access: Access, *, target: str, issued_by: Collection[str]) -> Ended:
+    """Batch by batch, each with its audit row, so that no transaction grows with the organization. Identities are
+    locked in the order of their ids, as everywhere, so that two of these cannot wait for each other."""
+    now = timezone.now()
+    identities = credentials = 0
+    while True:
+        with org_scope(access.org_id):
+            live = _live_of(access, issued_by, now)
+            ids = list(live.order_by("identity_id").values_list("identity_id", flat=True).distinct()[:BATCH])
+            if not ids:
+                return Ended(identities, credentials)
+            locked = list(MqttIdentity.objects.select_for_update().filter(pk__in=ids).order_by("pk"))
+            ended = live.filter(identity_id__in=ids).update(revoked_at=now)
+            tell_edges_of_many(locked)
+            rest = Credential.objects.filter(unended(now), org=access.org, identity_id__in=ids)
+            left = set(rest.values_list("identity_id", flat=True))
+            if gone := [identity for identity in locked if identity.pk not in left]:
+                discard_sessions(gone)
+            after = {"revoked": True, "identities": len(locked), "credentials": ended}
+            record(access, kinds.CREDENTIAL_REVOKED, target=target, before={"revoked": False}, after=after)
+        identities += len(locked)
+        credentials += ended
+
+
+def _live_of(access: Access, issued_by: Collection[str], now: datetime) -> QuerySet[Credential]:
+    live = Credential.objects.filter(unended(now), org=access.org)
+    return live.filter(created_by__in=issued_by) if issued_by else live

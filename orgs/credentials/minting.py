@@ -1,0 +1,313 @@
+"""Minting many credentials at once, at the speed of the database.
+
+In batches: each is one transaction (identities, secrets, audit, outbox) and, after its commit, one pipeline to Redis.
+While the database works on one batch, the next is made and the one before is brought to Redis aside. A username that
+exists gets a further secret the way a single credential is issued, which keeps what it has.
+
+Secrets are nowhere but in the process that minted them, so a batch that is committed and not yet handed out would be
+lost with it. Each transaction therefore leaves a claim: an outbox row by which a worker revokes the batch. It is taken
+away once the batch has been handed out. What nobody was shown works for nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from uuid import UUID
+
+import msgspec
+from django.db import connection
+from redis.exceptions import RedisError
+
+from audit import kinds
+from cloudsignal import ids
+from cloudsignal.errors import Conflict, DomainError
+from cloudsignal.keyring import pepper
+from cloudsignal.models import OutboxRow
+from cloudsignal.redis import State, client, write_states
+from cloudsignal.wire import keys
+from cloudsignal.wire.audit import uuid7
+from cloudsignal.wire.change import Change
+from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
+from orgs.access.acting_key import hold_acting_key
+from orgs.access.grants import Access
+from orgs.credentials.csv_file import Entry
+from orgs.credentials.issuing import Issued, issue_credential, revoke_credential
+from orgs.credentials.push import KEPT_AFTER_EXPIRY
+from orgs.models import MqttIdentity, Organization
+from orgs.permissions import Permission
+from orgs.tenancy import org_scope, platform_scope
+
+logger = logging.getLogger(__name__)
+
+BATCH = 1_000
+CLAIM = timedelta(seconds=60)
+"""How long a batch may wait to be handed out before a worker revokes it."""
+
+_TABLE = """
+CREATE TEMP TABLE IF NOT EXISTS minting (
+    username text, static boolean, claims text, note text, token_id text, mac bytea, hint text,
+    expires_at timestamptz, event uuid, after text
+) ON COMMIT DELETE ROWS
+"""
+_COLUMNS = "username, static, claims, note, token_id, mac, hint, expires_at, event, after"
+_TYPES = ["text", "bool", "text", "text", "text", "bytea", "text", "timestamptz", "uuid", "text"]
+_STORE = """
+WITH made AS (
+    INSERT INTO orgs_mqttidentity (org_id, username, static, provider, external_id, email, claims, note, revision,
+                                   revised_at, created_at, created_by)
+    SELECT %(org)s, username, static, '', '', '', claims::jsonb, note, 1, %(now)s, %(now)s, %(actor)s FROM minting
+    ORDER BY username ON CONFLICT (org_id, username) DO NOTHING RETURNING id, username
+), secrets AS (
+    INSERT INTO orgs_credential (org_id, identity_id, token_id, mac, hint, issued_at, expires_at, refreshed_from,
+                                 created_by)
+    SELECT %(org)s, made.id, token_id, mac, hint, %(now)s, expires_at, '', %(actor)s
+    FROM minting JOIN made USING (username)
+), events AS (
+    INSERT INTO audit_event (ts, id, org_id, kind, node, session, username, client_id, ip, port, transport,
+                             mqtt_version, tls_version, tls_cipher, reason, action, topic, qos, retain, size, rule,
+                             policy_digest, count, actor, target, after)
+    SELECT %(now)s, event, %(org)s, %(kind)s, '', '', username, '', %(ip)s, 0, '', '', '', '', '', '', '', -1, false,
+           0, '', '', 1, %(actor)s, 'credential:' || token_id, after::jsonb
+    FROM minting JOIN made USING (username)
+)
+SELECT username FROM made
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """One credential that was made, and the line of the file it was made for."""
+
+    line: int
+    issued: Issued
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A line nothing was made for, and why in a sentence."""
+
+    line: int
+    username: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive lines, in their order. ``done`` of ``total`` lines are dealt with."""
+
+    minted: tuple[Minted, ...]
+    skipped: tuple[Skipped, ...]
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    entry: Entry
+    issued: Issued
+    record: bytes
+    row: tuple[object, ...]
+    """For the temporary table."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A batch that is committed and on its way to Redis."""
+
+    minted: tuple[Minted, ...]
+    skipped: tuple[Skipped, ...]
+    fresh: Sequence[str]
+    claim: int
+    pushed: Future[None]
+
+
+def mint(access: Access, entries: Sequence[Entry]) -> Batch:
+    """Make a credential for every entry: all are handed out together, or none of them goes on working.
+
+    Raises :class:`Conflict` when it took so long that a worker has begun to revoke them.
+    """
+    batches = list(mint_in_batches(access, entries, hold=True))
+    return Batch(
+        tuple(chain.from_iterable(batch.minted for batch in batches)),
+        tuple(chain.from_iterable(batch.skipped for batch in batches)),
+        len(entries),
+        len(entries),
+    )
+
+
+def mint_in_batches(access: Access, entries: Sequence[Entry], *, hold: bool = False) -> Iterator[Batch]:
+    """Make a credential for every entry and yield them batch by batch, each once it works at the edges.
+
+    A batch counts as handed out when its taker comes back for the next one (with ``hold``, when all are taken). Whoever
+    iterates no further, or dies, leaves the last batches to be revoked by a worker within :data:`CLAIM`. Raises
+    :class:`Conflict` when the taker was slower than that.
+    """
+    access.require(Permission.CREDENTIALS_MANAGE)
+    batches = [entries[start : start + BATCH] for start in range(0, len(entries), BATCH)]
+    done, claims = 0, list[int]()
+    with ThreadPoolExecutor(2, thread_name_prefix="mint") as aside:
+        coming = aside.submit(_prepare, access.org_id, batches[0]) if batches else None
+        leaving: _Stored | None = None
+        for following in [*batches[1:], None, None]:
+            arrived = coming.result() if coming else None
+            coming = aside.submit(_prepare, access.org_id, following) if following else None
+            stored = _store(access, arrived, aside) if arrived else None
+            if leaving:
+                _arrive(access, leaving)
+                done += len(leaving.minted) + len(leaving.skipped)
+                claims.append(leaving.claim)
+                yield Batch(leaving.minted, leaving.skipped, done, len(entries))
+                if not hold:
+                    _release(claims)
+                    claims = []
+            leaving = stored
+    _release(claims)
+
+
+def abandon(org_id: str, tokens: Iterable[str]) -> int:
+    """Revoke what was minted and never handed out; returns how many credentials. For the worker."""
+    with org_scope(org_id):
+        org = Organization.objects.filter(pk=org_id).first()
+    if org is None:
+        return 0
+    access = Access(org, None, None, frozenset({Permission.CREDENTIALS_MANAGE}), "system")
+    return sum(revoke_credential(access, token).revoked_at is not None for token in tokens)
+
+
+def _prepare(org: str, entries: Sequence[Entry]) -> list[_Prepared]:
+    """Secrets, hashes and sealed records. Touches neither database nor Redis."""
+    key, now = pepper(), datetime.now(UTC).replace(microsecond=0)
+    return [_one(org, key, now, entry) for entry in entries]
+
+
+def _one(org: str, key: bytes, now: datetime, entry: Entry) -> _Prepared:
+    username = entry.username or ids.local_username()
+    expires_at = None if entry.static else now + timedelta(seconds=entry.ttl)
+    until = int(expires_at.timestamp()) if expires_at else 0
+    secret, token_id = mint_secret(key, org), ids.token_id(org)
+    mac = secret_mac(key, org=org, username=username, secret=secret, expires_at=until)
+    record = Credential(org, username, 1, (Secret(token_id, mac, until),), entry.claims)
+    issued = Issued(f"{username}@{org}", username, secret, token_id, now, expires_at, "", "")
+    return _Prepared(entry, issued, seal_credential(record, key), _row(entry, issued, mac))
+
+
+def _store(access: Access, prepared: Sequence[_Prepared], aside: ThreadPoolExecutor) -> _Stored:
+    """One transaction: the rows, and the claim."""
+    now = datetime.now(UTC)
+    with org_scope(access.org_id):
+        hold_acting_key(access)
+        made = _insert(access, prepared, now)
+        fresh = [each for each in prepared if each.issued.local in made]
+        known = {each.entry.username: each.entry for each in prepared if each.issued.local not in made}
+        further, skipped = _further(access, known)
+        minted = [*(Minted(each.entry.line, each.issued) for each in fresh), *further]
+        claim = OutboxRow.objects.create(
+            org_id=access.org_id, task="orgs.tasks.abandon_batch", key=prepared[0].issued.token_id,
+            payload={"org": access.org_id, "tokens": " ".join(one.issued.token_id for one in minted)},
+            available_at=now + CLAIM,
+        )  # fmt: skip
+    if further:
+        minted.sort(key=lambda one: one.line)
+    pushed = aside.submit(_push, access.org_id, fresh, now)
+    return _Stored(tuple(minted), tuple(skipped), [each.issued.local for each in fresh], claim.pk, pushed)
+
+
+def _further(access: Access, known: dict[str, Entry]) -> tuple[list[Minted], list[Skipped]]:
+    """Further secrets for usernames that exist, locked in the order of their ids, as everywhere."""
+    minted, skipped = list[Minted](), list[Skipped]()
+    if not known:
+        return minted, skipped
+    names = MqttIdentity.objects.filter(org=access.org, username__in=list(known)).order_by("pk")
+    for name in names.values_list("username", flat=True):
+        entry = known[name]
+        try:
+            issued = issue_credential(
+                access, username=name, ttl=entry.ttl, static=entry.static, note=entry.note, claims=entry.claims
+            )
+        except DomainError as error:
+            skipped.append(Skipped(entry.line, name, error.message))
+        else:
+            minted.append(Minted(entry.line, issued))
+    return minted, sorted(skipped, key=lambda one: one.line)
+
+
+def _arrive(access: Access, stored: _Stored) -> None:
+    """Wait until Redis has a batch; when it is away a worker brings it."""
+    try:
+        stored.pushed.result()
+    except RedisError as error:
+        logger.warning("minting: Redis is away, a worker pushes: %s", type(error).__name__)
+        with org_scope(access.org_id):
+            OutboxRow.objects.create(
+                org_id=access.org_id, task="orgs.tasks.push_batch", key=f"push {stored.claim}",
+                payload={"org": access.org_id, "usernames": " ".join(stored.fresh)},
+            )  # fmt: skip
+
+
+def _release(claims: Sequence[int]) -> None:
+    """These batches are handed out. A claim that a worker has taken up (``attempts``) is lost, and the others with it:
+    a worker revokes them all."""
+    if not claims:
+        return
+    with platform_scope():
+        deleted, _ = OutboxRow.objects.filter(pk__in=claims, attempts=0).delete()
+        if deleted != len(claims):
+            raise Conflict(
+                "minting_too_slow",
+                f"Handing the credentials out took longer than {CLAIM.seconds} s, so they are revoked; try again.",
+            )
+
+
+def _insert(access: Access, prepared: Sequence[_Prepared], now: datetime) -> set[str]:
+    """Write the rows; returns the usernames that were new. Row-level security forbids COPY into its tables."""
+    values = {"org": access.org_id, "actor": access.actor, "ip": access.ip or None, "now": now}
+    with connection.cursor() as cursor:
+        cursor.execute(_TABLE)
+        with cursor.copy(f"COPY minting ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(_TYPES)
+            for each in prepared:
+                copy.write_row(each.row)
+        cursor.execute(_STORE, {**values, "kind": kinds.CREDENTIAL_ISSUED})
+        return {str(row[0]) for row in cursor.fetchall()}
+
+
+def _row(entry: Entry, issued: Issued, mac: bytes) -> tuple[object, ...]:
+    after = {
+        "token_id": issued.token_id,
+        "expires_at": issued.expires_at.isoformat() if issued.expires_at else None,
+        "static": issued.static,
+        "hint": issued.password[-4:],
+        "claims": entry.claims,
+    }
+    return (
+        issued.local, entry.static, _json(entry.claims), entry.note, issued.token_id, mac, issued.password[-4:],
+        issued.expires_at, UUID(uuid7()), _json(after),
+    )  # fmt: skip
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _push(org: str, fresh: Sequence[_Prepared], now: datetime) -> None:
+    at = now.timestamp()
+    states = [
+        State(
+            keys.credential(org, each.issued.local),
+            1,
+            each.record,
+            Change(kind="credential", org=org, username=each.issued.local, committed_at=at),
+            _forget_at(each.issued),
+        )
+        for each in fresh
+    ]
+    write_states(client(), states)
+
+
+def _forget_at(issued: Issued) -> int | None:
+    return int((issued.expires_at + KEPT_AFTER_EXPIRY).timestamp()) if issued.expires_at else None

@@ -1,0 +1,1 @@
+"""Pages: credentials, many at once, what expires, how to connect."""

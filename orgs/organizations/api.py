@@ -1,0 +1,352 @@
+"""``/v2/organizations`` and what belongs to one as a whole: settings, quotas, usage, its end; and ``/v2/me``."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from cloudsignal.api.bodies import valid
+from cloudsignal.api.pages import page, page_serializer
+from cloudsignal.errors import Invalid
+from cloudsignal.limits import take
+from orgs.access.api.authentication import address_of
+from orgs.access.api.endpoint import OperatorEndpoint, OrgEndpoint, PersonEndpoint
+from orgs.access.api.schema import ORGANIZATION
+from orgs.access.grants import access_org, all_organizations, credential_counts, list_organizations, live_sessions
+from orgs.api_keys.keys import KeyUse
+from orgs.models import Organization
+from orgs.organizations import deletion, export, lifecycle
+from orgs.organizations import settings as preferences
+from orgs.people import members
+from orgs.permissions import Permission
+
+TAGS = ["organizations"]
+
+
+class OrganizationSerializer(serializers.ModelSerializer[Organization]):
+    """An organization."""
+
+    allowed_origins = serializers.ListField(child=serializers.CharField(), read_only=True)
+
+    class Meta:
+        model = Organization
+        fields: ClassVar = [
+            "id", "name", "status", "created_at", "delete_after", "mfa_required", "allowed_origins",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class MeSerializer(serializers.Serializer[Any]):
+    """Who is asking: a person, or a key."""
+
+    kind = serializers.ChoiceField(["person", "key"])
+    name = serializers.CharField(help_text="E-mail address, or the masked key.")
+    operator = serializers.BooleanField()
+    organization_id = serializers.CharField(allow_null=True)
+    organization = serializers.CharField(allow_null=True, help_text="Its name.")
+    person = serializers.CharField(allow_null=True, help_text="Whose command line the key is.")
+    role = serializers.CharField(allow_null=True, help_text="That person's role now.")
+    expires_at = serializers.DateTimeField(allow_null=True, help_text="When the key ends.")
+    permissions = serializers.ListField(child=serializers.CharField())
+
+
+class NameSerializer(serializers.Serializer[Any]):
+    """A name."""
+
+    name = serializers.CharField(max_length=200)
+
+
+class ChangeSerializer(serializers.Serializer[Any]):
+    """What to change; what is left out stays."""
+
+    name = serializers.CharField(max_length=200, required=False)
+    allowed_origins = serializers.ListField(child=serializers.CharField(max_length=300), required=False)
+    mfa_required = serializers.BooleanField(required=False)
+
+
+class ConfirmSerializer(serializers.Serializer[Any]):
+    """The name of the organization, so that it is not the wrong one."""
+
+    confirm = serializers.CharField(max_length=200)
+
+
+class TransferSerializer(serializers.Serializer[Any]):
+    """To whom."""
+
+    member_id = serializers.IntegerField(min_value=1)
+
+
+class ReasonSerializer(serializers.Serializer[Any]):
+    """Why."""
+
+    reason = serializers.CharField(max_length=200, default="", allow_blank=True)
+
+
+class QuotasSerializer(serializers.ModelSerializer[Organization]):
+    """Limits that every edge node enforces."""
+
+    class Meta:
+        model = Organization
+        fields: ClassVar = list(preferences.QUOTAS)
+        read_only_fields = fields
+
+
+class ChangeQuotasSerializer(serializers.Serializer[Any]):
+    """Limits to change; what is left out stays."""
+
+    connections = serializers.IntegerField(min_value=1, max_value=1_000_000, required=False)
+    messages_per_minute = serializers.IntegerField(min_value=1, max_value=100_000_000, required=False)
+    packet_bytes = serializers.IntegerField(min_value=1024, max_value=1_048_576, required=False)
+    subscriptions_per_session = serializers.IntegerField(min_value=1, max_value=10_000, required=False)
+    retained_messages = serializers.IntegerField(min_value=1, max_value=100_000, required=False)
+    retained_bytes = serializers.IntegerField(min_value=1024, max_value=1_073_741_824, required=False)
+    stored_sessions = serializers.IntegerField(min_value=1, max_value=1_000_000, required=False)
+
+
+class UsageSerializer(serializers.Serializer[Any]):
+    """What an organization uses now."""
+
+    identities = serializers.IntegerField()
+    credentials = serializers.IntegerField(help_text="Secrets that sign in right now.")
+    static_credentials = serializers.IntegerField(help_text="Those that never expire.")
+    ends_in_hour = serializers.IntegerField()
+    ends_in_day = serializers.IntegerField()
+    sessions = serializers.IntegerField(help_text="Live MQTT sessions.")
+
+
+class Me(PersonEndpoint):
+    """Who is asking."""
+
+    needs: ClassVar = {"GET": None}
+
+    def admit(self, request: Request, method: str) -> None:
+        """People and keys."""
+        if isinstance(request.auth, KeyUse):
+            take("api", self.principal)
+        else:
+            super().admit(request, method)
+
+    @extend_schema(operation_id="whoami", tags=["me"], responses={200: MeSerializer})
+    def get(self, request: Request) -> Response:
+        """Say who is asking and what they may do."""
+        use = request.auth
+        if isinstance(use, KeyUse):
+            return Response(MeSerializer(_key(use)).data)
+        user = self.person(request)
+        nothing = dict.fromkeys(("organization_id", "organization", "person", "role", "expires_at"))
+        body = {"kind": "person", "name": user.email, "operator": user.is_operator, "permissions": []}
+        return Response(MeSerializer({**body, **nothing}).data)
+
+
+class Organizations(PersonEndpoint):
+    """The organizations of whoever asks."""
+
+    needs: ClassVar = {"GET": None, "POST": None}
+
+    def admit(self, request: Request, method: str) -> None:
+        """People; and keys, which see their own."""
+        if method == "GET" and isinstance(request.auth, KeyUse):
+            take("api", self.principal)
+        else:
+            super().admit(request, method)
+
+    @extend_schema(
+        operation_id="list_organizations", tags=TAGS, responses={200: page_serializer(OrganizationSerializer)}
+    )
+    def get(self, request: Request) -> Response:
+        """List the organizations that you are in; an operator's `?all=true` lists every one."""
+        if isinstance(request.auth, KeyUse):
+            request.auth.access.require(Permission.ORG_READ)
+            return page([request.auth.access.org], OrganizationSerializer)
+        user = self.person(request)
+        if request.query_params.get("all") == "true" and user.is_operator:
+            return page(all_organizations(user), OrganizationSerializer)
+        return page([entry.org for entry in list_organizations(user)], OrganizationSerializer)
+
+    @extend_schema(
+        operation_id="create_organization", tags=TAGS, request=NameSerializer, responses={201: OrganizationSerializer}
+    )
+    def post(self, request: Request) -> Response:
+        """Create an organization that you own. Its policy is empty: everything is refused until a rule allows it."""
+        take("organizations", self.principal)
+        wanted = valid(NameSerializer, request)
+        made = lifecycle.create_organization(self.person(request), name=wanted["name"], ip=address_of(request))
+        return Response(OrganizationSerializer(made).data, status=201)
+
+
+class OneOrganization(OrgEndpoint):
+    """One organization."""
+
+    needs: ClassVar = {
+        "GET": Permission.ORG_READ, "PATCH": Permission.ORG_UPDATE, "DELETE": Permission.ORG_DELETE,
+    }  # fmt: skip
+
+    @extend_schema(operation_id="get_organization", tags=TAGS, responses={200: OrganizationSerializer})
+    def get(self, request: Request, organization_id: str) -> Response:
+        """Show the organization with its settings."""
+        return Response(OrganizationSerializer(self.access.org).data)
+
+    @extend_schema(
+        operation_id="change_organization", tags=TAGS, request=ChangeSerializer, responses={200: OrganizationSerializer}
+    )
+    def patch(self, request: Request, organization_id: str) -> Response:
+        """Rename it, say which origins may call the token service, require a second factor of its members."""
+        wanted = valid(ChangeSerializer, request)
+        if wanted.get("mfa_required") is False and self.access.org.mfa_required:
+            self.step_up(request)
+        return Response(OrganizationSerializer(preferences.change_settings(self.access, **wanted)).data)
+
+    @extend_schema(
+        operation_id="delete_organization", tags=TAGS, request=ConfirmSerializer,
+        responses={202: OrganizationSerializer},
+    )  # fmt: skip
+    def delete(self, request: Request, organization_id: str) -> Response:
+        """Cut off every client now and delete everything after the grace period; the body repeats the name."""
+        self.step_up(request)
+        wanted = valid(ConfirmSerializer, request)
+        org = deletion.delete_organization(self.access, confirm=wanted["confirm"])
+        return Response(OrganizationSerializer(org).data, status=202)
+
+
+class RestoreOrganization(OrgEndpoint):
+    """Back from the grace period."""
+
+    needs: ClassVar = {"POST": Permission.ORG_DELETE}
+
+    @extend_schema(
+        operation_id="restore_organization", tags=TAGS, request=None, responses={200: OrganizationSerializer}
+    )
+    def post(self, request: Request, organization_id: str) -> Response:
+        """End the grace period without deleting anything."""
+        return Response(OrganizationSerializer(deletion.restore_organization(self.access)).data)
+
+
+class ExportOrganization(OrgEndpoint):
+    """What can be taken along."""
+
+    needs: ClassVar = {"GET": Permission.ORG_UPDATE}
+
+    @extend_schema(
+        operation_id="export_organization", tags=TAGS, responses={200: {"type": "object", "additionalProperties": True}}
+    )
+    def get(self, request: Request, organization_id: str) -> Response:
+        """Take the organization's data along: members, users, credentials, providers, policy with its history.
+
+        No secret is in it. The audit is read by `/v2/audit/events`; the dashboard has an archive of both.
+        """
+        return Response(export.export_organization(self.access))
+
+
+class TransferOrganization(OrgEndpoint):
+    """Another owner."""
+
+    needs: ClassVar = {"POST": Permission.ORG_TRANSFER}
+
+    @extend_schema(
+        operation_id="transfer_organization", tags=TAGS, request=TransferSerializer,
+        responses={200: OrganizationSerializer},
+    )  # fmt: skip
+    def post(self, request: Request, organization_id: str) -> Response:
+        """Make another member the owner; you become an administrator."""
+        self.step_up(request)
+        members.transfer_ownership(self.access, valid(TransferSerializer, request)["member_id"])
+        return Response(OrganizationSerializer(self.access.org).data)
+
+
+class SuspendOrganization(OperatorEndpoint):
+    """Cut an organization off."""
+
+    needs: ClassVar = {"POST": None}
+
+    @extend_schema(
+        operation_id="suspend_organization", tags=["operators"], request=ReasonSerializer,
+        responses={200: OrganizationSerializer},
+    )  # fmt: skip
+    def post(self, request: Request, organization_id: str) -> Response:
+        """Close every live session of the organization and admit none; its data stays."""
+        reason = valid(ReasonSerializer, request)["reason"]
+        user = self.person(request)
+        org = lifecycle.suspend_organization(user, organization_id, reason=reason, ip=address_of(request))
+        return Response(OrganizationSerializer(org).data)
+
+
+class ResumeOrganization(OperatorEndpoint):
+    """Let an organization in again."""
+
+    needs: ClassVar = {"POST": None}
+
+    @extend_schema(
+        operation_id="resume_organization", tags=["operators"], request=None, responses={200: OrganizationSerializer}
+    )
+    def post(self, request: Request, organization_id: str) -> Response:
+        """Let the clients of a suspended organization connect again."""
+        org = lifecycle.resume_organization(self.person(request), organization_id, ip=address_of(request))
+        return Response(OrganizationSerializer(org).data)
+
+
+class SetQuotas(OperatorEndpoint):
+    """The limits of an organization."""
+
+    needs: ClassVar = {"PATCH": None}
+
+    @extend_schema(
+        operation_id="change_quotas", tags=["operators"], request=ChangeQuotasSerializer,
+        responses={200: QuotasSerializer},
+    )  # fmt: skip
+    def patch(self, request: Request, organization_id: str) -> Response:
+        """Change limits of an organization; the edges enforce them at once."""
+        wanted = valid(ChangeQuotasSerializer, request)
+        if not wanted:
+            raise Invalid("nothing_to_change", f"Name at least one of {', '.join(preferences.QUOTAS)}.")
+        access = access_org(self.person(request), organization_id, ip=address_of(request))
+        return Response(QuotasSerializer(preferences.change_quotas(access, wanted)).data)
+
+
+class Quotas(OrgEndpoint):
+    """The limits, for the organization."""
+
+    needs: ClassVar = {"GET": Permission.ORG_READ}
+
+    @extend_schema(operation_id="get_quotas", tags=TAGS, parameters=[ORGANIZATION], responses={200: QuotasSerializer})
+    def get(self, request: Request) -> Response:
+        """Show the limits that every edge node enforces for the organization."""
+        return Response(QuotasSerializer(self.access.org).data)
+
+
+class Usage(OrgEndpoint):
+    """What is used of them."""
+
+    needs: ClassVar = {"GET": Permission.ORG_READ}
+
+    @extend_schema(operation_id="get_usage", tags=TAGS, parameters=[ORGANIZATION], responses={200: UsageSerializer})
+    def get(self, request: Request) -> Response:
+        """Count identities, credentials by expiry, and live sessions."""
+        counts = credential_counts(self.access)
+        return Response(
+            {
+                "identities": counts.identities,
+                "credentials": counts.active,
+                "static_credentials": counts.static,
+                "ends_in_hour": counts.ends_in_hour,
+                "ends_in_day": counts.ends_in_day,
+                "sessions": len(live_sessions(self.access)),
+            }
+        )
+
+
+def _key(use: KeyUse) -> dict[str, Any]:
+    return {
+        "kind": "key",
+        "name": str(use.key),
+        "operator": False,
+        "organization_id": use.access.org_id,
+        "organization": use.access.org.name,
+        "person": use.key.person.email if use.key.person else None,
+        "role": use.access.role,
+        "expires_at": use.key.expires_at,
+        "permissions": sorted(use.access.permissions),
+    }

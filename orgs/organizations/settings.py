@@ -1,0 +1,103 @@
+"""Settings of an organization: who may call from a browser, whether a second factor is required, and its quotas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+from audit import kinds
+from audit.services.record import record
+from cloudsignal import outbox
+from cloudsignal.errors import Conflict, Invalid, NotFound
+from orgs.access.grants import Access
+from orgs.accounts.adapters import has_second_factor
+from orgs.models import Organization
+from orgs.organizations.lifecycle import rename_organization
+from orgs.permissions import Permission
+from orgs.tenancy import org_scope
+
+ORIGINS_MAX = 50
+QUOTAS: Mapping[str, tuple[int, int]] = {
+    "connections": (1, 1_000_000),
+    "messages_per_minute": (1, 100_000_000),
+    "packet_bytes": (1024, 1_048_576),
+    "subscriptions_per_session": (1, 10_000),
+    "retained_messages": (1, 100_000),
+    "retained_bytes": (1024, 1_073_741_824),
+    "stored_sessions": (1, 1_000_000),
+}
+"""Each quota with its bounds."""
+
+
+def change_settings(
+    access: Access,
+    *,
+    name: str | None = None,
+    allowed_origins: Sequence[str] | None = None,
+    mfa_required: bool | None = None,
+) -> Organization:
+    """Change what is given, all of it or nothing; None leaves a setting as it is. Raises :class:`Invalid`."""
+    access.require(Permission.ORG_UPDATE)
+    asker = access.user  # who came through single sign-on is never asked for a second factor here
+    if mfa_required and asker is not None and asker.through is None and not has_second_factor(asker):
+        raise Conflict("mfa_first", "Set up a second factor yourself first, or you would lock yourself out.")
+    origins = None if allowed_origins is None else clean_origins(allowed_origins)
+    with org_scope(access.org_id):
+        if name is not None:
+            rename_organization(access, name=name)
+        org = Organization.objects.select_for_update().get(pk=access.org_id)
+        before = {"allowed_origins": org.allowed_origins, "mfa_required": org.mfa_required}
+        if origins is not None:
+            org.allowed_origins = origins
+        if mfa_required is not None:
+            org.mfa_required = mfa_required
+        after = {"allowed_origins": org.allowed_origins, "mfa_required": org.mfa_required}
+        if after != before:
+            org.save(update_fields=["allowed_origins", "mfa_required"])
+            record(access, kinds.ORG_UPDATED, target=f"org:{org.pk}", before=before, after=after)
+    return org
+
+
+def change_quotas(access: Access, quotas: Mapping[str, int]) -> Organization:
+    """Set quotas; the edges enforce them at once. For operators; others get :class:`NotFound`."""
+    if access.user is None or not access.user.is_operator:
+        raise NotFound("This address")
+    for name, value in quotas.items():
+        low, high = QUOTAS[name]
+        if not low <= value <= high:
+            raise Invalid("bad_quota", f"{name} is a whole number from {low} to {high}.", field=name)
+    with org_scope(access.org_id):
+        org = Organization.objects.select_for_update().get(pk=access.org_id)
+        before = {name: getattr(org, name) for name in quotas}
+        if before != dict(quotas):
+            for name, value in quotas.items():
+                setattr(org, name, value)
+            org.bump()
+            org.save(update_fields=[*quotas, "revision", "revised_at"])
+            record(access, kinds.ORG_UPDATED, target=f"org:{org.pk}", before=before, after=dict(quotas))
+            outbox.enqueue("acl.tasks.push_bundle", org=org.pk, key=org.pk, payload={"org": org.pk})
+    return org
+
+
+def clean_origins(origins: Sequence[str]) -> list[str]:
+    """Origins as browsers send them (RFC 6454 s6.2): https, or http on this machine for development."""
+    if len(origins) > ORIGINS_MAX:
+        raise Invalid("too_many_origins", f"At most {ORIGINS_MAX} origins.", field="allowed_origins")
+    return sorted({_origin(text.strip().rstrip("/").lower()) for text in origins})
+
+
+def _origin(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    local = parts.hostname in {"localhost", "127.0.0.1"}
+    fine = parts.scheme == "https" or (parts.scheme == "http" and local)
+    host = parts.hostname or ""
+    whole = f"{parts.scheme}://{host}{f':{port}' if port else ''}"
+    if not fine or whole != text or not text.isascii() or len(text) > 255 or not host.strip(".-") or " " in text:
+        raise Invalid(
+            "bad_origin", f"{text[:80]!r} is not an origin; write https://app.example.com.", field="allowed_origins"
+        )
+    return text

@@ -1,0 +1,1 @@
+"""Pages: organizations, settings, and what cannot be undone."""

@@ -1,0 +1,133 @@
+"""Pages: what cannot be taken back. Revoke everything, take the data along, delete, and keep it after all."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+
+from acl.access import list_versions
+from audit.kinds import CloseCause
+from cloudsignal.errors import DomainError
+from cloudsignal.web.confirm import Aside, Question, Touched, confirm
+from cloudsignal.web.words import plural
+from orgs.access.grants import Access, credential_counts, list_members
+from orgs.access.web.gate import org_page
+from orgs.access.web.reauthentication import ask_again
+from orgs.credentials.identities import revoke_everything
+from orgs.credentials.web.credentials import sessions_or_none
+from orgs.models import Organization
+from orgs.organizations.deletion import GRACE, delete_organization, restore_organization
+from orgs.organizations.export import export_archive
+from orgs.organizations.forms import DeleteForm
+from orgs.permissions import Permission
+from orgs.sessions.web.progress import follow
+
+
+@org_page(Permission.ORG_UPDATE)
+def index(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """What there is, each with who may."""
+    context = {
+        "org": access.org,
+        "grace_days": GRACE.days,
+        "may_delete": access.may(Permission.ORG_DELETE),
+        "may_transfer": access.may(Permission.ORG_TRANSFER),
+        "operator": access.user is not None and access.user.is_operator,
+    }
+    return render(request, "orgs/danger.html", context)
+
+
+@org_page(Permission.ORG_UPDATE, one_transaction=False)
+def export(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Everything of the organization as one archive, sent while it is made: no secret, no hash of one."""
+    answer = StreamingHttpResponse(export_archive(access), content_type="application/zip")
+    answer.headers["Content-Disposition"] = f'attachment; filename="{access.org_id}.zip"'
+    return answer
+
+
+@org_page(Permission.ORG_UPDATE, write=Permission.CREDENTIALS_MANAGE, methods=("GET", "POST"), one_transaction=False)
+def revoke_all(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """End every credential and, with them, every session."""
+    ask_again(request)
+    if request.method == "POST":
+        clicked_at, sessions = timezone.now(), sessions_or_none(access)
+        ended = revoke_everything(access)
+        what = f"Revoked {plural(ended.credentials, 'credential')} of {plural(ended.identities, 'username')}."
+        live, cause = None if sessions is None else len(sessions), CloseCause.REVOKED
+        return follow(request, access.org_id, what=what, clicked_at=clicked_at, sessions=live, cause=cause)
+    counts = credential_counts(access)
+    question = Question(
+        title=f"Revoke every credential of {access.org.name}?",
+        text="Every client is cut off within a second and needs a new secret, static ones included. "
+        "API keys and identity providers go on: who may issue, may issue again.",
+        blast=[
+            _sessions(access),
+            Touched(f"{counts.active:,}", "secret revoked" if counts.active == 1 else "secrets revoked"),
+            Touched(f"{counts.static:,}", "of them static, mostly in devices"),
+        ],
+        action="Revoke every credential",
+        url=reverse("orgs:revoke-all", args=[access.org_id]),
+        cancel=reverse("orgs:danger", args=[access.org_id]),
+    )
+    return confirm(request, question)
+
+
+@org_page(Permission.ORG_DELETE, methods=("GET", "POST"))
+def delete(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Begin the grace period, after what it touches was shown and the name was typed."""
+    ask_again(request)
+    form = DeleteForm(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            delete_organization(access, confirm=form.value("confirm"))
+        except DomainError as error:
+            form.refuse(error)
+        else:
+            messages.warning(request, f"{access.org.name} is being deleted. You can keep it for {GRACE.days} days.")
+            return redirect("orgs:danger", access.org_id)
+    return confirm(request, _deletion(access), form)
+
+
+@org_page(Permission.ORG_DELETE, methods=("POST",))
+def restore(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Keep it after all."""
+    org = restore_organization(access)
+    suspended = org.status == Organization.Status.SUSPENDED
+    clients = "It is suspended still, so its clients stay out." if suspended else "Its clients may connect again."
+    messages.success(request, f"{org.name} stays. {clients}")
+    return redirect("orgs:danger", access.org_id)
+
+
+def _deletion(access: Access) -> Question:
+    counts, versions, members = credential_counts(access), list_versions(access), list_members(access)
+    return Question(
+        title=f"Delete {access.org.name}?",
+        text=f"Clients are cut off now. For {GRACE.days} days an owner can keep it after all; then everything of it is "
+        "deleted: in the database, in Redis, at the edges and in the broker. Backups made before keep it until they "
+        "are deleted themselves.",
+        first=Aside("Take the data along first", reverse("orgs:export", args=[access.org_id])),
+        blast=[
+            _sessions(access),
+            Touched(f"{counts.active:,}", "secret that stops working" if counts.active == 1 else
+                    "secrets that stop working"),
+            Touched(f"{counts.identities:,}", "username deleted" if counts.identities == 1 else "usernames deleted"),
+            Touched(f"{len(versions):,}", "version of the rules deleted" if len(versions) == 1 else
+                    "versions of the rules deleted"),
+            Touched(f"{len(members):,}", "person who loses it" if len(members) == 1 else "people who lose it"),
+            Touched("all", "of its audit deleted"),
+        ],
+        action="Delete the organization",
+        url=reverse("orgs:delete", args=[access.org_id]),
+        cancel=reverse("orgs:danger", args=[access.org_id]),
+    )  # fmt: skip
+
+
+def _sessions(access: Access) -> Touched:
+    sessions = sessions_or_none(access)
+    if sessions is None:
+        return Touched("?", "live sessions closed: the figure cannot be read right now")
+    return Touched(
+        f"{len(sessions):,}", "live session closed now" if len(sessions) == 1 else "live sessions closed now"
+    )

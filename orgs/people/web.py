@@ -1,0 +1,320 @@
+"""Pages: members and invitations. Who belongs here, as what, until when; and how somebody joins or goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+
+from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, Unauthenticated
+from cloudsignal.limits import take
+from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.forms import Form
+from orgs.access.grants import Access, list_members
+from orgs.access.web.gate import address_of, org_page, public_page
+from orgs.access.web.reauthentication import ask_again
+from orgs.accounts.adapters import has_second_factor, network_of
+from orgs.models import Invitation, Membership, User
+from orgs.organizations.settings import change_settings
+from orgs.people.forms import ROLE_WORDS, CodeForm, InviteForm, MemberForm
+from orgs.people.invitations import (
+    accept_invitation,
+    code_of,
+    codes_are_needed,
+    invite,
+    is_for,
+    list_invitations,
+    needs_code,
+    read_link,
+    resend_invitation,
+    revoke_invitation,
+)
+from orgs.people.members import change_member, get_member, remove_member, transfer_ownership
+from orgs.permissions import Permission, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One member with what the reader may do about them."""
+
+    member: Membership
+    ended: bool
+    mine: bool
+    may_change: bool
+    may_transfer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Invited:
+    """One invitation that waits, with its code where there is one and the reader may see it."""
+
+    invitation: Invitation
+    code: str
+
+
+@org_page(Permission.ORG_READ)
+def index(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Members by address, invitations that wait, newest first."""
+    members = list_members(access)
+    context = {
+        "rows": [_row(access, member) for member in members],
+        "invitations": [_invited(access, one) for one in list_invitations(access) if one.state in {"open", "expired"}],
+        "may_manage": access.may(Permission.MEMBERS_MANAGE),
+        "may_update": access.may(Permission.ORG_UPDATE),
+        "two_step": access.org.mfa_required,
+        "may_leave": any(_mine(access, member) for member in members),
+        "roles": [(role.value.title(), words) for role, words in ROLE_WORDS.items()],
+    }
+    return render(request, "orgs/people.html", context)
+
+
+@org_page(Permission.MEMBERS_MANAGE, methods=("GET", "POST"))
+def new(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Invite a person by e-mail."""
+    form = InviteForm(access, request.POST if request.method == "POST" else None, initial={"role": Role.DEVELOPER})
+    _ask_again_for_owners(request)
+    if request.method == "POST" and form.is_valid():
+        try:
+            made = invite(access, email=form.value("email"), role=form.value("role"), ends_at=form.ends_at())
+        except DomainError as error:
+            _refuse(form, error)
+        else:
+            messages.success(
+                request, f"{made.email} is invited as {made.role}. The link works for a week.{_code(made)}"
+            )
+            return redirect("orgs:people", access.org_id)
+    return render(request, "orgs/people_invite.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@org_page(Permission.MEMBERS_MANAGE, methods=("POST",))
+def resend(request: HttpRequest, access: Access, invitation_id: str) -> HttpResponseBase:
+    """Send an invitation again; the earlier link dies."""
+    again = resend_invitation(access, invitation_id)
+    messages.success(request, f"Sent to {again.email} again. Only the new link works, for a week.{_code(again)}")
+    return redirect("orgs:people", access.org_id)
+
+
+@org_page(Permission.MEMBERS_MANAGE, methods=("GET", "POST"))
+def revoke(request: HttpRequest, access: Access, invitation_id: str) -> HttpResponseBase:
+    """Take an invitation back."""
+    if request.method == "POST":
+        gone = revoke_invitation(access, invitation_id)
+        messages.success(request, f"The invitation of {gone.email} is taken back.")
+        return redirect("orgs:people", access.org_id)
+    found = _invitation(access, invitation_id)
+    question = Question(
+        title=f"Take back the invitation of {found.email}?",
+        text="The link that was sent stops working at once. You can invite the same address again.",
+        blast=[Touched("1", f"invitation as {found.role}")],
+        action="Take it back",
+        url=reverse("orgs:invitation-revoke", args=[access.org_id, invitation_id]),
+        cancel=reverse("orgs:people", args=[access.org_id]),
+    )
+    return confirm(request, question)
+
+
+@org_page(Permission.MEMBERS_MANAGE, methods=("GET", "POST"))
+def change(request: HttpRequest, access: Access, member_id: int) -> HttpResponseBase:
+    """Another role, another last day."""
+    member = get_member(access, member_id)
+    if not _may_change(access, member):
+        raise Forbidden("owners_only", "Only an owner changes an owner, and nobody changes their own role.")
+    initial = {"role": member.role, "ends_on": member.ends_at.date() if member.ends_at else None}
+    form = MemberForm(access, request.POST if request.method == "POST" else None, initial=initial)
+    _ask_again_for_owners(request)
+    if request.method == "POST" and form.is_valid():
+        keep = "ends_on" not in form.changed_data
+        try:
+            after = change_member(access, member_id, role=form.value("role"), ends_at=form.ends_at(), keep_end=keep)
+        except DomainError as error:
+            _refuse(form, error)
+        else:
+            messages.success(request, f"{after.user.email} is {after.role} now.")
+            return redirect("orgs:people", access.org_id)
+    return render(
+        request, "orgs/people_member.html", {"form": form, "member": member}, status=422 if form.errors else 200
+    )
+
+
+@org_page(Permission.MEMBERS_MANAGE, methods=("GET", "POST"))
+def remove(request: HttpRequest, access: Access, member_id: int) -> HttpResponseBase:
+    """Take a person out of the organization."""
+    member = get_member(access, member_id)
+    if request.method == "POST":
+        remove_member(access, member_id)
+        messages.success(request, f"{member.user.email} is no member any more.")
+        return redirect("orgs:list" if _mine(access, member) else "orgs:people", *_target(access, member))
+    if not (_may_change(access, member) or _mine(access, member)):
+        raise Forbidden("owners_only", "Only an owner removes an owner.")
+    return confirm(request, _going(access, member, reverse("orgs:member-remove", args=[access.org_id, member_id])))
+
+
+@org_page(Permission.ORG_READ, methods=("GET", "POST"))
+def leave(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Leave; anybody may but the last owner."""
+    member = next((one for one in list_members(access) if _mine(access, one)), None)
+    if member is None:
+        raise NotFound("Your membership")
+    if request.method == "POST":
+        remove_member(access, member.pk)
+        messages.success(request, f"You have left {access.org.name}.")
+        return redirect("orgs:list")
+    return confirm(request, _going(access, member, reverse("orgs:leave", args=[access.org_id])))
+
+
+@org_page(Permission.ORG_TRANSFER, methods=("GET", "POST"))
+def transfer(request: HttpRequest, access: Access, member_id: int) -> HttpResponseBase:
+    """Give the organization to another member."""
+    member = get_member(access, member_id)
+    ask_again(request)
+    if request.method == "POST":
+        heir = transfer_ownership(access, member_id)
+        messages.success(request, f"{heir.user.email} owns {access.org.name} now; you are an administrator.")
+        return redirect("orgs:people", access.org_id)
+    question = Question(
+        title=f"Make {member.user.email} the owner?",
+        text="Only they can undo this. You stay as an administrator and can be removed by them.",
+        blast=[
+            Touched("1", f"new owner, {member.role} until now"),
+            Touched("1", "owner less: you become an administrator"),
+        ],
+        action="Transfer the ownership",
+        url=reverse("orgs:member-transfer", args=[access.org_id, member_id]),
+        cancel=reverse("orgs:people", args=[access.org_id]),
+    )
+    return confirm(request, question)
+
+
+@org_page(Permission.ORG_UPDATE, methods=("GET", "POST"))
+def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Require a second factor of every member, or require it no more."""
+    asked = request.GET.get("required", "")  # so that a form that is sent twice does not undo itself
+    required = asked == "1" if asked else not access.org.mfa_required
+    if not required:
+        ask_again(request)
+    if request.method == "POST":
+        change_settings(access, mfa_required=required)
+        messages.success(request, f"Two-step sign-in is {'required' if required else 'a choice'} from now on.")
+        return redirect("orgs:people", access.org_id)
+    without = sum(not has_second_factor(one.user) for one in list_members(access) if not _ended(one))
+    shut_out = (
+        "member who gets no further than setting one up"
+        if without == 1
+        else ("members who get no further than setting one up")
+    )
+    question = Question(
+        title="Require two-step sign-in?" if required else "Stop requiring two-step sign-in?",
+        text="Members without a second factor (an authenticator app or a passkey) are let in only once they have one."
+        if required
+        else "A stolen password is then enough again for members who take their second factor away.",
+        blast=[Touched(f"{without}", shut_out if required else "members without a second factor")],
+        action="Require it" if required else "Stop requiring it",
+        url=f"{reverse('orgs:two-step', args=[access.org_id])}?required={int(required)}",
+        cancel=reverse("orgs:people", args=[access.org_id]),
+        danger=not required,
+    )
+    return confirm(request, question)
+
+
+@public_page(methods=("GET", "POST"))
+def accept(request: HttpRequest, token: str) -> HttpResponseBase:
+    """What an invitation's link offers, to be accepted by the person it was sent to. The link itself is the key."""
+    take("public", network_of(address_of(request)))
+    offer = read_link(token)
+    user = request.user if isinstance(request.user, User) else None
+    if request.method == "POST":
+        if user is None:
+            raise Unauthenticated("not_signed_in", "Sign in first.")
+        form = CodeForm(request.POST)
+        try:
+            joined = accept_invitation(user, token, code=str(form["code"].value() or ""), ip=address_of(request))
+        except Invalid as error:
+            form.refuse(error)
+        else:
+            messages.success(request, f"Welcome to {offer.organization}. You are {joined.role} here.")
+            return redirect("orgs:home", joined.org_id)
+    else:
+        form = CodeForm()
+    context = {
+        "offer": offer,
+        "words": ROLE_WORDS[Role(offer.invitation.role)],
+        "person": user,
+        "fits": user is not None and is_for(offer.invitation, user),
+        "form": form if user is not None and needs_code(user) else None,
+    }
+    return render(request, "orgs/invitation.html", context, status=422 if form.errors else 200)
+
+
+def _invited(access: Access, invitation: Invitation) -> Invited:
+    shown = access.may(Permission.MEMBERS_MANAGE) and codes_are_needed() and invitation.state == "open"
+    return Invited(invitation, code_of(invitation) if shown else "")
+
+
+def _code(invitation: Invitation) -> str:
+    if not codes_are_needed():
+        return ""
+    return f" No mail server confirms addresses here: give them the code {code_of(invitation)} too, not with the link."
+
+
+def _ask_again_for_owners(request: HttpRequest) -> None:
+    """Making somebody an owner gives the organization away as much as a transfer does."""
+    if request.POST.get("role") == Role.OWNER:
+        ask_again(request)
+
+
+def _refuse(form: Form, error: DomainError) -> None:
+    """The service speaks of ``ends_at``; the form asks for a day."""
+    if error.field == "ends_at":
+        error.field = "ends_on"
+    form.refuse(error)
+
+
+def _row(access: Access, member: Membership) -> Row:
+    may_change = access.may(Permission.MEMBERS_MANAGE) and _may_change(access, member)
+    may_transfer = access.may(Permission.ORG_TRANSFER) and not _mine(access, member) and not _ended(member)
+    return Row(member, _ended(member), _mine(access, member), may_change, may_transfer and member.role != Role.OWNER)
+
+
+def _ended(member: Membership) -> bool:
+    return member.ends_at is not None and member.ends_at <= timezone.now()
+
+
+def _mine(access: Access, member: Membership) -> bool:
+    return access.user is not None and access.user.pk == member.user_id
+
+
+def _may_change(access: Access, member: Membership) -> bool:
+    return not _mine(access, member) and (access.role is Role.OWNER or member.role != Role.OWNER)
+
+
+def _target(access: Access, member: Membership) -> tuple[str, ...]:
+    return () if _mine(access, member) else (access.org_id,)
+
+
+def _going(access: Access, member: Membership, url: str) -> Question:
+    mine = _mine(access, member)
+    others = [one for one in list_members(access) if one.pk != member.pk and not _ended(one)]
+    owners = sum(one.role == Role.OWNER for one in others)
+    left = "owner stays" if owners == 1 else "owners stay"
+    blast = [Touched("1", f"membership as {member.role}"), Touched(f"{owners}", left)]
+    return Question(
+        title=f"Leave {access.org.name}?" if mine else f"Remove {member.user.email}?",
+        text=("You lose access now" if mine else "They lose access now")
+        + " and come back only with a new invitation. Command lines are signed out. Credentials and other keys issued "
+        "so far keep working: revoke those separately.",
+        blast=blast,
+        action="Leave the organization" if mine else "Remove the member",
+        url=url,
+        cancel=reverse("orgs:people", args=[access.org_id]),
+    )
+
+
+def _invitation(access: Access, invitation_id: str) -> Invitation:
+    for one in list_invitations(access):
+        if one.pk == invitation_id:
+            return one
+    raise NotFound("The invitation")

@@ -1,0 +1,1 @@
+"""Identity providers of applications, and the exchange of their tokens for MQTT credentials."""

@@ -1,0 +1,1 @@
+"""API: identity providers and the token service."""

@@ -1,0 +1,1 @@
+"""Pages: connected clients, and what a revocation closes."""

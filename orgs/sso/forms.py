@@ -1,0 +1,159 @@
+"""Forms about single sign-on: they parse; the services decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from cloudsignal.web.forms import Form, mono
+from orgs.models import SingleSignOn
+from orgs.people.forms import ROLE_WORDS
+from orgs.permissions import Role
+from orgs.providers.providers import PUBLIC_KEY
+from orgs.sso.connections import WantedSignOn
+from orgs.sso.saml import fetch_metadata
+
+
+class SignOnForm(Form):
+    """What both protocols have in common."""
+
+    name = forms.CharField(
+        label="Name",
+        max_length=63,
+        help_text="What the button on the sign-in page says, such as “Acme staff”.",
+        error_messages={"required": "Give it a name."},
+    )
+    domains = forms.CharField(
+        label="E-mail domains",
+        required=False,
+        widget=forms.Textarea(attrs=mono(rows="2", placeholder="example.com")),
+        help_text="One a line. The people who run this platform approve each; until then only invited people come in.",
+    )
+    role = forms.ChoiceField(
+        label="Newcomers of approved domains",
+        required=False,
+        choices=[
+            ("", "are let in only when they are invited"),
+            *((role.value, f"become {role.value}: {ROLE_WORDS[role]}") for role in reversed(Role) if role != "owner"),
+        ],
+    )
+    enabled = forms.BooleanField(
+        label="Enabled", required=False, help_text="Try it first: a try works while it is off and signs nobody in."
+    )
+    required = forms.BooleanField(
+        label="Required of members",
+        required=False,
+        help_text="Members reach this organization only this way. Owners keep their own sign-in, with a second factor, "
+        "so that nobody is locked out when the identity provider is away.",
+    )
+
+    def __init__(self, *args: Any, sign_on: SingleSignOn | None = None, **kwargs: Any) -> None:
+        if sign_on is not None:
+            kwargs["initial"] = self.present(sign_on)
+        super().__init__(*args, **kwargs)
+        self.sign_on = sign_on
+
+    def present(self, sign_on: SingleSignOn) -> dict[str, object]:
+        """What the fields show of a present one."""
+        return {
+            "name": sign_on.name, "domains": "\n".join(sign_on.domains), "role": sign_on.role,
+            "enabled": sign_on.enabled, "required": sign_on.required,
+        }  # fmt: skip
+
+    def wanted(self) -> WantedSignOn:
+        """How it is to be; may fetch, so call it outside transactions. Raises ``Invalid``."""
+        return WantedSignOn(**self.common())
+
+    def common(self) -> dict[str, Any]:
+        """The part of :meth:`wanted` that both protocols have."""
+        data = self.cleaned_data
+        names = ("name", "role", "enabled", "required")
+        return {name: data[name] for name in names} | {"domains": data["domains"].replace(",", " ").split()}
+
+
+class OidcForm(SignOnForm):
+    """An OpenID Connect provider."""
+
+    field_order = ("name", "issuer", "client_id", "secret")
+    issuer = forms.CharField(
+        label="Issuer",
+        max_length=255,
+        widget=forms.TextInput(attrs=mono(inputmode="url", placeholder="https://id.example.com")),
+        help_text="Its /.well-known/openid-configuration has to say the same, letter by letter.",
+        error_messages={"required": "Give the issuer's https address."},
+    )
+    client_id = forms.CharField(
+        label="Client id",
+        max_length=255,
+        widget=forms.TextInput(attrs=mono()),
+        error_messages={"required": "Give the client id that the provider made."},
+    )
+    secret = forms.CharField(
+        label="Client secret",
+        required=False,
+        strip=False,
+        max_length=1000,
+        widget=forms.PasswordInput(render_value=True, attrs=mono(autocomplete="new-password")),
+        help_text="Kept encrypted, never shown again. Empty for a public client, which relies on PKCE alone.",
+    )
+    drop_secret = forms.BooleanField(label="Forget the secret: it is a public client now", required=False)
+    algorithms = forms.MultipleChoiceField(
+        label="Algorithms",
+        required=False,
+        choices=[(name, name) for name in PUBLIC_KEY],
+        widget=forms.CheckboxSelectMultiple,
+    )
+
+    def __init__(self, *args: Any, sign_on: SingleSignOn | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, sign_on=sign_on, **kwargs)
+        if sign_on is None or sign_on.secret is None:
+            del self.fields["drop_secret"]
+        else:
+            self.fields["secret"].help_text = "One is set. Empty keeps it."
+
+    def present(self, sign_on: SingleSignOn) -> dict[str, object]:
+        """What the fields show of a present one; never the secret."""
+        own = {"issuer": sign_on.issuer, "client_id": sign_on.client_id, "algorithms": sign_on.algorithms}
+        return super().present(sign_on) | own
+
+    def wanted(self) -> WantedSignOn:
+        """How it is to be."""
+        data = self.cleaned_data
+        return WantedSignOn(
+            **self.common(), issuer=data["issuer"], client_id=data["client_id"], secret=data["secret"],
+            drop_secret=data.get("drop_secret", False), algorithms=data["algorithms"],
+        )  # fmt: skip
+
+
+class SamlForm(SignOnForm):
+    """A SAML provider."""
+
+    field_order = ("name", "metadata_url", "metadata")
+    metadata_url = forms.CharField(
+        label="Metadata URL",
+        required=False,
+        max_length=500,
+        widget=forms.TextInput(attrs=mono(inputmode="url", placeholder="https://id.example.com/metadata")),
+        help_text="Read once, when you save. Come back here when the provider changes its certificate.",
+    )
+    metadata = forms.CharField(
+        label="Metadata",
+        required=False,
+        widget=forms.Textarea(attrs=mono(rows="6", placeholder="<EntityDescriptor …>")),
+        help_text="Or paste the identity provider's XML.",
+    )
+
+    def present(self, sign_on: SingleSignOn) -> dict[str, object]:
+        """What the fields show of a present one."""
+        return super().present(sign_on) | {"metadata": sign_on.metadata}
+
+    def wanted(self) -> WantedSignOn:
+        """How it is to be; fetches the metadata when a URL is given. Raises ``Invalid``."""
+        url = self.value("metadata_url")
+        return WantedSignOn(**self.common(), metadata=fetch_metadata(url) if url else self.value("metadata"))
+
+
+def form_for(kind: str) -> type[OidcForm] | type[SamlForm]:
+    """The form of a protocol."""
+    return SamlForm if kind == SingleSignOn.Kind.SAML else OidcForm

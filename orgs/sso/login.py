@@ -1,0 +1,303 @@
+"""Coming in through single sign-on: who an identity provider's word makes of a browser, and when it counts for nothing.
+
+Whoever runs an organization's identity provider can assert any address there is. So its word opens an account only if
+the account was made or linked through the same sign-on, or if the address lies in a domain that an operator approved
+for it and the person belongs to that organization and to no other. A session that came this way reaches that
+organization only (``User.reaches``), changes nothing about the account, and is never an owner's or an operator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from allauth.account.models import EmailAddress
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.mail import send_mail
+from django.core.validators import validate_email
+from django.db import IntegrityError
+from django.urls import reverse
+from django.utils import timezone
+
+from audit import kinds
+from audit.kinds import SignOnReason
+from audit.services.record import record
+from cloudsignal import ids, outbox
+from cloudsignal.errors import NotFound
+from orgs.access.grants import Access
+from orgs.models import Invitation, Membership, Organization, SignOnAccount, SingleSignOn, Through, User
+from orgs.people.members import add_member
+from orgs.permissions import PERMISSIONS, Role
+from orgs.sso import saml
+from orgs.sso.connections import target_of
+from orgs.sso.protocol import Asserted, Refused
+from orgs.tenancy import org_scope, platform_scope, user_scope
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What would become of an assertion: who comes in, and what is made for it."""
+
+    address: str
+    user: User | None
+    """None: an account is made."""
+    link: bool
+    """Whether the provider's subject is to be remembered for the account."""
+    invitation: Invitation | None
+    role: str
+    """The role of a new membership; empty when there is one."""
+    verified: bool
+    """Whether the address lies in an approved domain."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """Who acts while nobody is signed in yet."""
+
+    org_id: str
+    actor: str
+    ip: str
+
+
+def find_sign_on(org_id: str, sign_on_id: str) -> SingleSignOn:
+    """One way in with its organization, for a visitor who is nobody yet; raises :class:`NotFound`."""
+    if not ids.ORG.match(org_id):
+        raise NotFound("The single sign-on")
+    with org_scope(org_id):
+        found = SingleSignOn.objects.filter(org_id=org_id, pk=sign_on_id).select_related("org").first()
+    if found is None:
+        raise NotFound("The single sign-on")
+    return found
+
+
+def ways_into(org_id: str) -> tuple[SingleSignOn, ...]:
+    """The enabled ways into an organization with it, by name; empty for an unknown one."""
+    if not ids.ORG.match(org_id):
+        return ()
+    with org_scope(org_id):
+        rows = SingleSignOn.objects.filter(org_id=org_id, enabled=True).select_related("org").order_by("name")
+        return tuple(filter(_works_here, rows))
+
+
+def ways_for_domain(domain: str) -> tuple[SingleSignOn, ...]:
+    """The enabled ways in that may speak for an e-mail domain, with their organizations."""
+    if not domain or "\0" in domain:
+        return ()
+    with platform_scope():
+        rows = SingleSignOn.objects.filter(enabled=True, approved_domains__contains=[domain.lower()])
+        return tuple(filter(_works_here, rows.select_related("org").order_by("org__name", "name")[:20]))
+
+
+def _works_here(sign_on: SingleSignOn) -> bool:
+    """Whether this installation can speak the connection's protocol: SAML is an extra."""
+    return sign_on.kind != SingleSignOn.Kind.SAML or saml.available()
+
+
+def foresee(sign_on: SingleSignOn, asserted: Asserted) -> Entry:
+    """What coming in would do, without doing it; raises :class:`Refused`."""
+    with org_scope(sign_on.org_id):
+        return _decide(sign_on, asserted)
+
+
+def enter(sign_on: SingleSignOn, asserted: Asserted, *, ip: str = "") -> User:
+    """The person who comes in, with an account and a membership made where they are due; raises :class:`Refused`."""
+    try:
+        with org_scope(sign_on.org_id):
+            Organization.objects.select_for_update().get(pk=sign_on.org_id)
+            _check_open(sign_on)
+            entry = _decide(sign_on, asserted)
+            user = entry.user or _make_account(entry, asserted)
+            if entry.link:
+                _link(sign_on, user, asserted, ip)
+                if entry.user is not None:
+                    _tell(sign_on, user)
+            if entry.role:
+                _join(sign_on, user, entry, ip)
+    except IntegrityError:
+        raise Refused(SignOnReason.ACCOUNT_EXISTS, "This account was made a moment ago; sign in again.") from None
+    return user
+
+
+def link(sign_on: SingleSignOn, asserted: Asserted, user: User, *, ip: str = "") -> None:
+    """Remember the provider's subject for a member who asked for it while signed in by themselves.
+
+    Raises :class:`Refused` for a subject that is somebody else's, and for who is no member.
+    """
+    _check_open(sign_on)
+    if user.through is not None or user.is_operator or not user.is_active:
+        raise Refused(SignOnReason.NOT_ALLOWED, "This account cannot be linked to a single sign-on.")
+    with org_scope(sign_on.org_id):
+        Organization.objects.select_for_update().get(pk=sign_on.org_id)
+        if not _is_member(sign_on, user):
+            raise Refused(SignOnReason.NOT_MEMBER, "You are no member of this organization.")
+        known = SignOnAccount.objects.filter(org_id=sign_on.org_id, sign_on=sign_on)
+        if known.filter(subject=asserted.subject).exclude(user=user).exists():
+            raise Refused(SignOnReason.LINKED_TO_ANOTHER, "Another person's account is linked to this one already.")
+        _link(sign_on, user, asserted, ip)
+        _tell(sign_on, user)
+
+
+def send_linked(org_id: str, sign_on_id: str, user_id: int) -> bool:
+    """Tell a person by e-mail that their account can be signed in to in a further way; False when it cannot any more.
+
+    For the worker: mail servers are slow.
+    """
+    with org_scope(org_id):
+        known = SignOnAccount.objects.filter(org_id=org_id, sign_on=sign_on_id, user=user_id)
+        found = known.select_related("user", "sign_on__org").first()
+    if found is None:
+        return False
+    name, org, address = found.sign_on.name, found.sign_on.org.name, found.user.email
+    send_mail(
+        subject=f"{name} now signs you in to {org} on CloudSignal",
+        message=(
+            f"Your account {address} is linked to {name}, the single sign-on of {org}. Whoever {name} says is you "
+            f"comes in to {org} as you; it reaches none of your other organizations and cannot change your account.\n\n"
+            f"If that was not you, tell an administrator of {org} and change your password:\n\n"
+            f"{settings.PUBLIC_URL}{reverse('account_change_password')}\n"
+        ),
+        from_email=None,
+        recipient_list=[address],
+    )
+    return True
+
+
+def refuse(sign_on: SingleSignOn, refused: Refused, asserted: Asserted | None = None, *, ip: str = "") -> None:
+    """Write down in the organization's audit that somebody was refused at its door, and why."""
+    after: Mapping[str, object] = {"message": refused.message}
+    if asserted is not None:
+        after = {**after, "subject": asserted.subject, "email": asserted.email}
+    with org_scope(sign_on.org_id):
+        door = _Door(sign_on.org_id, target_of(sign_on), ip)
+        record(door, kinds.SIGN_ON_REFUSED, target=target_of(sign_on), after=after, reason=str(refused.reason))
+
+
+def came_in(through: Through, user: User, *, ip: str = "") -> None:
+    """Write down that somebody has come in, second factor included."""
+    with org_scope(through.org_id):
+        sign_on = SingleSignOn.objects.filter(org_id=through.org_id, pk=through.sign_on_id).first()
+        if sign_on is not None:
+            door = _Door(through.org_id, f"user:{user.email}", ip)
+            record(door, kinds.SIGN_ON_USED, target=target_of(sign_on))
+
+
+def _decide(sign_on: SingleSignOn, asserted: Asserted) -> Entry:
+    known = SignOnAccount.objects.filter(org_id=sign_on.org_id, sign_on=sign_on, subject=asserted.subject)
+    account = known.select_related("user").first()
+    if account is not None:
+        return _returning(sign_on, account.user)
+    address = _address(asserted)
+    domain = address.rpartition("@")[2]
+    approved = domain in sign_on.approved_domains
+    existing = User.objects.filter(email__iexact=address).first()
+    if existing is not None and approved and _belongs_here_alone(sign_on, existing):
+        _check_may(existing)
+        return Entry(address, existing, link=True, invitation=None, role="", verified=approved)
+    invitation = _invitation(sign_on, address)
+    role = invitation.role if invitation else sign_on.role if approved else ""
+    if not role and not (existing is not None and _is_member(sign_on, existing)):
+        # Said before it is looked whether there is an account: a tenant is not to find out who has one.
+        raise Refused(
+            SignOnReason.NOT_INVITED, f"Nobody has invited {address}; ask an administrator of {sign_on.org.name}."
+        )
+    if existing is not None or EmailAddress.objects.filter(email__iexact=address).exists():
+        raise Refused(
+            SignOnReason.ACCOUNT_EXISTS,
+            f"There is an account for {address} already. Sign in to it the way you usually do, then link this single "
+            "sign-on to it.",
+        )
+    return Entry(address, None, link=True, invitation=invitation, role=role, verified=approved)
+
+
+def _returning(sign_on: SingleSignOn, user: User) -> Entry:
+    _check_may(user)
+    if _is_member(sign_on, user):
+        return Entry(user.email, user, link=False, invitation=None, role="", verified=False)
+    invitation = _invitation(sign_on, user.email)
+    if invitation is None:
+        raise Refused(SignOnReason.NOT_MEMBER, f"You are no longer a member of {sign_on.org.name}.")
+    return Entry(user.email, user, link=False, invitation=invitation, role=invitation.role, verified=False)
+
+
+def _check_open(sign_on: SingleSignOn) -> None:
+    if not sign_on.enabled:
+        raise Refused(SignOnReason.NOT_ALLOWED, "This single sign-on is switched off.")
+
+
+def _check_may(user: User) -> None:
+    """Operators reach every organization, so no tenant's provider may speak for them."""
+    if not user.is_active or user.is_operator:
+        raise Refused(SignOnReason.NOT_ALLOWED, "This account cannot come in this way.")
+
+
+def _address(asserted: Asserted) -> str:
+    local, _, domain = asserted.email.strip().rpartition("@")
+    address = f"{local}@{domain.lower()}"
+    try:
+        validate_email(address)
+    except ValidationError:
+        raise Refused(
+            SignOnReason.EMAIL_MISSING, "The identity provider names no e-mail address; have it send the email claim."
+        ) from None
+    if len(address) > 254 or not address.isprintable():
+        raise Refused(SignOnReason.EMAIL_MISSING, "The e-mail address that the identity provider names is odd.")
+    if not asserted.email_verified:
+        raise Refused(
+            SignOnReason.EMAIL_UNVERIFIED,
+            f"The identity provider does not say that {address} is verified (email_verified).",
+        )
+    return address
+
+
+def _belongs_here_alone(sign_on: SingleSignOn, user: User) -> bool:
+    """A member of this organization, and never of another: nothing else can be reached by being this person."""
+    if not _is_member(sign_on, user):
+        return False
+    with user_scope(user.pk):
+        return not Membership.objects.filter(user=user).exclude(org_id=sign_on.org_id).exists()
+
+
+def _is_member(sign_on: SingleSignOn, user: User) -> bool:
+    rows = Membership.objects.filter(org_id=sign_on.org_id, user=user)
+    return rows.exclude(ends_at__lte=timezone.now()).exists()
+
+
+def _invitation(sign_on: SingleSignOn, address: str) -> Invitation | None:
+    """An open invitation; one to become an owner is accepted by its own link, with an account of one's own."""
+    rows = Invitation.objects.filter(org_id=sign_on.org_id, email__iexact=address, accepted_at=None, revoked_at=None)
+    return rows.filter(expires_at__gt=timezone.now()).exclude(role=Role.OWNER).first()
+
+
+def _make_account(entry: Entry, asserted: Asserted) -> User:
+    """An account without a password. Its address counts as verified where an operator approved the domain."""
+    user = User.objects.create_user(entry.address, name=asserted.name)
+    EmailAddress.objects.create(user=user, email=user.email, verified=entry.verified, primary=True)
+    return user
+
+
+def _link(sign_on: SingleSignOn, user: User, asserted: Asserted, ip: str) -> None:
+    """A person has one subject at a time: one that was made anew at the provider takes the place of the former."""
+    theirs = SignOnAccount.objects.filter(org_id=sign_on.org_id, sign_on=sign_on, user=user)
+    before = theirs.values("subject").first()
+    theirs.delete()
+    SignOnAccount.objects.create(org_id=sign_on.org_id, sign_on=sign_on, user=user, subject=asserted.subject)
+    door = _Door(sign_on.org_id, f"user:{user.email}", ip)
+    after = {"email": user.email, "subject": asserted.subject, "asserted": asserted.email}
+    record(door, kinds.SIGN_ON_LINKED, target=target_of(sign_on), before=before, after=after)
+
+
+def _tell(sign_on: SingleSignOn, user: User) -> None:
+    """Of an account that was there before. Who has just come in for the first time knows."""
+    payload = {"org": sign_on.org_id, "sign_on": sign_on.pk, "user": str(user.pk)}
+    outbox.enqueue("orgs.tasks.send_linked", org=sign_on.org_id, key=f"{sign_on.pk}/{user.pk}", payload=payload)
+
+
+def _join(sign_on: SingleSignOn, user: User, entry: Entry, ip: str) -> None:
+    role = Role(entry.role)
+    access = Access(sign_on.org, user, role, PERMISSIONS[role], f"user:{user.email}", ip)
+    invitation = entry.invitation
+    add_member(access, user, role=role, ends_at=invitation.ends_at if invitation else None)
+    if invitation is not None:
+        invitation.accepted_at = timezone.now()
+        invitation.save(update_fields=["accepted_at"])

@@ -1,0 +1,1 @@
+"""Pages: signing in through single sign-on, its settings, and its sessions."""

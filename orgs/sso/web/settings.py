@@ -1,0 +1,110 @@
+"""Pages: the single sign-on of an organization's own people."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+
+from cloudsignal.errors import DomainError, NotFound
+from cloudsignal.web.confirm import Question, Touched, confirm
+from orgs.access.grants import Access
+from orgs.access.web.gate import org_page
+from orgs.access.web.reauthentication import ask_again
+from orgs.models import SingleSignOn
+from orgs.permissions import Permission
+from orgs.sso import saml
+from orgs.sso.connections import add_sign_on, change_sign_on, count_people, get_sign_on, list_sign_ons, remove_sign_on
+from orgs.sso.forms import SignOnForm, form_for
+from orgs.sso.protocol import addresses_of
+
+
+@org_page(Permission.ORG_READ)
+def index(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """The ways in, by name, and the link that opens them."""
+    context = {
+        "sign_ons": list_sign_ons(access),
+        "may_manage": access.may(Permission.PROVIDERS_MANAGE),
+        "saml_available": saml.available(),
+        "door": f"{settings.PUBLIC_URL}{reverse('orgs:sign-on-door', args=[access.org_id])}",
+    }
+    return render(request, "orgs/sign_on.html", context)
+
+
+@org_page(Permission.PROVIDERS_MANAGE, methods=("GET", "POST"), one_transaction=False)
+def new(request: HttpRequest, access: Access, kind: str) -> HttpResponseBase:
+    """Add a way in."""
+    if kind not in SingleSignOn.Kind.values:
+        raise NotFound("This kind of single sign-on")
+    if kind == SingleSignOn.Kind.SAML and not saml.available():
+        raise NotFound("SAML, which is not installed here,")
+    form = form_for(kind)(request.POST if request.method == "POST" else None)
+    if request.method == "POST":
+        ask_again(request)
+        if form.is_valid():
+            try:
+                made = add_sign_on(access, kind, form.wanted())
+            except DomainError as error:
+                form.refuse(error)
+            else:
+                messages.success(
+                    request, f"{made.name} is added. Enter the address below at the provider, then try it."
+                )
+                return redirect("orgs:sign-on", access.org_id, made.pk)
+    return _form(request, form, kind, None)
+
+
+@org_page(Permission.PROVIDERS_MANAGE, methods=("GET", "POST"), one_transaction=False)
+def change(request: HttpRequest, access: Access, sign_on_id: str) -> HttpResponseBase:
+    """Change one; what the identity provider has to know stands beside it."""
+    sign_on = get_sign_on(access, sign_on_id)
+    form = form_for(sign_on.kind)(request.POST if request.method == "POST" else None, sign_on=sign_on)
+    if request.method == "POST":
+        ask_again(request)
+        if form.is_valid():
+            try:
+                change_sign_on(access, sign_on_id, form.wanted())
+            except DomainError as error:
+                form.refuse(error)
+            else:
+                messages.success(request, f"{form.value('name')} is saved.")
+                return redirect("orgs:sign-on", access.org_id, sign_on_id)
+    return _form(request, form, sign_on.kind, sign_on)
+
+
+@org_page(Permission.PROVIDERS_MANAGE, methods=("GET", "POST"))
+def remove(request: HttpRequest, access: Access, sign_on_id: str) -> HttpResponseBase:
+    """Let nobody in this way any more."""
+    sign_on = get_sign_on(access, sign_on_id)
+    if request.method == "POST":
+        ask_again(request)
+        remove_sign_on(access, sign_on_id)
+        messages.success(request, f"{sign_on.name} is removed. Nobody comes in that way any more.")
+        return redirect("orgs:sign-ons", access.org_id)
+    known = count_people(access, sign_on)
+    question = Question(
+        title=f"Remove {sign_on.name}?",
+        text="Sessions that came through it end. People stay members; those without a password make one with “Forgot "
+        "your password?”.",
+        blast=[
+            Touched("1", f"way in: {sign_on.issuer}"),
+            Touched(f"{known:,}", "person comes in this way" if known == 1 else "people come in this way"),
+        ],
+        action="Remove the single sign-on",
+        url=reverse("orgs:sign-on-remove", args=[access.org_id, sign_on_id]),
+        cancel=reverse("orgs:sign-ons", args=[access.org_id]),
+    )
+    return confirm(request, question)
+
+
+def _form(request: HttpRequest, form: SignOnForm, kind: str, sign_on: SingleSignOn | None) -> HttpResponseBase:
+    context = {
+        "form": form,
+        "kind": SingleSignOn.Kind(kind),
+        "sign_on": sign_on,
+        "addresses": addresses_of(sign_on) if sign_on else None,
+        "saml_missing": kind == SingleSignOn.Kind.SAML and not saml.available(),
+    }
+    return render(request, "orgs/sign_on_form.html", context, status=422 if form.errors else 200)

@@ -1,1 +1,0 @@
-"""Pages about who: organizations, clients, credentials, settings."""
