@@ -55,15 +55,15 @@ BESIDE = {"orgs:clients": "broker/", "orgs:credentials": "usernames/"}
 """Paths of an organization that belong to a page of the navigation without standing below its own."""
 OPERATOR_PAGES: tuple[tuple[str, str, str, str], ...] = (
     ("Organizations", "platform:operator-organizations", "orgs", "o"),
-    ("E-mail domains", "platform:operator-domains", "check", "e"),
+    ("Email domains", "platform:operator-domains", "check", "e"),
     ("Nodes", "platform:operator-nodes", "server", "n"),
     ("Log", "audit:log", "audit", "l"),
 )
 ACCOUNT_PAGES: tuple[tuple[str, str, str], ...] = (
-    ("Two-step sign-in", "mfa_index", "shield"),
+    ("Two-factor authentication", "mfa_index", "shield"),
     ("Password", "account_change_password", "key"),
     ("Sessions", "usersessions_list", "clients"),
-    ("E-mail addresses", "account_email", "mail"),
+    ("Email addresses", "account_email", "mail"),
 )
 DEMO_PAGE = ("Mail", "platform:operator-mail", "mail", "m")
 ORG_ACTIONS: tuple[tuple[str, str, str, Permission], ...] = (
@@ -75,7 +75,7 @@ ORG_ACTIONS: tuple[tuple[str, str, str, Permission], ...] = (
     ("Retained messages and stored sessions", "orgs:broker", "server", Permission.ORG_READ),
     ("Credentials that end soon", "orgs:expiry", "history", Permission.ORG_READ),
     ("Members and invitations", "orgs:people", "orgs", Permission.ORG_READ),
-    ("Invite a person", "orgs:invite", "plus", Permission.MEMBERS_MANAGE),
+    ("Invite a member", "orgs:invite", "plus", Permission.MEMBERS_MANAGE),
     ("API keys", "orgs:keys", "key", Permission.ORG_READ),
     ("Create an API key", "orgs:key-new", "plus", Permission.API_KEYS_MANAGE),
     ("Identity providers", "orgs:providers", "server", Permission.ORG_READ),
@@ -201,7 +201,7 @@ class Shell:
         if not self.through:
             found.append(Command("New organization", "Action", "plus", reverse("orgs:new")))
             found += [Command(title, "Account", icon, reverse(name)) for title, name, icon in ACCOUNT_PAGES]
-        found.append(Command("Help and keys", "Page", "help", reverse("platform:help")))
+        found.append(Command("Help and shortcuts", "Page", "help", reverse("platform:help")))
         found.append(Command("Sign out", "Action", "logout", form="sign-out"))
         return found
 

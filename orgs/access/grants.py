@@ -292,7 +292,7 @@ def sessions_of(org_id: str) -> tuple[LiveSession, ...]:
     try:
         sessions = _listed(org_id)
     except RedisError as error:
-        raise Unavailable("sessions_unavailable", "Live sessions cannot be read right now; try again.") from error
+        raise Unavailable("sessions_unavailable", "Live sessions are unavailable; try again.") from error
     own = [session for session in sessions if session is not None and session.org == org_id]
     return tuple(sorted(own, key=lambda session: session.connected_at, reverse=True))
 

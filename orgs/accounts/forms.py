@@ -22,7 +22,7 @@ class _Worded:
         named = request.GET.get("email", "")[:EMAIL_MAX] if request is not None else ""
         for field in self.fields.values():
             if isinstance(field, EmailField):
-                field.label = "E-mail address"
+                field.label = "Email address"
                 field.initial = field.initial or named
 
 

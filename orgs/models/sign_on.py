@@ -39,7 +39,7 @@ class SingleSignOn(models.Model):
     metadata = models.TextField(blank=True)
     """The identity provider's SAML metadata, as it was pasted or fetched when this was saved."""
     domains = models.JSONField(default=list, blank=True)
-    """E-mail domains that the organization says are its own, in lower case."""
+    """Email domains that the organization says are its own, in lower case."""
     approved_domains = models.JSONField(default=list, blank=True)
     """Those of them that an operator has approved: only there does the provider's word about an address count."""
     role = models.CharField(max_length=10, blank=True, choices=[(role.value, role.value) for role in Role])

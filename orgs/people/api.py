@@ -147,7 +147,7 @@ class Invitations(OrgEndpoint):
         responses={201: InvitationSerializer},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Invite a person by e-mail. The link works for a week, for that address only."""
+        """Invite a member by e-mail. The link works for a week, for that address only."""
         wanted = valid(InviteSerializer, request)
         if wanted["role"] == Role.OWNER:
             self.step_up(request)

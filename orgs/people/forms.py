@@ -66,7 +66,7 @@ class InviteForm(_RoleForm):
 
     field_order = ("email", "role", "ends_on")
     email = forms.CharField(
-        label="E-mail address",
+        label="Email address",
         widget=forms.EmailInput(attrs={"autocomplete": "off"}),
         help_text="The link that is sent works for this address only.",
         error_messages={"required": "Say whom to invite."},

@@ -74,7 +74,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.MEMBERS_MANAGE, methods=("GET", "POST"))
 def new(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Invite a person by e-mail."""
+    """Invite a member by e-mail."""
     form = InviteForm(access, request.POST if request.method == "POST" else None, initial={"role": Role.DEVELOPER})
     _ask_again_for_owners(request)
     if request.method == "POST" and form.is_valid():
@@ -198,7 +198,7 @@ def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
         ask_again(request)
     if request.method == "POST":
         change_settings(access, mfa_required=required)
-        messages.success(request, f"Two-step sign-in is {'required' if required else 'a choice'} from now on.")
+        messages.success(request, f"Two-factor authentication is {'required' if required else 'a choice'} from now on.")
         return redirect("orgs:people", access.org_id)
     without = sum(not has_second_factor(one.user) for one in list_members(access) if not _ended(one))
     shut_out = (
@@ -207,7 +207,7 @@ def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
         else ("members who get no further than setting one up")
     )
     question = Question(
-        title="Require two-step sign-in?" if required else "Stop requiring two-step sign-in?",
+        title="Require two-factor authentication?" if required else "Stop requiring two-factor authentication?",
         text="Members without a second factor (an authenticator app or a passkey) are let in only once they have one."
         if required
         else "A stolen password is then enough again for members who take their second factor away.",

@@ -85,7 +85,7 @@ def new(request: HttpRequest, access: Access, kind: str) -> HttpResponseBase:
         except DomainError as error:
             form.refuse(error)
         else:
-            messages.success(request, f"{made.name} is added. Try a token before your app relies on it.")
+            messages.success(request, f"{made.name} is added. Test a token before your app relies on it.")
             return redirect("orgs:provider-try", access.org_id, made.pk)
     return _form(request, form, None)
 

@@ -241,7 +241,7 @@ def _keep_a_way_in(access: Access) -> None:
     if not any(owner.user.is_active and has_second_factor(owner.user) for owner in owners):
         raise Forbidden(
             "no_way_in",
-            "First let an owner set up two-step sign-in: that is the way in when the identity provider is away.",
+            "First, an owner must set up two-factor authentication, to sign in if the provider is unavailable.",
             field="required",
         )
 

@@ -25,7 +25,7 @@ class SignOnForm(Form):
         error_messages={"required": "Give it a name."},
     )
     domains = forms.CharField(
-        label="E-mail domains",
+        label="Email domains",
         required=False,
         widget=forms.Textarea(attrs=mono(rows="2", placeholder="example.com")),
         help_text="One a line. The people who run this platform approve each; until then only invited people come in.",

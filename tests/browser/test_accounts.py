@@ -96,7 +96,7 @@ def ada(stack: Stack) -> Person:
 def sign_in(page: Page, person: Person, password: str = PASSWORD) -> None:
     """The sign-in form."""
     page.goto(f"{person.url}/accounts/login/")
-    page.get_by_label("E-mail address").fill(person.email)
+    page.get_by_label("Email address").fill(person.email)
     page.get_by_label("Password", exact=True).fill(password)
     page.get_by_role("button", name="Sign in", exact=True).click()
 
@@ -120,8 +120,8 @@ def enrol(page: Page, person: Person) -> tuple[str, list[str]]:
     confirm_password(page)
     secret = page.locator("input[readonly]").input_value()
     page.locator("input[name=code]").fill(person.code(secret))
-    page.get_by_role("button", name="Activate").click()
-    expect(page.get_by_role("heading", name="Recovery Codes")).to_be_visible()
+    page.get_by_role("button", name="Turn on").click()
+    expect(page.get_by_role("heading", name="Recovery codes")).to_be_visible()
     codes = page.locator("textarea").input_value().split()
     assert len(codes) == 10
     return secret, codes
@@ -166,7 +166,7 @@ def test_a_recovery_code_opens_once(page: Page, ada: Person) -> None:
     page.locator("input[name=code]").fill(codes[0])
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_text("Incorrect code")).to_be_visible()
-    assert "Authenticator App Activated" in ada.mail("Authenticator App Activated")  # they are told by mail
+    assert "The authenticator app was turned on" in ada.mail("The authenticator app was turned on")  # by mail
 
 
 def virtual_authenticator(context: BrowserContext, page: Page) -> None:
@@ -189,7 +189,7 @@ def test_a_passkey_is_added_and_signs_in_by_itself(context: BrowserContext, page
     page.locator("input[name=name]").fill("laptop")
     page.locator("input[name=passwordless]").check()
     page.get_by_role("button", name="Add").click()
-    expect(page.get_by_text("laptop").or_(page.get_by_role("heading", name="Recovery Codes")).first).to_be_visible()
+    expect(page.get_by_text("laptop").or_(page.get_by_role("heading", name="Recovery codes")).first).to_be_visible()
     page.goto(f"{ada.url}/accounts/2fa/")
     expect(page.get_by_text("1 key added")).to_be_visible()
     sign_out(page, ada)
@@ -198,7 +198,7 @@ def test_a_passkey_is_added_and_signs_in_by_itself(context: BrowserContext, page
     # The password alone is no longer enough: the key is the second factor as well.
     sign_out(page, ada)
     sign_in(page, ada)
-    page.get_by_role("button", name="Use a security key").click()
+    page.get_by_role("button", name="Use a passkey or security key").click()
     inside(page)
 
 
@@ -207,8 +207,8 @@ def test_an_organization_that_requires_it_leads_to_setting_it_up(page: Page, ada
     sign_in(page, ada)
     page.goto(f"{ada.url}/o/{ada.org}/credentials/")
     expect(page.get_by_text("requires a second factor")).to_be_visible()
-    page.get_by_role("link", name="Set up two-step sign-in").click()
-    expect(page.get_by_role("heading", name="Two-step sign-in", level=1)).to_be_visible()
+    page.get_by_role("link", name="Set up two-factor authentication").click()
+    expect(page.get_by_role("heading", name="Two-factor authentication", level=1)).to_be_visible()
     enrol(page, ada)
     page.goto(f"{ada.url}/o/{ada.org}/credentials/")
     expect(page.get_by_role("heading", name="Credentials", level=1)).to_be_visible()
@@ -221,7 +221,7 @@ def test_sessions_are_listed_and_the_others_signed_out(page: Page, browser: Brow
     inside(elsewhere)
     page.goto(f"{ada.url}/accounts/sessions/")
     expect(page.get_by_text("Chrome on Linux").or_(page.get_by_text("Chrome on macOS"))).to_have_count(2)
-    expect(page.get_by_text("this one")).to_have_count(1)
+    expect(page.get_by_text("this browser")).to_have_count(1)
     page.get_by_role("button", name="Sign out everywhere else").click()
     expect(page.get_by_role("button", name="Sign out everywhere else")).to_have_count(0)
     elsewhere.goto(f"{ada.url}/o/{ada.org}/")
@@ -234,12 +234,12 @@ def test_sessions_are_listed_and_the_others_signed_out(page: Page, browser: Brow
 def test_a_forgotten_password_is_replaced_by_mail_and_a_link_works_once(page: Page, ada: Person) -> None:
     page.goto(f"{ada.url}/accounts/password/reset/")
     page.locator("input[name=email]").fill(ada.email)
-    page.get_by_role("button", name="Reset").click()
-    link = ada.link("Password Reset")
+    page.get_by_role("button", name="Send link").click()
+    link = ada.link("Reset your password")
     page.goto(link)
     page.locator("input[name=password1]").fill(OTHER)
     page.locator("input[name=password2]").fill(OTHER)
-    page.get_by_role("button", name="Change Password").click()
+    page.get_by_role("button", name="Set password").click()
     page.wait_for_url(re.compile("/accounts/(login|password/reset/key/done)/"))
     page.context.clear_cookies()
     sign_in(page, ada)
@@ -257,7 +257,7 @@ def test_a_new_address_is_confirmed_by_mail(page: Page, stack: Stack) -> None:
     page.locator("input[name=email]").fill(eve.email)
     page.locator("input[name=password1]").fill(PASSWORD)
     page.locator("input[name=password2]").fill(PASSWORD)
-    page.get_by_role("button", name="Create the account").click()
+    page.get_by_role("button", name="Create account").click()
     inside(page)
     page.goto(eve.link("Confirm"))
     page.get_by_role("button", name="Confirm").click()

@@ -41,7 +41,7 @@ def test_many_parts_become_one_file_and_the_page_is_accessible(signed_in: Page, 
     signed_in.get_by_role("button", name="Check and issue").click(no_wait_after=True)
     expect(signed_in.get_by_text("2,500 credentials issued")).to_be_visible(timeout=60_000)
     expect(signed_in.locator("progress:visible")).to_have_count(0)
-    expect(signed_in.get_by_text("Still at work")).to_be_hidden()
+    expect(signed_in.get_by_text("In progress")).to_be_hidden()
     accessible(signed_in, ALL)
     rows = downloaded(signed_in, "Download all in one file")
     assert [int(row["line"]) for row in rows] == list(range(2, 2_502))
@@ -60,7 +60,7 @@ def test_it_needs_no_script(browser: Browser, place: Place) -> None:
     page.get_by_label("Or its text").fill(roster(1_500))
     page.get_by_role("button", name="Check and issue").click(no_wait_after=True)
     expect(page.get_by_text("1,500 credentials issued")).to_be_visible(timeout=60_000)
-    expect(page.get_by_text("Still at work")).to_be_hidden()
+    expect(page.get_by_text("In progress")).to_be_hidden()
     parts = page.get_by_role("link", name=re.compile("^Download credentials-")).all_inner_texts()
     assert len(parts) == 2
     first = downloaded(page, f"credentials-{place.lived}-1.csv")

@@ -40,7 +40,7 @@ def test_the_palette_says_when_nothing_fits_and_closes(signed_in: Page, place: P
     signed_in.goto(place.at(""))
     signed_in.keyboard.press("Control+k")
     signed_in.keyboard.type("zzzz")
-    expect(signed_in.get_by_text("Nothing by that name.")).to_be_visible()
+    expect(signed_in.get_by_text("No results.")).to_be_visible()
     signed_in.keyboard.press("Escape")
     expect(signed_in.locator("#palette")).to_be_hidden()
 
@@ -67,7 +67,7 @@ def test_slash_searches_and_question_mark_helps(signed_in: Page, place: Place) -
 def test_the_skip_link_comes_first(signed_in: Page, place: Place) -> None:
     signed_in.goto(place.at(""))
     signed_in.keyboard.press("Tab")
-    expect(signed_in.get_by_role("link", name="Skip to the content")).to_be_focused()
+    expect(signed_in.get_by_role("link", name="Skip to content")).to_be_focused()
 
 
 def test_a_dialog_closes_with_escape_and_gives_the_focus_back(signed_in: Page, place: Place) -> None:
@@ -111,5 +111,5 @@ def test_what_is_wrong_in_a_long_form_has_the_focus(signed_in: Page, place: Plac
     signed_in.get_by_role("textbox", name="Name").fill("backup")
     signed_in.get_by_label("Allowed addresses").fill("nowhere")
     signed_in.get_by_role("checkbox", name="Simulate").check()
-    signed_in.get_by_role("button", name="Create the key").click()
+    signed_in.get_by_role("button", name="Create key").click()
     expect(signed_in.get_by_label("Allowed addresses")).to_be_focused()

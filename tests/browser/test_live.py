@@ -22,7 +22,7 @@ def test_a_denial_appears_by_itself_and_not_while_paused(signed_in: Page, place:
     device = client(place, "live-test")
     try:
         signed_in.goto(place.at("audit/?kind=acl_denied&client_id=live-test"))
-        expect(signed_in.get_by_text("No event fits these filters")).to_be_visible()
+        expect(signed_in.get_by_text("No events match these filters")).to_be_visible()
         device.publish("live/one", "x", qos=1)
         expect(signed_in.locator("#events")).to_contain_text("live/one", timeout=10_000)
         signed_in.get_by_role("button", name="Pause").click()
@@ -40,9 +40,9 @@ def test_a_secret_is_copied_and_does_not_come_back(context: BrowserContext, sign
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     signed_in.goto(place.at("credentials/new/", place.empty))
     signed_in.get_by_label("Username").fill("copied")
-    signed_in.get_by_role("button", name="Issue the credential").click()
+    signed_in.get_by_role("button", name="Issue credential").click()
     secret = signed_in.inner_text("#issued-secret")
-    signed_in.get_by_role("button", name="Copy secret").click()
+    signed_in.get_by_role("button", name="Copy password").click()
     expect(signed_in.locator("#status")).to_have_text("Copied")
     assert signed_in.evaluate("navigator.clipboard.readText()") == secret
     signed_in.get_by_role("link", name="I have stored it").click()

@@ -103,7 +103,7 @@ def test_what_another_tab_saved_is_not_overwritten(editor: Page, context: Browse
     editor.keyboard.press("Control+s")
     expect(editor.locator("#refused")).to_contain_text("Your text is still here")
     assert editor.evaluate("document.querySelector('policy-editor').view.state.doc.toString()") == TEXT + "# mine\n"
-    editor.get_by_role("button", name="Save mine over theirs").click()
+    editor.get_by_role("button", name="Overwrite with my text").click()
     expect(editor.get_by_text("Draft saved.")).to_be_visible()
     assert editor.input_value("#id_text") == TEXT + "# mine\n"
 
@@ -172,7 +172,7 @@ def test_a_save_works_after_signing_in_again_in_another_tab(page: Page, place: P
     sign_in_again(other, place)
     editor.evaluate("document.getElementById('policy-form').submit()")
     expect(editor.get_by_role("heading")).to_have_text("Your sign-in changed")
-    editor.get_by_role("button", name="Send it again").click()
+    editor.get_by_role("button", name="Submit again").click()
     editor.wait_for_selector("policy-editor.rich")
     assert editor.input_value("#id_text") == TEXT + "# after\n"
 

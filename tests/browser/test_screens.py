@@ -76,18 +76,18 @@ SCREENS = {
     "danger zone": "/o/{lived}/settings/danger/",
     "delete": "/o/{lived}/settings/danger/delete/",
     "invitation": "{invitation}",
-    "command line": "/command-line/?response_type=code&code_challenge_method=S256&machine=laptop"
+    "authorize the CLI": "/command-line/?response_type=code&code_challenge_method=S256&machine=laptop"
     "&redirect_uri=http://127.0.0.1:54321/callback" + f"&code_challenge={'c' * 43}&state={'s' * 32}",
     "help": "/help/",
     "operator: organizations": "/operator/organizations/",
-    "operator: e-mail domains": "/operator/domains/",
+    "operator: email domains": "/operator/domains/",
     "operator: nodes": "/operator/nodes/",
     "operator: log": "/operator/log/",
-    "two-step sign-in": "/accounts/2fa/",
+    "two-factor authentication": "/accounts/2fa/",
     "confirm who it is": "/accounts/reauthenticate/",
     "password": "/accounts/password/change/",
     "sessions": "/accounts/sessions/",
-    "e-mail": "/accounts/email/",
+    "email": "/accounts/email/",
     "not found": "/o/org_aaaaaaaaaaaa/",
 }
 PUBLIC = {

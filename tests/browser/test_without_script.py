@@ -35,7 +35,7 @@ def test_from_a_new_organization_to_a_rollback(plain: Page, place: Place) -> Non
     home = plain.url
     plain.get_by_role("link", name="Issue a credential").first.click()
     plain.get_by_label("Username").fill("sensor")
-    plain.get_by_role("button", name="Issue the credential").click()
+    plain.get_by_role("button", name="Issue credential").click()
     expect(plain.locator("#issued-secret")).to_have_text(re.compile("^tkn_"))
 
     plain.goto(f"{home}access/presets/")
@@ -70,7 +70,7 @@ def test_from_a_new_organization_to_a_rollback(plain: Page, place: Place) -> Non
     plain.get_by_label("Event").select_option("policy.rolled_back")
     plain.get_by_role("button", name="Search").click()
     expect(plain.locator("#events tbody tr")).to_have_count(1)
-    plain.get_by_role("link", name="Without Event Policy rolled back").click()
+    plain.get_by_role("link", name="Remove filter: Event Policy rolled back").click()
     assert plain.locator("#events tbody tr").count() > 1
 
     plain.goto(f"{home}credentials/")

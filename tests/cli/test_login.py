@@ -78,13 +78,13 @@ def approve(
 ) -> None:
     """Sign in as a person would, compare the phrase, choose the organization, say yes."""
     page.goto(running.address)
-    page.get_by_label("E-mail address").fill(who)
+    page.get_by_label("Email address").fill(who)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in", exact=True).click()
     page.wait_for_selector("#phrase")
     assert page.text_content("#phrase") == running.phrase
     page.get_by_label(org).check()
-    page.get_by_role("button", name="Let it act as me").click()
+    page.get_by_role("button", name="Authorize").click()
 
 
 def stored(folder: Path) -> list[dict[str, Any]]:
@@ -140,7 +140,7 @@ class TestInABrowser:
             approve(page, place, running, who="developer@tidewater.example")
             code = page.text_content("#code") or ""
             accessible(page, ALL)
-            link = page.get_by_role("link", name="hand the code over").get_attribute("href") or ""
+            link = page.get_by_role("link", name="send the code to it").get_attribute("href") or ""
             done = running.end(link if whole_address else code)
         assert done.code == 0, done
         assert json.loads(done.output)["person"] == "developer@tidewater.example"
@@ -156,7 +156,7 @@ class TestInABrowser:
     ) -> None:
         with logging_in(place, tmp_path, "--no-browser") as running:
             approve(page, place, running)
-            page.get_by_role("link", name="hand the code over").click()
+            page.get_by_role("link", name="send the code to it").click()
             page.wait_for_url("http://127.0.0.1:*/callback*")
             running.process.wait(90)
             assert running.end().code == 0
@@ -194,10 +194,10 @@ class TestInABrowser:
         script.chmod(0o755)
         with logging_in(place, tmp_path, BROWSER=f"{script} %s") as running:
             page.goto(running.address)
-            page.get_by_label("E-mail address").fill("grace@example.com")
+            page.get_by_label("Email address").fill("grace@example.com")
             page.get_by_label("Password").fill(PASSWORD)
             page.get_by_role("button", name="Sign in", exact=True).click()
-            page.get_by_role("button", name="Refuse").click()
+            page.get_by_role("button", name="Decline").click()
             page.wait_for_url("http://127.0.0.1:*/callback*")
             done = running.end()
         assert done.code == 3, done

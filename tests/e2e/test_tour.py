@@ -63,7 +63,7 @@ def create_organization(page: Page, stack: Stack, name: str) -> str:
 def issue_credential(page: Page, home: str, username: str) -> Secret:
     page.goto(f"{home}credentials/new/")
     page.get_by_label("Username").fill(username)
-    page.get_by_role("button", name="Issue the credential").click()
+    page.get_by_role("button", name="Issue credential").click()
     expect(page.get_by_role("heading", name="Credential issued")).to_be_visible()
     return Secret(
         page.locator("#issued-username").inner_text(),
@@ -111,7 +111,7 @@ def test_the_tour(page: Page, stack: Stack, founder: str, version: str) -> None:
         expect(row).to_contain_text("agent-7")
         expect(row).to_contain_text("127.0.0.1")
     page.get_by_role("row").filter(has_text="agents/agent-7/card").get_by_role("link").first.click()
-    for fact in ("agent-7", "c1", "mqtts", version, "TLSv1.3", "TLS_", "127.0.0.1", "No rule allowed it"):
+    for fact in ("agent-7", "c1", "mqtts", version, "TLSv1.3", "TLS_", "127.0.0.1", "No rule allows it"):
         expect(page.get_by_role("main")).to_contain_text(fact)
 
     # A preset into the draft, simulated there, and deployed to every node.

@@ -52,7 +52,7 @@ def test_a_denial_shows_topic_client_action_rule_and_origin(acme: Access, owner:
     page = owner.get(reverse("audit:event", args=[acme.org_id, line.key])).content.decode()
     for fact in ("agent-7", "c1", "192.0.2.7", "mqtts", "TLSv1.3", "TLS_AES_256_GCM_SHA384", "Publish", str(event.id)):
         assert fact in page
-    assert "No rule allowed it" in page
+    assert "No rule allows it" in page
     assert "Simulate on the draft" in page
 
 

@@ -82,7 +82,7 @@ def test_sessions_that_nobody_closes_are_not_waited_for_for_ever(
     monkeypatch.setattr(progress, "FOLLOWED", 0.0)
     page = owner.get(where).content.decode()
     assert "0 of 1 session closed" in page
-    assert "had left by themselves" in page
+    assert "had already disconnected" in page
     assert 'hx-trigger="every' not in page
 
 

@@ -63,7 +63,7 @@ def test_no_is_told_to_the_terminal_and_makes_nothing(acme: Access, owner: Clien
     said = owner.post(address(), {"organization": acme.org_id, "answer": "no"})
     brought = answer(said.headers["Location"])
     assert brought == {"error": "access_denied", "state": asked()["state"]}
-    assert "Refused" in owner.post(address(show="code"), {"answer": "no"}).content.decode()
+    assert "Declined" in owner.post(address(show="code"), {"answer": "no"}).content.decode()
     assert list_api_keys(acme) == ()
 
 
@@ -118,12 +118,12 @@ def test_a_required_second_factor_is_asked_for(acme: Access, owner: Client) -> N
 def test_a_suspended_organization_is_not_offered(acme: Access, owner: Client) -> None:
     with org_scope(acme.org_id):
         Organization.objects.filter(pk=acme.org_id).update(status="suspended")
-    assert "in no organization" in owner.get(address()).content.decode()
+    assert "not a member of an organization" in owner.get(address()).content.decode()
     assert owner.post(address(), {"organization": acme.org_id, "answer": "yes"}).status_code == 422
 
 
 def test_somebody_without_an_organization_is_told_so(visitor: Visitor) -> None:
-    assert "in no organization" in visitor(person()).get(address()).content.decode()
+    assert "not a member of an organization" in visitor(person()).get(address()).content.decode()
 
 
 def test_a_new_password_signs_every_command_line_out(acme: Access) -> None:
@@ -201,6 +201,6 @@ def test_a_link_of_no_command_line_says_what_to_do(query: str, owner: Client) ->
     page = owner.get(reverse("orgs:command-line") + query)
     assert page.status_code == 422
     text = page.content.decode()
-    assert "<h1>This link is not one of a command line</h1>" in text
+    assert "<h1>Invalid CLI link</h1>" in text
     assert "cloudsignal login" in text
     assert "evil.example" not in text

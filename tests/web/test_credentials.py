@@ -66,7 +66,7 @@ def test_a_static_credential_needs_a_name_and_nags(acme: Access, owner: Client) 
     assert refused.status_code == 422
     assert "username" in refused.context["form"].errors
     assert refused.context["form"]["static"].value() is True
-    assert b"signs in until somebody revokes it" in owner.post(url, form(static="on", username="plc")).content
+    assert b"is valid until somebody revokes it" in owner.post(url, form(static="on", username="plc")).content
     assert b"1 static credential" in owner.get(reverse("orgs:credentials", args=[acme.org_id])).content
 
 
@@ -120,10 +120,10 @@ def test_a_wrong_filter_is_explained_and_kept(acme: Access, owner: Client) -> No
 
 def test_empty_states_name_the_reason_and_the_next_step(acme: Access, owner: Client, visitor: Visitor) -> None:
     url = reverse("orgs:credentials", args=[acme.org_id])
-    assert b"No credential yet" in owner.get(url).content
-    assert b"No credential fits these filters" in owner.get(url, {"username": "zzz"}).content
+    assert b"No credentials yet" in owner.get(url).content
+    assert b"No credentials match these filters" in owner.get(url, {"username": "zzz"}).content
     viewer = visitor(member(acme.org, Role.VIEWER)).get(url).content.decode()
-    assert "can issue one" in viewer
+    assert "to issue one" in viewer
     assert reverse("orgs:credential-new", args=[acme.org_id]) not in viewer
 
 

@@ -46,7 +46,7 @@ def test_deleting_shows_what_goes_and_wants_the_name(acme: Access, owner: Client
     assert present(acme).status == "active"
     page = owner.post(url, {"confirm": "Acme"}, follow=True).content.decode()
     assert present(acme).status == "deleting"
-    assert "Keep the organization" in page
+    assert "Cancel the deletion" in page
     assert "This organization is being deleted" in owner.get(reverse("orgs:home", args=[acme.org_id])).content.decode()
     assert owner.post(url, {"confirm": "Acme"}).status_code == 422
 

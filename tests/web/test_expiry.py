@@ -60,7 +60,7 @@ def test_a_line_says_whether_the_client_is_cut_off(acme: Access, owner: Client) 
     assert {refreshed for name, _, refreshed in lines if name == "fresh"} == {True}
     assert ("two", True, False) in lines
     page = owner.get(reverse("orgs:expiry", args=[acme.org_id]), {"within": "hour"}).content.decode()
-    for word in ("Cut off", "Should refresh", "Goes on"):
+    for word in ("Disconnected", "Refresh expected", "Stays connected"):
         assert word in page
 
 
@@ -122,11 +122,11 @@ def test_a_viewer_reads_claims_and_cannot_change_them(acme: Access, visitor: Vis
     url = reverse("orgs:username", args=[acme.org_id, "sensor"])
     page = viewer.get(url).content.decode()
     assert "lobby" in page
-    for word in ("Save the claims", "New secret", "Revoke everything"):
+    for word in ("Save claims", "Issue credential", "Revoke username"):
         assert word not in page
     assert viewer.post(url, {"claims": ""}).status_code == 403
     assert get_identity(acme, "sensor").claims == {"room": "lobby"}
-    assert "New secret" not in viewer.get(reverse("orgs:expiry", args=[acme.org_id])).content.decode()
+    assert "Issue credential" not in viewer.get(reverse("orgs:expiry", args=[acme.org_id])).content.decode()
 
 
 def test_a_claim_takes_the_place_of_another_where_no_further_one_fits(acme: Access, owner: Client) -> None:

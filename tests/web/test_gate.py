@@ -281,7 +281,7 @@ def test_a_form_that_a_new_sign_in_made_stale_is_kept_and_sent_again(acme: Acces
     kept = strict.post(path, {"text": text, "etag": "x", "csrfmiddlewaretoken": "old"}, headers=OURS)
     assert kept.status_code == 403
     page = kept.content.decode()
-    assert "Send it again" in page
+    assert "Submit again" in page
     assert "&lt;b&gt;kept&lt;/b&gt;" in page
     assert f'action="{path}"' in page
     assert acme.user.email in page, "who sends it now is said: it may be somebody else than who typed it"
@@ -318,7 +318,7 @@ def test_what_a_person_agrees_to_for_themselves_is_asked_again(acme: Access) -> 
     fields = {"organization": acme.org_id, "answer": "yes", "csrfmiddlewaretoken": "old"}
     answer = strict.post(reverse("orgs:command-line"), fields, headers=OURS)
     assert answer.status_code == 403
-    assert b"Send it again" not in answer.content
+    assert b"Submit again" not in answer.content
     assert b"no valid token" in answer.content
 
 

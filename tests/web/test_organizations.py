@@ -63,7 +63,7 @@ def test_the_list_shows_own_organizations_and_names_the_next_step_when_there_is_
     assert acme.org_id in owner.get(reverse("orgs:list")).content.decode()
     empty = visitor(person()).get(reverse("orgs:list")).content.decode()
     assert acme.org_id not in empty
-    assert "You are in no organization yet" in empty
+    assert "No organizations yet" in empty
 
 
 def test_signing_in_leads_to_the_only_organization(acme: Access, owner: Client, visitor: Visitor) -> None:
@@ -90,8 +90,8 @@ def test_steps_name_the_first_that_is_not_done() -> None:
 
 def test_a_viewer_sees_the_home_without_steps_and_without_denials(acme: Access, visitor: Visitor) -> None:
     page = visitor(member(acme.org, Role.VIEWER)).get(reverse("orgs:home", args=[acme.org_id])).content.decode()
-    assert "To the first allowed message" not in page
-    assert "Refused lately" not in page
+    assert "Steps to the first allowed message" not in page
+    assert "Recent denials" not in page
     assert reverse("audit:list", args=[acme.org_id]) not in page
 
 
@@ -154,5 +154,5 @@ def test_the_figure_of_refusals_leads_to_a_list_of_as_many(acme: Access, owner: 
 def test_a_suspended_organization_is_not_told_to_connect_a_client(acme: Access, owner: Client) -> None:
     suspend_organization(person(operator=True), acme.org_id, reason="unpaid")
     page = owner.get(reverse("orgs:home", args=[acme.org_id])).content.decode()
-    assert "They say: unpaid" in page
-    assert "To the first allowed message" not in page
+    assert "Reason: unpaid" in page
+    assert "Steps to the first allowed message" not in page

@@ -64,7 +64,7 @@ def test_the_account_pages_are_in_our_own_design(address: str, visitor: Visitor)
 def test_what_an_account_page_is_for_stands_out_as_its_button(visitor: Visitor) -> None:
     ada = User.objects.create_user("ada@example.com", "correct horse battery")
     page = visitor(ada).get("/accounts/password/change/").content.decode()
-    assert re.search(r'<button class="btn btn-primary"[^>]*>\s*Change Password', page)
+    assert re.search(r'<button class="btn btn-primary"[^>]*>\s*Change password', page)
     reset = Client().get("/accounts/password/reset/").content.decode()
     assert re.search(r'<button class="btn btn-primary[^"]*"', reset)
 
@@ -130,7 +130,7 @@ def test_every_page_of_a_suspended_organization_says_so(
     for client in (owner, visitor(operator_person)):
         shown = client.get(reverse(page, args=[acme.org_id])).content.decode()
         assert shown.count("This organization is suspended.") == 1
-        assert "They say: unpaid" in shown
+        assert "Reason: unpaid" in shown
 
 
 def test_credentials_of_a_suspended_organization_do_not_look_usable(acme: Access, owner: Client) -> None:
@@ -138,7 +138,7 @@ def test_credentials_of_a_suspended_organization_do_not_look_usable(acme: Access
     suspend_organization(person("root@example.com", operator=True), acme.org_id, reason="")
     shown = owner.get(reverse("orgs:credentials", args=[acme.org_id])).content.decode()
     assert "Not accepted" in shown
-    assert "none is accepted now" in owner.get(reverse("orgs:home", args=[acme.org_id])).content.decode()
+    assert "none is accepted" in owner.get(reverse("orgs:home", args=[acme.org_id])).content.decode()
 
 
 def test_what_is_not_there_is_a_page_of_ours(acme: Access, owner: Client) -> None:

@@ -162,7 +162,7 @@ def test_a_developer_reads_the_list_and_is_offered_nothing_to_change(acme: Acces
     url = reverse("orgs:providers", args=[acme.org_id])
     page = developer.get(url).content.decode()
     assert ISSUER in page
-    for word in ("Add a provider", "Try a token", ">Change<", ">Remove<", "Save origins"):
+    for word in ("Add a provider", "Test a token", ">Change<", ">Remove<", "Save origins"):
         assert word not in page
     assert developer.post(url, {"allowed_origins": ""}).status_code == 403
     assert developer.post(reverse("orgs:provider-remove", args=[acme.org_id, made.pk])).status_code == 403

@@ -708,7 +708,7 @@ def test_a_person_links_their_own_account_and_stays_who_they_are(
     other = organization("Other", owner=user)
     browser = Browser(add_oidc(acme, issuer), client=visitor(user))
     issuer.person = cast(sub="s-ada", email=f"ada@{DOMAIN}")
-    assert "Linked" in browser.sign_in("?for=link").content.decode()
+    assert "Account linked" in browser.sign_in("?for=link").content.decode()
     told = mail_of(acme)
     assert told.to == ["ada@private.example"]
     assert "Acme staff" in told.subject
@@ -763,9 +763,9 @@ def test_trying_shows_what_would_happen_and_does_nothing(acme: Access, issuer: I
     made = add_oidc(acme, issuer, enabled=False)
     browser = Browser(made, client=visitor(acme))
     people = User.objects.count()
-    assert "Would come in" in browser.sign_in("?for=try").content.decode()
+    assert "Sign-in would succeed" in browser.sign_in("?for=try").content.decode()
     issuer.person = cast(email="x@elsewhere.example")
-    assert "Would be refused" in browser.sign_in("?for=try").content.decode()
+    assert "Sign-in would be refused" in browser.sign_in("?for=try").content.decode()
     assert User.objects.count() == people
     assert refusal(acme) == ""
     for client in (visitor(member(acme.org, Role.DEVELOPER)), visitor(organization("Other")), Client()):

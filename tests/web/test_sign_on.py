@@ -155,7 +155,7 @@ def test_a_developer_reads_the_list_and_is_offered_nothing_to_change(acme: Acces
     added(acme)
     page = visitor(member(acme.org, Role.DEVELOPER)).get(reverse("orgs:sign-ons", args=[acme.org_id])).content.decode()
     assert "https://id.example.com" in page
-    for word in ("Add OpenID", ">Try<", ">Change<", ">Remove<"):
+    for word in ("Add OpenID", ">Test<", ">Change<", ">Remove<"):
         assert word not in page
 
 

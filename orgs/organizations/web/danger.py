@@ -107,7 +107,7 @@ def _deletion(access: Access) -> Question:
         text=f"Clients are cut off now. For {GRACE.days} days an owner can keep it after all; then everything of it is "
         "deleted: in the database, in Redis, at the edges and in the broker. Backups made before keep it until they "
         "are deleted themselves.",
-        first=Aside("Take the data along first", reverse("orgs:export", args=[access.org_id])),
+        first=Aside("Export data first", reverse("orgs:export", args=[access.org_id])),
         blast=[
             _sessions(access),
             Touched(f"{counts.active:,}", "secret that stops working" if counts.active == 1 else
