@@ -16,12 +16,12 @@ import uvloop
 
 from cloudsignal.config import ConfigError, Environment
 from cloudsignal.edge import metrics
-from cloudsignal.edge.link import Client
-from cloudsignal.edge.listen import Listener, ListenError
 from cloudsignal.edge.node import Node
 from cloudsignal.edge.settings import Settings, read_settings
-from cloudsignal.edge.tls import CertificateError, Certificates
-from cloudsignal.edge.websocket import WebSocketClient
+from cloudsignal.edge.transport.certificates import CertificateError, Certificates
+from cloudsignal.edge.transport.connection import Client
+from cloudsignal.edge.transport.listener import Listener, ListenError
+from cloudsignal.edge.transport.websocket import WebSocketClient
 from cloudsignal.logs import JsonFormatter
 
 logger = logging.getLogger("cloudsignal.edge")

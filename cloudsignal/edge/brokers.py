@@ -8,7 +8,8 @@ machines of its own, ``python -m cloudsignal.edge.brokers --help`` writes the fi
 Checked on Mosquitto 2.0.11: ``pattern readwrite %u/#`` holds for users without a password entry; a subscription
 outside the own slice is accepted but nothing is delivered on it, which includes ``#``, ``+/...`` and ``$share/g/...``;
 a client without a username gets nothing; a client id with ``+`` or ``#`` is refused everything by pattern rules, which
-is why :func:`cloudsignal.edge.mount.upstream_client_id` escapes them. Checked in tests/edge/test_brokers.py.
+is why :func:`cloudsignal.edge.session.mountpoint.upstream_client_id` escapes them. Checked in
+tests/edge/test_brokers.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloudsignal.edge.mount import IN_FLIGHT, MAX_PACKET_BYTES, MOUNT_OVERHEAD
+from cloudsignal.edge.session.mountpoint import IN_FLIGHT, MAX_PACKET_BYTES, MOUNT_OVERHEAD
 
 MOSQUITTO_ACL = "pattern readwrite %u/#\n"
 """The whole ACL file: a username has its own slice and nothing else."""

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 
 from cloudsignal.config import Address
-from cloudsignal.edge.judge import TALLY
-from cloudsignal.edge.listen import ListenError
 from cloudsignal.edge.node import Node
-from cloudsignal.edge.session import Session
+from cloudsignal.edge.session.authorizer import TALLY
+from cloudsignal.edge.session.machine import Session
+from cloudsignal.edge.transport.listener import ListenError
 
 READ_WITHIN = 5.0
 """Seconds a scrape may take to send its request."""

@@ -10,29 +10,29 @@ from contextlib import suppress
 
 from audit.kinds import LIMIT_REACHED, TLS_FAILED, AuthReason, CloseCause
 from cloudsignal.config import Upstream
-from cloudsignal.edge.admission import Admission, session_capacity
-from cloudsignal.edge.beat import Beat
-from cloudsignal.edge.changes import Changes
-from cloudsignal.edge.follow import Follower
-from cloudsignal.edge.gate import Gate
-from cloudsignal.edge.housekeeping import COUNTING, Housekeeping, HousekeepingError
-from cloudsignal.edge.journal import Journal
-from cloudsignal.edge.limits import Limits
-from cloudsignal.edge.link import Client
-from cloudsignal.edge.orders import Orders
-from cloudsignal.edge.reports import Reports
-from cloudsignal.edge.retained import Ledger
-from cloudsignal.edge.retention import settle_will
-from cloudsignal.edge.session import Phase, Session
+from cloudsignal.edge.audit.events import Origin, make_event
+from cloudsignal.edge.audit.journal import Journal
+from cloudsignal.edge.audit.shipper import Shipper
+from cloudsignal.edge.broker.housekeeping import COUNTING, Housekeeping, HousekeepingError
+from cloudsignal.edge.broker.orders import Orders
+from cloudsignal.edge.broker.retained import Ledger
+from cloudsignal.edge.control.bundle_status import Reports
+from cloudsignal.edge.control.change_stream import Follower
+from cloudsignal.edge.control.changes import Changes
+from cloudsignal.edge.control.desired_state import Snapshot
+from cloudsignal.edge.control.heartbeat import Beat
+from cloudsignal.edge.redis import Store, UnavailableError
+from cloudsignal.edge.session.machine import Phase, Session
+from cloudsignal.edge.session.retention import settle_will
 from cloudsignal.edge.settings import Settings
-from cloudsignal.edge.ship import Shipper
-from cloudsignal.edge.snapshot import Snapshot
-from cloudsignal.edge.store import Store, UnavailableError
-from cloudsignal.edge.stored import LIVE_TTL
-from cloudsignal.edge.trail import Origin, make_event
-from cloudsignal.edge.turns import Turns
-from cloudsignal.edge.upstream import Dialer
-from cloudsignal.edge.watch import Watch
+from cloudsignal.edge.signin.flow import Gate
+from cloudsignal.edge.signin.stored_sessions import LIVE_TTL
+from cloudsignal.edge.timeouts import Watch
+from cloudsignal.edge.transport.address_limits import Limits
+from cloudsignal.edge.transport.admission import Admission, session_capacity
+from cloudsignal.edge.transport.connection import Client
+from cloudsignal.edge.transport.dialer import Dialer
+from cloudsignal.edge.transport.turns import Turns
 from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.said import node_key
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from cloudsignal.edge import organization
 from cloudsignal.edge.__main__ import main
+from cloudsignal.edge.session import organization
 
 if __name__ == "__main__":
     organization.UNREAD_BYTES = 512 * 1024

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cloudsignal.edge import admission as module
-from cloudsignal.edge.admission import PER_ADDRESS, PER_FAILING, PER_NETWORK, Admission, Place
+from cloudsignal.edge.transport import admission as module
+from cloudsignal.edge.transport.admission import PER_ADDRESS, PER_FAILING, PER_NETWORK, Admission, Place
 
 
 def run(work: Callable[[Admission], Coroutine[Any, Any, None]], *, capacity: int = 100_000, failing: str = "") -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from acl.policy import canonical, parse
-from cloudsignal.edge.snapshot import Snapshot, read_policy
-from cloudsignal.edge.store import Store
-from cloudsignal.edge.trail import ListTrail
+from cloudsignal.edge.audit.events import ListTrail
+from cloudsignal.edge.control.desired_state import Snapshot, read_policy
+from cloudsignal.edge.redis import Store
 from cloudsignal.wire.bundle import Bundle, open_bundle, sign_bundle
 from cloudsignal.wire.codec import WireError
 from tests.edge.conftest import Rig

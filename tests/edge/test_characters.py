@@ -9,6 +9,7 @@ import pytest
 from acl.policy import Identity, Request, compile_policy, explain, parse
 from acl.policy.topics import MAX_LEVELS, unfit_character
 from cloudsignal.edge import codec
+from cloudsignal.edge.audit.events import ListTrail, Origin
 from cloudsignal.edge.codec import (
     Connect,
     Kind,
@@ -21,8 +22,7 @@ from cloudsignal.edge.codec import (
     Will,
 )
 from cloudsignal.edge.codec.primitives import binary, packet, u16
-from cloudsignal.edge.session import Session
-from cloudsignal.edge.trail import ListTrail, Origin
+from cloudsignal.edge.session.machine import Session
 from tests.edge.conftest import Rig
 from tests.edge.parts import ALLOW_ALL, Broker
 from tests.edge.test_session import Bench

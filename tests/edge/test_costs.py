@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from cloudsignal.edge import codec, downlink
+from cloudsignal.edge import codec
+from cloudsignal.edge.audit.events import ListTrail, Origin
 from cloudsignal.edge.codec import (
     Connect,
     Kind,
@@ -21,12 +22,12 @@ from cloudsignal.edge.codec import (
 )
 from cloudsignal.edge.codec.packets import FILTERS_MAX
 from cloudsignal.edge.codec.properties import EARLY_USER_PROPERTIES_MAX, USER_PROPERTIES_MAX
-from cloudsignal.edge.frames import TURN_MAX
-from cloudsignal.edge.mount import Mount
-from cloudsignal.edge.organization import BLOCKS_BYTES, Organization
-from cloudsignal.edge.session import Session
-from cloudsignal.edge.trail import ListTrail, Origin
-from cloudsignal.edge.turns import Turns
+from cloudsignal.edge.session import downlink
+from cloudsignal.edge.session.frames import TURN_MAX
+from cloudsignal.edge.session.machine import Session
+from cloudsignal.edge.session.mountpoint import Mount
+from cloudsignal.edge.session.organization import BLOCKS_BYTES, Organization
+from cloudsignal.edge.transport.turns import Turns
 from tests.edge.conftest import Rig
 from tests.edge.test_session import ALL, ORG, Bench, force
 from tests.support import attacks

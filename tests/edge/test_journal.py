@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from audit import bounds as module_bounds
-from cloudsignal.edge import budget
-from cloudsignal.edge import journal as module
-from cloudsignal.edge.framing import frame
-from cloudsignal.edge.journal import SEGMENT_BYTES, Journal, SegmentReader, segments
-from cloudsignal.edge.trail import fold_key, make_event
+from cloudsignal.edge.audit import budget
+from cloudsignal.edge.audit import journal as module
+from cloudsignal.edge.audit.events import fold_key, make_event
+from cloudsignal.edge.audit.framing import frame
+from cloudsignal.edge.audit.journal import SEGMENT_BYTES, Journal, SegmentReader, segments
 from cloudsignal.wire.audit import AuditEvent
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from cloudsignal.edge.admission import PER_ADDRESS
 from cloudsignal.edge.codec import Kind
-from cloudsignal.edge.floors import Floors
-from cloudsignal.edge.store import BACKOFF, Store, UnavailableError
+from cloudsignal.edge.control.revisions import Floors
+from cloudsignal.edge.redis import BACKOFF, Store, UnavailableError
+from cloudsignal.edge.transport.admission import PER_ADDRESS
 from tests.edge.conftest import Rig
 from tests.edge.parts import wait_for
 from tests.edge.wire import ClosedError, Wire

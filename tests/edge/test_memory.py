@@ -7,12 +7,13 @@ import sys
 import pytest
 
 from audit.kinds import LIMIT_REACHED
-from cloudsignal.edge import codec, memo, subscriptions
+from cloudsignal.edge import codec
+from cloudsignal.edge.audit.events import ListTrail, Origin
 from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Publish, Subscribe, Subscription
-from cloudsignal.edge.memo import SESSION_BYTES, Memo, Purse
-from cloudsignal.edge.session import CLIENT_ID_MAX, CONNECT_MAX, Session
-from cloudsignal.edge.trail import ListTrail, Origin
-from cloudsignal.edge.uplink import ALIAS_BYTES
+from cloudsignal.edge.session import memo, subscriptions
+from cloudsignal.edge.session.machine import CLIENT_ID_MAX, CONNECT_MAX, Session
+from cloudsignal.edge.session.memo import SESSION_BYTES, Memo, Purse
+from cloudsignal.edge.session.uplink import ALIAS_BYTES
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.test_session import BOTH, ORG, Bench
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from audit.kinds import CONNECT, DISCONNECT, SESSION_CLOSED
-from cloudsignal.edge import open_sessions
+from cloudsignal.edge.audit import open_sessions
+from cloudsignal.edge.audit.events import make_event
+from cloudsignal.edge.audit.journal import Journal
+from cloudsignal.edge.audit.open_sessions import NAME, OpenSessions
 from cloudsignal.edge.codec import Connect, Properties, encode_connect
-from cloudsignal.edge.journal import Journal
-from cloudsignal.edge.open_sessions import NAME, OpenSessions
-from cloudsignal.edge.trail import make_event
 from cloudsignal.wire.audit import AuditEvent
 from tests.edge.conftest import Rig
 from tests.edge.parts import Issued, wait_for

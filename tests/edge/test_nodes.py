@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudsignal.edge.journal import Journal
-from cloudsignal.edge.trail import make_event
+from cloudsignal.edge.audit.events import make_event
+from cloudsignal.edge.audit.journal import Journal
 from tests.benchmarks.edge import UNLIMITED, Idle, Target, build_load, resident
 from tests.edge.conftest import Rig, build_rig, stop_rig
 from tests.edge.parts import ALLOW_ALL, Edge, Watched, wait_for

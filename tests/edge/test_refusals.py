@@ -16,10 +16,10 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge import codec
-from cloudsignal.edge.answers import AUTH_ANSWERS, CLOSE_ANSWERS
+from cloudsignal.edge.audit.events import ListTrail, Origin
 from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Publish, Reason
-from cloudsignal.edge.session import Session
-from cloudsignal.edge.trail import ListTrail, Origin
+from cloudsignal.edge.session.machine import Session
+from cloudsignal.edge.session.responses import AUTH_ANSWERS, CLOSE_ANSWERS
 from cloudsignal.wire.change import Change
 from tests.edge.conftest import Rig
 from tests.edge.parts import Issued, wait_for

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from cloudsignal.edge.broker.retained import WAITING_MAX, Retained
 from cloudsignal.edge.codec import Properties, Property, Reason, Will
 from cloudsignal.edge.codec.primitives import Reader
 from cloudsignal.edge.codec.properties import decode_properties
-from cloudsignal.edge.retained import WAITING_MAX, Retained
-from cloudsignal.edge.retention import settle_will
+from cloudsignal.edge.session.retention import settle_will
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.bundle import Quotas

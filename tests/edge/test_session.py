@@ -9,13 +9,14 @@ import pytest
 
 from acl.policy import compile_policy, parse
 from audit.kinds import AuthReason, CloseCause
-from cloudsignal.edge import answers, codec
+from cloudsignal.edge import codec
+from cloudsignal.edge.audit.events import ListTrail, Origin
 from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Publish, Subscribe, Subscription, Will
-from cloudsignal.edge.mount import MAX_TOPIC_BYTES, Mount, MountError, upstream_client_id
-from cloudsignal.edge.organization import Force, Organization
-from cloudsignal.edge.session import Grant, Phase, Session
-from cloudsignal.edge.trail import ListTrail, Origin
-from cloudsignal.edge.uplink import PUBLISH_DENIED
+from cloudsignal.edge.session import responses
+from cloudsignal.edge.session.machine import Grant, Phase, Session
+from cloudsignal.edge.session.mountpoint import MAX_TOPIC_BYTES, Mount, MountError, upstream_client_id
+from cloudsignal.edge.session.organization import Force, Organization
+from cloudsignal.edge.session.uplink import PUBLISH_DENIED
 from cloudsignal.wire.bundle import Quotas
 
 ORG = "org_aaaaaaaaaaaa"
@@ -243,10 +244,10 @@ def test_what_the_broker_says_in_words_never_reaches_the_client() -> None:
     bench.session.broker_received(codec.packet(0xB0, b"\0\2", block, b"\0"))
     assert bench.client() == codec.unsuback(2, [0], 5)
     bench.session.broker_received(codec.packet(0xE0, b"\x8e", block))
-    assert bench.client() == codec.disconnect(0x8E, answers.CLOSE_ANSWERS[CloseCause.TAKEN_OVER].text)
+    assert bench.client() == codec.disconnect(0x8E, responses.CLOSE_ANSWERS[CloseCause.TAKEN_OVER].text)
     refused = Bench(answered=False)
     refused.session.broker_received(codec.packet(0x20, b"\0\x87", block))
-    unavailable = Properties([(Property.REASON_STRING, answers.AUTH_ANSWERS[AuthReason.UNAVAILABLE].text.encode())])
+    unavailable = Properties([(Property.REASON_STRING, responses.AUTH_ANSWERS[AuthReason.UNAVAILABLE].text.encode())])
     assert refused.client() == codec.connack(5, 0x88, properties=unavailable)
     late = Bench(answered=False)
     server = Properties([*told, (Property.SERVER_REFERENCE, ORG.encode()), (Property.RESPONSE_INFORMATION, b"x")])
@@ -372,7 +373,7 @@ def test_what_the_broker_ends_for_the_clients_fault_is_not_called_a_lost_broker(
     bench.session.broker_received(codec.disconnect(code))
     event = bench.trail.events[-1]
     assert (event.kind, event.reason, event.details["reason_code"]) == ("session_closed", reason, code)
-    assert bench.client() == codec.disconnect(code, answers.CLOSE_ANSWERS[CloseCause(reason)].text)
+    assert bench.client() == codec.disconnect(code, responses.CLOSE_ANSWERS[CloseCause(reason)].text)
 
 
 @BOTH
@@ -393,13 +394,13 @@ def test_a_connect_in_many_pieces_is_looked_at_when_it_is_complete(
 ) -> None:
     """Looking at all of it for each piece, somebody who has not signed in could keep a core busy."""
     looks: list[int] = []
-    look = answers.first_packet
+    look = responses.first_packet
 
     def counted(data: bytes, limit: int) -> object:
         looks.append(len(data))
         return look(data, limit)
 
-    monkeypatch.setattr(answers, "first_packet", counted)
+    monkeypatch.setattr(responses, "first_packet", counted)
     session = Session(Origin("::1", 1, "wss"), ListTrail())
     packet = codec.encode_connect(Connect(version, "c", will=Will(b"w", b"x" * 60_000)))
     for position in range(0, len(packet), 20):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cloudsignal.edge.framing import frame
-from cloudsignal.edge.journal import Journal, segments
-from cloudsignal.edge.ship import ROTATE_BYTES, Shipper
-from cloudsignal.edge.store import Store, UnavailableError
-from cloudsignal.edge.trail import make_event
+from cloudsignal.edge.audit.events import make_event
+from cloudsignal.edge.audit.framing import frame
+from cloudsignal.edge.audit.journal import Journal, segments
+from cloudsignal.edge.audit.shipper import ROTATE_BYTES, Shipper
+from cloudsignal.edge.redis import Store, UnavailableError
 from tests.edge.conftest import Rig
 from tests.edge.parts import NODE_KEY
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from cloudsignal.edge.codec import Connect, Kind, Properties, Will, encode_connect
-from cloudsignal.edge.signin import SAME_WORK, Name, check, parse_name, session_end
+from cloudsignal.edge.signin.check import SAME_WORK, Name, check, parse_name, session_end
 from cloudsignal.wire import keys
 from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
 from tests.edge.conftest import Rig
@@ -39,7 +39,7 @@ def test_the_same_number_of_secrets_is_compared_whether_or_not_the_name_exists(
         calls.append(1)
         return secret_mac(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("cloudsignal.edge.signin.secret_mac", counted)
+    monkeypatch.setattr("cloudsignal.edge.signin.check.secret_mac", counted)
     name = Name("dev", ORG)
     known = Credential(ORG, "dev", 1, (Secret("t", b"x" * 32, 0),))
     work = []

@@ -12,10 +12,10 @@ import pytest
 
 from cloudsignal.edge import codec
 from cloudsignal.edge.codec import Kind, Subscribe, Subscription, Unsubscribe
-from cloudsignal.edge.organization import FILTERS_FLOOR
-from cloudsignal.edge.stored import FILTER_BYTES, FILTERS_MAX, WITHHELD, resumed
-from cloudsignal.edge.subscriptions import PENDING_MAX, TOGETHER, Asked
-from cloudsignal.edge.uplink import FILTERS_MIN
+from cloudsignal.edge.session.organization import FILTERS_FLOOR
+from cloudsignal.edge.session.subscriptions import PENDING_MAX, TOGETHER, Asked
+from cloudsignal.edge.session.uplink import FILTERS_MIN
+from cloudsignal.edge.signin.stored_sessions import FILTER_BYTES, FILTERS_MAX, WITHHELD, resumed
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conftest import Rig
@@ -594,8 +594,9 @@ def test_a_delivery_the_edge_refused_is_over_for_the_next_connection(rig: Rig, v
 
 
 SHORT = """
-from cloudsignal.edge import node, stored
-stored.LIVE_TTL = node.LIVE_TTL = 4
+from cloudsignal.edge import node
+from cloudsignal.edge.signin import stored_sessions
+stored_sessions.LIVE_TTL = node.LIVE_TTL = 4
 from cloudsignal.edge.__main__ import main
 raise SystemExit(main())
 """

@@ -21,9 +21,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from cloudsignal.edge.codec import Kind, Reason, disconnect
-from cloudsignal.edge.proxy import SIGNATURE, ProxyError, parse, variable_length
-from cloudsignal.edge.tls import Certificates
-from cloudsignal.edge.websocket import FRAME_TOO_LARGE
+from cloudsignal.edge.transport.certificates import Certificates
+from cloudsignal.edge.transport.proxy_protocol import SIGNATURE, ProxyError, parse, variable_length
+from cloudsignal.edge.transport.websocket import FRAME_TOO_LARGE
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conftest import Rig
 from tests.edge.parts import Edge, early_in_a_minute, wait_for

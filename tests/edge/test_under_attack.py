@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cloudsignal.edge import limits
+from cloudsignal.edge.transport import address_limits
 from tests.benchmarks.edge import resident
 from tests.edge.conftest import Rig
 from tests.edge.parts import Issued, wait_for
@@ -203,8 +203,8 @@ def test_a_websocket_handshake_ends_at_its_limit(rig: Rig) -> None:
 
 def test_failures_are_told_apart_by_organization_and_forgotten_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
-    counted = limits.Limits(connections=1, failures=2)
+    monkeypatch.setattr(address_limits.time, "monotonic", lambda: now[0])
+    counted = address_limits.Limits(connections=1, failures=2)
     for _ in range(8):
         assert not counted.refused("1.2.3.4", "a")
         counted.failed("1.2.3.4", "a")

@@ -8,8 +8,8 @@ import pytest
 
 from cloudsignal.edge import codec
 from cloudsignal.edge.codec import Properties, Property
-from cloudsignal.edge.judge import TALLY
-from cloudsignal.edge.mount import IN_FLIGHT
+from cloudsignal.edge.session.authorizer import TALLY
+from cloudsignal.edge.session.mountpoint import IN_FLIGHT
 from tests.benchmarks.edge import UNLIMITED, resident
 from tests.edge.conftest import Rig
 from tests.edge.parts import Issued, Narrow, wait_for

@@ -8,7 +8,7 @@ import pytest
 
 from audit.access import AuditQuery, search
 from audit.kinds import AuthReason
-from cloudsignal.edge.signin import Checked, Name, check, session_end
+from cloudsignal.edge.signin.check import Checked, Name, check, session_end
 from cloudsignal.errors import Limit
 from cloudsignal.keyring import pepper
 from cloudsignal.redis import client

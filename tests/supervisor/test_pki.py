@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 
 from cloudsignal import pki
-from cloudsignal.edge.tls import server_context
+from cloudsignal.edge.transport.certificates import server_context
 
 NOW = dt.datetime.now(dt.UTC)
 

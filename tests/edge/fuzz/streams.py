@@ -6,10 +6,10 @@ import random
 from typing import Any
 
 from acl.policy import compile_policy, parse
-from cloudsignal.edge.mount import Mount
-from cloudsignal.edge.organization import Force, Organization
-from cloudsignal.edge.session import Grant, Phase, Session
-from cloudsignal.edge.trail import ListTrail, Origin
+from cloudsignal.edge.audit.events import ListTrail, Origin
+from cloudsignal.edge.session.machine import Grant, Phase, Session
+from cloudsignal.edge.session.mountpoint import Mount
+from cloudsignal.edge.session.organization import Force, Organization
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conformance.harness import packets as mqtt
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from acl.policy.topics import unfit_character
 from cloudsignal.edge import codec
+from cloudsignal.edge.audit.events import ListTrail, Origin
 from cloudsignal.edge.codec import ProtocolError
-from cloudsignal.edge.session import Phase, Session
-from cloudsignal.edge.trail import ListTrail, Origin
+from cloudsignal.edge.session.machine import Phase, Session
 from tests.edge.conformance.harness import packets as mqtt
 from tests.edge.conformance.harness.client import Client, Endpoint
 from tests.edge.conformance.harness.servers import Edge

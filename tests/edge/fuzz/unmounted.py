@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from cloudsignal.edge.__main__ import main
-from cloudsignal.edge.mount import Mount
+from cloudsignal.edge.session.mountpoint import Mount
 
 
 def _unchanged(self: Mount, topic: bytes) -> bytes:

@@ -1,0 +1,1 @@
+"""Audit events of the edge: recorded on disk first, then shipped."""

@@ -1,0 +1,316 @@
+"""The audit journal: events are on disk before the client gets its answer.
+
+A plain ``write`` into a file survives the death of the process by any signal, so an event whose answer was seen is
+never lost. The shipper (:mod:`cloudsignal.edge.audit.shipper`) reads the same files, sends what they hold to the audit
+stream and deletes what was sent; when Redis is away the files simply grow. Ingest deduplicates on ``(ts, id)``
+and keeps the highest ``count``, so sending something twice is harmless.
+
+A segment is a run of frames (:mod:`cloudsignal.edge.audit.framing`). ``H`` names the node and its incarnation, ``E``
+is an event, ``C`` raises the count of an event that stands earlier in the same segment.
+
+An organization whose budget is used up (:mod:`cloudsignal.edge.audit.budget`) gets one event a minute for each kind of
+thing that happens, with the exact count.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Hashable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from audit.kinds import ACL_DENIED
+from cloudsignal.edge.audit.budget import Budget, payer
+from cloudsignal.edge.audit.framing import frame, frames
+from cloudsignal.edge.audit.open_sessions import OpenSessions
+from cloudsignal.wire.audit import AuditEvent
+from cloudsignal.wire.codec import WireError, decode
+
+SEGMENT_BYTES = 1024 * 1024
+"""A segment is closed when it has grown to this."""
+
+READ_BYTES = 1024 * 1024
+"""No event is read beyond this at once: it may all become one entry of the stream, and ingest takes many together."""
+
+LIMIT_BYTES = 256 * 1024 * 1024
+"""Above this, new connections are refused: nothing that happened is ever dropped."""
+
+FOLD_SECONDS = 60.0
+"""Equal events within this many seconds are one event with a count."""
+
+FOLD_MAX = 20_000
+"""Distinct events that are watched for repetition."""
+
+FOLD_BYTES = 16 * 1024 * 1024
+"""Characters of topics and names in them."""
+
+RARELY = 1.0
+"""Seconds between two writes of one count for an organization that has its share of the disk: a kill loses no more."""
+
+_NAME = re.compile(r"(\d{10})\.log")
+
+
+@dataclass(slots=True)
+class _Fold:
+    event: AuditEvent
+    until: float
+    segment: int
+    due: float = 0.0
+    """When its count may be written next."""
+
+    @property
+    def size(self) -> int:
+        """Characters that a client chose."""
+        return len(self.event.topic) + len(self.event.client_id) + len(self.event.username)
+
+
+class Journal:
+    """Writes events. One per process and folder; everything happens in the event loop's thread."""
+
+    def __init__(self, folder: Path, *, node: str, incarnation: str, limit: int = LIMIT_BYTES) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder = folder
+        self.limit = limit
+        self.sequence = 0
+        """Events recorded by this incarnation."""
+        self.taken = self.written = 0
+        """What was taken, repeats of folded events included, and how much of it is on disk."""
+        self.kinds: Counter[str] = Counter()
+        """Occurrences by kind of event, repeats included."""
+        self.failed = ""
+        """Why the last write failed; empty when it succeeded."""
+        self.budget = Budget(limit)
+        self._header = frame(b"H", (node, incarnation))
+        self._buffer: list[bytes] = []
+        self._folds: OrderedDict[Hashable, _Fold] = OrderedDict()
+        """Oldest first."""
+        self._folds_size = 0
+        self._raised: dict[str, _Fold] = {}
+        numbers = [number for number, _ in segments(folder)]
+        self.size = sum(path.stat().st_size for _, path in segments(folder))
+        """Bytes in all segments."""
+        self.current = max(numbers, default=0)
+        self.current_size = 0
+        self._fd = -1
+        self.sessions = OpenSessions(folder)
+        """Which sessions have begun and not ended."""
+        if numbers:
+            self.sessions.replay(folder / f"{self.current:010d}.log")
+        self.sessions.begin()
+        self.rotate()
+
+    def rotate(self) -> None:
+        """Close the current segment and begin the next. Raises :class:`OSError`; then the current one goes on."""
+        if self._fd >= 0:
+            self.flush()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL | os.O_CLOEXEC
+        begun = os.open(self.folder / f"{self.current + 1:010d}.log", flags, 0o600)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = begun
+        self.current += 1
+        self.current_size = 0
+        self._buffer.insert(0, self._header)
+
+    def sweep(self) -> None:
+        """Leave nothing on disk that was shipped: an organization is gone. Raises :class:`OSError`."""
+        self.flush(all_of_it=True)
+        self.rotate()
+        self.sessions.begin()
+
+    @property
+    def full(self) -> bool:
+        """Whether new connections must be refused."""
+        return bool(self.failed) or self.size >= self.limit
+
+    def share_full(self, org: str) -> bool:
+        """Whether the organization holds more of the journal than is free: it gets no new sessions then."""
+        return self.budget.share_full(org, self.size)
+
+    def record(self, event: AuditEvent) -> None:
+        """Take an event; it is on disk after the next :meth:`flush`."""
+        self.sequence += 1
+        self.taken += 1
+        self.kinds[event.kind] += 1
+        self._write(b"E", event, payer(event))
+        self.sessions.note(event)
+
+    def note(self, event: AuditEvent) -> None:
+        """Take an event, or count it beyond the budget of its organization."""
+        if self._over(payer(event)):
+            self._count_beyond(event)
+        else:
+            self.record(event)
+
+    def again(self, key: Hashable) -> bool:
+        """Raise the count of the event of the last minute with this key; ``False`` when there is none.
+
+        Beyond the budget of its organization there is none: :meth:`fold` knows where to count it.
+        """
+        fold = self._folds.get(key)
+        return fold is not None and not self._over(payer(fold.event)) and self._again(key)
+
+    def _again(self, key: Hashable) -> bool:
+        fold = self._folds.get(key)
+        if fold is None or time.monotonic() >= fold.until:
+            return False
+        fold.event.count += 1
+        self.taken += 1
+        self.kinds[fold.event.kind] += 1
+        self._raised[fold.event.id] = fold
+        return True
+
+    def fold(self, key: Hashable, event: AuditEvent) -> None:
+        """Take an event, or raise the count of an equal one of the last minute."""
+        if self._over(payer(event)):
+            self._count_beyond(event)
+        elif not self._again(key):
+            self._keep(key, event)
+
+    def _keep(self, key: Hashable, event: AuditEvent) -> None:
+        self.record(event)
+        old = self._folds.pop(key, None)
+        self._folds[key] = fold = _Fold(event, time.monotonic() + FOLD_SECONDS, self.current)
+        self._folds_size += fold.size - (old.size if old else 0)
+        while len(self._folds) > FOLD_MAX or self._folds_size > FOLD_BYTES:
+            self._folds_size -= self._folds.popitem(last=False)[1].size
+
+    def _over(self, who: str) -> bool:
+        return self.budget.spent(who) or self.budget.share_full(who, self.size)
+
+    def _count_beyond(self, event: AuditEvent) -> None:
+        """Count an event with all others of its organization, kind and action: only how many is told of them."""
+        reason = "" if event.kind == ACL_DENIED else event.reason
+        key = (payer(event), event.kind, event.action, reason)
+        if not self._again(key):
+            few = AuditEvent(event.id, event.ts, event.kind, org=event.org, node=event.node, action=event.action)
+            few.reason, few.details = reason, {"beyond": "audit_budget"}
+            self._keep(key, few)
+
+    def _write(self, tag: bytes, record: object, who: str) -> None:
+        data = frame(tag, record)
+        self._buffer.append(data)
+        self.budget.charge(who, self.current, len(data))
+
+    def _raise_counts(self, *, all_of_them: bool = False) -> None:
+        """Write the counts that rose, each once however often it did; those of a full share once a second."""
+        now = time.monotonic()
+        waiting = {}
+        for fold in self._raised.values():
+            who = payer(fold.event)
+            if now < fold.due and not all_of_them:
+                waiting[fold.event.id] = fold
+                continue
+            if fold.segment == self.current:
+                self._write(b"C", (fold.event.id, fold.event.count), who)
+            else:
+                # The segment that holds the event may be shipped and gone: this one must be able to stand alone.
+                fold.segment = self.current
+                self._write(b"E", fold.event, who)
+            fold.due = now + RARELY if self.budget.share_full(who, self.size) else 0.0
+        self._raised = waiting
+
+    def flush(self, *, all_of_it: bool = False) -> None:
+        """Write what was taken. Raises :class:`OSError` when the disk refuses; nothing taken is forgotten then."""
+        if self._raised:
+            self._raise_counts(all_of_them=all_of_it)
+        if not self._buffer:
+            return
+        data = b"".join(self._buffer)
+        self._buffer = [data]
+        try:
+            while data:
+                written = os.write(self._fd, data)
+                self.size += written
+                self.current_size += written
+                data = data[written:]
+                self._buffer = [data]
+            self.sessions.flush()
+        except OSError as error:
+            self.failed = str(error)
+            raise
+        self.failed = ""
+        self.written = self.taken
+        self._buffer = []
+        if self.current_size >= SEGMENT_BYTES:
+            try:
+                self.rotate()
+            except OSError as error:
+                # What was taken is on disk, in a segment that grows on; nobody new comes in until the next is begun.
+                self.failed = str(error)
+
+    def delete(self, number: int, *, whole: bool = True) -> None:
+        """Delete a segment whose events were shipped; one that could not be read to its end is set aside instead."""
+        path = self.folder / f"{number:010d}.log"
+        self.size -= path.stat().st_size
+        self.budget.deleted(number)
+        if whole:
+            path.unlink()
+        else:
+            path.rename(path.with_suffix(".damaged"))
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self.flush(all_of_it=True)
+        os.close(self._fd)
+        self._fd = -1
+        self.sessions.close()
+
+
+@dataclass(slots=True)
+class SegmentReader:
+    """Reads one segment from front to back while it may still grow."""
+
+    number: int
+    path: Path
+    offset: int = 0
+    node: str = ""
+    incarnation: str = ""
+    _events: dict[str, AuditEvent] = field(default_factory=dict)
+
+    def read(self, *, limit: int) -> tuple[dict[str, AuditEvent], int]:
+        """Up to ``limit`` distinct events from ``offset`` on, with their latest counts, and the offset behind them.
+
+        A frame that is cut short, damaged or not understood ends the reading: it is the last write of a process that
+        was killed in the middle of it, and no client saw an answer that depended on it, or the work of another version.
+        """
+        events: dict[str, AuditEvent] = {}
+        behind = self.offset
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(SEGMENT_BYTES * 4)
+        with suppress(WireError):
+            for tag, payload, end in frames(data):
+                if tag == b"H":
+                    self.node, self.incarnation = decode(payload, tuple[str, str])
+                elif tag == b"E":
+                    event = decode(payload, AuditEvent)
+                    if event.id not in events and len(events) >= limit:
+                        break
+                    self._events[event.id] = events[event.id] = event
+                else:
+                    identifier, count = decode(payload, tuple[str, int])
+                    known = self._events.get(identifier)
+                    if known is not None:
+                        if identifier not in events and len(events) >= limit:
+                            break
+                        known.count = max(known.count, count)
+                        events[identifier] = known
+                behind = self.offset + end
+                if end >= READ_BYTES:
+                    break
+        return events, behind
+
+    def forget(self) -> None:
+        """Everything was read: the events are needed no more."""
+        self._events.clear()
+
+
+def segments(folder: Path) -> list[tuple[int, Path]]:
+    """Number and path of every segment, oldest first."""
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((int(match[1]), path) for match, path in found if match)

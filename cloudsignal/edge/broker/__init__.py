@@ -1,0 +1,1 @@
+"""What organizations keep in the broker: retained messages, and orders to clear them."""

@@ -1,0 +1,1 @@
+"""Desired state from the control plane, and what the node reports back."""

@@ -1,0 +1,67 @@
+"""What became of bundles, said until Redis has it.
+
+A report that was lost would leave its deployment waiting for this node. The newest of each organization is therefore
+kept until Redis took it, and said again when the connection had been lost: a Redis that was killed may have forgotten
+the last second or two. The control plane skips what it knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from cloudsignal.edge.redis import Store, UnavailableError
+from cloudsignal.wire import keys
+from cloudsignal.wire.codec import encode
+from cloudsignal.wire.report import BundleReport
+from cloudsignal.wire.said import Kind, say
+
+RETRY = 1.0
+"""Seconds until Redis is tried again."""
+
+AT_ONCE = 200
+"""Reports sent in one round trip."""
+
+
+class Reports:
+    """Reports of this node: at most one that enforces and one that refuses per organization."""
+
+    def __init__(self, store: Store, key: bytes) -> None:
+        self._store = store
+        self._key = key
+        self._newest: dict[tuple[str, str], bytes] = {}
+        self._unsaid: dict[tuple[str, str], bytes] = {}
+        self._wanted = asyncio.Event()
+
+    def put(self, report: BundleReport) -> None:
+        """Say this; what it replaces need not be said any more."""
+        key = (report.org, report.status)
+        for gone in (key, (report.org, "refused")) if report.status == "enforcing" else (key,):
+            self._newest.pop(gone, None)
+            self._unsaid.pop(gone, None)
+        self._newest[key] = self._unsaid[key] = say(Kind.REPORT, encode(report), self._key)
+        self._wanted.set()
+
+    def again(self) -> None:
+        """Say everything again: the connection had been lost."""
+        self._unsaid = dict(self._newest)
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            await self._wanted.wait()
+            try:
+                await self.flush()
+            except UnavailableError:
+                await asyncio.sleep(RETRY)
+
+    async def flush(self) -> None:
+        """Send what is left to say. Raises :class:`UnavailableError` when Redis is away."""
+        while self._unsaid:
+            some = list(self._unsaid.items())[:AT_ONCE]
+            trim = ("MAXLEN", "~", keys.CHANGES_MAXLEN)
+            await self._store.call(*(("XADD", keys.REPORTS, *trim, "*", keys.FIELD, blob) for _, blob in some))
+            for key, blob in some:
+                if self._unsaid.get(key) is blob:
+                    del self._unsaid[key]
+        self._wanted.clear()

@@ -1,0 +1,115 @@
+"""What the control plane changes reaches the sessions here: bundles, credentials, and the order to close one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from audit.kinds import AuthReason, CloseCause
+from cloudsignal.edge.session.machine import Session
+from cloudsignal.edge.session.organization import Organization
+from cloudsignal.edge.signin.check import session_end
+from cloudsignal.edge.timeouts import LOOK_EVERY, SIGN_IN_WITHIN
+from cloudsignal.wire.change import Change
+
+if TYPE_CHECKING:
+    from cloudsignal.edge.node import Node
+
+logger = logging.getLogger("cloudsignal.edge")
+
+SLICE = 0.002
+"""Seconds spent on judging sessions anew before everything else gets its turn."""
+
+
+class Changes:
+    """Applies changes to the live sessions of one process."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def organization_changed(self, org: Organization) -> None:
+        """A new bundle is in force. Sessions notice at their next byte; this sees to what they hold already."""
+        gone = org.id not in self._node.snapshot.organizations
+        self._node.spawn(self._forget(org) if gone else self._rejudge(org))
+
+    async def credentials_changed(self, names: Iterable[tuple[str, str]], committed_at: float) -> None:
+        """Re-read these records and apply them to live sessions: end, extend, or take over claims."""
+        wanted = set(names)
+        records = await self._node.snapshot.fetch_credentials(wanted)
+        now = time.time()
+        for org_id in {org for org, _ in records}:
+            org = self._node.snapshot.organizations.get(org_id)
+            for session in list(org.sessions.values()) if org is not None else ():
+                record = records.get((org_id, session.username))
+                if record is None or session.ended:
+                    continue
+                end, reason = session_end(record, session.token_id, now=now)
+                if reason is not None:
+                    cause = CloseCause.EXPIRED if reason is AuthReason.EXPIRED else CloseCause.REVOKED
+                    session.end(cause, **_since(committed_at))
+                else:
+                    if end and not 0 < session.expires_at <= end:
+                        self._node.watch.soon(session.id)  # it ends sooner than it was to be looked at
+                    if session.expires_at != end:
+                        session.expires_at = end
+                        self._node.beat.add(session)  # the list of live sessions says when the credential ends
+                    if dict(record.claims) != dict(session.identity.claims):
+                        session.adopt(claims=record.claims)
+                        self._rejudge_session(session)
+                self._node.pump(session.id)
+
+    def close_asked(self, change: Change) -> None:
+        """Somebody asked for one session to be closed."""
+        client = self._node.clients.get(change.session)
+        if client is None or getattr(client.session, "org", None) is None or client.session.org.id != change.org:
+            return
+        details = {"asked": change.cause} if change.cause else {}
+        since = _since(change.committed_at)
+        client.session.end(CloseCause.KICKED, **details, **since)
+        client.pump()
+
+    async def _forget(self, org: Organization) -> None:
+        """An organization was deleted: its sessions end, and the journal keeps nothing of it once that is shipped."""
+        self._node.ledger.detach(org.id)
+        await self._rejudge(org)
+        end = time.monotonic() + SIGN_IN_WITHIN
+        while org.sessions and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+        try:
+            self._node.journal.sweep()
+        except OSError as error:
+            logger.warning("the audit journal cannot be begun anew: %s", error)
+
+    async def _rejudge(self, org: Organization) -> None:
+        force = org.force
+        pause = time.perf_counter() + SLICE
+        for session in list(org.sessions.values()):
+            if org.force is not force:
+                return
+            if session.ended:
+                continue
+            if force.suspended:
+                session.end(CloseCause.ORG_SUSPENDED, **_since(force.issued_at))
+            else:
+                session.adopt()
+                self._rejudge_session(session)
+            self._node.pump(session.id)
+            if time.perf_counter() > pause:
+                await asyncio.sleep(0)
+                pause = time.perf_counter() + SLICE
+        self._node.flush()
+
+    def _rejudge_session(self, session: Session) -> None:
+        """Judge what the session holds; it is looked at again when the first rule that mattered expires."""
+        session.rejudge()
+        now = time.time()
+        if session.judge.until < now + LOOK_EVERY and not session.ended:
+            self._node.watch.soon(session.id)  # that look finds out when the next is due
+
+
+def _since(committed_at: float) -> dict[str, float]:
+    """How long a change took from its commit to here, for the event; nothing when the commit is not known."""
+    return {"seconds_since_commit": round(time.time() - committed_at, 3)} if committed_at else {}

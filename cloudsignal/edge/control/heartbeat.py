@@ -1,0 +1,192 @@
+"""What the node tells about itself on Redis: a heartbeat and its live sessions, both of which expire with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from cloudsignal.edge.redis import Command, UnavailableError
+from cloudsignal.edge.session.machine import Session
+from cloudsignal.wire import keys
+from cloudsignal.wire.codec import encode
+from cloudsignal.wire.report import HEARTBEAT_SECONDS, SESSIONS_SECONDS, Heartbeat, LiveSession
+from cloudsignal.wire.said import Kind, say
+
+if TYPE_CHECKING:
+    from cloudsignal.edge.node import Node
+
+logger = logging.getLogger("cloudsignal.edge.control.heartbeat")
+
+INDEX_SECONDS = 3600
+"""Seconds until an organization's index of sessions is forgotten, unless a node keeps it."""
+
+GATHER = 0.1
+"""Seconds a change of the session list may wait for others."""
+
+_CHUNK = 500
+
+COUNT = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return redis.call('HLEN', KEYS[1])
+"""
+"""Keep the list for so many seconds; how long it is. What somebody has made something else of is begun anew."""
+
+INDEX = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
+for i = 3, #ARGV do redis.call('HSET', KEYS[1], ARGV[i], ARGV[1]) end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+"""
+"""Note in an organization's index which node lists its sessions: ``node, seconds, session ids``."""
+
+
+class Beat:
+    """Writes heartbeat and session list."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._listed: dict[str, Session] = {}
+        self._fresh: dict[str, Session] = {}
+        """Listed, and not written yet."""
+        self._gone: list[Session] = []
+        """Written, and not listed any more."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._indexed = time.monotonic()
+        self._at = 0.0
+
+    def add(self, session: Session) -> None:
+        """A session is live."""
+        self._listed[session.id] = self._fresh[session.id] = session
+        self._write_soon()
+
+    def remove(self, session: Session) -> None:
+        """A session is over; one that was never written needs no mention."""
+        if self._listed.pop(session.id, None) is not None and self._fresh.pop(session.id, None) is None:
+            self._gone.append(session)
+            self._write_soon()
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        await asyncio.sleep(0.05)
+        while True:
+            try:
+                await self._beat()
+            except UnavailableError:
+                logger.debug("no heartbeat: redis is away")
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def farewell(self) -> None:
+        """Take the node off the list at once instead of letting it expire."""
+        name = self._node.name
+        try:
+            await self._node.store.call(("DEL", keys.node(name), keys.sessions(name)))
+        except UnavailableError:
+            logger.debug("no farewell: redis is away")
+
+    async def held_elsewhere(self, session: Session) -> bool:
+        """Whether a newer session, on any node, has the client id of this one."""
+        try:
+            held = (await self._node.store.call(("GET", keys.client(session.org.id, session.client_id))))[0]
+        except UnavailableError:
+            return False
+        return isinstance(held, bytes) and held.rpartition(b"\n")[2] != session.id.encode()
+
+    def _write_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER, self._write)
+
+    def _write(self) -> None:
+        """Bring the list on Redis up to date with few commands. Should they be lost, the next beat notices."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        name = keys.sessions(self._node.name)
+        fresh, self._fresh = list(self._fresh.values()), {}
+        gone, self._gone = self._gone, []
+        for start in range(0, len(fresh), _CHUNK):
+            self._node.store.send(*self._listing(name, fresh[start : start + _CHUNK]))
+        for start in range(0, len(gone), _CHUNK):
+            part = gone[start : start + _CHUNK]
+            self._node.store.send(("HDEL", name, *(session.id for session in part)))
+            self._node.store.send(*(("HDEL", keys.live(org), *ids) for org, ids in _by_organization(part).items()))
+
+    async def _beat(self) -> None:
+        node = self._node
+        self._write()
+        expected = len(self._listed)
+        self._at = max(
+            time.time(), self._at + 0.001
+        )  # only what is later than before is believed, also by a clock put back
+        heartbeat = Heartbeat(
+            node=node.name,
+            incarnation=node.incarnation,
+            sequence=node.journal.sequence,
+            started_at=node.started_at,
+            at=self._at,
+            address=str(node.settings.mqtts or node.settings.wss or ""),
+            sessions=expected,
+            counters=dict(node.counters),
+        )
+        name = keys.sessions(node.name)
+        _, listed = await node.store.call(
+            ("SET", keys.node(node.name), say(Kind.HEARTBEAT, encode(heartbeat), node.key), "EX", SESSIONS_SECONDS),
+            ("EVAL", COUNT, 1, name, SESSIONS_SECONDS),
+        )
+        due = time.monotonic() - self._indexed >= INDEX_SECONDS / 4
+        if listed != expected or due:
+            await self._rewrite(name)
+        if due:
+            self._indexed = time.monotonic()
+
+    async def _rewrite(self, name: str) -> None:
+        """Redis has forgotten sessions, or remembers those of an earlier process.
+
+        Now and then whatever it says: somebody may have written others into the list, or taken them off an index.
+        """
+        identifiers = list(self._listed)
+        self._fresh.clear()
+        self._gone.clear()
+        await self._node.store.call(("DEL", name))
+        for start in range(0, len(identifiers), _CHUNK):
+            chunk = (self._listed.get(identifier) for identifier in identifiers[start : start + _CHUNK])
+            await self._node.store.call(*self._listing(name, [session for session in chunk if session is not None]))
+
+    def _listing(self, name: str, sessions: list[Session]) -> list[Command]:
+        fields: list[str | bytes] = []
+        for session in sessions:
+            fields += (session.id, self._entry(session))
+        if not fields:
+            return [("EXPIRE", name, SESSIONS_SECONDS)]
+        commands: list[Command] = [("HSET", name, *fields), ("EXPIRE", name, SESSIONS_SECONDS)]
+        for org, ids in _by_organization(sessions).items():
+            commands.append(("EVAL", INDEX, 1, keys.live(org), self._node.name, INDEX_SECONDS, *ids))
+        return commands
+
+    def _entry(self, session: Session) -> bytes:
+        return encode(
+            LiveSession(
+                session=session.id,
+                org=session.org.id,
+                username=session.username,
+                client_id=session.client_id,
+                node=self._node.name,
+                ip=session.origin.ip,
+                port=session.origin.port,
+                transport=session.origin.transport,
+                mqtt_version="5" if session.version == 5 else "3.1.1",
+                tls_version=session.origin.tls_version,
+                tls_cipher=session.origin.tls_cipher,
+                token_id=session.token_id,
+                connected_at=session.connected_at,
+                expires_at=session.expires_at,
+            )
+        )
+
+
+def _by_organization(sessions: list[Session]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for session in sessions:
+        found.setdefault(session.org.id, []).append(session.id)
+    return found

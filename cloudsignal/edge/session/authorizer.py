@@ -1,0 +1,90 @@
+"""Verdicts for one session: the compiled policy asked once per topic, the answers kept while they hold.
+
+A kept answer belongs to one policy and one identity. A new policy or new claims mean a new :class:`Judge`; the oldest
+``valid_until`` bounds how long any answer is kept.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from acl.policy import Decision, Identity
+from cloudsignal.edge.session.memo import Memo, Purse
+from cloudsignal.edge.session.organization import Force
+
+MEMO_MAX = 512
+"""Answers kept per direction and session, at most; a session that uses more topics starts over."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this process asked of policies, how long that took, and the messages that did not get through."""
+
+    asked: int = 0
+    nanoseconds: int = 0
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Messages by direction (``in``, ``out``) and verdict (``denied``, ``over_quota``, ``unread``)."""
+
+
+TALLY = Tally()
+
+
+class Judge:
+    """Asks the policy in force on behalf of one identity. Topics are checked UTF-8 bytes as the client names them."""
+
+    __slots__ = ("_publish", "_receive", "force", "identity", "until")
+
+    def __init__(self, force: Force, identity: Identity, purse: Purse) -> None:
+        self.force = force
+        self.identity = identity
+        self.until = math.inf
+        """Seconds since the epoch until which everything learned holds."""
+        self._publish: Memo[tuple[bytes, int, bool], Decision] = Memo(purse, MEMO_MAX)
+        self._receive: Memo[bytes, Decision] = Memo(purse, MEMO_MAX)
+
+    def forget(self) -> None:
+        """Drop every answer; a rule has expired."""
+        self.until = math.inf
+        self._publish.drop()
+        self._receive.drop()
+
+    def publish(self, topic: bytes, qos: int, retain: bool) -> Decision:
+        """May the client publish this?"""
+        key = (topic, qos, retain)
+        decision = self._publish.known.get(key)
+        if decision is None:
+            started = time.perf_counter_ns()
+            decision = self._note(
+                self.force.policy.publish(self.identity, topic.decode(), qos=qos, retain=retain, now=_now()), started
+            )
+            self._publish.keep_newest(key, decision, len(topic) + len(decision.reason))
+        return decision
+
+    def receive(self, topic: bytes) -> Decision:
+        """May this message be delivered to the client?"""
+        decision = self._receive.known.get(topic)
+        if decision is None:
+            started = time.perf_counter_ns()
+            decision = self._note(self.force.policy.receive(self.identity, topic.decode(), now=_now()), started)
+            self._receive.keep_newest(topic, decision, len(topic) + len(decision.reason))
+        return decision
+
+    def subscribe(self, topic_filter: bytes) -> Decision:
+        """May the client hold this subscription? Never kept: subscriptions are rare and judged anew on each change."""
+        started = time.perf_counter_ns()
+        return self._note(self.force.policy.subscribe(self.identity, topic_filter.decode(), now=_now()), started)
+
+    def _note(self, decision: Decision, started: int) -> Decision:
+        TALLY.asked += 1
+        TALLY.nanoseconds += time.perf_counter_ns() - started
+        if decision.valid_until is not None:
+            self.until = min(self.until, decision.valid_until.timestamp())
+        return decision
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,119 @@
+"""One organization at this edge: what is in force for it, its live sessions, and the quota they share."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from acl.policy import CompiledPolicy
+from cloudsignal.edge.broker.retained import Retained
+from cloudsignal.edge.session.memo import ORGANIZATION_BYTES, UNFINISHED_BYTES, UNREAD_BYTES, Purse
+from cloudsignal.edge.session.mountpoint import Mount
+from cloudsignal.wire.bundle import Quotas
+
+if TYPE_CHECKING:
+    from cloudsignal.edge.session.machine import Session
+
+
+FILTERS_FLOOR = 1_000
+"""Filters clients may ask for a minute, however low the quota of messages is."""
+
+
+BLOCKS_BYTES = 524_288
+"""Bytes of property blocks remembered, before and after, of the messages delivered last."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Force:
+    """What is in force: replaced as a whole, never edited, so that no packet meets half of a change."""
+
+    revision: int
+    digest: str
+    policy: CompiledPolicy
+    quotas: Quotas
+    suspended: bool
+    issued_at: float
+
+
+@dataclass(slots=True, eq=False)
+class Organization:
+    """The live side of an organization."""
+
+    id: str
+    mount: Mount
+    force: Force
+    sessions: dict[str, Session] = field(default_factory=dict)
+    """Signed-in sessions by session id."""
+    clients: dict[str, Session] = field(default_factory=dict)
+    """The newest session of each client id."""
+    retained: Retained = field(init=False)
+    waiting: deque[Callable[[], None]] = field(default_factory=deque)
+    """Sessions with more work than one turn may do (:mod:`cloudsignal.edge.transport.turns`), first come first."""
+    remembered: Purse = field(default_factory=lambda: Purse(ORGANIZATION_BYTES))
+    """What its sessions remember of topics."""
+    unfinished: Purse = field(default_factory=lambda: Purse(UNFINISHED_BYTES))
+    """Packets of its clients that are not complete."""
+    unread: Purse = field(default_factory=lambda: Purse(UNREAD_BYTES))
+    """What its slow clients have not read."""
+    _blocks: dict[bytes, bytes] = field(default_factory=dict)
+    _blocks_bytes: int = 0
+    _minute: int = 0
+    _spent: int = 0
+    _asked: int = 0
+
+    def __post_init__(self) -> None:
+        self.retained = Retained(self.id)
+
+    def block(self, mounted: bytes) -> bytes | None:
+        """A property block of a delivery as clients see it, if it was worked out already, perhaps for another one."""
+        return self._blocks.get(mounted)
+
+    def keep_block(self, mounted: bytes, unmounted: bytes) -> None:
+        """Remember a block, so that one message to many subscribers is worked out once."""
+        size = len(mounted) + len(unmounted)
+        if self._blocks_bytes + size > BLOCKS_BYTES:
+            self._blocks.clear()
+            self._blocks_bytes = 0
+        if size <= BLOCKS_BYTES:
+            self._blocks[mounted] = unmounted
+            self._blocks_bytes += size
+
+    def over_quota(self, now: float) -> bool:
+        """Whether this minute's messages are used up. ``now`` is seconds since the epoch."""
+        limit = self.force.quotas.messages_per_minute
+        if not limit:
+            return False
+        self._turn(now)
+        return self._spent >= limit
+
+    def spend(self, messages: int) -> None:
+        """Count messages of clients against this minute."""
+        self._spent += messages
+
+    def ask(self, now: float) -> bool:
+        """Count a filter of a SUBSCRIBE; ``False`` when this minute's are used up.
+
+        As many as messages, and counted apart from them: each is judged and may be an event, so that a client that
+        asks without end would keep everybody else waiting and fill the audit.
+        """
+        limit = self.force.quotas.messages_per_minute
+        if not limit:
+            return True
+        self._turn(now)
+        self._asked += 1
+        return self._asked <= max(limit, FILTERS_FLOOR)
+
+    def _turn(self, now: float) -> None:
+        minute = int(now) // 60
+        if minute != self._minute:
+            self._minute, self._spent, self._asked = minute, 0, 0
+
+    def full(self, client_id: str, username: str) -> bool:
+        """Whether no further connection fits; one that takes over from its own earlier one needs no room."""
+        limit = self.force.quotas.connections
+        if not limit or len(self.sessions) < limit:
+            return False
+        held = self.clients.get(client_id)
+        return held is None or held.ended or held.username != username

@@ -1,0 +1,63 @@
+"""What a session retains at the broker: its messages as they pass, and its will, which the broker publishes unasked."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from cloudsignal.edge.broker.retained import Refusal
+from cloudsignal.edge.codec import Properties, Property, Publish
+from cloudsignal.wire.retained import Entry
+
+if TYPE_CHECKING:
+    from cloudsignal.edge.session.machine import Session
+
+WILL_TIMES = (Property.MESSAGE_EXPIRY, Property.WILL_DELAY)
+"""Of a will's properties they are kept: they say when the broker drops it."""
+
+
+def retain(session: Session, message: Publish, size: int, now: float) -> Refusal | None:
+    """Count a retained message that goes upstream, or say why it must not."""
+    retained = session.org.retained
+    if not message.payload:
+        retained.note(message.topic, None)  # MQTT 5 s3.3.1.3: it takes the one on this topic away
+        return None
+    full = retained.refuses(message.topic, size, session.org.force.quotas)
+    if full is None:
+        expiry = message.properties.number(Property.MESSAGE_EXPIRY, 0)
+        retained.note(message.topic, Entry(size, int(now), int(now) + expiry if expiry else 0, session.username))
+    return full
+
+
+def reserve_will(session: Session) -> Refusal | None:
+    """Why a retained will has no room; when it has, room is kept for it until :func:`settle_will`."""
+    will = session.connect.will
+    if will is None or not (will.retain and will.payload):
+        return None
+    size = len(will.topic) + len(will.payload)
+    full = session.org.retained.refuses(will.topic, size, session.org.force.quotas)
+    if full is None:
+        session.will_bytes = size
+        session.org.retained.reserved += size
+    return full
+
+
+def forget_will(session: Session) -> None:
+    """The broker has the will: keep what is judged anew, and when it ends."""
+    will = session.connect.will
+    if will is not None:
+        will.payload = b""
+        will.properties = Properties((name, value) for name, value in will.properties if name in WILL_TIMES)
+
+
+def settle_will(session: Session) -> None:
+    """The connection is gone: count a retained will that the broker publishes, and give its room back."""
+    size, session.will_bytes = session.will_bytes, 0
+    will = session.connect.will
+    if not size or will is None:
+        return
+    session.org.retained.reserved -= size
+    if session.will_sent:
+        now, expiry = int(time.time()), will.properties.number(Property.MESSAGE_EXPIRY, 0)
+        ends = now + will.properties.number(Property.WILL_DELAY, 0) + expiry if expiry else 0
+        session.org.retained.note(will.topic, Entry(size, now, ends, session.username))

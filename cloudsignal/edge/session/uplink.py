@@ -1,0 +1,485 @@
+"""From the client to the broker: every packet of a live session is checked, judged and mounted here.
+
+The hot loop works on one ``bytes`` per read. A PUBLISH seen before, byte for byte up to the end of its topic, costs a
+slice and one dictionary look-up; frames that need no change pass as part of one slice. Everything else takes the slow
+path below, which is where the rules are.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from acl.policy import Decision
+from acl.policy.topics import MAX_LEVELS
+from audit.kinds import NO_RULE
+from cloudsignal.edge.broker.retained import Refusal
+from cloudsignal.edge.codec import (
+    Kind,
+    Property,
+    ProtocolError,
+    Publish,
+    Reason,
+    Subscribe,
+    Subscription,
+    acknowledgement,
+    decode_acknowledgement,
+    decode_disconnect,
+    decode_publish,
+    decode_subscribe,
+    decode_unsubscribe,
+    encode_publish,
+    encode_subscribe,
+    encode_unsubscribe,
+    suback,
+    varint,
+)
+from cloudsignal.edge.codec.primitives import binary, malformed, protocol_error
+from cloudsignal.edge.session.authorizer import TALLY
+from cloudsignal.edge.session.frames import ELEMENTS, LIGHT, TURN_MAX, YIELD, Carry, long_length, too_large
+from cloudsignal.edge.session.memo import Memo
+from cloudsignal.edge.session.mountpoint import MountError
+from cloudsignal.edge.session.retention import retain
+from cloudsignal.edge.session.subscriptions import Asked
+
+if TYPE_CHECKING:
+    from cloudsignal.edge.session.machine import Session
+
+HEADS_MAX = 64
+"""Ready-made headers kept per session: one per topic, flags and size of packet."""
+
+TOPICS_MAX = 512
+"""Mounted topics kept per session, for packets whose sizes vary."""
+
+ALIAS_MAX = 10
+"""Topic Alias Maximum offered to clients (MQTT 5 s3.2.2.3.8)."""
+
+UNREAD = Subscription(b"", 0)
+"""Stands for a filter that nobody looked at."""
+
+ALIAS_BYTES = 16_384
+"""Topics that the aliases of a session stand for, together: they are kept as long as it lives."""
+
+SMALL = 4_096
+"""A packet that is not complete counts against its organization's unfinished bytes from this size on."""
+
+REFUSED_MAX = 256
+"""Identifiers of refused QoS 2 messages kept for a client of MQTT 5 that releases them all the same."""
+
+FILTERS_MIN, FILTERS_MAX = 100, 1_000
+"""Filters of one SUBSCRIBE that are looked at: as many as the session may hold, within these bounds."""
+
+HELD_MAX = 4_096
+"""Denied QoS 2 messages of MQTT 3.1.1 whose handshake the edge is completing, by their identifiers. One that is used
+again for a message the broker gets is the broker's from then on (:meth:`Uplink.feed` knows nothing by heart while
+there are any)."""
+
+PUBLISH_DENIED = "the policy does not allow this publish"
+"""Reason string of PUBACK and PUBREC 0x87; it names no rule, which is nobody's business at the other end."""
+
+OVER_QUOTA = Refusal("messages_per_minute", "the organization's messages of this minute are used up")
+
+
+class Uplink:
+    """The client's half of a live session."""
+
+    __slots__ = (
+        "_aliases",
+        "_carry",
+        "_heads",
+        "_held",
+        "_open",
+        "_refused",
+        "_session",
+        "_topics",
+        "_unfinished",
+        "_weight",
+    )
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._carry = Carry()
+        self._heads: Memo[bytes, bytes] = Memo(session.purse, HEADS_MAX)
+        self._topics: Memo[bytes, bytes] = Memo(session.purse, TOPICS_MAX)
+        self._unfinished = 0
+        """Bytes taken from the organization for a packet that is not complete."""
+        self._aliases: dict[int, bytes] | None = None
+        self._held: set[int] | None = None
+        self._open: set[int] | None = None
+        """Identifiers of QoS 2 messages of MQTT 5 that the broker has and the client has not released."""
+        self._refused: set[int] | None = None
+        """Identifiers of QoS 2 messages of MQTT 5 that the edge has refused."""
+        self._weight = 0.0
+        """How many packets the last one was worth, beyond itself."""
+
+    def forget(self) -> None:
+        """Drop everything learned: policy, claims or time have moved on."""
+        self._heads.drop()
+        self._topics.drop()
+
+    def finish(self) -> None:
+        """The packet that was not complete is, or the session has ended."""
+        self._session.org.unfinished.give(self._unfinished)
+        self._unfinished = 0
+
+    def _begin(self, size: int) -> None:
+        session = self._session
+        if not session.org.unfinished.take(size):
+            session.limit_reached("unfinished_packets")
+            raise ProtocolError(Reason.QUOTA_EXCEEDED, "the organization has too many unfinished packets")
+        self._unfinished = size
+
+    def feed(self, data: bytes) -> None:  # noqa: PLR0912, PLR0915 - the hot loop, on purpose in one function
+        """Take bytes from the client; what follows from them goes to ``session.to_broker`` and ``to_client``.
+
+        Raises :class:`ProtocolError` at the first packet that breaks the protocol; what came before it stands.
+        """
+        session = self._session
+        now = session.heard_at = time.time()
+        if now >= session.judge.until:
+            session.forget()
+        org = session.org
+        if session.judge.force is not org.force:
+            session.adopt()
+        heads = {} if self._held or org.over_quota(now) else self._heads.known
+        session.unread = False
+        joined = self._carry.join(data)
+        if joined is None:
+            return
+        if self._unfinished:
+            self.finish()
+        data = joined
+        out = session.to_broker
+        five = session.version == 5
+        limit = session.packet_limit
+        position = keep = count = need = 0
+        slow = 0.0
+        end = len(data)
+        try:
+            while end - position >= 2:
+                first = data[position]
+                length = data[position + 1]
+                body = position + 2
+                if length > 127:
+                    length, body = long_length(data, position + 1, end)
+                    if length < 0:
+                        break
+                stop = body + length
+                if stop > end:
+                    need = stop - position
+                    if need > limit:
+                        raise too_large()
+                    break
+                kind = first & 0xF0
+                if kind == 0x30 and length > 2:
+                    tail = body + 2 + (data[body] << 8 | data[body + 1])
+                    head = heads.get(data[position:tail])
+                    if head is not None and (
+                        (data[tail] or data[tail + 1]) and not (five and data[tail + 2])
+                        if first & 6
+                        else not (five and data[tail])
+                    ):
+                        count += 1
+                        if position > keep:
+                            out.append(data[keep:position])
+                        out.append(head)
+                        keep = tail
+                        position = stop
+                        continue
+                elif (
+                    length == 2
+                    and (kind == 0x40 or kind == 0x50 or kind == 0x70)  # noqa: PLR1714
+                    and not first & 15
+                    and (data[body] or data[body + 1])
+                ):
+                    position = stop
+                    continue
+                if stop - position > limit:
+                    raise too_large()
+                if slow >= TURN_MAX:
+                    break
+                slow += 1
+                if position > keep:
+                    out.append(data[keep:position])
+                keep = stop
+                if kind == 0x30:
+                    count += 1
+                    self._publish(data, position, body, stop, now)
+                    if self._held:
+                        heads = {}
+                else:
+                    session.messages_in += count  # it may be the last packet, and its event has the sum
+                    org.spend(count)
+                    count = 0
+                    self._other(first, data[position:stop], data[body:stop])
+                    if session.ended:
+                        return
+                slow += self._weight
+                self._weight = 0.0
+                position = stop
+        finally:
+            if count:
+                session.messages_in += count
+                org.spend(count)
+            if keep < position:
+                out.append(data[keep:position])
+        if slow >= YIELD:
+            # Also when nothing is left: the transport would read on before everybody else had their turn.
+            session.unread = True
+        if position < end:
+            self._carry.keep(data[position:], need)
+            if need > SMALL:
+                self._begin(need)
+
+    def _publish(self, data: bytes, position: int, body: int, stop: int, now: float) -> None:
+        """The slow path of a PUBLISH: a new topic, another size, properties, an alias, or a refusal."""
+        session = self._session
+        first = data[position]
+        tail = body + 2 + int.from_bytes(data[body : body + 2], "big")
+        after_id = tail + 2 if first & 6 else tail
+        five = session.version == 5
+        # Retained messages are counted one by one: nothing is remembered of them.
+        simple = (
+            not first & 1 and tail > body + 2 and (after_id < stop and not data[after_id] if five else after_id <= stop)
+        )
+        over = session.org.over_quota(now)
+        topic_key = bytes([first & 15]) + data[body:tail]
+        if simple and not over:
+            mounted = self._topics.known.get(topic_key)
+            if mounted is not None:
+                if first & 6:
+                    self._taken(first >> 1 & 3, int.from_bytes(data[tail:after_id], "big"))
+                self._weight = LIGHT
+                head = self._head(first, stop - body, tail - body - 2, mounted, data[position:tail])
+                session.to_broker.append(head)
+                session.to_broker.append(data[tail:stop])
+                return
+        message = decode_publish(first, data[body:stop], session.version)
+        self._weight = len(message.properties) // ELEMENTS
+        self._resolve_alias(message)
+        size = stop - position
+        if over:
+            self._refuse(message, size, None, limit=OVER_QUOTA)
+            return
+        decision = session.judge.publish(message.topic, message.qos, message.retain)
+        if not decision.allowed:
+            self._refuse(message, size, decision)
+            return
+        try:
+            mounted = session.mount.topic(message.topic)
+            response = message.properties.string(Property.RESPONSE_TOPIC)
+            if response is not None:
+                message.properties = message.properties.with_(Property.RESPONSE_TOPIC, session.mount.topic(response))
+        except MountError as error:
+            raise ProtocolError(Reason.TOPIC_INVALID, str(error)) from None
+        if message.retain and (full := retain(session, message, size, now)) is not None:
+            self._refuse(message, size, None, limit=full)
+            return
+        if message.qos:
+            self._taken(message.qos, message.packet_id)
+        if simple:
+            if not self._topics.keep(topic_key, mounted, len(topic_key) + len(mounted)):
+                self._topics.drop()
+                self._heads.drop()
+            head = self._head(first, stop - body, tail - body - 2, mounted, data[position:tail])
+            session.to_broker.append(head)
+            session.to_broker.append(data[tail:stop])
+            return
+        message.topic = mounted
+        session.to_broker.append(encode_publish(message, session.version))
+
+    def _head(self, first: int, length: int, topic: int, mounted: bytes, key: bytes) -> bytes:
+        """The mounted form of everything up to the end of the topic, remembered for the hot loop."""
+        head = bytes([first]) + varint(length - topic + len(mounted)) + binary(mounted)
+        if len(self._heads.known) < HEADS_MAX and not (first & 4 and self._session.version == 5):
+            # Unfinished QoS 2 messages of MQTT 5 are counted: each comes by _taken.
+            self._heads.keep(key, head, len(key) + len(head))
+        return head
+
+    def _taken(self, qos: int, packet_id: int) -> None:
+        """The broker gets a message of QoS 1 or 2: what was known of its identifier is void.
+
+        MQTT 5 s3.3.4: no more QoS 2 messages may be unfinished than Receive Maximum says. One of QoS 1 is answered as
+        soon as it is read, so that it never counts.
+        """
+        if not packet_id:
+            raise protocol_error("a packet identifier is 0")
+        if self._held:
+            self._held.discard(packet_id)
+        if qos != 2 or self._session.version != 5:
+            return
+        if self._refused:
+            self._refused.discard(packet_id)
+        if self._open is None:
+            self._open = set()
+        self._open.add(packet_id)
+        if len(self._open) > self._session.receive_maximum:
+            text = f"more than {self._session.receive_maximum} QoS 2 messages are unfinished (Receive Maximum)"
+            raise ProtocolError(Reason.RECEIVE_MAXIMUM_EXCEEDED, text)
+
+    def finished(self, packet_id: int) -> None:
+        """The broker has refused a QoS 2 message, which ends its handshake."""
+        if self._open:
+            self._open.discard(packet_id)
+
+    def _resolve_alias(self, message: Publish) -> None:
+        """MQTT 5 s3.3.2.3.4: aliases end at the edge; the broker sees full topics only."""
+        alias = message.properties.number(Property.TOPIC_ALIAS, 0)
+        if not alias:
+            return
+        if alias > ALIAS_MAX:
+            raise ProtocolError(Reason.TOPIC_ALIAS_INVALID, "a topic alias is above the maximum")
+        if self._aliases is None:
+            self._aliases = {}
+        if message.topic:
+            self._aliases[alias] = message.topic
+            if sum(map(len, self._aliases.values())) > ALIAS_BYTES:
+                text = f"topic aliases stand for more than {ALIAS_BYTES} bytes of topics"
+                raise ProtocolError(Reason.QUOTA_EXCEEDED, text)
+        elif alias in self._aliases:
+            message.topic = self._aliases[alias]
+        else:
+            raise protocol_error("a topic alias was never given a topic")
+        message.properties = message.properties.without(Property.TOPIC_ALIAS)
+
+    def _refuse(self, message: Publish, size: int, decision: Decision | None, *, limit: Refusal = OVER_QUOTA) -> None:
+        """Deny a publish (``decision``), or turn it away because ``limit`` is reached (``None``).
+
+        MQTT 5 names the reason; 3.1.1 has no negative answer (MQTT 3.1.1 s3.3.5), so the edge completes the handshake
+        and drops the message. Nothing of it goes upstream.
+        """
+        session = self._session
+        TALLY.refused["in", "over_quota" if decision is None else "denied"] += 1
+        if decision is None:
+            session.limit_reached(limit.limit)
+        else:
+            session.denied("publish", message.topic, decision, qos=message.qos, retain=message.retain, size=size)
+        if not message.qos:
+            return
+        kind = Kind.PUBACK if message.qos == 1 else Kind.PUBREC
+        reason = Reason.QUOTA_EXCEEDED if decision is None else Reason.NOT_AUTHORIZED
+        text = (limit.text if decision is None else PUBLISH_DENIED) if session.wants_reasons else ""
+        answer = acknowledgement(kind, message.packet_id, session.version, reason, text)
+        if len(answer) > session.client_packet_limit:
+            answer = acknowledgement(kind, message.packet_id, session.version, reason)
+        session.to_client.append(answer)
+        if message.qos != 2:
+            return
+        if session.version == 5:
+            if self._refused is None or len(self._refused) >= REFUSED_MAX:
+                self._refused = set()
+            self._refused.add(message.packet_id)
+        else:
+            if self._held is None:
+                self._held = set()
+            if len(self._held) >= HELD_MAX:
+                raise ProtocolError(Reason.RECEIVE_MAXIMUM_EXCEEDED, "too many unfinished QoS 2 messages")
+            self._held.add(message.packet_id)
+
+    def _other(self, first: int, raw: bytes, body: bytes) -> None:
+        session = self._session
+        kind = first & 0xF0
+        if kind in {Kind.PUBACK, Kind.PUBREC, Kind.PUBREL, Kind.PUBCOMP}:
+            packet = decode_acknowledgement(first, body, session.version)
+            if kind != Kind.PUBREL or not self._released(packet.packet_id):
+                session.to_broker.append(raw)
+        elif kind == Kind.PINGREQ:
+            if first != Kind.PINGREQ or body:
+                raise malformed("PINGREQ has flags or a body")
+            session.to_broker.append(raw)
+        elif kind == Kind.SUBSCRIBE:
+            self._subscribe(first, body)
+        elif kind == Kind.UNSUBSCRIBE:
+            self._unsubscribe(first, body)
+        elif kind == Kind.DISCONNECT:
+            message = decode_disconnect(first, body, session.version)
+            expiry = message.properties.number(Property.SESSION_EXPIRY, 0)
+            if expiry and not session.session_expiry:
+                raise protocol_error("a session that was to end with its connection cannot be prolonged")
+            session.client_leaves(message.code, raw, message.properties)
+        elif kind == Kind.AUTH:
+            raise protocol_error("AUTH without an authentication method")
+        else:
+            raise protocol_error("a client may not send this packet")
+
+    def _released(self, packet_id: int) -> bool:
+        """Complete the handshake of a message that the edge has refused; ``False`` when it is the broker's.
+
+        A client of MQTT 5 that releases it all the same has not looked at the reason code of its PUBREC. It is told
+        once more: the identifier is not known (0x92).
+        """
+        session = self._session
+        if self._held and packet_id in self._held:
+            self._held.discard(packet_id)
+            session.to_client.append(acknowledgement(Kind.PUBCOMP, packet_id, session.version))
+            return True
+        if self._refused and packet_id in self._refused:
+            self._refused.discard(packet_id)
+            session.to_client.append(
+                acknowledgement(Kind.PUBCOMP, packet_id, session.version, Reason.PACKET_ID_NOT_FOUND)
+            )
+            return True
+        self.finished(packet_id)
+        return False
+
+    def _subscribe(self, first: int, body: bytes) -> None:
+        session = self._session
+        room = session.org.force.quotas.subscriptions_per_session or 65_535
+        look = min(max(room, FILTERS_MIN), FILTERS_MAX)
+        message = decode_subscribe(first, body, session.version, look)
+        asked = [self._judge_filter(entry, len(body), room) for entry in message.entries]
+        asked += [self._too_many(UNREAD, "filters_per_packet") for _ in range(message.beyond)]
+        self._weight = len(message.entries) + (message.beyond + len(message.properties)) // ELEMENTS
+        forwarded = [
+            Subscription(session.mount.filter(one.topic_filter), one.options) for one in asked if one.refusal is None
+        ]
+        if not forwarded:
+            codes = [Reason.UNSPECIFIED if one.refusal is None else one.refusal for one in asked]
+            session.to_client.append(suback(message.packet_id, codes, session.version))
+            return
+        session.subscriptions.ask(message.packet_id, asked, message.properties)
+        upstream = Subscribe(message.packet_id, forwarded, message.properties)
+        session.to_broker.append(encode_subscribe(upstream, session.version))
+
+    def _too_many(self, entry: Subscription, limit: str) -> Asked:
+        session = self._session
+        session.limit_reached(limit)
+        refusal = Reason.QUOTA_EXCEEDED if session.version == 5 else Reason.UNSPECIFIED
+        return Asked(entry.topic_filter, entry.options, refusal=refusal)
+
+    def _judge_filter(self, entry: Subscription, size: int, room: int) -> Asked:
+        """Judge one filter; the QoS asked for is lowered to what the policy grants."""
+        session = self._session
+        if not session.org.ask(session.heard_at):
+            return self._too_many(entry, "filters_per_minute")
+        five = session.version == 5
+        one = Asked(entry.topic_filter, entry.options, wanted=entry.options)
+        try:
+            session.mount.filter(entry.topic_filter)
+        except MountError:
+            one.refusal = Reason.FILTER_INVALID if five else Reason.UNSPECIFIED
+            return one
+        decision = session.judge.subscribe(entry.topic_filter)
+        if not decision.allowed:
+            session.denied("subscribe", entry.topic_filter, decision, qos=entry.qos, size=size)
+            session.subscriptions.refused(entry.topic_filter)
+            one.refusal = Reason.NOT_AUTHORIZED if five else Reason.UNSPECIFIED
+            return one
+        if not session.subscriptions.reserve(entry.topic_filter, room):
+            return self._too_many(entry, "subscriptions_per_session")  # in number, or too long together
+        one.options = entry.options & ~3 | min(entry.qos, decision.qos)
+        one.rule = decision.rule or NO_RULE
+        return one
+
+    def _unsubscribe(self, first: int, body: bytes) -> None:
+        session = self._session
+        message = decode_unsubscribe(first, body, session.version)
+        if any(topic_filter.count(b"/") > MAX_LEVELS + 1 for topic_filter in message.filters):  # $share/GROUP/ apart
+            raise ProtocolError(Reason.FILTER_INVALID, f"a topic filter has more than {MAX_LEVELS} levels")
+        self._weight = (len(message.filters) + len(message.properties)) // ELEMENTS
+        session.subscriptions.leave(message.packet_id, list(message.filters))
+        try:
+            message.filters = [session.mount.filter(topic_filter) for topic_filter in message.filters]
+        except MountError as error:
+            raise ProtocolError(Reason.FILTER_INVALID, str(error)) from None
+        session.to_broker.append(encode_unsubscribe(message, session.version))

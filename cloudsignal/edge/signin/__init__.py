@@ -1,0 +1,1 @@
+"""Signing a client in: from its CONNECT to the connection with the broker."""

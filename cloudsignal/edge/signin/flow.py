@@ -1,0 +1,325 @@
+"""The gate: signs one client in, from its CONNECT to the connection with the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from audit.kinds import AuthReason
+from cloudsignal.edge.redis import Command, UnavailableError
+from cloudsignal.edge.session.machine import Grant, Session
+from cloudsignal.edge.session.organization import Organization
+from cloudsignal.edge.signin.check import (
+    METRICS_APPENDED,
+    Checked,
+    Name,
+    check,
+    parse_name,
+    session_end,
+    without_metrics,
+)
+from cloudsignal.edge.signin.stored_sessions import (
+    HELD_MAX,
+    LIVE_TTL,
+    STORED_MAX,
+    Stored,
+    held_seconds,
+    resumed,
+    session_lifetime,
+)
+from cloudsignal.edge.transport.connection import Client
+from cloudsignal.edge.transport.dialer import BrokerUnreachableError
+from cloudsignal.wire import keys
+from cloudsignal.wire.audit import uuid7
+from cloudsignal.wire.credential import Credential
+
+if TYPE_CHECKING:
+    from cloudsignal.edge.node import Node
+
+SLOWED = 2.0
+"""Seconds a failed sign-in takes from an address that fails often."""
+
+TAKE = f"""
+local held = redis.call('GET', KEYS[1])
+local left = redis.call('TTL', KEYS[1])
+if left < 0 or left > {LIVE_TTL + STORED_MAX} then held = false end
+if held and string.match(held, '^[^\\n]*') ~= ARGV[1] then
+  return false
+end
+local seconds = math.max(tonumber(ARGV[3]), held and left or 0)
+redis.call('SET', KEYS[1], ARGV[1] .. '\\n' .. ARGV[2], 'EX', seconds)
+redis.call('EXPIRE', KEYS[2], seconds)
+return held or ''
+"""
+"""Take a client id unless another username holds it: ``username, session, seconds`` -> what it held, or nothing.
+
+A hold without an end, or longer than any of ours, was put there by somebody else: it would lock the username out for
+good.
+"""
+
+KEEP = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], ARGV[1] + ARGV[5], '+inf')
+if not redis.call('ZSCORE', KEYS[1], ARGV[2]) and ARGV[4] ~= '0'
+    and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
+return 1
+"""
+"""Note a session that outlives its connection: ``now, client id, end, quota, longest`` -> 0 when there are too many.
+
+What ends later than any session can, somebody else has noted.
+"""
+
+CLAIM = """
+local now = tonumber(redis.call('TIME')[1])
+for i = 1, #KEYS / 3 do
+  local key, filters, stored = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
+  local name, session, seconds, before, client_id, lifetime = unpack(ARGV, 6 * i - 5, 6 * i)
+  local held = redis.call('GET', key)
+  if not held or string.match(held, '^[^\\n]*') == name then
+    redis.call('SET', key, name .. '\\n' .. session, 'EX', seconds)
+    redis.call('EXPIRE', filters, seconds)
+    if lifetime ~= '0' then redis.call('ZADD', stored, now + seconds, client_id) end
+  end
+end
+"""
+"""Keep client ids that no other username holds: ``username, session, seconds, (unused), client id, lifetime`` each."""
+
+RELEASE = """
+local now = tonumber(redis.call('TIME')[1])
+for i = 1, #KEYS / 3 do
+  local key, filters, stored = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
+  local name, session, seconds, before, client_id = unpack(ARGV, 6 * i - 5, 6 * i - 1)
+  if redis.call('GET', key) == name .. '\\n' .. session then
+    if before ~= '' then
+      redis.call('SET', key, before, 'KEEPTTL')
+    elseif seconds == '0' then
+      redis.call('DEL', key, filters)
+      redis.call('ZREM', stored, client_id)
+    else
+      redis.call('EXPIRE', key, seconds)
+      redis.call('EXPIRE', filters, seconds)
+      redis.call('ZADD', stored, now + seconds, client_id)
+    end
+  end
+end
+"""
+"""Give them and their filters back (0 seconds) or keep them for stored sessions, unless newer sessions have them.
+
+A session that never began leaves its client id to the one it was taken from (``before``): that one is live, or stored.
+"""
+
+GATHER = 0.02
+"""Seconds a client id may wait to be given back together with others."""
+
+CHUNK = 200
+"""Client ids one run of a script is about, at most: Redis does nothing else meanwhile."""
+
+
+class Gate:
+    """Decides who comes in."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.stored = Stored(node.store)
+        self._released: dict[str, list[tuple[Session, int]]] = {}
+        """Client ids to be given back, by key."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def sign_in(self, client: Client) -> None:
+        """Take a session from SIGNING_IN to a connection with the broker, or refuse it."""
+        node, session = self._node, client.session
+        started = time.monotonic()
+        if node.draining:
+            session.refuse(AuthReason.UNAVAILABLE)
+            return
+        name = parse_name(session.connect.username)
+        meant = name or without_metrics(session.connect.username)
+        known = meant.org if meant is not None and meant.org in node.snapshot.organizations else ""
+        refused = node.limits.refused(session.origin.ip, known)
+        if refused and known:
+            session.refuse(AuthReason.RATE_LIMITED, org=known)
+            return
+        record, reason, token_id = None, AuthReason.MALFORMED, ""
+        session.username = meant.local if meant is not None else ""
+        if name is not None:
+            if refused:
+                reason = AuthReason.UNKNOWN  # Redis is not asked; the answer and its time tell nothing of it
+            else:
+                record, reason, token_id = await self._verify(session, name)
+        if record is None:
+            await self._fail(session, known, reason, started)
+            return
+        if session.ended:
+            return
+        org = node.snapshot.organizations.get(record.org)
+        if org is None:
+            session.refuse(AuthReason.NO_POLICY, org=record.org)
+        elif org.force.suspended:
+            session.refuse(AuthReason.ORG_SUSPENDED, org=org.id)
+        elif org.full(session.client_id, record.username):
+            session.refuse(AuthReason.QUOTA, org=org.id)
+        elif node.journal.share_full(org.id):
+            session.refuse(AuthReason.QUOTA, org=org.id, details={"limit": "audit_journal"})
+        else:
+            await self._enter(client, org, record, token_id)
+
+    async def _verify(self, session: Session, name: Name) -> tuple[Credential | None, AuthReason, str]:
+        """The record when its secret was presented, else why not. No refusal rests on memory: Redis is asked."""
+        node = self._node
+        known = node.snapshot.known_credential(name.org, name.local)
+        checked = self._check(known, session, name) if known is not None else None
+        if known is None or checked is None or checked.secret is None:
+            try:
+                known = await node.snapshot.credential(name.org, name.local)
+            except UnavailableError:
+                return None, (checked.reason if checked else None) or AuthReason.UNAVAILABLE, ""
+            checked = self._check(known, session, name)
+        if known is None or checked.secret is None:
+            return None, checked.reason or AuthReason.UNKNOWN, ""
+        return known, AuthReason.UNKNOWN, checked.secret.token_id
+
+    def _check(self, record: Credential | None, session: Session, name: Name) -> Checked:
+        pepper, password = self._node.settings.pepper, session.connect.password
+        return check(record, pepper=pepper, name=name, password=password, now=time.time())
+
+    async def _fail(self, session: Session, org: str, reason: AuthReason, started: float) -> None:
+        """Refuse after the time every refusal takes, so that nothing can be told from it. ``org`` is one there is."""
+        node = self._node
+        floor = node.settings.failure_floor
+        presented = session.connect.username or ""
+        session.forget_connect()
+        if reason is not AuthReason.UNAVAILABLE:
+            node.limits.failed(session.origin.ip, org)
+            if node.limits.slowed(session.origin.ip):
+                floor = SLOWED
+        elapsed = time.monotonic() - started
+        await asyncio.sleep(floor * (int(elapsed / floor) + 1) - elapsed if floor else 0)
+        if not session.ended:
+            details = {} if org else {"presented": presented[:128]}
+            if without_metrics(presented) is not None:
+                details["text"] = METRICS_APPENDED
+            session.refuse(reason, org=org, details=details)
+
+    async def _enter(self, client: Client, org: Organization, record: Credential, token_id: str) -> None:
+        node, session = self._node, client.session
+        end, _ = session_end(record, token_id, now=time.time())
+        client_id = session.client_id or f"auto-{uuid7().replace('-', '')}"
+        holder = org.clients.get(client_id)
+        if holder is not None and not holder.ended and holder.username != record.username:
+            session.refuse(AuthReason.CLIENT_ID_TAKEN, org=org.id)
+            return
+        session.subscriptions.memory = self.stored
+        node.ledger.attach(org.retained)
+        grant = Grant(org, record.username, client_id, token_id, end, record.claims)
+        session.welcome(grant)
+        if session.ended:
+            return
+        # From here on the session is found by every change of its organization and identity.
+        node.register(client)
+        claim = self._claim(session)
+        broker = None
+        try:
+            broker = await node.dialer.dial(client)
+            if not await self._claimed(session, claim):
+                session.refuse(AuthReason.CLIENT_ID_TAKEN)
+            elif not session.ended and session_lifetime(session) and not await self._kept(session):
+                session.refuse(AuthReason.QUOTA, details={"limit": "stored_sessions"})
+        except BrokerUnreachableError as error:
+            if not session.ended:
+                session.refuse(AuthReason.UNAVAILABLE, details={"broker": str(error)})
+        finally:
+            # Connecting took place while Redis was asked, but only now is anything said to the broker.
+            if client.session.ended and broker is not None:
+                broker.close()
+            else:
+                client.broker = broker
+                session.at_broker = broker is not None
+
+    def _claim(self, session: Session) -> list[asyncio.Future[Any]]:
+        """Ask for the client id, and for what a stored session is subscribed to.
+
+        Nobody holds most client ids, and Redis needs no script to say so.
+        """
+        store, key = self._node.store, keys.client(session.org.id, session.client_id)
+        if key in self._released:
+            self.give_back()
+        value = f"{session.username}\n{session.id}"
+        asked = [store.ask(("SET", key, value, "EX", held_seconds(session), "NX"))]
+        if not session.connect.clean_start:
+            asked.append(store.ask(("HGETALL", keys.filters(session.org.id, session.client_id))))
+        return asked
+
+    async def _claimed(self, session: Session, asked: list[asyncio.Future[Any]]) -> bool:
+        """Whether the client id is ours; one that the same username holds is taken over."""
+        try:
+            free = await asked[0] is not None
+            session.remembered = resumed(await asked[1]) if len(asked) > 1 else ()
+            if free or session.ended:
+                return free
+            session.taking = taking = self._node.store.ask(_command(TAKE, [(session, held_seconds(session))]))
+            await asyncio.wait([taking])  # to be known also when the client goes meanwhile: see release
+            return taking.result() is not None
+        except UnavailableError:
+            # Redis is away: this node's own sessions were looked at; a credential in memory signs in all the same.
+            return True
+
+    async def _kept(self, session: Session) -> bool:
+        """Whether the organization may have this session kept; one that it has already needs no room."""
+        now = int(time.time())
+        limit = session.org.force.quotas.stored_sessions
+        command = ("EVAL", KEEP, 1, keys.stored(session.org.id), now, session.client_id)
+        try:
+            (kept,) = await self._node.store.call((*command, now + held_seconds(session), limit, HELD_MAX))
+        except UnavailableError:
+            return True  # as with client ids: they are claimed when it is back
+        return bool(kept)
+
+    async def renew(self, sessions: Iterable[Session]) -> None:
+        """Keep the client ids of sessions that live longer than their time on Redis."""
+        live = list(sessions)
+        for start in range(0, len(live), CHUNK):
+            holds = [(session, held_seconds(session)) for session in live[start : start + CHUNK] if not session.ended]
+            if holds:
+                self._node.store.send(_command(CLAIM, holds))
+            await asyncio.sleep(GATHER)
+
+    def release(self, session: Session) -> None:
+        """The connection is gone: the client id stays with the username while the broker keeps the session.
+
+        Of one that never came to the broker nothing stays: it was counted against no quota.
+        """
+        if session.taking is not None and not session.taking.done():
+            session.taking.add_done_callback(lambda _: self.release(session))
+            return
+        key = keys.client(session.org.id, session.client_id)
+        self._released.setdefault(key, []).append((session, session_lifetime(session) if session.at_broker else 0))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER, self.give_back)
+
+    def give_back(self) -> None:
+        """Give back what was released, without waiting for more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        released, self._released = self._released, {}
+        holds = [hold for each in released.values() for hold in each]
+        for start in range(0, len(holds), CHUNK):
+            self._node.store.send(_command(RELEASE, holds[start : start + CHUNK]))
+
+
+def _command(script: str, holds: list[tuple[Session, int]]) -> Command:
+    """Run ``script`` for these sessions, each with its seconds."""
+    names: list[str] = []
+    values: list[str | bytes | int] = []
+    for session, seconds in holds:
+        org, client_id = session.org.id, session.client_id
+        names += keys.client(org, client_id), keys.filters(org, client_id), keys.stored(org)
+        taking = session.taking
+        displaced = taking.result() if taking is not None and taking.done() and not taking.exception() else None
+        values += session.username, session.id, seconds, displaced or b"", client_id, session_lifetime(session)
+    return ("EVAL", script, len(names), *names, *values)

@@ -1,0 +1,97 @@
+"""Stored sessions: how long the broker keeps one, and what it is subscribed to, kept beside its client id on Redis.
+
+The broker does not say what a resumed session is subscribed to, and the edge that resumes it may be another than the
+one that saw it subscribe. The filters on Redis carry no seal, because nothing is granted on their account: each is
+judged by the policy in force, one that is not granted is ended and withheld, one that was withheld and is granted is
+asked for again. Without them deliveries are judged all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from cloudsignal.edge.redis import Store
+from cloudsignal.edge.session.subscriptions import Asked
+from cloudsignal.wire import keys
+
+if TYPE_CHECKING:
+    from cloudsignal.edge.session.machine import Session
+
+LIVE_TTL = 7_200
+"""Seconds a client id stays with its username without word from the edge that holds the session."""
+
+STORED_MAX = 30 * 86_400
+"""Seconds a session without an end of its own is kept by the broker (``persistent_client_expiration``)."""
+
+HELD_MAX = LIVE_TTL + STORED_MAX + 3_600
+"""No session is noted to be kept longer than so many seconds; clocks of edges may differ by an hour."""
+
+FILTERS_MAX = 1_000
+"""Filters remembered of one session."""
+
+FILTER_BYTES = 1_024
+"""Longest filter that is remembered: Redis must not hold what a client makes arbitrarily large."""
+
+
+NO_LOCAL = 4
+"""A protocol error with a shared subscription (MQTT 5 s3.8.3.1)."""
+
+IDENTIFIER_MAX = 268_435_455
+"""Largest Subscription Identifier (MQTT 5 s3.8.2.1.2)."""
+
+WITHHELD = 0x80
+"""Beside the options byte, whose highest bits are reserved (MQTT 5 s3.8.3.1): the broker does not hold it now."""
+
+
+class Stored:
+    """Writes what sessions that outlive their connection are subscribed to."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def added(self, session: Session, one: Asked, *, withheld: bool) -> None:
+        """The broker holds this subscription, or it is to be brought back when it is granted again."""
+        held = len(session.subscriptions.live) + len(session.subscriptions.withheld)
+        if held > FILTERS_MAX or len(one.topic_filter) > FILTER_BYTES:
+            return
+        key = keys.filters(session.org.id, session.client_id)
+        note = bytes([one.wanted | (WITHHELD if withheld else 0)]) + one.identifier.to_bytes(4, "big")
+        self._store.send(("HSET", key, one.topic_filter, note), ("EXPIRE", key, held_seconds(session)))
+
+    def removed(self, session: Session, filters: Iterable[bytes]) -> None:
+        """The broker holds these no longer."""
+        self._store.send(("HDEL", keys.filters(session.org.id, session.client_id), *filters))
+
+    def emptied(self, session: Session) -> None:
+        """The broker has begun a new session."""
+        self._store.send(("DEL", keys.filters(session.org.id, session.client_id)))
+
+
+def resumed(reply: Any) -> tuple[tuple[Asked, bool], ...]:
+    """The subscriptions in Redis's answer, each with whether it was withheld.
+
+    As many as were ever written, and only what a client may ask for: whoever can write to Redis may have put in more.
+    """
+    found: list[tuple[Asked, bool]] = []
+    for topic_filter, note in zip(reply[::2], reply[1::2], strict=False):
+        if not isinstance(topic_filter, bytes) or not isinstance(note, bytes) or len(topic_filter) > FILTER_BYTES:
+            continue
+        options, identifier = note[0] & 0x3F if note else 0, int.from_bytes(note[1:5], "big")
+        if options & 3 == 3 or options >> 4 == 3 or identifier > IDENTIFIER_MAX:
+            continue
+        if options & NO_LOCAL and topic_filter.startswith(b"$share/"):
+            continue
+        one = Asked(topic_filter, options, wanted=options, identifier=identifier)
+        found.append((one, bool(note and note[0] & WITHHELD)))
+    return tuple(found[:FILTERS_MAX])
+
+
+def session_lifetime(session: Session) -> int:
+    """Seconds the broker keeps the session after the connection; 0 when it ends with it."""
+    return min(session.session_expiry, STORED_MAX)
+
+
+def held_seconds(session: Session) -> int:
+    """Seconds until what is said of a live session on Redis expires, should its edge fall silent."""
+    return LIVE_TTL + session_lifetime(session)

@@ -1,0 +1,136 @@
+"""Every session is looked at when its time has come: for its end, its silence, its rules that expire, its broker."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import TYPE_CHECKING
+
+from audit.kinds import AuthReason, CloseCause
+from cloudsignal.edge.session.machine import Phase, Session
+from cloudsignal.edge.timer_wheel import Wheel
+from cloudsignal.edge.transport.connection import Client
+
+if TYPE_CHECKING:
+    from cloudsignal.edge.node import Node
+
+logger = logging.getLogger("cloudsignal.edge")
+
+CONNECT_WITHIN = 10.0
+"""Seconds from the TLS handshake to CONNECT."""
+
+SIGN_IN_WITHIN = 20.0
+"""Seconds from the TLS handshake to CONNACK."""
+
+LOOK_EVERY = 60.0
+"""Seconds between two looks at a session that asks for none."""
+
+PING_EVERY = 30.0
+"""Seconds between pings to a distant broker, at most."""
+
+JUMP = 2.0
+"""Seconds the wall clock may be put forward or back unnoticed."""
+
+
+class Watch:
+    """Looks at the sessions of one process."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._wheel: Wheel[str] = Wheel(self._look)
+        self._turned = time.monotonic()
+        self._ahead = time.time() - self._turned
+
+    def opened(self, session_id: str) -> None:
+        """A TLS handshake is done."""
+        self._wheel.add(session_id, time.time() + CONNECT_WITHIN)
+
+    def signed_in(self, session_id: str) -> None:
+        """The client has its CONNACK: look when the first thing is due."""
+        again = self._look(session_id)
+        if again is not None:
+            self._wheel.add(session_id, again)
+
+    def soon(self, session_id: str) -> None:
+        """Something has changed: look now, and find out when the next look is due."""
+        self._wheel.add(session_id, time.time())
+
+    def closed(self, session_id: str) -> None:
+        """The client is gone."""
+        self._wheel.drop(session_id)
+
+    def turn(self) -> None:
+        """Look at everything that is due. Called about once a second."""
+        now, steady = time.time(), time.monotonic()
+        moved = now - steady - self._ahead
+        if abs(moved) > JUMP:
+            self._ahead += moved
+            self._clock_moved(moved, now, since=now - (steady - self._turned))
+        self._turned = steady
+        self._wheel.turn(now)
+
+    def _clock_moved(self, by: float, now: float, *, since: float) -> None:
+        """The wall clock was put forward or back: nobody counts as silent for it, but what holds must be judged anew.
+
+        Who has connected after it, ``since`` the last turn, did so by the new clock.
+        """
+        logger.warning("the clock was put %s by %.0f seconds", "forward" if by > 0 else "back", abs(by))
+        self._wheel = Wheel(self._look)
+        for session_id, client in self._node.clients.items():
+            session = client.session
+            session.opened_at = session.heard_at = now
+            if not since <= session.connected_at <= now:
+                session.connected_at += by
+            session.pinged_at = now
+            session.outdated = True
+            self._wheel.add(session_id, now)
+
+    def _look(self, session_id: str) -> float | None:
+        client = self._node.clients.get(session_id)
+        if client is None or client.session.phase is Phase.CLOSED:
+            return None
+        session = client.session
+        now = time.time()
+        if session.phase is not Phase.LIVE:
+            return self._look_early(client, now)
+        if client.broker is not None and client.broker.blocked:
+            session.heard_at = now  # it is not read from: silence says nothing
+        if session.expires_at and now >= session.expires_at:
+            session.end(CloseCause.EXPIRED)
+        elif session.connect.keep_alive and now >= session.heard_at + 1.5 * session.connect.keep_alive:
+            session.client_lost("keep_alive")
+        elif session.outdated or now >= session.judge.until or session.org.remembered.scarce:
+            session.forget()
+            session.rejudge()
+            client.pump()
+        if session.ended:
+            client.pump()
+            return None
+        again = min(now + LOOK_EVERY, session.judge.until)
+        if session.expires_at:
+            again = min(again, session.expires_at)
+        if session.connect.keep_alive:
+            again = min(again, session.heard_at + 1.5 * session.connect.keep_alive)
+        every = self._ping_every(session)
+        if now >= session.pinged_at + every:
+            client.ping_broker()
+            session.pinged_at = now
+        return min(again, session.pinged_at + every)
+
+    def _ping_every(self, session: Session) -> float:
+        """Seconds between pings to the broker: half of what it bears of silence, and less where it is far away."""
+        borne = session.broker_keep_alive / 2 or math.inf
+        return borne if self._node.dialer.local else min(borne, PING_EVERY)
+
+    def _look_early(self, client: Client, now: float) -> float | None:
+        session = client.session
+        due = session.opened_at + (CONNECT_WITHIN if session.phase is Phase.NEW else SIGN_IN_WITHIN)
+        if now < due:
+            return due
+        if session.phase is Phase.NEW:
+            client.give_up()
+        else:
+            session.refuse(AuthReason.UNAVAILABLE, details={"text": "no answer in time"})
+            client.pump()
+        return None

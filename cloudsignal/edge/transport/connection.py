@@ -1,0 +1,412 @@
+"""The two sockets of one session and what flows between them: the only I/O on the data path.
+
+Every read is handed to the session as one ``bytes``; what follows is written with one ``write`` per side, after the
+journal has been flushed. One buffer serves all reads of the process: it is copied out before a callback returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
+
+from audit.kinds import AuthReason, CloseCause
+from cloudsignal.edge.audit.events import Origin
+from cloudsignal.edge.codec import Kind
+from cloudsignal.edge.session.machine import Phase, Session
+from cloudsignal.edge.transport.admission import Place
+
+if TYPE_CHECKING:
+    from cloudsignal.edge.node import Node
+
+READ_BUFFER = memoryview(bytearray(262_144))
+"""Where every read of every session goes, decrypted; it is copied out before a callback returns."""
+
+
+ANSWER_BACKLOG = 256 * 1024
+"""Bytes taken from a client that does not read, and answered, above which it is not read from either."""
+
+UNREAD_MAX = 1024 * 1024
+"""Bytes waiting for a client, above which QoS 0 messages to it are dropped until it has caught up."""
+
+UNREAD_LEAST = 256 * 1024
+"""Bytes that may wait for a client when its organization has no room for more."""
+
+LINGER = 3.0
+"""Seconds a client may take to read the last words."""
+
+PING = bytes([Kind.PINGREQ, 0])
+
+_LIVE = Phase.LIVE  # looking it up in the enumeration costs as much as a call
+_LISTENING = (Phase.LIVE, Phase.NEW)
+"""In between the client waits for its answer, and is not read from."""
+
+
+class Client(asyncio.BufferedProtocol):
+    """The client's side."""
+
+    __slots__ = (
+        "_answers",
+        "_blocked",
+        "_closing",
+        "_ip",
+        "_late",
+        "_linger",
+        "_owed",
+        "_queued",
+        "_task",
+        "_unread",
+        "broker",
+        "node",
+        "place",
+        "session",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+    session: Session
+
+    def __init__(self, node: Node, origin: Origin, place: Place) -> None:
+        self.node = node
+        self.broker: Broker | None = None
+        self.place = place
+        """Its place among those that have not said CONNECT."""
+        self._closing = False
+        self._blocked = False
+        """More than the transport's mark (64 KiB) waits for the client."""
+        self._answers = 0
+        """Bytes taken from it, and answers to them, since then."""
+        self._unread = 0
+        """Bytes waiting for it that its organization is charged with."""
+        self._queued = False
+        """It waits for its turn, and is not read from; nor is its broker."""
+        self._late = self._owed = b""
+        """What came from the client and from the broker all the same, or while others of the organization waited."""
+        self._task: asyncio.Task[None] | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._ip = origin.ip
+        self.session = Session(origin, node.journal, node=node.name, upstream_password=node.upstream.password)
+
+    # --- asyncio's side ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The TLS handshake is done."""
+        self.transport = cast(asyncio.Transport, transport)
+        tls = transport.get_extra_info("ssl_object")
+        if isinstance(tls, ssl.SSLObject):
+            origin = self.session.origin
+            cipher = tls.cipher()
+            self.session.origin = Origin(
+                origin.ip, origin.port, origin.transport, tls.version() or "", cipher[0] if cipher else ""
+            )
+        self.node.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport puts what it reads."""
+        return READ_BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes from the client."""
+        self.take(bytes(READ_BUFFER[:nbytes]))
+
+    def take(self, data: bytes) -> None:
+        """What the client sent, decrypted."""
+        self.received(data)
+
+    def eof_received(self) -> bool:
+        """The client will send nothing more: MQTT has no half-closed connections."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly. The broker is read on: it would queue QoS 0 messages without a bound."""
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._blocked = self.session.shedding = False
+        self._answers = 0
+        self._settle_unread()
+        self.read_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client's socket is gone."""
+        if self._late and not self._closing:
+            self.session.client_received(self._late)  # it may have said goodbye
+        self.session.client_lost()
+        self._closing = True
+        self._settle_unread()
+        self.place.leave()
+        self.pump()
+        if self._task is not None:
+            self._task.cancel()
+        if self.broker is not None:
+            self.broker.close()
+            self.broker = None
+        if self._linger is not None:
+            self._linger.cancel()
+        self.node.closed(self, self._ip)
+        self.session.release()
+
+    # --- our side ------------------------------------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """MQTT bytes from the client."""
+        if self._closing:
+            return
+        session = self.session
+        if session.phase is _LIVE and (self._queued or session.org.waiting):
+            # Others of the organization wait for their turn: this one comes behind them.
+            self._late += data
+            session.heard_at = time.time()
+            self._wait()
+            return
+        waited = self.transport.get_write_buffer_size() if self._blocked else 0
+        session.client_received(data)
+        self.pump()
+        if session.unread and not self._closing:
+            self._wait()
+        if self._blocked:
+            self._answers += len(data) + max(0, self.transport.get_write_buffer_size() - waited)
+            if self.deaf:
+                session.shedding = True  # so that it catches up, and is read from again
+                pause(self.transport)
+
+    @property
+    def deaf(self) -> bool:
+        """Whether the client asks and asks and does not read the answers.
+
+        Messages that it has not read do not count: it must be heard to acknowledge them, and to be known alive.
+        """
+        waiting = self._blocked and self._answers > ANSWER_BACKLOG
+        return waiting and self.transport.get_write_buffer_size() > ANSWER_BACKLOG
+
+    def _weigh(self) -> None:
+        """Charge the organization with what the client has not read, and drop QoS 0 messages beyond the bounds.
+
+        Those of QoS 1 and 2 end by themselves: the broker waits for acknowledgements
+        (:data:`cloudsignal.edge.session.mountpoint.IN_FLIGHT`).
+        """
+        session = self.session
+        purse = session.org.unread
+        self._settle_unread()
+        size = self.transport.get_write_buffer_size()
+        if purse.take(size):
+            self._unread = size
+        elif size > UNREAD_LEAST:
+            # Nothing of QoS 1 and 2 is lost: the broker sends it again to a session that is kept.
+            session.limit_reached("unread_bytes")
+            session.end(CloseCause.QUOTA)
+        if size > UNREAD_MAX or purse.scarce:
+            session.shedding = True
+
+    def _settle_unread(self) -> None:
+        if self._unread:
+            self.session.org.unread.give(self._unread)
+            self._unread = 0
+
+    def delivered(self, data: bytes) -> None:
+        """MQTT bytes from the broker."""
+        session = self.session
+        if self._blocked:
+            self._weigh()
+        if session.phase is _LIVE and (self._queued or session.org.waiting):
+            self._owed += data
+            self._wait()
+            return
+        session.broker_received(data)
+        self.pump()
+        if session.owed and not self._closing:
+            self._wait()
+
+    def settle(self) -> None:
+        """The broker has closed: what it said before comes first."""
+        session = self.session
+        while not self._closing and (self._owed or session.owed):
+            owed, self._owed = self._owed, b""
+            session.broker_received(owed)
+            self.pump()
+
+    def _wait(self) -> None:
+        """Read nothing more until this session has had its turn."""
+        pause(self.transport)
+        if self.broker is not None and self.broker.transport is not None:
+            pause(self.broker.transport)
+        if not self._queued:
+            self._queued = True
+            self.node.turns.wait(self.session.org, self._go_on)
+
+    def _go_on(self) -> None:
+        """Work off the next part of what was received; read on when nothing is left of it."""
+        self._queued = False
+        if self._closing:
+            return
+        session = self.session
+        late, self._late = self._late, b""
+        if late or session.unread:
+            session.client_received(late)
+        owed, self._owed = self._owed, b""
+        if owed or session.owed:
+            session.broker_received(owed)
+        self.pump()
+        if session.ended:
+            return
+        if session.unread or session.owed:
+            self._wait()
+            return
+        self.read_on()
+        if self.broker is not None and self.broker.transport is not None:
+            resume(self.broker.transport)
+
+    def read_on(self) -> None:
+        """Read from the client again unless something still stands against it."""
+        blocked = self.broker is not None and self.broker.blocked
+        if self.session.phase in _LISTENING and not (self._queued or self.deaf or blocked):
+            resume(self.transport)
+
+    def send(self, data: bytes) -> None:
+        """Write MQTT bytes to the client."""
+        self.transport.write(data)
+
+    def pump(self) -> None:
+        """Write what the session has to say, the trail first; start signing in or close as it asks."""
+        session, broker = self.session, self.broker
+        try:
+            self.node.journal.flush()
+        except OSError:
+            self.node.count("journal_failures")
+            if session.noted > self.node.journal.written:
+                self.abort()  # what cannot be recorded is not answered
+                return
+        if session.to_broker and broker is not None and broker.transport is not None:
+            data = b"".join(session.to_broker)
+            session.to_broker.clear()
+            broker.transport.write(data)
+        if session.to_client:
+            self._speak(session)
+        if session.ended:
+            self.close()
+        elif session.phase is _LIVE and self._task is None:
+            return
+        elif session.phase is Phase.SIGNING_IN and self._task is None:
+            self.place.leave()
+            pause(self.transport)
+            self._task = asyncio.get_running_loop().create_task(self._sign_in())
+        elif session.phase is _LIVE and self._task is not None:
+            self._task = None
+            self.read_on()
+            self.node.signed_in(self)
+            if session.unread:
+                self._wait()
+
+    def _speak(self, session: Session) -> None:
+        """Write what there is for the client: as one, but for the cuts in it."""
+        parts, cuts = session.to_client, session.cuts
+        pieces = [parts[begin:end] for begin, end in pairwise([0, *cuts, len(parts)])] if cuts else [parts]
+        for data in map(b"".join, pieces):
+            if data and not self.transport.is_closing():
+                session.sent(len(data))
+                self.send(data)
+        parts.clear()
+        cuts.clear()
+
+    async def _sign_in(self) -> None:
+        await self.node.sign_in(self)
+        if not self._closing:
+            self.pump()
+
+    def give_up(self) -> None:
+        """CONNECT takes too long."""
+        self.session.refuse(AuthReason.PROTOCOL, details={"text": "no CONNECT in time"})
+        self.session.to_client.clear()
+        self.pump()
+
+    def close(self) -> None:
+        """Close both sides once everything is written."""
+        if self._closing:
+            return
+        self._closing = True
+        self.place.leave()
+        if self.broker is not None:
+            self.broker.close()
+        if not self.transport.is_closing():
+            self.farewell()
+            self.transport.close()
+            self._linger = asyncio.get_running_loop().call_later(LINGER, self.abort)
+
+    def farewell(self) -> None:
+        """What a transport says before it closes; plain TLS says nothing of its own."""
+
+    def ping_broker(self) -> None:
+        """Keep a connection to a distant broker alive."""
+        if self.broker is not None and self.broker.transport is not None:
+            self.session.own_pings += 1
+            self.broker.transport.write(PING)
+
+    def abort(self) -> None:
+        """Close both sides at once, whatever is still to be written."""
+        self._closing = True
+        self.transport.abort()
+        if self.broker is not None:
+            self.broker.close()
+
+
+class Broker(asyncio.BufferedProtocol):
+    """The broker's side."""
+
+    __slots__ = ("_client", "blocked", "transport")
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.transport: asyncio.Transport | None = None
+        self.blocked = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The broker has accepted; CONNECT follows."""
+        self.transport = cast(asyncio.Transport, transport)
+        if self._client.session.ended:
+            self.close()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport puts what it reads."""
+        return READ_BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes from the broker."""
+        self._client.delivered(bytes(READ_BUFFER[:nbytes]))
+
+    def pause_writing(self) -> None:
+        """The broker reads too slowly: stop reading from the client."""
+        self.blocked = True
+        pause(self._client.transport)
+
+    def resume_writing(self) -> None:
+        """The broker has caught up."""
+        self.blocked = False
+        self._client.read_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The broker's socket is gone."""
+        self.transport = None
+        self._client.settle()
+        if not self._client.session.ended:
+            self.pause_writing()  # until it is known why, there is nobody to write to
+            self._client.node.broker_lost(self._client)
+
+    def close(self) -> None:
+        """Close after what is queued."""
+        if self.transport is not None:
+            self.transport.close()
+
+
+def pause(transport: asyncio.Transport) -> None:
+    """Read nothing more for now."""
+    if not transport.is_closing():
+        transport.pause_reading()
+
+
+def resume(transport: asyncio.Transport) -> None:
+    """Read on."""
+    if not transport.is_closing():
+        transport.resume_reading()
