@@ -7,6 +7,7 @@ closes the connection and is reported as critical.
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 from cloudsignal.edge.codec import (
@@ -46,12 +47,13 @@ TOPICS_MAX = 512
 class Downlink:
     """The broker's half of a session, from its CONNACK on."""
 
-    __slots__ = ("_carry", "_heads", "_session", "_swallowed", "_topics", "_weight")
+    __slots__ = ("_carry", "_heads", "_ready", "_session", "_swallowed", "_topics", "_weight")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._carry = Carry()
         self._heads: Memo[bytes, bytes] = Memo(session.purse, HEADS_MAX)
+        self._ready = self._heads.known
         self._topics: Memo[bytes, bytes] = Memo(session.purse, TOPICS_MAX)
         self._swallowed: set[int] | None = None
         self._weight = 0.0
@@ -65,17 +67,20 @@ class Downlink:
     def feed(self, data: bytes) -> None:  # noqa: PLR0912, PLR0915 - the hot loop, on purpose in one function
         """Take bytes from the broker. Raises :class:`ProtocolError` when they are not MQTT."""
         session = self._session
-        if session.judge.force is not session.org.force:
+        judge = session.judge
+        if judge.force is not session.org.force:
             session.adopt()
-        if time.time() >= session.judge.until:
+        elif judge.until != inf and time.time() >= judge.until:
             session.forget()
-        session.owed = False
-        joined = self._carry.join(data)
-        if joined is None:
-            return
-        data = joined
+        carry = self._carry
+        if carry.begun is not None:
+            joined = carry.join(data)
+            if joined is None:
+                session.owed = False
+                return
+            data = joined
         out = session.to_client
-        heads = NONE if session.shedding else self._heads.known
+        heads = NONE if session.shedding else self._ready
         five = session.version == 5
         position = keep = count = need = 0
         slow = 0.0
@@ -136,7 +141,7 @@ class Downlink:
                 out.append(data[keep:position])
         session.owed = slow >= YIELD
         if position < end:
-            self._carry.keep(data[position:], need)
+            carry.keep(data[position:], need)
 
     def _deliver(self, data: bytes, position: int, body: int, stop: int) -> None:
         """The slow path of a delivery: a new topic or size, properties, or one the policy does not let through."""

@@ -46,27 +46,25 @@ def too_large() -> ProtocolError:
 class Carry:
     """The beginning of a packet whose rest has not arrived. Appending is cheap however many pieces come."""
 
-    __slots__ = ("_need", "_parts")
+    __slots__ = ("_need", "begun")
 
     def __init__(self) -> None:
-        self._parts = bytearray()
+        self.begun: bytearray | None = None
+        """What has arrived of it. ``None`` between packets, which the hot loops see without a call."""
         self._need = 0
 
     def join(self, data: bytes) -> bytes | None:
         """What was left over plus ``data``, or ``None`` while the packet is known to be incomplete."""
-        if not self._parts:
+        if self.begun is None:
             return data
-        self._parts += data
-        if len(self._parts) < self._need:
+        self.begun += data
+        if len(self.begun) < self._need:
             return None
-        whole = bytes(self._parts)
-        self._parts = bytearray()
+        whole = bytes(self.begun)
+        self.begun = None
         return whole
 
     def keep(self, rest: bytes, need: int) -> None:
         """Keep ``rest``, the start of a packet of ``need`` bytes (0: not known yet)."""
-        self._parts = bytearray(rest)
+        self.begun = bytearray(rest)
         self._need = need
-
-    def __len__(self) -> int:
-        return len(self._parts)

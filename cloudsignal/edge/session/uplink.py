@@ -143,12 +143,14 @@ class Uplink:
             session.adopt()
         heads = {} if self._held or org.over_quota(now) else self._heads.known
         session.unread = False
-        joined = self._carry.join(data)
-        if joined is None:
-            return
-        if self._unfinished:
-            self.finish()
-        data = joined
+        carry = self._carry
+        if carry.begun is not None:
+            joined = carry.join(data)
+            if joined is None:
+                return
+            if self._unfinished:
+                self.finish()
+            data = joined
         out = session.to_broker
         five = session.version == 5
         limit = session.packet_limit
@@ -227,7 +229,7 @@ class Uplink:
             # Also when nothing is left: the transport would read on before everybody else had their turn.
             session.unread = True
         if position < end:
-            self._carry.keep(data[position:], need)
+            carry.keep(data[position:], need)
             if need > SMALL:
                 self._begin(need)
 
