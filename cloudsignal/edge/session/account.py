@@ -117,10 +117,6 @@ class Account:
             **values,
         )
 
-    def sent(self, size: int) -> None:
-        """Count bytes written to the client."""
-        self.bytes_out += size
-
     def closing(self, kind: str, reason: str, details: Mapping[str, str | int | float | bool]) -> AuditEvent:
         """The event of its end, with what went through it."""
         facts = {

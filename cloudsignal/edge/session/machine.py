@@ -64,7 +64,7 @@ class Phase(Enum):
     CLOSED = auto()
 
 
-_LIVE = Phase.LIVE  # looking it up in the enumeration costs as much as a call
+_LIVE, _CLOSED = Phase.LIVE, Phase.CLOSED  # looking one up in the enumeration costs as much as a call
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Session(Account):
         messages to it are dropped."""
         self.to_client: list[bytes] = []
         self.to_broker: list[bytes] = []
-        self.cuts: list[int] = []
+        self.cuts: tuple[int, ...] = ()
         """How many parts of ``to_client`` go out before what follows begins a TLS record or frame of its own."""
         self.connect = Connect(version=4, client_id="")
         self.token_id = ""
@@ -187,7 +187,7 @@ class Session(Account):
         before anybody listens for it.
         """
         self.to_client.append(packet)
-        self.cuts.append(len(self.to_client))
+        self.cuts += (len(self.to_client),)
 
     # --- what arrives --------------------------------------------------------------------------------------------
 
@@ -206,7 +206,7 @@ class Session(Account):
 
     def broker_received(self, data: bytes) -> None:
         """Bytes from the broker."""
-        if self.phase is Phase.CLOSED:
+        if self.phase is _CLOSED:
             return
         try:
             self.downlink.feed(data)

@@ -109,7 +109,7 @@ class Client(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes from the client."""
-        self.take(bytes(READ_BUFFER[:nbytes]))
+        self.take(READ_BUFFER[:nbytes].tobytes())
 
     def take(self, data: bytes) -> None:
         """What the client sent, decrypted."""
@@ -283,8 +283,14 @@ class Client(asyncio.BufferedProtocol):
             data = b"".join(session.to_broker)
             session.to_broker.clear()
             broker.transport.write(data)
-        if session.to_client:
-            self._speak(session)
+        if session.cuts:
+            self._speak_apart(session)
+        elif session.to_client:
+            data = b"".join(session.to_client)
+            session.to_client.clear()
+            if data and not self.transport.is_closing():
+                session.bytes_out += len(data)
+                self.send(data)
         if session.ended:
             self.close()
         elif session.phase is _LIVE and self._task is None:
@@ -300,16 +306,16 @@ class Client(asyncio.BufferedProtocol):
             if session.unread:
                 self._wait()
 
-    def _speak(self, session: Session) -> None:
-        """Write what there is for the client: as one, but for the cuts in it."""
-        parts, cuts = session.to_client, session.cuts
-        pieces = [parts[begin:end] for begin, end in pairwise([0, *cuts, len(parts)])] if cuts else [parts]
-        for data in map(b"".join, pieces):
+    def _speak_apart(self, session: Session) -> None:
+        """Write what there is for the client with the cuts that are in it."""
+        parts = session.to_client
+        for begin, end in pairwise([0, *session.cuts, len(parts)]):
+            data = b"".join(parts[begin:end])
             if data and not self.transport.is_closing():
-                session.sent(len(data))
+                session.bytes_out += len(data)
                 self.send(data)
         parts.clear()
-        cuts.clear()
+        session.cuts = ()
 
     async def _sign_in(self) -> None:
         await self.node.sign_in(self)
@@ -374,7 +380,7 @@ class Broker(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes from the broker."""
-        self._client.delivered(bytes(READ_BUFFER[:nbytes]))
+        self._client.delivered(READ_BUFFER[:nbytes].tobytes())
 
     def pause_writing(self) -> None:
         """The broker reads too slowly: stop reading from the client."""

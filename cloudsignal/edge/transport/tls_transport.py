@@ -153,7 +153,7 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
             over = True
             self._flush()
         if count:
-            client.take(bytes(READ_BUFFER[:count]))
+            client.take(READ_BUFFER[:count].tobytes())
         if over and not self._closing:
             self._over = True
             if not self._paused:
