@@ -1,6 +1,6 @@
 """The policy core: what is allowed, decided in one place. Pure Python, no Django, no I/O.
 
-``parse`` reads a document, ``compile_policy`` makes the index that the edge runs, ``acl.policy.evaluate`` is the
+``parse`` reads a document, ``compile_policy`` makes the index that the edge runs, ``acl.policy.engine.evaluate`` is the
 specification of what the index answers.
 """
 
@@ -9,9 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from acl.policy.document import Parsed, parse
-from acl.policy.index import CompiledPolicy, compile_policy
-from acl.policy.model import (
+from acl.policy.engine.index import CompiledPolicy, compile_policy
+from acl.policy.engine.model import (
     EMPTY_POLICY,
     MAX_DOCUMENT_BYTES,
     MAX_RULES,
@@ -25,24 +24,25 @@ from acl.policy.model import (
     Rule,
     Who,
 )
-from acl.policy.printer import canonical, digest, from_canonical, to_json, to_yaml
-from acl.policy.reader import Finding, Fix, Span
-from acl.policy.running import TestOutcome, decide, run_tests
+from acl.policy.engine.running import TestOutcome, decide, run_tests
+from acl.policy.language.document import Parsed, parse
+from acl.policy.language.printer import canonical, digest, from_canonical, to_json, to_yaml
+from acl.policy.language.reader import Finding, Fix, Span
 
 if TYPE_CHECKING:
-    from acl.policy.comparison import PolicyDiff, Relation, diff, is_wider, permits
-    from acl.policy.explanation import Explanation, Outcome, RuleExplanation, explain
-    from acl.policy.linter import is_quick, lint
-    from acl.policy.regions import Region
-    from acl.policy.suggestion import Suggestion, suggest
+    from acl.policy.analysis.comparison import PolicyDiff, Relation, diff, is_wider, permits
+    from acl.policy.analysis.explanation import Explanation, Outcome, RuleExplanation, explain
+    from acl.policy.analysis.linter import is_quick, lint
+    from acl.policy.analysis.regions import Region
+    from acl.policy.analysis.suggestion import Suggestion, suggest
 
 # What people use, not the edge: imported when it is first asked for, so that a start stays fast.
 _ON_DEMAND = {
-    **dict.fromkeys(("PolicyDiff", "Relation", "diff", "is_wider", "permits"), "comparison"),
-    **dict.fromkeys(("Explanation", "Outcome", "RuleExplanation", "explain"), "explanation"),
-    **dict.fromkeys(("is_quick", "lint"), "linter"),
-    **dict.fromkeys(("Region",), "regions"),
-    **dict.fromkeys(("Suggestion", "suggest"), "suggestion"),
+    **dict.fromkeys(("PolicyDiff", "Relation", "diff", "is_wider", "permits"), "analysis.comparison"),
+    **dict.fromkeys(("Explanation", "Outcome", "RuleExplanation", "explain"), "analysis.explanation"),
+    **dict.fromkeys(("is_quick", "lint"), "analysis.linter"),
+    **dict.fromkeys(("Region",), "analysis.regions"),
+    **dict.fromkeys(("Suggestion", "suggest"), "analysis.suggestion"),
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ from django.db.models import Max
 
 from acl.examining import Checked
 from acl.models import Deployment, Node, PolicyDraft, PolicyVersion, Target
-from acl.policy.presets import PRESETS
+from acl.policy.language.presets import PRESETS
 from acl.services.drafts import match
 from acl.services.policies import check_known_policy, check_policy
 from audit import kinds

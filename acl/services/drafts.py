@@ -7,7 +7,7 @@ import hashlib
 from django.utils import timezone
 
 from acl.models import PolicyDraft
-from acl.policy.presets import preset
+from acl.policy.language.presets import preset
 from acl.services.policies import check_size
 from audit import kinds
 from audit.services.record import record

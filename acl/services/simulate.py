@@ -11,7 +11,7 @@ from django.utils import timezone
 from acl import bench, examining
 from acl.examining import Simulation, Verdict
 from acl.policy import Finding, Identity, Request
-from acl.policy.topics import unfit_character
+from acl.policy.engine.topics import unfit_character
 from acl.services.policies import check_size
 from cloudsignal.errors import Invalid
 from cloudsignal.wire.credential import ClaimValue

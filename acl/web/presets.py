@@ -13,7 +13,7 @@ from django.utils import timezone
 from acl.access import current_deployment, get_draft
 from acl.examining import Examined, examine
 from acl.forms import PresetForm
-from acl.policy.presets import PRESETS, Preset, preset
+from acl.policy.language.presets import PRESETS, Preset, preset
 from acl.services.drafts import load_preset
 from cloudsignal.errors import NotFound
 from cloudsignal.web.confirm import Question, Touched, confirm

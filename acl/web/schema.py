@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from acl.policy.schema import schema_text
+from acl.policy.language.schema import schema_text
 from orgs.access.web.gate import public_page
 
 

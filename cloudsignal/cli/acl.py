@@ -26,8 +26,8 @@ from acl.policy import (
     run_tests,
     to_yaml,
 )
-from acl.policy.model import ClaimValue
-from acl.policy.templates import variables
+from acl.policy.engine.model import ClaimValue
+from acl.policy.engine.templates import variables
 from cloudsignal.cli.arguments import CLAIM, Number, claims_of
 from cloudsignal.cli.group import LazyGroup
 from cloudsignal.cli.outcome import CommandError, Exit, json_option, print_json

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from acl.access import current_deployment, deployment_progress, get_draft
-from acl.policy.presets import PRESETS
+from acl.policy.language.presets import PRESETS
 from acl.services.examination import permits_all
 from audit.access import AuditQuery, count_up_to, search
 from audit.forms import REFUSALS

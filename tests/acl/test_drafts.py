@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from acl.access import current_deployment, get_draft
-from acl.policy.presets import PRESETS
+from acl.policy.language.presets import PRESETS
 from acl.services.drafts import load_preset, save_draft
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Conflict, Forbidden, Invalid, NotFound

@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from acl.policy import CompiledPolicy, Effect, Identity, Policy, Rule, Who, compile_policy
-from acl.policy.verdicts import MAX_REGIONS
+from acl.policy.engine.verdicts import MAX_REGIONS
 
 QUICK = os.environ.get("QUICK") == "1"
 ROUNDS = 5 if QUICK else 9

@@ -24,7 +24,7 @@ SEED = """
 import json
 from acl.services.deployments import deploy
 from acl.services.drafts import load_preset, save_draft
-from acl.policy.presets import preset
+from acl.policy.language.presets import preset
 from orgs.access.grants import access_org
 from orgs.models import User
 from orgs.api_keys.keys import create_api_key

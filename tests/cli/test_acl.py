@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from acl.policy.presets import PRESETS, Preset
+from acl.policy.language.presets import PRESETS, Preset
 from tests.cli.program import program
 
 POLICY = """\

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from acl.policy import CompiledPolicy, Decision, Identity, compile_policy, parse
-from acl.policy.presets import preset
+from acl.policy.language.presets import preset
 from cloudsignal.demo.cast import TROUPES, Device, Publish, Subscribe, Troupe
 
 NOW = datetime.now(UTC)

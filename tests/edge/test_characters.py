@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from acl.policy import Identity, Request, compile_policy, explain, parse
-from acl.policy.topics import MAX_LEVELS, unfit_character
+from acl.policy.engine.topics import MAX_LEVELS, unfit_character
 from cloudsignal.edge import codec
 from cloudsignal.edge.audit.events import ListTrail, Origin
 from cloudsignal.edge.codec import (

@@ -1,6 +1,6 @@
 """Mutation testing of the policy core: not a test, a script that asks whether the tests would notice.
 
-    python -m tests.policy.mutate evaluate topics index     # EVERY=4 for a quarter of the mutants; SHOW=1 for progress
+    python -m tests.policy.mutate engine.evaluate engine.index     # EVERY=4: a quarter of the mutants; SHOW=1: progress
 
 Every function of a module is changed in one place at a time, in this process: the code of the function is replaced by
 that of its mutant, the tests of the policy core are called one after another until one fails, and the code is put back.

@@ -15,7 +15,6 @@ from acl.policy import (
     Rule,
     Who,
     canonical,
-    comparison,
     compile_policy,
     diff,
     explain,
@@ -29,9 +28,10 @@ from acl.policy import (
     to_json,
     to_yaml,
 )
-from acl.policy.budget import Budget
-from acl.policy.comparison import Relation
-from acl.policy.presets import PRESETS
+from acl.policy.analysis import comparison
+from acl.policy.analysis.budget import Budget
+from acl.policy.analysis.comparison import Relation
+from acl.policy.language.presets import PRESETS
 from tests.policy.strategies import LATER, NOW
 
 OLD = """version: "2.1"

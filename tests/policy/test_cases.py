@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from acl.policy import Identity, Policy, Request, compile_policy, decide, evaluate, parse, to_yaml
+from acl.policy import Identity, Policy, Request, compile_policy, decide, parse, to_yaml
+from acl.policy.engine import evaluate
 
 FOLDER = Path(__file__).parent / "cases"
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

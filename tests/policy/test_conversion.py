@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from acl.policy import Policy, canonical, compile_policy, evaluate, parse, run_tests
+from acl.policy import Policy, canonical, compile_policy, parse, run_tests
+from acl.policy.engine import evaluate
 from tests.policy.strategies import NOW
 
 PERMISSIONS = {"publish": "pub", "subscribe": "sub", "both": "pub+sub"}

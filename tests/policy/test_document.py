@@ -7,7 +7,7 @@ import json
 import pytest
 
 from acl.policy import Effect, canonical, digest, from_canonical, parse, to_json, to_yaml
-from acl.policy.model import Policy
+from acl.policy.engine.model import Policy
 
 FULL = """
 version: "3"

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from acl.policy import Effect, Identity, Policy, Rule, Who, compile_policy, evaluate
-from acl.policy import index as index_module
-from acl.policy import levels as levels_module
-from acl.policy.expiries import Expiries
-from acl.policy.verdicts import MAX_NEAR_MISSES, MAX_REGIONS, regions_examined
+from acl.policy import Effect, Identity, Policy, Rule, Who, compile_policy
+from acl.policy.engine import evaluate
+from acl.policy.engine import index as index_module
+from acl.policy.engine import levels as levels_module
+from acl.policy.engine.expiries import Expiries
+from acl.policy.engine.verdicts import MAX_NEAR_MISSES, MAX_REGIONS, regions_examined
 from tests.benchmarks import policy as benchmark
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

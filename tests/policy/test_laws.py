@@ -21,7 +21,6 @@ from acl.policy import (
     compile_policy,
     diff,
     digest,
-    evaluate,
     explain,
     from_canonical,
     lint,
@@ -31,8 +30,9 @@ from acl.policy import (
     to_json,
     to_yaml,
 )
-from acl.policy import levels as levels_module
-from acl.policy.explanation import Outcome
+from acl.policy.analysis.explanation import Outcome
+from acl.policy.engine import evaluate
+from acl.policy.engine import levels as levels_module
 from tests.policy import strategies as world
 from tests.policy.strategies import NOW
 

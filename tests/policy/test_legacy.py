@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from acl.policy import parse
-from acl.policy.printer import rule_data
+from acl.policy.language.printer import rule_data
 
 CONVERSIONS = {
     "a rule with a list of agents": (

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from acl.policy import parse, run_tests
-from acl.policy.presets import PRESETS, Preset, preset
+from acl.policy.language.presets import PRESETS, Preset, preset
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 

@@ -499,7 +499,13 @@ def test_the_core_imports_light_parts_of_the_standard_library_only() -> None:
     assert roots <= sys.stdlib_module_names | {"acl"}
     loaded = done.stdout.split()
     assert sum(name.startswith("acl") for name in loaded) <= 20
-    assert not {"yaml", "difflib", "acl.policy.comparison", "acl.policy.linter", "acl.policy.suggestion"} & set(loaded)
+    assert not {
+        "yaml",
+        "difflib",
+        "acl.policy.analysis.comparison",
+        "acl.policy.analysis.linter",
+        "acl.policy.analysis.suggestion",
+    } & set(loaded)
     assert not roots & {"asyncio", "email", "http", "logging", "multiprocessing", "socket", "ssl", "unittest"}
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acl.policy import MAX_RULES, Parsed, Policy, parse, to_json
-from acl.policy.presets import PRESETS
-from acl.policy.schema import schema_text
+from acl.policy.language.presets import PRESETS
+from acl.policy.language.schema import schema_text
 from tests.policy import strategies as world
 
 SCHEMA = json.loads(schema_text())

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from acl.policy.topics import (
+from acl.policy.engine.topics import (
     ANY,
     MAX_BYTES,
     MAX_LEVELS,

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import pytest
 
-from acl.policy import Effect, Identity, Policy, Request, Rule, compile_policy, diff, evaluate, permits
-from acl.policy import levels as levels_module
-from acl.policy.comparison import Relation
-from acl.policy.templates import Template, compile_pattern
+from acl.policy import Effect, Identity, Policy, Request, Rule, compile_policy, diff, permits
+from acl.policy.analysis.comparison import Relation
+from acl.policy.engine import evaluate
+from acl.policy.engine import levels as levels_module
+from acl.policy.engine.templates import Template, compile_pattern
 from tests.policy.strategies import LATER, NOW, random_policy, random_rule
 
 SOMEBODY = Identity("org_abcdefghijkl", "u", "c")

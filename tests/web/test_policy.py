@@ -15,8 +15,8 @@ from acl import bench
 from acl.access import current_deployment, get_draft
 from acl.models import Deployment, Node, Target
 from acl.models.cluster import DEFAULT_CLUSTER, Cluster
-from acl.policy.presets import PRESETS, preset
-from acl.policy.schema import schema_text
+from acl.policy.language.presets import PRESETS, preset
+from acl.policy.language.schema import schema_text
 from acl.services.deployments import deploy
 from acl.services.drafts import load_preset, save_draft
 from orgs.access.grants import Access

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from acl.policy.topics import unfit_character
+from acl.policy.engine.topics import unfit_character
 from cloudsignal.edge.codec.reasons import Reason
 
 VARINT_MAX = 268_435_455

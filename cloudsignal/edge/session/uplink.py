@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from acl.policy import Decision
-from acl.policy.topics import MAX_LEVELS
+from acl.policy.engine.topics import MAX_LEVELS
 from audit.kinds import NO_RULE
 from cloudsignal.edge.broker.retained import Refusal
 from cloudsignal.edge.codec import (

@@ -13,7 +13,7 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from acl.policy.topics import unfit_character
+from acl.policy.engine.topics import unfit_character
 from cloudsignal.edge import codec
 from cloudsignal.edge.audit.events import ListTrail, Origin
 from cloudsignal.edge.codec import ProtocolError

@@ -12,7 +12,8 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from acl.policy import Decision, Effect, Identity, Policy, Rule, Who, canonical, evaluate
+from acl.policy import Decision, Effect, Identity, Policy, Rule, Who, canonical
+from acl.policy.engine import evaluate
 from cloudsignal.wire.audit import AuditEvent
 from tests.edge.conformance.harness.client import Client, Endpoint
 from tests.edge.conformance.harness.packets import Will

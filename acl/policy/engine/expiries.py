@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
-from acl.policy.model import as_utc
+from acl.policy.engine.model import as_utc
 
 _BLOCK = 64
 _EVER = datetime.max.replace(tzinfo=UTC)

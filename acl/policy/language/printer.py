@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from acl.policy.model import Effect, Identity, Policy, PolicyTest, Rule, Who
+from acl.policy.engine.model import Effect, Identity, Policy, PolicyTest, Rule, Who
 
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 

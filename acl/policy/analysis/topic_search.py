@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from acl.policy.budget import Budget
-from acl.policy.model import Effect
-from acl.policy.topics import ANY, HASH, MAX_LEVELS, PLUS, Levels, is_hidden, shortest
+from acl.policy.analysis.budget import Budget
+from acl.policy.engine.model import Effect
+from acl.policy.engine.topics import ANY, HASH, MAX_LEVELS, PLUS, Levels, is_hidden, shortest
 
 MAX_STATES = 20_000
 ALL_LIMITS = 6

@@ -1,4 +1,4 @@
-"""The meaning of a policy: the specification, written to be read. ``acl.policy.index`` is the same, made fast.
+"""The meaning of a policy: the specification, written to be read. ``acl.policy.engine.index`` is the same, made fast.
 
 Rules are asked in order and the first that decides wins; when none decides the answer is deny. Nothing here raises on
 any input, and time is an argument.
@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
-from acl.policy import verdicts
-from acl.policy.globs import admits
-from acl.policy.model import Decision, Effect, Identity, NearMiss, Policy, Rule, as_utc
-from acl.policy.templates import compile_pattern, resolve
-from acl.policy.topics import (
+from acl.policy.engine import verdicts
+from acl.policy.engine.globs import admits
+from acl.policy.engine.model import Decision, Effect, Identity, NearMiss, Policy, Rule, as_utc
+from acl.policy.engine.templates import compile_pattern, resolve
+from acl.policy.engine.topics import (
     FRESH,
     PLUS,
     Levels,
@@ -29,7 +29,7 @@ from acl.policy.topics import (
     topic_problem,
     unshared,
 )
-from acl.policy.verdicts import MAX_NEAR_MISSES, regions_examined
+from acl.policy.engine.verdicts import MAX_NEAR_MISSES, regions_examined
 
 Entry = tuple[Rule, Levels]
 """A rule and one of its filters, as it reads for the identity that asks."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from acl.policy.model import Rule
-from acl.policy.topics import covers, split
+from acl.policy.engine.model import Rule
+from acl.policy.engine.topics import covers, split
 
 MAX_TOPICS_COMPARED = 64
 """Topics of one rule up to which each is held against each."""

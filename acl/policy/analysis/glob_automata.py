@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
-from acl.policy.budget import Budget
-from acl.policy.globs import matches
+from acl.policy.analysis.budget import Budget
+from acl.policy.engine.globs import matches
 
 MAX_STATES = 20_000
 STAR = "\0"

@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice
 
-from acl.policy.budget import Budget
-from acl.policy.templates import Pattern, Template
-from acl.policy.topics import HASH, PLUS
-from acl.policy.words import Framed, literal, telling
+from acl.policy.analysis.budget import Budget
+from acl.policy.analysis.glob_automata import Framed, literal, telling
+from acl.policy.engine.templates import Pattern, Template
+from acl.policy.engine.topics import HASH, PLUS
 
 MAX_CHAINS = 256
 """Chains of equations from one variable to others that are followed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from acl.policy.model import Identity, Who
+from acl.policy.engine.model import Identity, Who
 
 
 def matches(glob: str, text: str) -> bool:

@@ -1,7 +1,8 @@
 """What would allow a denied request: small changes to the nearest rules, each with what else it would open.
 
-Candidates are made from what keeps each allow rule from deciding (see ``acl.policy.explanation``), tried out, and kept
-only when the request is then allowed. They are ordered by how little has to change, then by how little they open.
+Candidates are made from what keeps each allow rule from deciding (see ``acl.policy.analysis.explanation``), tried
+out, and kept only when the request is then allowed. They are ordered by how little has to change, then by how
+little they open.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from datetime import datetime
 from difflib import SequenceMatcher
 from typing import Literal
 
-from acl.policy import globs
-from acl.policy.comparison import EFFORT, diff
-from acl.policy.document import MadeIds
-from acl.policy.explanation import judged
-from acl.policy.model import Effect, Policy, Request, Rule, Who, as_utc
-from acl.policy.regions import Region
-from acl.policy.templates import VARIABLE, compile_pattern, pattern_problem, resolve
-from acl.policy.topics import HASH, PLUS, Levels, covers, filter_problem, split, unshared
+from acl.policy.analysis.comparison import EFFORT, diff
+from acl.policy.analysis.explanation import judged
+from acl.policy.analysis.regions import Region
+from acl.policy.engine import globs
+from acl.policy.engine.model import Effect, Policy, Request, Rule, Who, as_utc
+from acl.policy.engine.templates import VARIABLE, compile_pattern, pattern_problem, resolve
+from acl.policy.engine.topics import HASH, PLUS, Levels, covers, filter_problem, split, unshared
+from acl.policy.language.document import MadeIds
 
 MAX_CANDIDATES = 24
 _TYPO = 0.6

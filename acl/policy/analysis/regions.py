@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from acl.policy import evaluate
-from acl.policy.explanation import judged
-from acl.policy.globs import admits
-from acl.policy.model import Effect, Identity, Policy, Request, Rule
-from acl.policy.printer import identity_text, who_text
-from acl.policy.templates import Template, compile_pattern
-from acl.policy.topics import HASH, PLUS, split
-from acl.policy.walk import Difference
+from acl.policy.analysis.explanation import judged
+from acl.policy.analysis.topic_search import Difference
+from acl.policy.engine import evaluate
+from acl.policy.engine.globs import admits
+from acl.policy.engine.model import Effect, Identity, Policy, Request, Rule
+from acl.policy.engine.templates import Template, compile_pattern
+from acl.policy.engine.topics import HASH, PLUS, split
+from acl.policy.language.printer import identity_text, who_text
 
 Told = Literal["pub", "sub", "receive"]
 MAX_REGIONS_EACH = 8

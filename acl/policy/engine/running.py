@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, assert_never
 
-from acl.policy.index import CompiledPolicy, compile_policy
-from acl.policy.model import Decision, Effect, Identity, Policy, PolicyTest, Request
+from acl.policy.engine.index import CompiledPolicy, compile_policy
+from acl.policy.engine.model import Decision, Effect, Identity, Policy, PolicyTest, Request
 
 
 class Judge(Protocol):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from json.decoder import JSONDecodeError
 from typing import Any, Literal
 
-from acl.policy.model import MAX_DOCUMENT_BYTES
+from acl.policy.engine.model import MAX_DOCUMENT_BYTES
 
 MAX_DEPTH = 32
 Kind = Literal["map", "list", "text", "number", "bool", "null"]

@@ -20,8 +20,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from acl.policy.templates import Pattern, Template
-from acl.policy.topics import HASH, MAX_LEVELS, PLUS, is_hidden
+from acl.policy.engine.templates import Pattern, Template
+from acl.policy.engine.topics import HASH, MAX_LEVELS, PLUS, is_hidden
 
 MAX_BUCKET = 4
 BUCKETS_FROM = 1024

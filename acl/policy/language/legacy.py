@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from acl.policy.reader import Node, Span, key_text
-from acl.policy.templates import full_name
+from acl.policy.engine.templates import full_name
+from acl.policy.language.reader import Node, Span, key_text
 
 OLD_VERSIONS = ("2", "2.0", "2.1")
 _PERMISSIONS = {

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from acl.policy import mistakes
-from acl.policy.document import Parsed
-from acl.policy.globs import who_covers
-from acl.policy.index import CompiledPolicy
-from acl.policy.model import EVERYONE, Effect, Identity, Policy, Rule, as_utc
-from acl.policy.printer import who_text
-from acl.policy.reader import Finding, Fix, Span, located
-from acl.policy.templates import SHORT_FORMS, Template, compile_pattern, variables
-from acl.policy.topics import HASH, PLUS, intersect, join, split
+from acl.policy.analysis import mistakes
+from acl.policy.engine.globs import who_covers
+from acl.policy.engine.index import CompiledPolicy
+from acl.policy.engine.model import EVERYONE, Effect, Identity, Policy, Rule, as_utc
+from acl.policy.engine.templates import SHORT_FORMS, Template, compile_pattern, variables
+from acl.policy.engine.topics import HASH, PLUS, intersect, join, split
+from acl.policy.language.document import Parsed
+from acl.policy.language.printer import who_text
+from acl.policy.language.reader import Finding, Fix, Span, located
 
 QUICK_FILTERS = 2_000
 """Topic filters up to which warnings and suggestions take no longer than somebody who waits for an answer may wait."""

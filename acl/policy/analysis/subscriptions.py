@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from acl.policy.topics import HASH, MAX_LEVELS, PLUS, Levels, intersect
+from acl.policy.engine.topics import HASH, MAX_LEVELS, PLUS, Levels, intersect
 
 MAX_ASKED = 256
 """Filters tried for one identity and one changed filter."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from acl.policy.model import Decision, Effect, NearMiss, Rule
+from acl.policy.engine.model import Decision, Effect, NearMiss, Rule
 
 MAX_NEAR_MISSES = 8
 """Near misses reported with one decision, the first ones in rule order."""

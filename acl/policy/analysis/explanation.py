@@ -7,11 +7,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from acl.policy import evaluate, globs, verdicts
-from acl.policy.index import compile_policy
-from acl.policy.model import Decision, Effect, Identity, Policy, Request, Rule, as_utc
-from acl.policy.templates import Pattern, Template, compile_pattern, resolve, unusable, variable_value
-from acl.policy.topics import (
+from acl.policy.engine import evaluate, globs, verdicts
+from acl.policy.engine.index import compile_policy
+from acl.policy.engine.model import Decision, Effect, Identity, Policy, Request, Rule, as_utc
+from acl.policy.engine.templates import Pattern, Template, compile_pattern, resolve, unusable, variable_value
+from acl.policy.engine.topics import (
     HASH,
     PLUS,
     Levels,

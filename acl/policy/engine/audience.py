@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from acl.policy import globs
-from acl.policy.model import Identity, Who
+from acl.policy.engine import globs
+from acl.policy.engine.model import Identity, Who
 
 _Pieces = dict[int, dict[str, list[int]]]
 """By length and text of the piece: the numbers of the ``who`` that need it."""

@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from acl.policy import topics
-from acl.policy.model import Effect, Identity, Rule
-from acl.policy.topics import ANY, PLUS, SHARE, Levels
+from acl.policy.engine import topics
+from acl.policy.engine.model import Effect, Identity, Rule
+from acl.policy.engine.topics import ANY, PLUS, SHARE, Levels
 
 SHORT_FORMS = ("email", "user_id", "agent_id", "session_id")
 CLAIM_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")

@@ -1,7 +1,7 @@
 """A policy document, read: nodes to a ``Policy``, with a located finding for everything that is wrong.
 
 Version "3" is read here. Version "2", "2.1" and the short editor form are first rewritten to version "3" nodes by
-``acl.policy.legacy``, so that there is one set of checks and messages point at what was written.
+``acl.policy.language.legacy``, so that there is one set of checks and messages point at what was written.
 """
 
 from __future__ import annotations
@@ -14,20 +14,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from acl.policy import legacy
-from acl.policy.model import (
-    MAX_RULES,
-    VERSION,
-    ActionName,
-    ClaimValue,
-    Effect,
-    Policy,
-    PolicyTest,
-    Rule,
-    Who,
-)
-from acl.policy.reader import Finding, Fix, Node, Span, key_text, located, read
-from acl.policy.templates import CLAIM_NAME, SHORT_FORMS, VARIABLE, full_name, pattern_problem
+from acl.policy.engine.model import MAX_RULES, VERSION, ActionName, ClaimValue, Effect, Policy, PolicyTest, Rule, Who
+from acl.policy.engine.templates import CLAIM_NAME, SHORT_FORMS, VARIABLE, full_name, pattern_problem
+from acl.policy.language import legacy
+from acl.policy.language.reader import Finding, Fix, Node, Span, key_text, located, read
 
 _RULE_PATH = re.compile(r"rules\[([0-9]+)\]")
 RULE_ID = re.compile(r"[a-z0-9-]{1,64}")

@@ -1,13 +1,13 @@
 """Two policies compared by what they mean: what the second allows that the first does not, and the reverse.
 
 Two policies can only differ where a rule speaks that is not in both, in the same order. For each such rule the
-identities that can make a difference (``acl.policy.population``) and the topics that can (one text per level for every
-literal in play, and one that no filter names) are walked through, and the answers held against each other. Every
-difference comes with a request that really flips.
+identities that can make a difference (``acl.policy.analysis.sample_identities``) and the topics that can (one text per
+level for every literal in play, and one that no filter names) are walked through, and the answers held against each
+other. Every difference comes with a request that really flips.
 
 What is compared is publishing (by QoS and retain flag) and receiving (by granted QoS) of single topics, and subscribing
-to filters where it differs although no topic in them does (``acl.policy.subscriptions``); at ``now`` and after every
-later ``expires``.
+to filters where it differs although no topic in them does (``acl.policy.analysis.subscriptions``); at ``now`` and
+after every later ``expires``.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from enum import StrEnum
 from itertools import product
 from typing import Literal
 
-from acl.policy.budget import Budget
-from acl.policy.globs import admits
-from acl.policy.index import CompiledPolicy, compile_policy
-from acl.policy.model import Effect, Identity, Policy, Request, Rule, as_utc
-from acl.policy.neighbours import Neighbours, changed_rules, meaning
-from acl.policy.population import population
-from acl.policy.regions import Near, Region, Tally, Told
-from acl.policy.running import Judge, decide
-from acl.policy.subscriptions import asked, below
-from acl.policy.templates import Pattern, compile_pattern, resolve
-from acl.policy.topics import HASH, join
-from acl.policy.walk import Difference, Entry, Walk
+from acl.policy.analysis.budget import Budget
+from acl.policy.analysis.neighbours import Neighbours, changed_rules, meaning
+from acl.policy.analysis.regions import Near, Region, Tally, Told
+from acl.policy.analysis.sample_identities import population
+from acl.policy.analysis.subscriptions import asked, below
+from acl.policy.analysis.topic_search import Difference, Entry, Walk
+from acl.policy.engine.globs import admits
+from acl.policy.engine.index import CompiledPolicy, compile_policy
+from acl.policy.engine.model import Effect, Identity, Policy, Request, Rule, as_utc
+from acl.policy.engine.running import Judge, decide
+from acl.policy.engine.templates import Pattern, compile_pattern, resolve
+from acl.policy.engine.topics import HASH, join
 
 EFFORT = 4_000_000
 """Steps that one comparison may take: two seconds of one core, whatever the policies are."""
@@ -229,7 +229,7 @@ class _Search:
 
 
 def _entries(rules: Sequence[Rule], identity: Identity, action: Literal["pub", "sub"], at: datetime) -> list[Entry]:
-    """The filters that apply to ``identity`` at a time, in order, as ``acl.policy.evaluate`` takes them."""
+    """The filters that apply to ``identity`` at a time, in order, as ``acl.policy.engine.evaluate`` takes them."""
     entries = []
     for rule in rules:
         if rule.acts_on(action) and not rule.expired(at) and admits(rule.who, identity):

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from acl.policy.budget import Budget
-from acl.policy.equations import Attribute, readings
-from acl.policy.globs import matches_any
-from acl.policy.model import ClaimValue, Effect, Identity, Rule, Who, claim_texts
-from acl.policy.templates import Pattern, Template, compile_pattern, unusable
-from acl.policy.words import Framed, telling
+from acl.policy.analysis.budget import Budget
+from acl.policy.analysis.equations import Attribute, readings
+from acl.policy.analysis.glob_automata import Framed, telling
+from acl.policy.engine.globs import matches_any
+from acl.policy.engine.model import ClaimValue, Effect, Identity, Rule, Who, claim_texts
+from acl.policy.engine.templates import Pattern, Template, compile_pattern, unusable
 
 MAX_IDENTITIES = 8192
 _FEW = 32

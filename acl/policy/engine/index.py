@@ -1,9 +1,9 @@
-"""The compiled policy: what the edge, the simulator and replay run. It answers exactly as ``acl.policy.evaluate``.
+"""The compiled policy: what the edge, the simulator and replay run. It answers as ``acl.policy.engine.evaluate``.
 
 Every filter of every rule is one bit, and "the first rule that decides" is the lowest of the bits that are left.
 What depends on the identity (who, variables) is worked out once per identity, in a ``View``; a decision is then a few
-ANDs of masks (``acl.policy.levels``). The work of one decision is bounded by topic levels x filters / 64 words, and
-for a subscription with deny rules in it by twice ``regions_examined`` times that.
+ANDs of masks (``acl.policy.engine.levels``). The work of one decision is bounded by topic levels x filters / 64 words,
+and for a subscription with deny rules in it by twice ``regions_examined`` times that.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from itertools import accumulate
 from operator import and_, or_
 from typing import Literal
 
-from acl.policy import verdicts
-from acl.policy.audience import Audience
-from acl.policy.evaluate import largest
-from acl.policy.expiries import Expiries
-from acl.policy.levels import Columns
-from acl.policy.model import Decision, Effect, Identity, NearMiss, Policy, Rule
-from acl.policy.templates import Template, compile_pattern, resolve
-from acl.policy.topics import (
+from acl.policy.engine import verdicts
+from acl.policy.engine.audience import Audience
+from acl.policy.engine.evaluate import largest
+from acl.policy.engine.expiries import Expiries
+from acl.policy.engine.levels import Columns
+from acl.policy.engine.model import Decision, Effect, Identity, NearMiss, Policy, Rule
+from acl.policy.engine.templates import Template, compile_pattern, resolve
+from acl.policy.engine.topics import (
     HASH,
     PLUS,
     Levels,
@@ -37,7 +37,7 @@ from acl.policy.topics import (
     topic_problem,
     unshared,
 )
-from acl.policy.verdicts import MAX_NEAR_MISSES, regions_examined
+from acl.policy.engine.verdicts import MAX_NEAR_MISSES, regions_examined
 
 _VIEW_BYTES = 32 * 1024 * 1024
 """Memory for the views of one policy, roughly. They are dropped all at once when it is used up."""
@@ -95,7 +95,7 @@ class CompiledPolicy:
         self._undecided = verdicts.undecided()
 
     def publish(self, identity: Identity, topic: str, *, qos: int, retain: bool, now: datetime) -> Decision:
-        """See ``acl.policy.evaluate.publish``."""
+        """See ``acl.policy.engine.evaluate.publish``."""
         levels = topic.split("/")
         if not plain_text(topic, levels) or "+" in topic or "#" in topic:
             problem = topic_problem(topic)
@@ -114,7 +114,7 @@ class CompiledPolicy:
         return self._decided[first] or self._decision(first)
 
     def receive(self, identity: Identity, topic: str, *, now: datetime) -> Decision:
-        """See ``acl.policy.evaluate.receive``."""
+        """See ``acl.policy.engine.evaluate.receive``."""
         topic, problem = unshared(topic)
         problem = problem or topic_problem(topic)
         if problem:
@@ -125,7 +125,7 @@ class CompiledPolicy:
         return self._decided[first] or self._decision(first)
 
     def subscribe(self, identity: Identity, topic_filter: str, *, now: datetime) -> Decision:
-        """See ``acl.policy.evaluate.subscribe``."""
+        """See ``acl.policy.engine.evaluate.subscribe``."""
         asked = tuple(topic_filter.split("/"))
         if not _plain_filter(topic_filter, asked):
             topic_filter, problem = unshared(topic_filter)
@@ -252,7 +252,7 @@ class CompiledPolicy:
         """The filters of ``among`` that cover ``asked``, length by length.
 
         There is one mask per length that a topic of ``asked`` can have, up to one level below the deepest filter (see
-        ``acl.policy.topics.representatives``); the last one stands for all longer topics.
+        ``acl.policy.engine.topics.representatives``); the last one stands for all longer topics.
         """
         columns = self._columns
         prefix = asked[:-1] if asked[-1] == HASH else asked
@@ -311,7 +311,7 @@ class CompiledPolicy:
         return masks[shortest(prefix) - length :]
 
     def _gap(self, asked: Levels, covering: Sequence[int]) -> Decision | None:
-        """See ``acl.policy.evaluate._gap``: each mask of ``covering`` holds the deciders of one length."""
+        """See ``acl.policy.engine.evaluate._gap``: each mask of ``covering`` holds the deciders of one length."""
         if all(covering):
             for deciders in covering:
                 if not deciders & self._allow:
@@ -322,7 +322,7 @@ class CompiledPolicy:
         return verdicts.uncovered(_part(asked, list(covering).index(0)))
 
     def _grant(self, view: View, asked: Levels, live: int, covering: Sequence[int]) -> Decision:
-        """See ``acl.policy.evaluate._grant``."""
+        """See ``acl.policy.engine.evaluate._grant``."""
         ranks, allow, deny = self._columns, self._allow, self._deny
         met = self._meeting(view, asked, live) if PLUS in asked or asked[-1] == HASH else covering[0]
         last = max(ranks.first(deciders & allow) for deciders in covering)
@@ -354,7 +354,7 @@ class CompiledPolicy:
     def _left(
         self, view: View, asked: Levels, some: int, others: int, limit: int
     ) -> Iterator[tuple[int, Levels, bool]]:
-        """See ``acl.policy.evaluate._left``: the first ``limit`` of ``some``, against ``others`` before them."""
+        """See ``acl.policy.engine.evaluate._left``: the first ``limit`` of ``some``, against ``others`` before them."""
         for _ in range(limit):
             if not some:
                 return

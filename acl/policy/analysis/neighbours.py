@@ -9,11 +9,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
-from acl.policy.budget import Budget
-from acl.policy.levels import mask
-from acl.policy.model import Rule
-from acl.policy.templates import Pattern, Template, compile_pattern
-from acl.policy.topics import ANY, HASH, PLUS, Levels, intersect
+from acl.policy.analysis.budget import Budget
+from acl.policy.engine.levels import mask
+from acl.policy.engine.model import Rule
+from acl.policy.engine.templates import Pattern, Template, compile_pattern
+from acl.policy.engine.topics import ANY, HASH, PLUS, Levels, intersect
 
 FIXED = 256
 """Steps that looking at one filter costs at least."""

@@ -1,0 +1,1 @@
+"""Analysis of policies: comparison, linting, explanation, suggestions."""

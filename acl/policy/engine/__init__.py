@@ -1,0 +1,1 @@
+"""The policy engine: the meaning of a policy, and its compiled form."""

@@ -1,0 +1,1 @@
+"""The policy language: read, checked and printed."""
