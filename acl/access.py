@@ -11,10 +11,10 @@ from django.db.models import Prefetch
 from acl.models import Cluster, Deployment, Node, PolicyDraft, PolicyVersion, Target
 from acl.services.deployments import in_force
 from cloudsignal.errors import NotFound
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.models import User
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope
 
 PAGE = 50
 

@@ -25,10 +25,10 @@ from audit.kinds import KINDS
 from audit.models import Event
 from cloudsignal import ids
 from cloudsignal.errors import Invalid, NotFound, Unavailable
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
 from orgs.models import User
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope, platform_scope
 
 PAGE = 50
 PAGE_MAX = 500

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from cloudsignal.models import DoneTask, OutboxRow
 from cloudsignal.queue import AGE_MAX
 from cloudsignal.redis import fast_client
-from orgs.tenancy import platform_scope
+from cloudsignal.tenancy.scopes import platform_scope
 
 logger = logging.getLogger(__name__)
 

@@ -25,11 +25,11 @@ from acl.services.push import catch_up as bundles_catch_up
 from acl.services.push import push_bundle, write_heads
 from cloudsignal.queue import mend as mend_queue
 from cloudsignal.redis import client, records, revision_of
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import heads, keys
 from orgs.credentials.push import KEPT_AFTER_EXPIRY, push_many, sealed_revision
 from orgs.credentials.push import catch_up as credentials_catch_up
 from orgs.models import Credential, MqttIdentity, Organization
-from orgs.tenancy import platform_scope
 
 logger = logging.getLogger(__name__)
 

@@ -119,7 +119,7 @@ TEMPLATES: list[dict[str, Any]] = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "cloudsignal.web.shell.context",
+                "cloudsignal.console.shell.context",
             ],
         },
     },
@@ -201,7 +201,7 @@ SESSION_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 14 * 24 * 3600
-CSRF_FAILURE_VIEW = "cloudsignal.web.pages.csrf_failed"
+CSRF_FAILURE_VIEW = "cloudsignal.console.pages.csrf_failed"
 CSRF_COOKIE_NAME = "__Host-csrf" if HTTPS else "cloudsignal-csrf"
 CSRF_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_HTTPONLY = True

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from itertools import count
 
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access, access_org
 from orgs.models import Membership, Organization, User
 from orgs.organizations.lifecycle import create_organization
 from orgs.permissions import Role
-from orgs.tenancy import org_scope
 
 _numbers = count(1)
 

@@ -13,8 +13,8 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import ids
 from cloudsignal.errors import Conflict, Invalid, NotFound
+from cloudsignal.tenancy.scopes import platform_scope
 from orgs.models import Organization, User
-from orgs.tenancy import platform_scope
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 

@@ -17,10 +17,10 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
 from cloudsignal.errors import Conflict, Invalid, NotFound
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.models import Organization
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope
 
 NOTE_MAX = 200
 BLANK = next(preset for preset in PRESETS if preset.name == "blank")

@@ -12,9 +12,9 @@ from acl.services.policies import check_size
 from audit import kinds
 from audit.services.record import record
 from cloudsignal.errors import Conflict, NotFound
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope
 
 
 def save_draft(access: Access, *, text: str, if_match: str | None = None) -> PolicyDraft:

@@ -17,13 +17,13 @@ from acl.services.targets import settle
 from audit import kinds
 from audit.ingest.lost import Heard
 from audit.services.record import record
-from cloudsignal.keyring import node_key
+from cloudsignal.secrets.keyring import node_key
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import HEARTBEAT_SECONDS, Heartbeat
 from cloudsignal.wire.said import Kind, hear
 from orgs.actors import PLATFORM
-from orgs.tenancy import platform_scope
 
 MISSING_SECONDS = 3 * HEARTBEAT_SECONDS
 LOOK_SECONDS = 1.0

@@ -10,15 +10,15 @@ from redis import Redis
 
 from acl.models import Deployment
 from acl.services.deployments import in_force
-from cloudsignal.keyring import signing_key
 from cloudsignal.redis import State, records, write_state
+from cloudsignal.secrets.keyring import signing_key
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Bundle, Quotas, open_bundle, sign_bundle
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError
 from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
 from orgs.models import Organization
-from orgs.tenancy import org_scope, platform_scope
 
 
 @dataclass(frozen=True, slots=True)

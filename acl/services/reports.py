@@ -16,9 +16,9 @@ from acl.services.nodes import known
 from acl.services.targets import lock, status_of
 from cloudsignal import ids
 from cloudsignal.models import OutboxRow
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire.report import BundleReport
 from orgs.models import Organization
-from orgs.tenancy import platform_scope
 
 logger = logging.getLogger(__name__)
 

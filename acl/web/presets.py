@@ -17,7 +17,7 @@ from acl.policy.language.presets import PRESETS, Preset, preset
 from acl.services.drafts import load_preset
 from cloudsignal.errors import NotFound
 from cloudsignal.web.confirm import Question, Touched, confirm
-from cloudsignal.web.words import actor
+from cloudsignal.web.formatting import actor
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
 from orgs.permissions import Permission

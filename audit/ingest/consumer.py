@@ -22,7 +22,7 @@ from audit.ingest.store import store
 from audit.ingest.streams import CLAIM_IDLE_SECONDS, Aside, Entry, Streams
 from audit.kinds import AUDIT_UNREADABLE
 from audit.services import partitions
-from cloudsignal.keyring import node_key
+from cloudsignal.secrets.keyring import node_key
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import decode_batch
 from cloudsignal.wire.codec import WireError, decode

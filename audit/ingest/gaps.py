@@ -19,8 +19,8 @@ from audit.ingest.rows import platform_row
 from audit.ingest.store import store
 from audit.kinds import AUDIT_GAP
 from audit.models import Journal
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire.report import Heartbeat
-from orgs.tenancy import platform_scope
 
 SETTLE_SECONDS = 60.0
 """How long after a heartbeat its events must have arrived, and how long they may then make no progress."""

@@ -22,7 +22,7 @@ from django.utils import timezone
 from audit.ingest.rows import INCARNATION, KIND, NODE, SESSION, Row
 from audit.kinds import CONNECT, DISCONNECT, SESSION_CLOSED, CloseCause
 from audit.models import OpenSession
-from orgs.tenancy import platform_scope
+from cloudsignal.tenancy.scopes import platform_scope
 
 logger = logging.getLogger(__name__)
 

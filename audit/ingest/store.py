@@ -18,7 +18,7 @@ from django.db.backends.utils import CursorWrapper
 from audit.ingest import lost
 from audit.ingest.rows import COLUMNS, ORG, Row, merged, without_org
 from audit.kinds import CONNECT, DISCONNECT, SESSION_CLOSED
-from orgs.tenancy import platform_scope
+from cloudsignal.tenancy.scopes import platform_scope
 
 STATEMENT_SECONDS = 20
 """No statement of ingest takes longer; when one does (somebody holds a lock), the batch is tried again."""

@@ -9,7 +9,7 @@ import uuid
 from django.db import migrations, models
 
 from audit.migrations import _events_sql as sql
-from cloudsignal import rls
+from cloudsignal.tenancy import rls
 
 
 class Migration(migrations.Migration):

@@ -6,7 +6,7 @@ around the parent. Rows whose day has no partition land in the default one and m
 
 # ruff: noqa: S608 - SQL of constants
 
-from cloudsignal import rls
+from cloudsignal.tenancy import rls
 
 TABLE = """
 CREATE TABLE audit_event (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from audit.access import cursor_of
 from audit.kinds import ACL_DENIED, KINDS, NO_RULE, Kind, Source, Tone
 from audit.models import Event
-from cloudsignal.web.words import actor
+from cloudsignal.web.formatting import actor
 
 ACTION_WORDS = {
     "publish": "Publish",

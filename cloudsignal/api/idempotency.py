@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from cloudsignal.errors import Conflict, Invalid, Unavailable
 from cloudsignal.redis import fast_client
-from cloudsignal.sealing import SealError, seal, unseal
+from cloudsignal.secrets.sealing import SealError, seal, unseal
 from cloudsignal.wire.keys import PREFIX
 
 HEADER = "Idempotency-Key"

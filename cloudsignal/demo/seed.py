@@ -153,8 +153,8 @@ def _join(access: Access, user: User, role: str) -> None:
     """Make ``user`` a member, once."""
     from audit import kinds
     from audit.services.record import record
+    from cloudsignal.tenancy.scopes import org_scope
     from orgs.models import Membership
-    from orgs.tenancy import org_scope
 
     with org_scope(access.org_id):
         _, new = Membership.objects.get_or_create(org=access.org, user=user, defaults={"role": role})

@@ -3,7 +3,7 @@
 import django.utils.timezone
 from django.db import migrations, models
 
-from cloudsignal import rls
+from cloudsignal.tenancy import rls
 
 
 class Migration(migrations.Migration):

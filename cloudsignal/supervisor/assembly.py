@@ -10,9 +10,9 @@ from pathlib import Path
 from socket import socket
 from urllib.parse import quote
 
-from cloudsignal import pki
 from cloudsignal.config import Address, ConfigError, Environment
 from cloudsignal.edge import brokers
+from cloudsignal.secrets import pki
 from cloudsignal.supervisor import environment, health, programs, state
 from cloudsignal.supervisor.account import service_accounts
 from cloudsignal.supervisor.errors import StartError

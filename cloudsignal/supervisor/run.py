@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import Mapping
 
-from cloudsignal import __version__, pki
+from cloudsignal import __version__
+from cloudsignal.secrets import pki
 from cloudsignal.supervisor import logfile, saving, state
 from cloudsignal.supervisor.account import service_accounts
 from cloudsignal.supervisor.assembly import Assembly, System

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from cloudsignal.web import words
+from cloudsignal.web import formatting
 
 register = template.Library()
 
@@ -56,15 +56,15 @@ def ago(moment: datetime | None, missing: str = "never") -> SafeString:
     return format_html(
         '<relative-time class="nowrap"><time datetime="{}" title="{}">{}</time></relative-time>',
         moment.isoformat(),
-        words.exact(moment),
-        words.ago(moment, timezone.now()),
+        formatting.exact(moment),
+        formatting.ago(moment, timezone.now()),
     )
 
 
 @register.filter
 def exact(moment: datetime | None) -> str:
     """A moment in UTC to the millisecond."""
-    return words.exact(moment) if moment else ""
+    return formatting.exact(moment) if moment else ""
 
 
 @register.filter
@@ -72,33 +72,33 @@ def clock(moment: datetime | None) -> SafeString:
     """The time of day with milliseconds, the full moment on hover: for lists where order matters."""
     if moment is None:
         return mark_safe("")
-    day, _, rest = words.exact(moment).partition(" ")
+    day, _, rest = formatting.exact(moment).partition(" ")
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), f"{day} {rest}", rest[:12])
 
 
 @register.filter
 def duration(seconds: float | None) -> str:
     """A length of time in seconds, as words."""
-    return "" if seconds is None else words.duration(float(seconds))
+    return "" if seconds is None else formatting.duration(float(seconds))
 
 
 @register.filter
 def bytesize(count: int) -> str:
     """A number of bytes, as words."""
-    return words.size(count)
+    return formatting.size(count)
 
 
 @register.filter
 def browser(user_agent: str) -> str:
     """A browser by its user agent."""
-    return words.browser(user_agent)
+    return formatting.browser(user_agent)
 
 
 @register.filter
 def counted(count: int, noun: str) -> str:
     """``{{ 3|counted:"session" }}`` -> ``3 sessions``; ``"policy,policies"`` names an irregular plural."""
     one, _, many = noun.partition(",")
-    return words.plural(int(count), one, many)
+    return formatting.plural(int(count), one, many)
 
 
 @register.filter
@@ -111,7 +111,7 @@ def figure(count: int) -> str:
 def topic(text: str) -> SafeString:
     """A topic or filter: slashes recede, wildcards and variables stand out, and what cannot be seen is named."""
     parts = []
-    for kind, part in words.topic_parts(text):
+    for kind, part in formatting.topic_parts(text):
         match kind:
             case "slash":
                 parts.append(mark_safe('<span class="dim">/</span><wbr>'))
@@ -146,7 +146,7 @@ def tone(message: Message) -> str:
 @register.filter
 def actor(name: str) -> str:
     """Who did something, as people read it."""
-    return words.actor(name)
+    return formatting.actor(name)
 
 
 @register.filter

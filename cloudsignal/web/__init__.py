@@ -1,1 +1,1 @@
-"""Pages of the platform itself: start, help, certificate, operators, error pages."""
+"""What the pages of every app share: questions before something is done, filters, forms, formatting. No pages."""

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from cloudsignal import ids
 from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, Unavailable
 from cloudsignal.redis import fast_client
+from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import SESSIONS_SECONDS, LiveSession
@@ -34,7 +35,6 @@ from orgs.models import (
 )
 from orgs.models.credential import signing_in, unended
 from orgs.permissions import OPERATOR, PERMISSIONS, Permission, Role, roles_with
-from orgs.tenancy import org_scope, platform_scope, user_scope
 
 PAGE = 50
 PAGE_MAX = 200

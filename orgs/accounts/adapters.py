@@ -20,7 +20,7 @@ from django.shortcuts import render
 
 from cloudsignal.errors import Limit
 from cloudsignal.limits import check, take
-from cloudsignal.sealing import seal, unseal
+from cloudsignal.secrets.sealing import seal, unseal
 from orgs.models import User
 
 FACTOR_SECONDS = 300

@@ -11,9 +11,9 @@ from django.db import transaction
 
 from audit import kinds
 from audit.services.record import record
+from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from orgs.actors import SystemActor
 from orgs.models import Membership, User
-from orgs.tenancy import org_scope, platform_scope, user_scope
 
 CHANGES = {
     "account/email/password_changed": "password changed",

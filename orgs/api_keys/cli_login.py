@@ -18,12 +18,12 @@ from urllib.parse import urlencode, urlsplit
 
 from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, Unavailable
 from cloudsignal.limits import take
-from cloudsignal.tickets import keep_facts, take_facts
+from cloudsignal.secrets.tickets import keep_facts, take_facts
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access, access_org, way_is_open
 from orgs.actors import SystemActor
 from orgs.api_keys.keys import NewKey, create_personal_key, end_personal_keys
 from orgs.models import Organization, Through, User
-from orgs.tenancy import org_scope
 
 CODE_SECONDS = 60
 REPLAY_SECONDS = 600

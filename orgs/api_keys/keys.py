@@ -22,13 +22,13 @@ from django.utils import timezone
 from audit import kinds
 from audit.services.record import Actor, record
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, Unauthenticated
+from cloudsignal.tenancy.scopes import api_key_scope, org_scope, platform_scope
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import THROUGH_LIFETIME, Access, access_org, permissions_of, way_is_open
 from orgs.actors import SystemActor
 from orgs.models import ApiKey, Organization, Through, User
 from orgs.organizations.lifecycle import NAME_MAX, clean_name
 from orgs.permissions import COMMAND_LINE, PERMISSIONS, Permission, Role
-from orgs.tenancy import api_key_scope, org_scope, platform_scope
 
 SECRET = PERMISSIONS[Role.ADMIN]
 """What an ``sk_`` key may do: everything of the organization but deleting it or giving it away."""

@@ -12,12 +12,12 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
 from cloudsignal.errors import Conflict, Invalid, NotFound
+from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.order import NAMES_MAX
 from cloudsignal.wire.retained import TOPIC_BYTES
 from orgs.access.grants import Access
 from orgs.broker.reads import StoredSession, stored_of
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope
 
 
 def clear_retained(access: Access, *, topics: Sequence[str] = (), username: str = "", everything: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 
 from redis import Redis
 
-from cloudsignal.keyring import signing_key
+from cloudsignal.secrets.keyring import signing_key
 from cloudsignal.wire import keys
 from cloudsignal.wire.order import HOLDS_SECONDS, NAMES_MAX, Order, sign_order
 from cloudsignal.wire.retained import Entry

@@ -9,8 +9,8 @@ from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib.sessions.models import Session
 
+from cloudsignal.tenancy.scopes import platform_scope
 from orgs.models import Credential
-from orgs.tenancy import platform_scope
 
 BATCH = 5_000
 ROUNDS = 100

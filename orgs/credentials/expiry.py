@@ -9,11 +9,11 @@ from django.db.models import Count, Max, Q
 from django.utils import timezone
 
 from cloudsignal.errors import Invalid
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access, read_cursor, write_cursor
 from orgs.models import Credential, MqttIdentity
 from orgs.models.credential import signing_in
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope
 
 WITHIN: dict[str, timedelta] = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
 PAGE = 50

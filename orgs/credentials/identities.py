@@ -13,6 +13,7 @@ from django.utils import timezone
 from audit import kinds
 from audit.services.record import record
 from cloudsignal.errors import NotFound, Unavailable
+from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.credential import ClaimValue
 from orgs.access.grants import Access, live_sessions
 from orgs.credentials.claims import bounded, clean_claims
@@ -20,7 +21,6 @@ from orgs.credentials.issuing import discard_sessions, local_name, record_claims
 from orgs.models import Credential, MqttIdentity
 from orgs.models.credential import unended
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope
 
 BATCH = 500
 """Identities that one transaction ends."""

@@ -22,7 +22,8 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import ids, outbox
 from cloudsignal.errors import Conflict, Invalid, Limit, NotFound, Unauthenticated
-from cloudsignal.keyring import pepper
+from cloudsignal.secrets.keyring import pepper
+from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.credential import ClaimValue, mint_secret, secret_mac
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import Access
@@ -30,7 +31,6 @@ from orgs.credentials.claims import bounded, clean_claims
 from orgs.models import Credential, MqttIdentity, Organization
 from orgs.models.credential import RENEWED_AT_MOST, signing_in, unended
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope
 
 TTL_DEFAULT = 3600
 TTL_MIN = 60

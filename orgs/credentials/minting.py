@@ -26,9 +26,10 @@ from redis.exceptions import RedisError
 from audit import kinds
 from cloudsignal import ids
 from cloudsignal.errors import Conflict, DomainError
-from cloudsignal.keyring import pepper
 from cloudsignal.models import OutboxRow
 from cloudsignal.redis import State, client, write_states
+from cloudsignal.secrets.keyring import pepper
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.change import Change
@@ -40,7 +41,6 @@ from orgs.credentials.issuing import Issued, issue_credential, revoke_credential
 from orgs.credentials.push import KEPT_AFTER_EXPIRY
 from orgs.models import MqttIdentity, Organization
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope, platform_scope
 
 logger = logging.getLogger(__name__)
 

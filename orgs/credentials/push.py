@@ -9,8 +9,9 @@ from django.db.models import Case, F, Q, When
 from django.utils import timezone
 from redis import Redis
 
-from cloudsignal.keyring import pepper
 from cloudsignal.redis import State, records, write_state, write_states
+from cloudsignal.secrets.keyring import pepper
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError
@@ -18,7 +19,6 @@ from cloudsignal.wire.credential import Credential as Record
 from cloudsignal.wire.credential import Secret, open_credential, seal_credential
 from orgs.models import Credential, MqttIdentity
 from orgs.models.credential import signing_in, unended
-from orgs.tenancy import org_scope, platform_scope
 
 KEPT_AFTER_EXPIRY = timedelta(days=7)
 """How long Redis keeps an expired record, so that its use is reported as ``expired`` and not as ``unknown``."""

@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 import cloudsignal.ids
 import orgs.models.user
-from cloudsignal import rls
+from cloudsignal.tenancy import rls
 
 
 class Migration(migrations.Migration):

@@ -5,7 +5,7 @@ import django.utils.timezone
 from django.db import migrations, models
 
 import cloudsignal.ids
-from cloudsignal import rls
+from cloudsignal.tenancy import rls
 
 
 class Migration(migrations.Migration):

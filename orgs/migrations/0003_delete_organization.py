@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from django.db import migrations
 
-from cloudsignal import rls
+from cloudsignal.tenancy import rls
 
 DELETE = """
 CREATE FUNCTION delete_organization(wanted text) RETURNS boolean

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import migrations, models
 
 import cloudsignal.ids
-from cloudsignal import rls
+from cloudsignal.tenancy import rls
 
 
 class Migration(migrations.Migration):

@@ -13,7 +13,7 @@ from importlib import import_module
 from django.conf import settings
 from django.db import migrations
 
-from cloudsignal import rls
+from cloudsignal.tenancy import rls
 
 FORMER = import_module("orgs.migrations.0003_delete_organization").DELETE
 ROLE = settings.DATABASE_DELETE_ROLE

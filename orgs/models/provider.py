@@ -34,7 +34,7 @@ class IdentityProvider(models.Model):
     algorithms = models.JSONField(default=list)
     """Signature algorithms (RFC 7518 s3.1) that are accepted; no others ever are."""
     secret = models.BinaryField(null=True, blank=True)
-    """A shared secret, encrypted (``cloudsignal.sealing``)."""
+    """A shared secret, encrypted (``cloudsignal.secrets.sealing``)."""
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now)
     created_by = models.CharField(max_length=320)

@@ -33,7 +33,7 @@ class SingleSignOn(models.Model):
     """OIDC: the issuer. SAML: the entity id that the metadata names."""
     client_id = models.CharField(max_length=255, blank=True)
     secret = models.BinaryField(null=True, blank=True)
-    """The client's secret, encrypted (``cloudsignal.sealing``); None for a public client and for SAML."""
+    """The client's secret, encrypted (``cloudsignal.secrets.sealing``); None for a public client and for SAML."""
     algorithms = models.JSONField(default=list)
     """Signature algorithms of ID tokens that are accepted (RFC 7518 s3.1); no others ever are."""
     metadata = models.TextField(blank=True)

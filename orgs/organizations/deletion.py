@@ -21,8 +21,9 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
 from cloudsignal.errors import Conflict, Invalid
-from cloudsignal.keyring import signing_key
 from cloudsignal.redis import State, write_state
+from cloudsignal.secrets.keyring import signing_key
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import LAST_REVISION, Bundle, sign_bundle
 from cloudsignal.wire.change import Change
@@ -32,7 +33,6 @@ from orgs.actors import PLATFORM
 from orgs.broker.orders import give_order
 from orgs.models import Organization
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope, platform_scope
 
 logger = logging.getLogger(__name__)
 

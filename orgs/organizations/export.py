@@ -19,6 +19,7 @@ from acl.models import PolicyDraft, PolicyVersion
 from audit import kinds
 from audit.models import Event
 from audit.services.record import record
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.models import (
     ApiKey,
@@ -31,7 +32,6 @@ from orgs.models import (
     SingleSignOn,
 )
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope
 
 PAGE = 2_000
 """Rows read at a time: an organization may have a million."""

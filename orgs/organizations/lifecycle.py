@@ -13,10 +13,10 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import ids, outbox
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
+from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from orgs.access.grants import Access
 from orgs.models import Membership, Organization, User
 from orgs.permissions import PERMISSIONS, Permission, Role
-from orgs.tenancy import org_scope, platform_scope, user_scope
 
 NAME_MAX = 80
 OWNED_MAX = 25

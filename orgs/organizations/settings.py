@@ -9,12 +9,12 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
 from cloudsignal.errors import Conflict, Invalid, NotFound
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.accounts.adapters import has_second_factor
 from orgs.models import Organization
 from orgs.organizations.lifecycle import rename_organization
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope
 
 ORIGINS_MAX = 50
 QUOTAS: Mapping[str, tuple[int, int]] = {

@@ -12,11 +12,11 @@ from django.utils import timezone
 from audit import kinds
 from audit.services.record import record
 from cloudsignal.errors import Conflict, Forbidden, Invalid, NotFound
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access, access_org
 from orgs.api_keys.keys import end_personal_keys
 from orgs.models import Membership, Organization, User
 from orgs.permissions import PERMISSIONS, Permission, Role
-from orgs.tenancy import org_scope
 
 
 def change_member(

@@ -14,7 +14,7 @@ from typing import Any
 import jwt
 from jwt import PyJWK
 
-from cloudsignal.sealing import SealError, unseal
+from cloudsignal.secrets.sealing import SealError, unseal
 from orgs.models import IdentityProvider
 from orgs.providers.jwks import KeyMissingError, find_key, jwks_url_of
 

@@ -12,13 +12,13 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.fetch import FetchError, check_url
-from cloudsignal.sealing import seal
+from cloudsignal.secrets.sealing import seal
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import Access
 from orgs.models import IdentityProvider, Organization
 from orgs.permissions import Permission
 from orgs.providers.id_tokens import SECRET_PURPOSE, Verdict, judge
-from orgs.tenancy import org_scope
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 PROVIDERS_MAX = 20

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from cloudsignal import ids
 from cloudsignal.errors import Invalid, NotFound, Unauthenticated
+from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.credential import ClaimValue
 from orgs.access.grants import Access, known_organization
 from orgs.accounts.adapters import fold_address
@@ -27,7 +28,6 @@ from orgs.models import Credential, IdentityProvider, MqttIdentity, Organization
 from orgs.permissions import Permission
 from orgs.providers.id_tokens import judge, unverified_issuer
 from orgs.providers.providers import enabled_providers
-from orgs.tenancy import org_scope
 
 BY_EMAIL = "email"
 """The provider of identities that an API key names by nothing but their e-mail address."""

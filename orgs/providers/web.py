@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from cloudsignal.errors import DomainError, NotFound
 from cloudsignal.web.confirm import Question, Touched, confirm
-from cloudsignal.web.words import plural
+from cloudsignal.web.formatting import plural
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
 from orgs.access.web.reauthentication import ask_again

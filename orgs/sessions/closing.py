@@ -6,10 +6,10 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
 from cloudsignal.errors import NotFound
+from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.report import LiveSession
 from orgs.access.grants import Access, sessions_of
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope
 
 
 def close_session(access: Access, session_id: str) -> LiveSession:

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 from audit.kinds import SESSION_CLOSED, CloseCause
 from audit.models import Event
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope
 
 WITHIN = timedelta(seconds=60)
 """Sessions that close later than this were not closed by it."""

@@ -13,6 +13,7 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.fetch import FetchError, check_url
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
 from orgs.accounts.adapters import has_second_factor
 from orgs.models import Membership, Organization, SignOnAccount, SingleSignOn, User
@@ -22,7 +23,6 @@ from orgs.permissions import Permission, Role
 from orgs.providers.providers import PUBLIC_KEY
 from orgs.sso import saml
 from orgs.sso.protocol import seal_secret
-from orgs.tenancy import org_scope, platform_scope
 
 SIGN_ONS_MAX = 5
 DOMAINS_MAX = 20

@@ -25,6 +25,7 @@ from audit.kinds import SignOnReason
 from audit.services.record import record
 from cloudsignal import ids, outbox
 from cloudsignal.errors import NotFound
+from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from orgs.access.grants import Access
 from orgs.models import Invitation, Membership, Organization, SignOnAccount, SingleSignOn, Through, User
 from orgs.people.members import add_member
@@ -32,7 +33,6 @@ from orgs.permissions import PERMISSIONS, Role
 from orgs.sso import saml
 from orgs.sso.connections import target_of
 from orgs.sso.protocol import Asserted, Refused
-from orgs.tenancy import org_scope, platform_scope, user_scope
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from jwt import PyJWK
 
 from audit.kinds import SignOnReason
 from cloudsignal.fetch import FetchError, check_url, get_json, post_form
-from cloudsignal.sealing import SealError
+from cloudsignal.secrets.sealing import SealError
 from orgs.models import SingleSignOn
 from orgs.providers.jwks import Configuration, KeyMissingError, KeysUnavailableError, configuration_of, find_key
 from orgs.sso.protocol import (

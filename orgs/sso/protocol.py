@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from django.conf import settings
 
 from audit.kinds import SignOnReason
-from cloudsignal.sealing import seal, unseal
+from cloudsignal.secrets.sealing import seal, unseal
 from orgs.models import SingleSignOn
 
 SECRET_PURPOSE = "sign-on secret"  # noqa: S105 - what the key is derived for

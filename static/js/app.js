@@ -82,7 +82,7 @@ customElements.define("copy-button", class extends HTMLElement {
 });
 
 // --- <relative-time><time datetime="..."> ---------------------------------------------------------------------------
-// The same words as cloudsignal.web.words.ago, which rendered the first text.
+// The same words as cloudsignal.web.formatting.ago, which rendered the first text.
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"]];
 // By the server's clock: that of a visitor may be wrong by more than the page took to arrive.
 const behind = Date.now() - Date.parse(document.querySelector('meta[name="now"]')?.content);

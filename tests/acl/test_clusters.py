@@ -11,8 +11,8 @@ from acl.services.deployments import deploy
 from acl.services.drafts import save_draft
 from audit.access import AuditQuery, search, search_platform
 from cloudsignal.errors import Conflict, Invalid, NotFound
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import User
-from orgs.tenancy import org_scope
 from tests.world import organization, person
 
 pytestmark = pytest.mark.django_db

@@ -25,10 +25,10 @@ from acl.services.policies import TEXT_MAX
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
 from cloudsignal.models import OutboxRow
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.models import Organization
 from orgs.permissions import Role
-from orgs.tenancy import org_scope
 from tests.world import member, organization
 
 pytestmark = pytest.mark.django_db

@@ -17,15 +17,15 @@ from acl.services.deployments import deploy, rollback
 from acl.services.drafts import save_draft
 from acl.services.push import build_bundle
 from acl.tasks import push_bundle
-from cloudsignal.keyring import signing_key
 from cloudsignal.redis import State, client, write_state
+from cloudsignal.secrets.keyring import signing_key
+from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Bundle, Quotas, open_bundle
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError, decode
 from orgs.access.grants import Access
 from orgs.organizations.lifecycle import resume_organization, suspend_organization
-from orgs.tenancy import org_scope
 from tests.world import organization, person
 
 pytestmark = pytest.mark.django_db

@@ -18,13 +18,13 @@ from pytest_django.fixtures import Settings
 
 from cloudsignal.config import ConfigError
 from cloudsignal.startup import mail_server
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import access_org
 from orgs.accounts.adapters import network_of
 from orgs.models import Membership, User
 from orgs.organizations.settings import change_settings
 from orgs.permissions import Role
 from orgs.tasks import clear_sessions
-from orgs.tenancy import org_scope
 from tests.api.calling import Caller, World
 from tests.world import person
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from audit.models import Event
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import ApiKey
 from orgs.permissions import Role
-from orgs.tenancy import org_scope
 from tests.api.calling import Caller, World
 
 

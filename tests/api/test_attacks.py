@@ -16,6 +16,7 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from cloudsignal.errors import Conflict
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access, access_org, get_credential
 from orgs.api_keys import keys
 from orgs.credentials.identities import revoke_issued_by
@@ -26,7 +27,6 @@ from orgs.organizations.lifecycle import resume_organization, suspend_organizati
 from orgs.people import members
 from orgs.permissions import Role
 from orgs.providers.providers import Wanted, add_provider
-from orgs.tenancy import org_scope
 from tests.api.calling import Caller, World
 from tests.world import member, person
 

@@ -19,13 +19,13 @@ from audit.models import Event
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, Unavailable
 from cloudsignal.redis import client as redis_client
 from cloudsignal.redis import fast_client
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access, access_org
 from orgs.api_keys import keys, revocation
 from orgs.api_keys.cli_login import LoginRequest, approve_login, read_request
 from orgs.models import ApiKey, Membership, Organization
 from orgs.people.members import add_member, remove_member
 from orgs.permissions import COMMAND_LINE, PERMISSIONS, Role
-from orgs.tenancy import org_scope
 from tests.api.calling import Answer, Caller, World
 from tests.world import member, person
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cloudsignal.keyring import pepper
 from cloudsignal.redis import client as redis_client
+from cloudsignal.secrets.keyring import pepper
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import decode

@@ -15,9 +15,10 @@ from redis import Redis
 
 from audit.models import Event
 from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, Limit, NotFound
-from cloudsignal.keyring import signing_key
 from cloudsignal.models import OutboxRow
 from cloudsignal.redis import client as redis_client
+from cloudsignal.secrets.keyring import signing_key
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle
 from orgs import tasks
@@ -27,7 +28,6 @@ from orgs.models import Invitation, Membership, Organization, User
 from orgs.organizations import deletion
 from orgs.people import invitations, members
 from orgs.permissions import Role
-from orgs.tenancy import org_scope, platform_scope
 from tests.api.calling import Caller, World
 from tests.stack.databases import Databases
 from tests.world import member, person

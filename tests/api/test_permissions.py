@@ -16,6 +16,7 @@ from django.urls import URLPattern, get_resolver
 from acl.models import Deployment
 from audit.access import AuditQuery, cursor_of, search
 from cloudsignal.redis import client as redis_client
+from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.report import LiveSession
 from orgs.api_keys.keys import SECRET
@@ -25,7 +26,6 @@ from orgs.people.invitations import invite
 from orgs.permissions import PERMISSIONS, Permission, Role
 from orgs.providers.providers import Wanted, add_provider
 from orgs.sso.connections import WantedSignOn, add_sign_on
-from orgs.tenancy import org_scope
 from tests.api.calling import Answer, Caller, World
 from tests.api.operations import OPERATIONS, Operation
 from tests.stack.databases import Databases

@@ -18,6 +18,7 @@ from pytest_django.fixtures import Settings
 from audit.models import Event
 from cloudsignal import fetch
 from cloudsignal.errors import Conflict, Forbidden, Invalid, NotFound
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.credentials.identities import get_identity
 from orgs.credentials.issuing import revoke_identity
 from orgs.models import IdentityProvider
@@ -25,7 +26,6 @@ from orgs.permissions import Role
 from orgs.providers import jwks
 from orgs.providers.id_tokens import judge
 from orgs.providers.providers import Wanted, add_provider, change_provider, remove_provider, try_token
-from orgs.tenancy import org_scope
 from tests.api.calling import Caller, World
 from tests.api.issuer import AUDIENCE, Issuer
 from tests.world import member

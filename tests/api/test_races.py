@@ -11,6 +11,7 @@ import pytest
 from django.db import connection
 
 from cloudsignal.errors import Conflict, NotFound, Unauthenticated
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import access_org, get_credential
 from orgs.credentials.identities import get_identity
 from orgs.credentials.issuing import External, issue_credential, refresh_credential, revoke_credential, revoke_identity
@@ -18,7 +19,6 @@ from orgs.models import Membership, MqttIdentity, Organization
 from orgs.people import members
 from orgs.permissions import Role
 from orgs.sso.connections import WantedSignOn, add_sign_on, approve_domains
-from orgs.tenancy import org_scope, platform_scope
 from tests.api.calling import Caller, World
 from tests.world import member, person
 

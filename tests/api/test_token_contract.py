@@ -249,10 +249,10 @@ def expire(acme: World) -> Callable[[str], str]:
     """Make a token one that has expired, as if an hour had passed; returns its password."""
     from datetime import timedelta
 
-    from cloudsignal.keyring import pepper
+    from cloudsignal.secrets.keyring import pepper
+    from cloudsignal.tenancy.scopes import org_scope
     from cloudsignal.wire.credential import secret_mac
     from orgs.models import Credential
-    from orgs.tenancy import org_scope
 
     def change(token_id: str) -> str:
         with org_scope(acme.id):
@@ -391,8 +391,8 @@ ORIGIN = "https://app.example.com"
 @pytest.fixture
 def allowed(acme: World) -> None:
     """Pages of ORIGIN may call for this organization."""
+    from cloudsignal.tenancy.scopes import org_scope
     from orgs.models import Organization
-    from orgs.tenancy import org_scope
 
     with org_scope(acme.id):
         Organization.objects.filter(pk=acme.id).update(allowed_origins=[ORIGIN])

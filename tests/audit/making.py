@@ -13,14 +13,14 @@ from redis import Redis
 from acl.models import Cluster
 from audit.ingest.rows import row_of
 from audit.ingest.store import store
-from cloudsignal.keyring import node_key
+from cloudsignal.secrets.keyring import node_key
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import BATCH_MAX, AuditBatch, AuditEvent, encode_batch, uuid7
 from cloudsignal.wire.said import Kind, say
 from orgs.access.grants import Access
 from orgs.models import Organization, User
 from orgs.permissions import PERMISSIONS, Role
-from orgs.tenancy import platform_scope
 
 NODE = "edge-1"
 INCARNATION = "0193a6a0-0000-7000-8000-000000000001"

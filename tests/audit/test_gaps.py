@@ -12,9 +12,9 @@ from audit.ingest.gaps import Gaps
 from audit.ingest.rows import row_of
 from audit.ingest.store import store
 from audit.models import Event, Journal
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire.audit import AuditEvent
 from cloudsignal.wire.report import Heartbeat
-from orgs.tenancy import platform_scope
 from tests.audit.making import INCARNATION, NODE, event, now
 
 pytestmark = pytest.mark.django_db

@@ -19,14 +19,14 @@ from audit.ingest.streams import GROUP, dead
 from audit.management.commands.ingest import Nodes
 from audit.models import Event, Journal
 from audit.services import partitions
-from cloudsignal.keyring import node_key, pepper
+from cloudsignal.secrets.keyring import node_key, pepper
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys, said
 from cloudsignal.wire.audit import AuditBatch, AuditEvent, encode_batch, uuid7
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import BundleReport
 from cloudsignal.wire.said import Kind, say
 from orgs.models import Organization
-from orgs.tenancy import org_scope, platform_scope
 from tests.audit.making import INCARNATION, NODE, event, keep, make_org, now, put
 from tests.stack.databases import Databases
 

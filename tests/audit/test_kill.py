@@ -20,11 +20,11 @@ from redis import Redis
 from audit.ingest.streams import GROUP
 from audit.models import Event
 from cloudsignal.health import alive
-from cloudsignal.keyring import node_key
+from cloudsignal.secrets.keyring import node_key
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import AuditEvent
 from orgs.models import Organization
-from orgs.tenancy import platform_scope
 from tests.audit.making import event, make_org, now, put
 from tests.stack.databases import Databases
 

@@ -13,9 +13,9 @@ from audit.ingest.lost import LOOK_SECONDS, Heard, LostNodes
 from audit.ingest.rows import row_of
 from audit.ingest.store import store
 from audit.models import Event, Journal, OpenSession
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire.audit import AuditEvent, uuid7
 from orgs.models import Organization
-from orgs.tenancy import platform_scope
 from tests.audit.making import INCARNATION, NODE, event, make_org, now
 
 pytestmark = pytest.mark.django_db

@@ -14,12 +14,12 @@ from redis.exceptions import RedisError
 from acl.models import Cluster, Node
 from acl.services.nodes import Heartbeats, note_heartbeats
 from audit.models import Event
-from cloudsignal.keyring import node_key
+from cloudsignal.secrets.keyring import node_key
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import Heartbeat
 from cloudsignal.wire.said import Kind, say
-from orgs.tenancy import platform_scope
 from tests.audit.making import now
 
 pytestmark = pytest.mark.django_db

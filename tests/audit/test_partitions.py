@@ -17,9 +17,9 @@ from audit.management.commands.ingest import Nodes
 from audit.models import Event
 from audit.services import partitions
 from audit.tasks import ensure_partitions
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from orgs.models import Organization
-from orgs.tenancy import org_scope, platform_scope
 from tests.audit.making import event, keep, now, put
 from tests.stack.databases import Databases
 

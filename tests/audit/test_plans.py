@@ -16,8 +16,8 @@ from django.test.utils import CaptureQueriesContext
 from audit import access as audit
 from audit.access import AuditQuery
 from audit.services import partitions
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import Organization
-from orgs.tenancy import org_scope
 from tests.audit.making import access_to, event, keep, make_org, now, operator
 from tests.stack.databases import Databases
 

@@ -24,15 +24,15 @@ from acl.services.reports import apply_report, apply_reports
 from audit.ingest.consumer import Ingest
 from audit.ingest.streams import dead
 from audit.models import Event
-from cloudsignal.keyring import node_key
 from cloudsignal.models import OutboxRow
+from cloudsignal.secrets.keyring import node_key
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import BundleReport
 from cloudsignal.wire.said import Kind, say
 from orgs.access.grants import Access
 from orgs.models import Organization
-from orgs.tenancy import org_scope, platform_scope
 from tests.world import organization, person
 
 pytestmark = pytest.mark.django_db

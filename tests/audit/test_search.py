@@ -18,10 +18,10 @@ from audit import access as audit
 from audit.access import AuditQuery, cursor_of, get_event, prefix_range, search
 from audit.models import Event
 from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, Unavailable
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.models import Organization
 from orgs.permissions import Role
-from orgs.tenancy import org_scope
 from tests.audit.making import access_to, event, events, keep, make_org, now, operator
 
 pytestmark = pytest.mark.django_db

@@ -92,7 +92,7 @@ def verify_per_s() -> float:
     """Checks of a secret against its keyed hash per second, as the edge does it."""
     from hmac import compare_digest
 
-    from cloudsignal.keyring import pepper
+    from cloudsignal.secrets.keyring import pepper
     from cloudsignal.wire.credential import mint_secret, secret_mac
 
     key, org = pepper(), "org_abcdefghijkl"
@@ -133,7 +133,7 @@ def bulk(access: Access, records: int) -> float:
 
 def floor(databases: Databases, org: str, records: int) -> float:
     """Records per second of the bare work."""
-    from cloudsignal.keyring import pepper
+    from cloudsignal.secrets.keyring import pepper
 
     key, redis, stamp = pepper(), databases.redis(), f"{time.monotonic_ns():x}"
     with databases.admin() as admin:

@@ -76,7 +76,7 @@ def rate(count: int, work: Callable[[], None]) -> float:
 
 def encoded(count: int) -> list[bytes]:
     """Entries of :data:`PER_ENTRY` events, as an edge writes them."""
-    from cloudsignal.keyring import node_key
+    from cloudsignal.secrets.keyring import node_key
     from cloudsignal.wire.audit import AuditBatch, encode_batch
     from cloudsignal.wire.said import Kind, say
     from tests.audit.making import event, make_org

@@ -43,7 +43,7 @@ print(auth.format_hotp_value(auth.hotp_value(sys.argv[1], next(iter(auth.yield_h
 REQUIRE = """
 import sys
 from orgs.models import Organization
-from orgs.tenancy import org_scope
+from cloudsignal.tenancy.scopes import org_scope
 with org_scope(sys.argv[1]):
     Organization.objects.update(mfa_required=True)
 """

@@ -22,7 +22,7 @@ from orgs.models import Membership, User
 from orgs.api_keys.keys import create_api_key, create_personal_key
 from orgs.credentials.issuing import issue_credential
 from orgs.organizations.lifecycle import create_organization
-from orgs.tenancy import org_scope
+from cloudsignal.tenancy.scopes import org_scope
 
 ada = User.objects.create_user("grace@example.com", "correct horse battery")
 org = access_org(ada, create_organization(ada, name="Tidewater").pk)

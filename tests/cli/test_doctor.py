@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cloudsignal import pki
 from cloudsignal.cli.doctor import _chosen
 from cloudsignal.config import VARIABLES
+from cloudsignal.secrets import pki
 from cloudsignal.supervisor import state
 from cloudsignal.supervisor.postgres import ADMIN, APP
 from cloudsignal.wire.said import node_key

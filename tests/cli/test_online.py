@@ -379,7 +379,7 @@ from orgs.models import ApiKey, Membership, User
 from orgs.api_keys.keys import create_api_key, create_personal_key
 from orgs.api_keys.revocation import revoke_api_key
 from orgs.people.members import remove_member
-from orgs.tenancy import org_scope
+from cloudsignal.tenancy.scopes import org_scope
 owner = access_org(User.objects.get(email="grace@example.com"), sys.argv[1])
 revoked, expired = (create_api_key(owner, kind="sk", name="over") for _ in range(2))
 revoke_api_key(owner, revoked.key.pk)

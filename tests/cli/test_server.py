@@ -15,10 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from cloudsignal import pki
 from cloudsignal.cli import audit
 from cloudsignal.cli.outcome import CommandError, Exit
 from cloudsignal.cli.server import Server, checked_url, plain
+from cloudsignal.secrets import pki
 from tests.cli.program import Done, program
 
 ME = {

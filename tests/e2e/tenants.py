@@ -16,13 +16,13 @@ from datetime import UTC, datetime, timedelta
 from django.utils import timezone
 from acl.services.deployments import deploy
 from acl.services.drafts import save_draft
-from cloudsignal.keyring import pepper
+from cloudsignal.secrets.keyring import pepper
 from cloudsignal.wire.credential import mint_secret, secret_mac
 from orgs.access.grants import access_org
 from orgs.models import Credential, MqttIdentity, Organization, User
 from orgs.credentials import issuing as credentials
 from orgs.organizations import lifecycle as organizations
-from orgs.tenancy import org_scope
+from cloudsignal.tenancy.scopes import org_scope
 given = json.loads(sys.argv[1])
 def owner():
     return access_org(User.objects.get(email=given["email"]), given["org"])

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from django.test import Client
 from django.urls import reverse
 
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import Membership
 from orgs.permissions import Role
-from orgs.tenancy import org_scope
 from tests.api.calling import World
 from tests.web.test_gate import PAGES, TABLE
 from tests.world import member, person

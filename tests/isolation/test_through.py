@@ -10,10 +10,10 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import Membership, SignOnAccount, SingleSignOn
 from orgs.permissions import Role
 from orgs.sso.web.sessions import MARK
-from orgs.tenancy import org_scope
 from tests.api.calling import Caller, World
 from tests.api.operations import OPERATIONS
 from tests.api.test_permissions import MARKER, call, fill, fingerprint

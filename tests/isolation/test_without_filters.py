@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.db.models import QuerySet
 
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.models import Credential, Organization
-from orgs.tenancy import org_scope, platform_scope
 from tests.api.calling import World
 from tests.api.operations import OPERATIONS
 from tests.api.test_permissions import MARKER, call, fill, fingerprint

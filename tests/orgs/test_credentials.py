@@ -11,9 +11,10 @@ from pytest_django import DjangoAssertNumQueries, DjangoCaptureOnCommitCallbacks
 
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
-from cloudsignal.keyring import pepper
 from cloudsignal.models import OutboxRow
 from cloudsignal.redis import client
+from cloudsignal.secrets.keyring import pepper
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import decode
@@ -32,7 +33,6 @@ from orgs.credentials.issuing import (
 )
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Role
-from orgs.tenancy import org_scope, platform_scope
 from tests.world import member, organization
 
 pytestmark = pytest.mark.django_db

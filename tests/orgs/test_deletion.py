@@ -12,11 +12,11 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from audit.models import Event
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
 from orgs.models import Organization
 from orgs.organizations import deletion
 from orgs.organizations.deletion import delete_organization, purge_due, restore_organization
-from orgs.tenancy import org_scope, platform_scope
 from tests.stack.databases import Databases
 from tests.world import organization
 

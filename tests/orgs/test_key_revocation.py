@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from audit.access import AuditQuery, search
 from cloudsignal.errors import DomainError, Forbidden, Unauthenticated
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access, get_credential
 from orgs.api_keys.keys import NewKey, create_api_key, list_api_keys, rotate_api_key, use_api_key
 from orgs.api_keys.revocation import foresee, revoke_api_key
@@ -21,7 +22,6 @@ from orgs.people.invitations import invite
 from orgs.people.members import change_member
 from orgs.permissions import Role
 from orgs.providers.providers import Wanted, add_provider, change_provider, enabled_providers
-from orgs.tenancy import org_scope
 from tests.world import member, organization
 
 pytestmark = pytest.mark.django_db

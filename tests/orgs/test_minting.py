@@ -17,6 +17,7 @@ from cloudsignal import outbox
 from cloudsignal.errors import Conflict, Forbidden
 from cloudsignal.models import OutboxRow
 from cloudsignal.redis import client
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from orgs.access.grants import Access, list_credentials
 from orgs.credentials import minting
@@ -25,7 +26,6 @@ from orgs.credentials.issuing import issue_credential
 from orgs.credentials.minting import mint, mint_in_batches
 from orgs.permissions import Role
 from orgs.tasks import abandon_batch
-from orgs.tenancy import platform_scope
 from tests.stack.databases import Databases
 from tests.world import member, organization
 

@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from cloudsignal.keyring import signing_key
 from cloudsignal.models import OutboxRow
 from cloudsignal.redis import client
+from cloudsignal.secrets.keyring import signing_key
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import encode
@@ -19,7 +20,6 @@ from orgs.broker import orders
 from orgs.credentials.identities import revoke_everything
 from orgs.credentials.issuing import issue_credential, revoke_credential, revoke_identity
 from orgs.organizations import deletion
-from orgs.tenancy import platform_scope
 from tests.world import organization
 
 pytestmark = pytest.mark.django_db

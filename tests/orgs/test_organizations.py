@@ -13,6 +13,7 @@ from audit.access import AuditQuery, search
 from cloudsignal import ids
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.models import OutboxRow
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import access_org, all_organizations, list_members, list_organizations
 from orgs.models import Membership, Organization
 from orgs.organizations import lifecycle
@@ -24,7 +25,6 @@ from orgs.organizations.lifecycle import (
 )
 from orgs.people.members import add_member, transfer_ownership
 from orgs.permissions import Permission, Role
-from orgs.tenancy import org_scope, platform_scope
 from tests.world import member, organization, person
 
 pytestmark = pytest.mark.django_db

@@ -10,8 +10,9 @@ from audit.access import AuditQuery, search
 from audit.kinds import AuthReason
 from cloudsignal.edge.signin.check import Checked, Name, check, session_end
 from cloudsignal.errors import Limit
-from cloudsignal.keyring import pepper
 from cloudsignal.redis import client
+from cloudsignal.secrets.keyring import pepper
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.credential import Credential as Record
 from cloudsignal.wire.credential import open_credential
@@ -27,7 +28,6 @@ from orgs.credentials.issuing import (
 )
 from orgs.credentials.push import SECRETS_MAX, push_credential
 from orgs.models import Credential
-from orgs.tenancy import platform_scope
 from tests.world import organization
 
 pytestmark = pytest.mark.django_db

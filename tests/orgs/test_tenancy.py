@@ -10,9 +10,9 @@ from django.db.utils import ProgrammingError
 
 from acl.models import Deployment, PolicyVersion
 from audit.models import Event
+from cloudsignal.tenancy.scopes import SETTINGS, api_key_scope, org_scope, platform_scope, user_scope
 from orgs.credentials.issuing import issue_credential
 from orgs.models import ApiKey, Credential, Membership, MqttIdentity, Organization
-from orgs.tenancy import SETTINGS, api_key_scope, org_scope, platform_scope, user_scope
 from tests.stack.databases import Databases
 from tests.world import organization, person
 

@@ -18,7 +18,7 @@ from redis.retry import Retry
 from cloudsignal import outbox
 from cloudsignal.models import OutboxRow
 from cloudsignal.redis import FAST_SECONDS, client
-from orgs.tenancy import org_scope, platform_scope
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from tests.world import organization
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -12,9 +12,10 @@ from acl.models import Deployment
 from acl.services.deployments import deploy
 from acl.services.drafts import save_draft
 from acl.tasks import push_bundle
-from cloudsignal.keyring import pepper, signing_key
 from cloudsignal.reconcile import LOCK, MARK, reconcile
 from cloudsignal.redis import client
+from cloudsignal.secrets.keyring import pepper, signing_key
+from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle
 from cloudsignal.wire.credential import open_credential
@@ -23,7 +24,6 @@ from orgs.access.grants import Access
 from orgs.credentials.issuing import issue_credential, revoke_identity
 from orgs.models import Credential, MqttIdentity, Organization
 from orgs.tasks import push_credential
-from orgs.tenancy import platform_scope
 from tests.world import organization
 
 pytestmark = pytest.mark.django_db

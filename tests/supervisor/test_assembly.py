@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudsignal import pki
 from cloudsignal.config import ConfigError
+from cloudsignal.secrets import pki
 from cloudsignal.supervisor.assembly import Assembly, System
 from cloudsignal.supervisor.options import Options
 from tests.stack.process import temporary_data_folder

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from cloudsignal import pki
 from cloudsignal.edge.transport.certificates import server_context
+from cloudsignal.secrets import pki
 
 NOW = dt.datetime.now(dt.UTC)
 

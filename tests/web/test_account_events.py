@@ -12,9 +12,9 @@ from django.test import Client
 from django.urls import reverse
 
 from audit.models import Event
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.accounts.events import CHANGES
 from orgs.models import Membership, User
-from orgs.tenancy import org_scope, platform_scope
 from tests.api.calling import Caller
 from tests.world import organization, person
 

@@ -12,9 +12,9 @@ from django.urls import reverse
 
 from audit.access import cursor_of
 from audit.models import Event
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
 from orgs.permissions import Role
-from orgs.tenancy import org_scope, platform_scope
 from tests.audit.making import event as happening
 from tests.audit.making import keep
 from tests.world import member, organization, person

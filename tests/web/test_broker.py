@@ -12,6 +12,7 @@ from audit.models import Event
 from cloudsignal.errors import Conflict, Forbidden, Invalid, NotFound
 from cloudsignal.models import OutboxRow
 from cloudsignal.redis import client as redis_client
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.report import LiveSession
 from orgs.access.grants import Access, access_org
@@ -19,7 +20,6 @@ from orgs.broker.clearing import clear_retained, release_session
 from orgs.broker.reads import list_retained, list_stored
 from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Role
-from orgs.tenancy import org_scope, platform_scope
 from tests.support.sessions import publish
 from tests.world import member, person
 

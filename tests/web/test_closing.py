@@ -12,12 +12,12 @@ from django.urls import reverse
 
 from audit.kinds import SESSION_CLOSED
 from audit.models import Event
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.api_keys.keys import create_api_key, use_api_key
 from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Role
 from orgs.sessions.web import progress
-from orgs.tenancy import org_scope
 from tests.web.test_organizations import connected
 from tests.world import member, organization
 

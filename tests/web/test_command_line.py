@@ -13,12 +13,12 @@ from django.utils import timezone
 
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Unauthenticated
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.api_keys.cli_login import redeem_code
 from orgs.api_keys.keys import create_api_key, create_personal_key, get_api_key, list_api_keys, use_api_key
 from orgs.models import ApiKey, Organization, User
 from orgs.permissions import Role
-from orgs.tenancy import org_scope
 from tests.api.test_command_line import BACK, VERIFIER, asked
 from tests.world import member, organization, person
 

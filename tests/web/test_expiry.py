@@ -9,13 +9,13 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.credentials.forms.expiry import changed_claims, claims_text
 from orgs.credentials.identities import get_identity, merge_claims
 from orgs.credentials.issuing import Issued, issue_credential, refresh_credential, revoke_credential
 from orgs.models import Credential
 from orgs.permissions import Role
-from orgs.tenancy import org_scope
 from tests.world import member, organization
 
 if TYPE_CHECKING:

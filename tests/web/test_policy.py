@@ -19,10 +19,10 @@ from acl.policy.language.presets import PRESETS, preset
 from acl.policy.language.schema import schema_text
 from acl.services.deployments import deploy
 from acl.services.drafts import load_preset, save_draft
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Role
-from orgs.tenancy import org_scope
 from tests.world import member
 
 if TYPE_CHECKING:

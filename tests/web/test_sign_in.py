@@ -28,6 +28,7 @@ from audit import kinds
 from audit.models import Event
 from cloudsignal.errors import Conflict, Forbidden, NotFound
 from cloudsignal.models import OutboxRow
+from cloudsignal.tenancy.scopes import org_scope
 from orgs import tasks
 from orgs.access.grants import Access, access_org
 from orgs.models import ApiKey, Membership, Organization, SignOnAccount, User
@@ -38,7 +39,6 @@ from orgs.providers import jwks
 from orgs.sso.connections import WantedSignOn, approve_domains, change_sign_on, remove_sign_on
 from orgs.sso.login import link
 from orgs.sso.protocol import Asserted
-from orgs.tenancy import org_scope
 from tests.api.calling import Caller
 from tests.api.issuer import CLIENT_ID, Issuer, issuing
 from tests.api.test_command_line import asked, redeem

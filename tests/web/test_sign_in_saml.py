@@ -14,11 +14,11 @@ from lxml import etree
 from audit.models import Event
 from cloudsignal.errors import Invalid, Unavailable
 from cloudsignal.redis import client as redis_client
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.models import SignOnAccount, SingleSignOn, User
 from orgs.sso import saml
 from orgs.sso.connections import WantedSignOn, add_sign_on, approve_domains, change_sign_on
-from orgs.tenancy import org_scope
 from tests.web.saml_provider import ENTITY, NAMES, SamlProvider
 from tests.web.signing_on import DOMAIN, Browser
 from tests.world import organization, person

@@ -10,13 +10,13 @@ from django.test import Client
 from django.urls import reverse
 
 from audit.models import Event
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
 from orgs.models import SignOnAccount, SingleSignOn
 from orgs.permissions import Role
 from orgs.sso import saml
 from orgs.sso.connections import SIGN_ONS_MAX, WantedSignOn, add_sign_on, get_sign_on, list_sign_ons
 from orgs.sso.protocol import secret_of
-from orgs.tenancy import org_scope, platform_scope
 from tests.world import member, organization, person
 
 if TYPE_CHECKING:

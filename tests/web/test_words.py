@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from acl.web import textdiff
 from acl.web.textdiff import diff
 from cloudsignal.templatetags.ui import topic
-from cloudsignal.web.words import actor, ago, browser, duration, exact, plural, size, topic_parts
+from cloudsignal.web.formatting import actor, ago, browser, duration, exact, plural, size, topic_parts
 
 NOW = datetime(2026, 11, 22, 18, 4, 5, 123_456, tzinfo=UTC)
 

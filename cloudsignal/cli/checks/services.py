@@ -12,8 +12,8 @@ import psycopg
 import redis
 from redis.exceptions import RedisError
 
-from cloudsignal import pki
 from cloudsignal.cli.checks.result import Result, fine, problem, warning
+from cloudsignal.secrets import pki
 
 OLDEST_POSTGRES = 150_000
 SKEW_SECONDS = 5.0

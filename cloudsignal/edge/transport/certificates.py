@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 
 from cloudsignal.config import Upstream
-from cloudsignal.pki import rsa_beside
+from cloudsignal.secrets.pki import rsa_beside
 
 logger = logging.getLogger("cloudsignal.edge.transport.certificates")
 
@@ -26,8 +26,8 @@ class CertificateError(ValueError):
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """A context with the platform's floor: no option of the caller can lower it.
 
-    An RSA certificate beside the first one (``NAME.rsa.crt``, :func:`cloudsignal.pki.rsa_beside`) serves the clients
-    of TLS 1.2 that know no ECDSA suites; all others get the first, which costs the edge less.
+    An RSA certificate beside the first one (``NAME.rsa.crt``, :func:`cloudsignal.secrets.pki.rsa_beside`) serves the
+    clients of TLS 1.2 that know no ECDSA suites; all others get the first, which costs the edge less.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

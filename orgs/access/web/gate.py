@@ -24,11 +24,11 @@ from django.views.decorators.cache import never_cache
 
 from cloudsignal.api.parsers import is_storable
 from cloudsignal.errors import DomainError, NotFound, Unauthenticated
+from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from cloudsignal.web.resend import resend_page
 from orgs.access.grants import SIGN_ON_REQUIRED, Access, access_org
 from orgs.models import User
 from orgs.permissions import Permission
-from orgs.tenancy import org_scope, platform_scope, user_scope
 
 P = ParamSpec("P")
 OrgView = Callable[Concatenate[HttpRequest, Access, P], HttpResponseBase]

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
 
 from cloudsignal.errors import DomainError, Invalid
-from cloudsignal.web.words import duration
+from cloudsignal.web.formatting import duration
 from orgs.access.grants import OrganizationEntry, access_org, list_organizations
 from orgs.access.web.gate import address_of, person_page
 from orgs.access.web.reauthentication import ask_again

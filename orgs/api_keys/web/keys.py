@@ -14,7 +14,7 @@ from django.utils import timezone
 from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError
 from cloudsignal.web.confirm import Question, Touched, confirm
-from cloudsignal.web.words import ago, plural
+from cloudsignal.web.formatting import ago, plural
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
 from orgs.access.web.reauthentication import ask_again

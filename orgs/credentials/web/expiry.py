@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from cloudsignal.errors import DomainError
 from cloudsignal.web.filters import address
-from cloudsignal.web.words import plural
+from cloudsignal.web.formatting import plural
 from orgs.access.grants import Access, list_credentials
 from orgs.access.web.gate import org_page
 from orgs.credentials.expiry import EndingPage, count_ending, list_ending

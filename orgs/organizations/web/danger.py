@@ -12,7 +12,7 @@ from acl.access import list_versions
 from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError
 from cloudsignal.web.confirm import Aside, Question, Touched, confirm
-from cloudsignal.web.words import plural
+from cloudsignal.web.formatting import plural
 from orgs.access.grants import Access, credential_counts, list_members
 from orgs.access.web.gate import org_page
 from orgs.access.web.reauthentication import ask_again

@@ -24,7 +24,7 @@ from django.views.decorators.csrf import csrf_exempt
 from audit.kinds import SignOnReason
 from cloudsignal.errors import Conflict, NotFound, Unauthenticated
 from cloudsignal.limits import take
-from cloudsignal.tickets import keep_facts, take_facts
+from cloudsignal.secrets.tickets import keep_facts, take_facts
 from orgs.access.grants import access_org
 from orgs.access.web.gate import address_of, public_page
 from orgs.access.web.reauthentication import ask_again

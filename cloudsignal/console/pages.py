@@ -19,10 +19,10 @@ from redis.exceptions import RedisError
 
 from cloudsignal.api.problems import problem_of
 from cloudsignal.api.views import refused
+from cloudsignal.console.shell import THEME_COOKIE, THEMES
 from cloudsignal.errors import DomainError, Forbidden, Invalid, Limit, NotFound, Unavailable
 from cloudsignal.web.certificate import local_ca
 from cloudsignal.web.resend import resend_page
-from cloudsignal.web.shell import THEME_COOKIE, THEMES
 from orgs.access.grants import list_organizations
 from orgs.access.web.gate import error_values, person_page, public_page, refusal
 from orgs.models import User

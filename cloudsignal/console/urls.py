@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from cloudsignal.web import operator, pages
+from cloudsignal.console import operator, pages
 
 app_name = "platform"
 urlpatterns = [

@@ -1,8 +1,8 @@
 """Row-level security and grants as migration operations.
 
 Every tenant table is FORCED: even its owner sees nothing outside a scope. The policies read settings of the transaction
-(``orgs.tenancy`` sets them); ``NULLIF(..., '')`` because PostgreSQL leaves an empty string, not NULL, behind a
-setting that was local to an earlier transaction.
+(``cloudsignal.tenancy.scopes`` sets them); ``NULLIF(..., '')`` because PostgreSQL leaves an empty string, not
+NULL, behind a setting that was local to an earlier transaction.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Tenancy: scopes of the database connection, and row-level security."""
