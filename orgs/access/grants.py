@@ -21,7 +21,7 @@ from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import SESSIONS_SECONDS, LiveSession
-from orgs.accounts.adapters import has_second_factor
+from orgs.access.second_factor import has_second_factor
 from orgs.models import (
     ApiKey,
     Credential,

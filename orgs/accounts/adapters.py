@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -18,6 +17,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.shortcuts import render
 
+from cloudsignal.addresses import network_of
 from cloudsignal.errors import Limit
 from cloudsignal.limits import check, take
 from cloudsignal.secrets.sealing import seal, unseal
@@ -100,31 +100,6 @@ class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
     def decrypt(self, encrypted_text: str) -> str:
         """Open a sealed secret."""
         return unseal("second factor", "", base64.b64decode(encrypted_text)).decode()
-
-
-def has_second_factor(user: User) -> bool:
-    """Whether the person has set up TOTP or a passkey. Recovery codes alone are none."""
-    from allauth.mfa.models import Authenticator
-
-    kinds = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
-    return bool(Authenticator.objects.filter(user=user, type__in=kinds).exists())
-
-
-def fold_address(email: str) -> str:
-    """An e-mail address for comparison: A to Z in lower case and no other letter, because what Unicode folds together
-    (\u00df and ss, the long s and s) are mailboxes of different people."""
-    return "".join(letter.lower() if letter.isascii() else letter for letter in email)
-
-
-def network_of(ip: str) -> str:
-    """The network that an address stands for: an IPv4 address itself, the /64 of an IPv6 one."""
-    try:
-        address = ipaddress.ip_address(ip)
-    except ValueError:
-        return ip
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    return str(address.ipv4_mapped or ipaddress.ip_network(f"{address}/64", strict=False))
 
 
 def _end_command_lines(request: HttpRequest, user: User) -> None:

@@ -27,7 +27,7 @@ from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import THROUGH_LIFETIME, Access, access_org, permissions_of, way_is_open
 from orgs.actors import SystemActor
 from orgs.models import ApiKey, Organization, Through, User
-from orgs.organizations.lifecycle import NAME_MAX, clean_name
+from orgs.names import NAME_MAX, clean_name
 from orgs.permissions import COMMAND_LINE, PERMISSIONS, Permission, Role
 
 SECRET = PERMISSIONS[Role.ADMIN]

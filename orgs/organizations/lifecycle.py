@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 from django.utils import timezone
 
 from acl.models import Cluster
@@ -16,9 +14,9 @@ from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from orgs.access.grants import Access
 from orgs.models import Membership, Organization, User
+from orgs.names import clean_name
 from orgs.permissions import PERMISSIONS, Permission, Role
 
-NAME_MAX = 80
 OWNED_MAX = 25
 """How many organizations one person may own."""
 
@@ -96,18 +94,6 @@ def _set_status(operator: User, org_id: str, status: Organization.Status, *, rea
         record(access, kind, target=f"org:{org_id}", before={"status": before}, after=after)
         outbox.enqueue("acl.tasks.push_bundle", org=org_id, key=org_id, payload={"org": org_id})
     return org
-
-
-def clean_name(name: str) -> str:
-    """A name fit to be shown: trimmed, NFC, one line. Raises :class:`Invalid`."""
-    name = unicodedata.normalize("NFC", " ".join(name.split()))
-    if not name:
-        raise Invalid("name_missing", "Give the organization a name.", field="name")
-    if len(name) > NAME_MAX:
-        raise Invalid("name_too_long", f"A name has at most {NAME_MAX} characters.", field="name")
-    if any(unicodedata.category(character) in {"Cc", "Cf", "Co", "Cs"} for character in name):
-        raise Invalid("name_unreadable", "The name contains characters that cannot be shown.", field="name")
-    return name
 
 
 def organization_count() -> int:

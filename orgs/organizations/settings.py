@@ -11,7 +11,7 @@ from cloudsignal import outbox
 from cloudsignal.errors import Conflict, Invalid, NotFound
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
-from orgs.accounts.adapters import has_second_factor
+from orgs.access.second_factor import has_second_factor
 from orgs.models import Organization
 from orgs.organizations.lifecycle import rename_organization
 from orgs.permissions import Permission

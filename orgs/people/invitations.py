@@ -25,13 +25,13 @@ from django.utils import timezone
 from audit import kinds
 from audit.services.record import record
 from cloudsignal import ids, outbox
+from cloudsignal.addresses import fold_address
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.limits import check, take
 from cloudsignal.secrets.sealing import derive
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import Access
-from orgs.accounts.adapters import fold_address
 from orgs.models import Invitation, Membership, Organization, User
 from orgs.people.members import add_member, check_end, check_grant, clean_role
 from orgs.permissions import PERMISSIONS, Permission, Role

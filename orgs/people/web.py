@@ -10,14 +10,15 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 
+from cloudsignal.addresses import network_of
 from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, Unauthenticated
 from cloudsignal.limits import take
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.forms import Form
 from orgs.access.grants import Access, list_members
+from orgs.access.second_factor import has_second_factor
 from orgs.access.web.gate import address_of, org_page, public_page
 from orgs.access.web.reauthentication import ask_again
-from orgs.accounts.adapters import has_second_factor, network_of
 from orgs.models import Invitation, Membership, User
 from orgs.organizations.settings import change_settings
 from orgs.people.forms import ROLE_WORDS, CodeForm, InviteForm, MemberForm

@@ -10,11 +10,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from cloudsignal import ids
+from cloudsignal.addresses import fold_address
 from cloudsignal.errors import Invalid, NotFound, Unauthenticated
 from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.credential import ClaimValue
 from orgs.access.grants import Access, known_organization
-from orgs.accounts.adapters import fold_address
 from orgs.credentials.issuing import (
     TTL_DEFAULT,
     External,

@@ -15,9 +15,9 @@ from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.fetch import FetchError, check_url
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
-from orgs.accounts.adapters import has_second_factor
+from orgs.access.second_factor import has_second_factor
 from orgs.models import Membership, Organization, SignOnAccount, SingleSignOn, User
-from orgs.organizations.lifecycle import clean_name
+from orgs.names import clean_name
 from orgs.people.members import clean_role
 from orgs.permissions import Permission, Role
 from orgs.providers.providers import PUBLIC_KEY

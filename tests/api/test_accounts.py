@@ -16,11 +16,11 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from cloudsignal.addresses import network_of
 from cloudsignal.config import ConfigError
 from cloudsignal.startup import mail_server
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import access_org
-from orgs.accounts.adapters import network_of
 from orgs.models import Membership, User
 from orgs.organizations.settings import change_settings
 from orgs.permissions import Role

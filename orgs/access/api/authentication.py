@@ -7,9 +7,9 @@ from typing import Any
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.request import Request
 
+from cloudsignal.addresses import network_of
 from cloudsignal.errors import Unauthenticated
 from cloudsignal.limits import take
-from orgs.accounts.adapters import network_of
 from orgs.api_keys.keys import KeyUse, use_api_key
 
 

@@ -22,13 +22,13 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.csrf import csrf_exempt
 
 from audit.kinds import SignOnReason
+from cloudsignal.addresses import network_of
 from cloudsignal.errors import Conflict, NotFound, Unauthenticated
 from cloudsignal.limits import take
 from cloudsignal.secrets.tickets import keep_facts, take_facts
 from orgs.access.grants import access_org
 from orgs.access.web.gate import address_of, public_page
 from orgs.access.web.reauthentication import ask_again
-from orgs.accounts.adapters import network_of
 from orgs.models import SingleSignOn, User
 from orgs.permissions import Permission
 from orgs.sso import oidc, saml
