@@ -40,7 +40,7 @@ class SimulateForm(Form):
         widget=forms.TextInput(attrs=mono(placeholder="agent-7", list="known-usernames")),
     )
     client_id = forms.CharField(
-        label="Client id", required=False, max_length=256, widget=forms.TextInput(attrs=mono(placeholder="c1"))
+        label="Client ID", required=False, max_length=256, widget=forms.TextInput(attrs=mono(placeholder="c1"))
     )
     action = forms.ChoiceField(
         label="Action",
@@ -66,7 +66,7 @@ class SimulateForm(Form):
         required=False,
         strip=False,
         widget=forms.Textarea(attrs=mono(rows="2", placeholder="email = a@example.com")),
-        help_text="One “name = value” a line. Left empty, a known username is judged with its stored claims.",
+        help_text='One "name = value" per line. Empty: the stored claims of the username are used.',
     )
 
     def clean_action(self) -> str:

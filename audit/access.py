@@ -244,6 +244,6 @@ def parse_cursor(cursor: str) -> tuple[datetime, uuid.UUID]:
     match = _CURSOR.fullmatch(cursor)
     if match is None or int(match[1]) > LATEST_US:
         raise Invalid(
-            "bad_cursor", "The cursor is not one this search gave out; start from the first page.", field="cursor"
+            "bad_cursor", "The cursor is not valid for this search; start from the first page.", field="cursor"
         )
     return moment(int(match[1])), uuid.UUID(match[2])

@@ -49,7 +49,7 @@ class AuditFilter(FilterForm):
     username = forms.CharField(
         label="Username", required=False, widget=forms.TextInput(attrs=mono(**{"data-search": ""}))
     )
-    client_id = forms.CharField(label="Client id", required=False, widget=forms.TextInput(attrs=mono()))
+    client_id = forms.CharField(label="Client ID", required=False, widget=forms.TextInput(attrs=mono()))
     topic_prefix = forms.CharField(
         label="Topic starts with",
         required=False,

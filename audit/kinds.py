@@ -77,7 +77,7 @@ ORG_UPDATED = _kind(
 ORG_SUSPENDED = _kind(
     "org.suspended", "Organization suspended", Source.CHANGE, Tone.BAD, "All of its clients were cut off."
 )
-ORG_RESUMED = _kind("org.resumed", "Organization resumed", Source.CHANGE, Tone.GOOD, "Its clients may connect again.")
+ORG_RESUMED = _kind("org.resumed", "Organization resumed", Source.CHANGE, Tone.GOOD, "Its clients can connect again.")
 ORG_DELETED = _kind(
     "org.deleted", "Organization deleted", Source.CHANGE, Tone.BAD, "It was marked for deletion or deleted."
 )

@@ -65,7 +65,7 @@ def load(request: HttpRequest, access: Access, name: str) -> HttpResponseBase:
     draft = get_draft(access)
     lines = len(draft.text.splitlines())
     question = Question(
-        title=f"Replace the draft by “{chosen.title}”?",
+        title=f'Replace the draft with "{chosen.title}"?',
         text="The draft as it stands is neither deployed nor a preset. What is enforced does not change.",
         blast=[Touched(f"{lines:,}", f"lines of the draft replaced, last saved by {actor(draft.updated_by)}")],
         action="Replace the draft",

@@ -51,7 +51,7 @@ def number_cursor(request: Request) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 18):
-        raise Invalid("bad_cursor", "The cursor is not one this list gave out; start over.", field="cursor")
+        raise Invalid("bad_cursor", "The cursor is not valid for this list; start from the first page.", field="cursor")
     return int(text)
 
 

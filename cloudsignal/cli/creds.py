@@ -23,7 +23,7 @@ def creds() -> None:
 @creds.command()
 @click.argument("name", required=False)
 @click.option("--ttl", type=Duration(), default=3600, metavar="TIME", help="How long it lives: 60 s to 24h.  [1h]")
-@click.option("--static", is_flag=True, help="The flagged exception: it does not expire.")
+@click.option("--static", is_flag=True, help="A static credential: it does not expire.")
 @CLAIM
 @click.option("--note", default="", help="For the next person.")
 @click.option("--replace", is_flag=True, help="Revoke the other secrets of NAME.")

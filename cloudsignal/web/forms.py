@@ -42,7 +42,7 @@ class FilterForm(Form):
         """Refuse names in the address that filter nothing here."""
         unknown = sorted(name for name in self.data if name not in self.fields and name not in self.beside)
         if unknown:
-            names = ", ".join(f"“{name[:64]}”" for name in unknown[:5])
+            names = ", ".join(f'"{name[:64]}"' for name in unknown[:5])
             known = ", ".join(name for name, field in self.fields.items() if not field.widget.is_hidden)
             raise forms.ValidationError(
                 f"This list has no filter called {names}; it has {known}. Take it out of the address.",

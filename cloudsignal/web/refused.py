@@ -21,7 +21,7 @@ SECURITY = {
 TITLES = {
     HTTPStatus.REQUEST_TIMEOUT: "The request did not arrive",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Too large",
-    HTTPStatus.SERVICE_UNAVAILABLE: "Not available right now",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Temporarily unavailable",
 }
 
 

@@ -75,7 +75,7 @@ class Access:
         if self.may(permission):
             return
         if self.role and permission in PERMISSIONS[self.role]:
-            raise Forbidden("forbidden", f"A command line does not include {permission}: use the dashboard or a key.")
+            raise Forbidden("forbidden", f"The CLI cannot be granted {permission}: use the dashboard or an API key.")
         holders = ", ".join(roles_with(permission))
         who = f"The role {self.role}" if self.role else "This key" if self.user is None else "An operator"
         raise Forbidden("forbidden", f"{who} does not include {permission}. It needs one of: {holders}.")
@@ -95,7 +95,7 @@ class IdentityRow:
 
     identity: MqttIdentity
     active: int
-    """Secrets that sign in right now."""
+    """Active credentials."""
     last_issued_at: datetime | None
 
 
@@ -158,9 +158,9 @@ def _way_in_missing(user: User, org: Organization, role: Role, *, sign_on_requir
     if user.through is not None:
         return None
     if sign_on_required and role is not Role.OWNER:
-        return Forbidden(SIGN_ON_REQUIRED, f"{org.name} asks its members to sign in through its single sign-on.")
+        return Forbidden(SIGN_ON_REQUIRED, f"{org.name} requires its members to sign in through SSO.")
     if (org.mfa_required or sign_on_required) and not has_second_factor(user):
-        return Forbidden("mfa_required", f"{org.name} requires a second factor: set one up in your account first.")
+        return Forbidden("mfa_required", f"{org.name} requires a second factor. Set one up in your account first.")
     return None
 
 
@@ -384,9 +384,7 @@ def read_cursor(cursor: str) -> tuple[datetime, int]:
     """What :func:`write_cursor` was given; raises :class:`Invalid` for what it never gave out."""
     at, _, pk = cursor.partition("-")
     if not (cursor.isascii() and at.isdigit() and pk.isdigit() and len(at) < 18 and len(pk) < 19):
-        raise Invalid(
-            "bad_cursor", "The cursor is not one this list gave out; start from the first page.", field="cursor"
-        )
+        raise Invalid("bad_cursor", "The cursor is not valid for this list; start from the first page.", field="cursor")
     return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(at)), int(pk)
 
 

@@ -26,4 +26,4 @@ def is_recent(request: HttpRequest) -> bool:
 def require_recent(request: HttpRequest) -> None:
     """Raise :class:`Forbidden` (``reauthentication_required``) unless :func:`is_recent`."""
     if not is_recent(request):
-        raise Forbidden(CODE, "Confirm that it is you first: enter your password or second factor again.")
+        raise Forbidden(CODE, "Confirm your identity: enter your password or second factor again.")

@@ -18,12 +18,12 @@ from orgs.models import Membership, User
 CHANGES = {
     "account/email/password_changed": "password changed",
     "account/email/password_set": "password set",
-    "account/email/password_reset": "password reset by e-mail",
-    "account/email/email_changed": "e-mail address changed",
-    "account/email/email_deleted": "e-mail address removed",
+    "account/email/password_reset": "password reset by email",
+    "account/email/email_changed": "email address changed",
+    "account/email/email_deleted": "email address removed",
     "mfa/email/totp_activated": "authenticator app added",
     "mfa/email/totp_deactivated": "authenticator app removed",
-    "mfa/email/recovery_codes_generated": "recovery codes made anew",
+    "mfa/email/recovery_codes_generated": "recovery codes generated",
     "mfa/email/webauthn_added": "passkey added",
     "mfa/email/webauthn_removed": "passkey removed",
 }

@@ -76,9 +76,9 @@ def read_request(asked: Mapping[str, str]) -> LoginRequest:
     challenge, machine = asked.get("code_challenge", ""), asked.get("machine", "")
     found = _REDIRECT.fullmatch(redirect_uri)
     if found is None or int(found[1]) > 65535:
-        raise Invalid("bad_redirect", "The answer may only go to http://127.0.0.1:PORT/callback, this very computer.")
+        raise Invalid("bad_redirect", "redirect_uri must be http://127.0.0.1:PORT/callback, on this computer.")
     if asked.get("response_type") != "code" or asked.get("code_challenge_method") != "S256":
-        raise Invalid("bad_request", "Only response_type=code with code_challenge_method=S256 is known here.")
+        raise Invalid("bad_request", "Only response_type=code with code_challenge_method=S256 is supported.")
     if not _CHALLENGE.fullmatch(challenge) or not _STATE.fullmatch(state):
         raise Invalid("bad_request", "code_challenge or state is missing or malformed.")
     machine = "".join(each for each in machine if each.isprintable())[:MACHINE_MAX].strip()
@@ -92,9 +92,9 @@ def approve_login(access: Access, asked: LoginRequest) -> str:
     :class:`Limit` for who signs in all the time.
     """
     if access.user is None or access.role is None:
-        raise Forbidden("needs_member", "A command line belongs to a member of the organization.")
+        raise Forbidden("needs_member", "Only a member of the organization can authorize the CLI.")
     if access.org.status != Organization.Status.ACTIVE:
-        raise Conflict("org_not_active", f"{access.org.name} is {access.org.status}; no command line can sign in.")
+        raise Conflict("org_not_active", f"{access.org.name} is {access.org.status}; the CLI cannot sign in.")
     take("command_lines", f"user {access.user.pk}")
     code = secrets.token_urlsafe(32)
     way = access.user.through.sign_on_id if access.user.through else ""
@@ -138,5 +138,5 @@ def _end_replayed(code: str, ip: str) -> None:
 
 def _refused() -> DomainError:
     return DomainError(
-        "invalid_grant", "The code is wrong, was used, or is older than a minute; run `cloudsignal login` again."
+        "invalid_grant", "The code is invalid, already used or older than a minute; run `cloudsignal login` again."
     )

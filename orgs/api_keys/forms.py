@@ -17,35 +17,35 @@ from orgs.permissions import Permission
 
 HOUR = 3600
 KINDS: tuple[tuple[str, str, str], ...] = (
-    (ApiKey.Kind.RESTRICTED, "Restricted, rk_", "Only the scopes below. The right one for almost everything."),
-    (ApiKey.Kind.SECRET, "Secret, sk_", "Everything an admin may do. For servers only, never in an app or a browser."),
+    (ApiKey.Kind.RESTRICTED, "Restricted, rk_", "Only the scopes you select below. Recommended."),
+    (ApiKey.Kind.SECRET, "Secret, sk_", "Everything an admin can do. For servers only, never in an app or a browser."),
     (
         ApiKey.Kind.PUBLISHABLE,
         "Publishable, pk_",
-        "May stand in a web page: exchanges sign-in tokens for MQTT credentials and reads public facts, nothing else.",
+        "Safe in a web page. Only exchanges sign-in tokens for MQTT credentials and reads public information.",
     ),
 )
 SCOPES: dict[Permission, str] = {
-    Permission.ORG_READ: "Read everything but the audit",
+    Permission.ORG_READ: "Read everything except the audit log",
     Permission.CREDENTIALS_MANAGE: "Issue and revoke credentials, change claims",
-    Permission.SESSIONS_CLOSE: "Close live sessions, release stored ones",
+    Permission.SESSIONS_CLOSE: "Close live sessions, release stored sessions",
     Permission.RETAINED_CLEAR: "Clear retained messages",
-    Permission.POLICY_EDIT: "Edit the draft of the rules",
+    Permission.POLICY_EDIT: "Edit the policy draft",
     Permission.POLICY_SIMULATE: "Simulate",
     Permission.POLICY_DEPLOY: "Deploy and roll back",
-    Permission.AUDIT_READ: "Search the audit",
-    Permission.AUDIT_EXPORT: "Export the audit",
+    Permission.AUDIT_READ: "Search the audit log",
+    Permission.AUDIT_EXPORT: "Export the audit log",
     Permission.ORG_UPDATE: "Rename the organization, change its settings",
     Permission.MEMBERS_MANAGE: "Invite, change and remove members",
     Permission.API_KEYS_MANAGE: "Create and revoke API keys",
     Permission.PROVIDERS_MANAGE: "Change identity providers",
 }
 OVERLAPS: tuple[tuple[int, str], ...] = (
-    (0, "not at all: it stops now"),
+    (0, "revoke it now"),
     (HOUR, "1 hour"),
     (24 * HOUR, "1 day"),
     (7 * 24 * HOUR, "7 days"),
-    (30 * 24 * HOUR, "30 days, the longest"),
+    (30 * 24 * HOUR, "30 days (maximum)"),
 )
 
 
@@ -56,20 +56,20 @@ class KeyForm(Form):
         label="Name",
         max_length=80,
         widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "billing service, production"}),
-        help_text="What uses it and where, for the next person.",
-        error_messages={"required": "Give the key a name."},
+        help_text="What uses the key, and where.",
+        error_messages={"required": "Enter a name for the key."},
     )
     kind = forms.ChoiceField(
         label="Kind", choices=[(kind, title) for kind, title, _ in KINDS], widget=forms.RadioSelect,
         error_messages={"required": "Choose a kind."},
     )  # fmt: skip
     scopes = forms.MultipleChoiceField(label="Scopes", required=False, widget=forms.CheckboxSelectMultiple)
-    expires_on = day_field("Last day", "It stops working after this day (UTC). Empty means it does not expire.")
+    expires_on = day_field("Last day", "The key expires after this day (UTC). Empty: it never expires.")
     ip_allow = forms.CharField(
         label="Allowed addresses",
         required=False,
         widget=forms.Textarea(attrs=mono(rows="2", placeholder="203.0.113.7\n198.51.100.0/24")),
-        help_text="One address or network a line; from anywhere else the key is refused. Empty means anywhere.",
+        help_text="One address or network per line. The key is refused from other addresses. Empty: any address.",
     )
 
     def __init__(self, access: Access, *args: Any, **kwargs: Any) -> None:
@@ -93,8 +93,8 @@ class RotateForm(Form):
     """How long the old key works beside the new one."""
 
     overlap = forms.TypedChoiceField(
-        label="The old key works for", choices=OVERLAPS, coerce=int, initial=24 * HOUR,
-        help_text="Long enough to put the new one everywhere.",
+        label="Keep the old key active for", choices=OVERLAPS, coerce=int, initial=24 * HOUR,
+        help_text="Long enough to replace it everywhere.",
     )  # fmt: skip
 
 

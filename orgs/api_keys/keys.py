@@ -92,8 +92,8 @@ def create_personal_key(access: Access, *, machine: str) -> NewKey:
     Raises :class:`Limit` at :data:`PERSONAL_MAX` of them and :class:`Forbidden` for who is no member.
     """
     if access.user is None or access.role is None:
-        raise Forbidden("needs_member", "A command line belongs to a member of the organization.")
-    whose = f"command line of {access.user.email}"
+        raise Forbidden("needs_member", "Only a member of the organization can authorize the CLI.")
+    whose = f"CLI of {access.user.email}"
     made = ApiKey(
         kind=ApiKey.Kind.RESTRICTED,
         person=access.user,
@@ -139,11 +139,13 @@ def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAUL
 def check_rotatable(key: ApiKey, now: datetime) -> None:
     """Raise :class:`Conflict` unless a successor of the key may be made."""
     if key.person_id is not None:
-        raise Conflict("personal_key", "A command line's key is not rotated: `cloudsignal login` makes a new one.")
+        raise Conflict(
+            "personal_key", "The key of a CLI session cannot be rotated; run `cloudsignal login` to get a new one."
+        )
     if (found := state(key, now)) != "active":
         raise Conflict("key_not_active", f"This key is {found}; create a new one.")
     if key.rotated_at is not None:
-        raise Conflict("rotated_already", "This key has a successor already; rotate that one.")
+        raise Conflict("rotated_already", "This key is already replaced; rotate the newer key.")
 
 
 def may_revoke(access: Access, key: ApiKey) -> bool:
@@ -155,7 +157,7 @@ def may_revoke(access: Access, key: ApiKey) -> bool:
 def end_own_key(use: KeyUse) -> ApiKey:
     """A command line signs out: the key that it used ends. Raises :class:`Forbidden` for keys of programs."""
     if use.key.person_id is None:
-        raise Forbidden("needs_command_line", "Only the key of a person's command line ends itself; revoke this one.")
+        raise Forbidden("needs_command_line", "Only the key of a CLI session can sign itself out; revoke this key.")
     with org_scope(use.access.org_id):
         key = locked_key(use.access, use.key.pk)
         end_key(use.access, key)
@@ -260,15 +262,15 @@ def _of_person(key: ApiKey, ip: str) -> Access:
     if key.sign_on:
         key.person.through = Through(key.org_id, key.sign_on)
         if not way_is_open(key.person.through, key.person):
-            raise Unauthenticated("unauthorized", "The single sign-on that this key came through is closed.")
+            raise Unauthenticated("unauthorized", "The SSO connection of this key is disabled or removed.")
     try:
         found = access_org(key.person, key.org_id, ip)
     except NotFound:
         found = None
     if found is None or found.role is None or not key.person.is_active:
-        raise Unauthenticated("unauthorized", "The person of this key is not a member of the organization any more.")
+        raise Unauthenticated("unauthorized", "The person of this key is no longer a member of the organization.")
     if found.org.status != Organization.Status.ACTIVE:
-        raise Forbidden("org_not_active", f"{found.org.name} is {found.org.status}; its command lines wait.")
+        raise Forbidden("org_not_active", f"{found.org.name} is {found.org.status}; CLI sessions cannot use it.")
     return Access(found.org, None, found.role, found.permissions & permissions_held(key), key.actor, ip, key)
 
 
@@ -282,9 +284,11 @@ def _checked(
     if kind != ApiKey.Kind.RESTRICTED and scopes:
         raise Invalid("scopes_not_taken", "Only restricted keys take scopes.", field="scopes")
     if beyond := sorted(permissions_of(scopes) - SECRET):
-        raise Invalid("scope_not_for_keys", f"No key can hold {beyond[0]}: it needs a person.", field="scopes")
+        raise Invalid(
+            "scope_not_for_keys", f"No key can have the scope {beyond[0]}: it needs a person.", field="scopes"
+        )
     if expires_at is not None and expires_at <= timezone.now():
-        raise Invalid("expiry_past", "The expiry lies in the past.", field="expires_at")
+        raise Invalid("expiry_past", "The expiry is in the past; choose a later day.", field="expires_at")
     return ApiKey(kind=kind, name=name, scopes=sorted(set(scopes)), ip_allow=_networks(ip_allow), expires_at=expires_at)
 
 
@@ -298,12 +302,16 @@ def _not_beyond(access: Access, key: ApiKey) -> None:
     if maker.expires_at and (key.expires_at is None or key.expires_at > maker.expires_at):
         until = f"{maker.expires_at:%Y-%m-%dT%H:%M:%SZ}"
         raise Forbidden(
-            "outlives_maker", f"{maker} ends at {until}, so a key it makes has to end by then.", field="expires_at"
+            "outlives_maker",
+            f"{maker} expires at {until}, so a key it creates must expire by then.",
+            field="expires_at",
         )
     if maker.ip_allow and not (key.ip_allow and all(_covered(each, maker.ip_allow) for each in key.ip_allow)):
         allowed = ", ".join(maker.ip_allow)
         raise Forbidden(
-            "beyond_own_networks", f"{maker} works from {allowed} only, so a key it makes must too.", field="ip_allow"
+            "beyond_own_networks",
+            f"{maker} is limited to {allowed}, so a key it creates must be too.",
+            field="ip_allow",
         )
 
 
@@ -327,9 +335,9 @@ def _store(
     alike = [each for each in known if (each.person_id is None) == (key.person is None)]
     working = [each.person_id for each in alike if state(each, timezone.now()) == "active"]
     if key.person is not None and working.count(key.person.pk) >= PERSONAL_MAX:
-        raise Limit("too_many_keys", f"You are signed in on {PERSONAL_MAX} command lines; revoke one of their keys.")
+        raise Limit("too_many_keys", f"You have {PERSONAL_MAX} CLI sessions; revoke one of their keys.")
     if key.person is None and len(working) >= KEYS_MAX:
-        raise Limit("too_many_keys", f"An organization has at most {KEYS_MAX} working keys; revoke one first.")
+        raise Limit("too_many_keys", f"An organization has at most {KEYS_MAX} active keys; revoke one first.")
     secret = _new_secret(key.kind, {str(each) for each in known})
     key.org, key.created_by = access.org, access.actor
     key.digest, key.hint = _digest(secret), secret[-4:]

@@ -17,7 +17,7 @@ from orgs.broker import clearing
 from orgs.broker.reads import RetainedMessage, StoredSession, list_retained, list_stored
 from orgs.permissions import Permission
 
-FIND = OpenApiParameter("find", str, description="A part of the topic or client id, or of the username.")
+FIND = OpenApiParameter("find", str, description="Part of the topic, client ID or username.")
 
 
 class RetainedMessageSerializer(serializers.Serializer[RetainedMessage]):
@@ -36,7 +36,9 @@ class ClearRetainedSerializer(serializers.Serializer[Any]):
     topics = serializers.ListField(
         child=serializers.CharField(max_length=1_024, trim_whitespace=False), required=False, max_length=500
     )
-    username = serializers.CharField(required=False, max_length=128, help_text="All that this username published.")
+    username = serializers.CharField(
+        required=False, max_length=128, help_text="All messages that this username published."
+    )
     everything = serializers.BooleanField(default=False)
 
 

@@ -60,7 +60,7 @@ def release_session(access: Access, client_id: str) -> StoredSession:
     if found is None:
         raise NotFound("The stored session")
     if found.connected:
-        raise Conflict("session_live", "Its client is connected: close the live session first, or revoke its username.")
+        raise Conflict("session_live", "The client is connected: close its live session first, or revoke its username.")
     with org_scope(access.org_id):
         after = {"client_id": client_id}
         record(access, kinds.SESSION_RELEASED, target=f"org:{access.org_id}", username=found.username, after=after)

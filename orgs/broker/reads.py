@@ -119,4 +119,6 @@ def _number(value: object) -> int:
 
 
 def _away() -> Unavailable:
-    return Unavailable("broker_unknown", "What the broker holds cannot be read right now; try again.")
+    return Unavailable(
+        "broker_unknown", "The broker's retained messages and stored sessions are unavailable; try again."
+    )

@@ -50,7 +50,7 @@ def clear(request: HttpRequest, access: Access) -> HttpResponseBase:
     topic = form.cleaned_data["topic"] if form.is_valid() else ""
     if request.method == "POST" and topic:
         clear_retained(access, topics=[topic])
-        messages.success(request, f"Asked to clear the retained message on {topic}. It is gone in a moment.")
+        messages.success(request, f"Clearing the retained message on {topic}. This takes a moment.")
         return redirect("orgs:broker", access.org_id)
     question = Question(
         title="Clear this retained message?",
@@ -70,12 +70,12 @@ def release(request: HttpRequest, access: Access) -> HttpResponseBase:
     client_id = form.cleaned_data["client_id"] if form.is_valid() else ""
     if request.method == "POST" and client_id:
         release_session(access, client_id)
-        messages.success(request, f"Asked to release client id {client_id}. It is free in a moment.")
+        messages.success(request, f"Releasing client ID {client_id}. This takes a moment.")
         return redirect("orgs:broker", access.org_id)
     question = Question(
         title="Release this stored session?",
-        text="Its subscriptions and waiting messages are discarded. Any username may then use the client id.",
-        blast=[Touched("1", f"stored session of client id {client_id}" if client_id else "stored session: name it")],
+        text="Its subscriptions and queued messages are discarded. Any username can then use the client ID.",
+        blast=[Touched("1", f"stored session of client ID {client_id}" if client_id else "stored session: name it")],
         action="Release the session",
         url=reverse("orgs:stored-release", args=[access.org_id]),
         cancel=reverse("orgs:broker", args=[access.org_id]),

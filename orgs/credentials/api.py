@@ -74,14 +74,17 @@ class IssueSerializer(serializers.Serializer[Any]):
     """What to make."""
 
     username = serializers.CharField(
-        max_length=63, default=None, allow_null=True, help_text="The local part; left out: a new opaque one."
+        max_length=63,
+        default=None,
+        allow_null=True,
+        help_text="The local part; if missing, a new opaque one is generated.",
     )
     ttl = serializers.IntegerField(default=TTL_DEFAULT, min_value=TTL_MIN, max_value=TTL_MAX, help_text="Seconds.")
-    static = serializers.BooleanField(default=False, help_text="The flagged exception: it does not expire.")
+    static = serializers.BooleanField(default=False, help_text="A static credential: it does not expire.")
     claims = serializers.DictField(default=dict)
     note = serializers.CharField(max_length=200, default="", allow_blank=True)
     replace_existing = serializers.BooleanField(
-        default=False, help_text="Revoke the name's other secrets, which closes their sessions."
+        default=False, help_text="Revoke the other credentials of the username and close their sessions."
     )
 
 
@@ -107,10 +110,10 @@ class RevokeManySerializer(serializers.Serializer[Any]):
     issued_by = serializers.CharField(
         max_length=320,
         required=False,
-        help_text="As the audit names them: key:sk_...x7m4, key:rk_...x7m4 of EMAIL, user:EMAIL.",
+        help_text="As in the audit log: key:sk_...x7m4, key:rk_...x7m4 of EMAIL, user:EMAIL.",
     )
     everything = serializers.BooleanField(default=False)
-    dry_run = serializers.BooleanField(default=False, help_text="Only count what would end.")
+    dry_run = serializers.BooleanField(default=False, help_text="Only count what would be revoked.")
 
 
 class EndedSerializer(serializers.Serializer[Any]):
@@ -118,7 +121,7 @@ class EndedSerializer(serializers.Serializer[Any]):
 
     identities = serializers.IntegerField()
     credentials = serializers.IntegerField()
-    sessions = serializers.IntegerField(allow_null=True, help_text="Live ones that close; null: not known right now.")
+    sessions = serializers.IntegerField(allow_null=True, help_text="Live sessions that close; null: unavailable.")
 
 
 class SessionSerializer(serializers.Serializer[LiveSession]):

@@ -61,14 +61,14 @@ def read_roster(text: str) -> tuple[Entry, ...]:
         try:
             entry = _entry(number, header, row)
             if entry.username and (first := seen.setdefault(entry.username, number)) != number:
-                raise Invalid("twice", f"{entry.username} stands on line {first} already.", field="username")
+                raise Invalid("twice", f"{entry.username} is already on line {first}.", field="username")
             entries.append(entry)
         except DomainError as error:
             problems.append(Detail(f"line {number}: {error.message}", error.field or "", number))
     if problems:
         count = f"{len(problems)} line{'' if len(problems) == 1 else 's'}"
         raise Invalid(
-            "bad_rows", f"{count} cannot be used; nothing was minted.", field="file", details=problems[:ERRORS_MAX]
+            "bad_rows", f"{count} cannot be used; nothing was issued.", field="file", details=problems[:ERRORS_MAX]
         )
     return tuple(entries)
 

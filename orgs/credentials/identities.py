@@ -47,7 +47,7 @@ def get_identity(access: Access, username: str) -> MqttIdentity:
 def merge_claims(
     access: Access, username: str, claims: Mapping[str, object], *, without: Collection[str] = ()
 ) -> MqttIdentity:
-    """Set these claims, take those of ``without`` away and keep the others; live sessions are judged by them at once.
+    """Set these claims, take those of ``without`` away and keep the others; they apply to live sessions at once.
 
     Raises :class:`Invalid`.
     """

@@ -147,7 +147,7 @@ def refresh_credential(access: Access, token_id: str, *, ttl: int | None = None)
         identity = MqttIdentity.objects.select_for_update().get(org=access.org, pk=named.identity_id)
         found = Credential.objects.get(org=access.org, pk=named.pk)  # it may have been revoked before the lock
         if not found.refreshable:
-            raise Conflict(f"credential_{found.state}", f"This credential is {found.state}; ask for a new one.")
+            raise Conflict(f"credential_{found.state}", f"This credential is {found.state}; request a new one.")
         assert found.expires_at is not None  # noqa: S101 - a static one cannot be refreshed
         lifetime = ceil((found.expires_at - found.issued_at).total_seconds())
         issued, retired = _add_secret(access, identity, ttl=check_ttl(ttl or lifetime), refreshed=found)
@@ -164,7 +164,7 @@ def check_secret(org: Organization, token_id: str, secret: str) -> Credential:
     username = found.identity.username if found else ""
     offered = secret_mac(pepper(), org=org.pk, username=username, secret=secret, expires_at=expires)
     if not compare_digest(mac, offered) or found is None:
-        raise Unauthenticated("unauthorized", "The token and its password do not fit together.")
+        raise Unauthenticated("unauthorized", "The token and the password do not match.")
     return found
 
 
@@ -318,7 +318,7 @@ def _make_room(identity: MqttIdentity, newest: Credential) -> Sequence[str]:
     if len(oldest) < beyond:
         raise Limit(
             "too_many_secrets",
-            f"{identity.username} has {LIVE_SECRETS_MAX} static secrets; revoke one first.",
+            f"{identity.username} has {LIVE_SECRETS_MAX} static credentials; revoke one first.",
             field="username",
             retry_after=60,
         )

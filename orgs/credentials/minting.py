@@ -259,7 +259,7 @@ def _release(claims: Sequence[int]) -> None:
         if deleted != len(claims):
             raise Conflict(
                 "minting_too_slow",
-                f"Handing the credentials out took longer than {CLAIM.seconds} s, so they are revoked; try again.",
+                f"Issuing the credentials took longer than {CLAIM.seconds} s, so they were revoked; try again.",
             )
 
 

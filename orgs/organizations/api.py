@@ -44,13 +44,13 @@ class MeSerializer(serializers.Serializer[Any]):
     """Who is asking: a person, or a key."""
 
     kind = serializers.ChoiceField(["person", "key"])
-    name = serializers.CharField(help_text="E-mail address, or the masked key.")
+    name = serializers.CharField(help_text="Email address, or the masked key.")
     operator = serializers.BooleanField()
     organization_id = serializers.CharField(allow_null=True)
     organization = serializers.CharField(allow_null=True, help_text="Its name.")
-    person = serializers.CharField(allow_null=True, help_text="Whose command line the key is.")
+    person = serializers.CharField(allow_null=True, help_text="The person whose CLI session the key is.")
     role = serializers.CharField(allow_null=True, help_text="That person's role now.")
-    expires_at = serializers.DateTimeField(allow_null=True, help_text="When the key ends.")
+    expires_at = serializers.DateTimeField(allow_null=True, help_text="When the key expires.")
     permissions = serializers.ListField(child=serializers.CharField())
 
 
@@ -111,7 +111,7 @@ class UsageSerializer(serializers.Serializer[Any]):
     """What an organization uses now."""
 
     identities = serializers.IntegerField()
-    credentials = serializers.IntegerField(help_text="Secrets that sign in right now.")
+    credentials = serializers.IntegerField(help_text="Active credentials.")
     static_credentials = serializers.IntegerField(help_text="Those that never expire.")
     ends_in_hour = serializers.IntegerField()
     ends_in_day = serializers.IntegerField()

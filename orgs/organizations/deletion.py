@@ -53,7 +53,7 @@ def delete_organization(access: Access, *, confirm: str) -> Organization:
         if confirm.strip() != org.name:
             raise Invalid("not_confirmed", f"Type the name of the organization, {org.name!r}.", field="confirm")
         if org.status == Organization.Status.DELETING:
-            raise Conflict("deleting_already", "This organization is being deleted already.")
+            raise Conflict("deleting_already", "The deletion of this organization is already scheduled.")
         before = {"status": str(org.status)}
         org.status, org.delete_after = Organization.Status.DELETING, timezone.now() + GRACE
         _save(access, org)
@@ -69,7 +69,7 @@ def restore_organization(access: Access) -> Organization:
     with org_scope(access.org_id):
         org = Organization.objects.select_for_update().get(pk=access.org_id)
         if org.status != Organization.Status.DELETING:
-            raise Conflict("not_deleting", "This organization is not being deleted.")
+            raise Conflict("not_deleting", "No deletion of this organization is scheduled.")
         suspended = org.suspended_at is not None
         org.status = Organization.Status.SUSPENDED if suspended else Organization.Status.ACTIVE
         org.delete_after = None

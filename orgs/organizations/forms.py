@@ -13,6 +13,6 @@ class DeleteForm(Form):
     confirm = forms.CharField(
         label="The organization's name",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
-        help_text="Type it as it stands above.",
-        error_messages={"required": "Type the name of the organization."},
+        help_text="Type the name shown above.",
+        error_messages={"required": "Type the name of the organization to confirm."},
     )

@@ -29,13 +29,14 @@ def create_organization(user: User, *, name: str, ip: str = "") -> Organization:
     """
     if user.through is not None:
         raise Forbidden(
-            "came_through", "You came in through the single sign-on of one organization; sign in by yourself first."
+            "came_through",
+            "You are signed in through the SSO of one organization. Sign out and sign in to your own account first.",
         )
     name = clean_name(name)
     with user_scope(user.pk):
         owned = Membership.objects.filter(user=user, role=Role.OWNER).count()
     if owned >= OWNED_MAX:
-        raise Limit("too_many_organizations", f"One person may own {OWNED_MAX} organizations.", field="name")
+        raise Limit("too_many_organizations", f"A person can own {OWNED_MAX} organizations.", field="name")
     org_id = ids.org_id()
     with org_scope(org_id):
         org = Organization.objects.create(pk=org_id, name=name, cluster=Cluster.objects.get(name=DEFAULT_CLUSTER))
@@ -81,7 +82,7 @@ def _set_status(operator: User, org_id: str, status: Organization.Status, *, rea
             raise NotFound("The organization")
         suspend = status == Organization.Status.SUSPENDED
         if suspend == (org.suspended_at is not None):
-            raise Conflict("status_unchanged", f"The organization is {'suspended already' if suspend else org.status}.")
+            raise Conflict("status_unchanged", f"The organization is {'already suspended' if suspend else org.status}.")
         before = org.status
         org.suspended_at, org.suspended_reason = timezone.now() if suspend else None, reason
         if org.status != Organization.Status.DELETING:

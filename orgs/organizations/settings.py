@@ -40,7 +40,9 @@ def change_settings(
     access.require(Permission.ORG_UPDATE)
     asker = access.user  # who came through single sign-on is never asked for a second factor here
     if mfa_required and asker is not None and asker.through is None and not has_second_factor(asker):
-        raise Conflict("mfa_first", "Set up a second factor yourself first, or you would lock yourself out.")
+        raise Conflict(
+            "mfa_first", "Set up a second factor for your own account first, or you would lock yourself out."
+        )
     origins = None if allowed_origins is None else clean_origins(allowed_origins)
     with org_scope(access.org_id):
         if name is not None:

@@ -39,7 +39,7 @@ class ChangeMemberSerializer(serializers.Serializer[Any]):
     """What to change; what is left out stays."""
 
     role = serializers.ChoiceField(ROLES, required=False)
-    ends_at = TimeField(required=False, allow_null=True, help_text="null: no end.")
+    ends_at = TimeField(required=False, allow_null=True, help_text="null: it does not expire.")
 
 
 class InvitationSerializer(serializers.ModelSerializer[Invitation]):
@@ -67,7 +67,7 @@ class InviteSerializer(serializers.Serializer[Any]):
 
     email = serializers.CharField(max_length=254)
     role = serializers.ChoiceField(ROLES)
-    ends_at = TimeField(default=None, allow_null=True, help_text="When the membership ends.")
+    ends_at = TimeField(default=None, allow_null=True, help_text="When the membership expires.")
 
 
 class AcceptSerializer(serializers.Serializer[Any]):

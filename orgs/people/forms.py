@@ -13,11 +13,11 @@ from orgs.access.grants import Access
 from orgs.permissions import Role
 
 ROLE_WORDS: dict[Role, str] = {
-    Role.OWNER: "everything, and may delete or give away the organization",
-    Role.ADMIN: "members, API keys, identity providers, settings, and all below",
-    Role.DEVELOPER: "credentials, rules, simulate, deploy, close sessions",
-    Role.AUDITOR: "reads everything and searches the audit",
-    Role.VIEWER: "reads everything but the audit",
+    Role.OWNER: "everything, including deleting the organization and transferring its ownership",
+    Role.ADMIN: "members, API keys, identity providers, settings, and everything a developer can do",
+    Role.DEVELOPER: "credentials, policy, simulation, deployment, closing sessions",
+    Role.AUDITOR: "read everything, search the audit log",
+    Role.VIEWER: "read everything except the audit log",
 }
 
 
@@ -33,7 +33,7 @@ def day_field(label: str, help_text: str, **attrs: str) -> forms.DateField:
         required=False,
         help_text=help_text,
         widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date", **attrs}),
-        error_messages={"invalid": "Write a day as 2027-01-31."},
+        error_messages={"invalid": "Enter a day as 2027-01-31."},
     )
 
 
@@ -45,9 +45,7 @@ def roles_to_give(access: Access) -> list[tuple[str, str]]:
 
 class _RoleForm(Form):
     role = forms.ChoiceField(label="Role")
-    ends_on = day_field(
-        "Last day", "The membership ends by itself after this day (UTC). Made for auditors; empty means no end."
-    )
+    ends_on = day_field("Last day", "The membership expires after this day (UTC). Empty: it never expires.")
 
     def __init__(self, access: Access, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -68,8 +66,8 @@ class InviteForm(_RoleForm):
     email = forms.CharField(
         label="Email address",
         widget=forms.EmailInput(attrs={"autocomplete": "off"}),
-        help_text="The link that is sent works for this address only.",
-        error_messages={"required": "Say whom to invite."},
+        help_text="The link in the email works for this address only.",
+        error_messages={"required": "Enter the email address of the person."},
     )
 
 
@@ -80,7 +78,7 @@ class CodeForm(Form):
         label="Code",
         required=False,
         max_length=20,
-        help_text="From the person who invited you: nobody has confirmed yet that this address is yours.",
+        help_text="Ask the person who invited you: this email address is not confirmed yet.",
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "class": "mono"}),
     )
 

@@ -95,12 +95,12 @@ def resend_invitation(access: Access, invitation_id: str) -> Invitation:
 
 
 def revoke_invitation(access: Access, invitation_id: str) -> Invitation:
-    """Take it back: its link stops working. Revoking twice changes nothing."""
+    """Revoke the invitation: its link stops working. Revoking twice changes nothing."""
     access.require(Permission.MEMBERS_MANAGE)
     with org_scope(access.org_id):
         invitation = _locked(access.org_id, invitation_id)
         if invitation.accepted_at:
-            raise Conflict("invitation_accepted", "It was accepted already; remove the member instead.")
+            raise Conflict("invitation_accepted", "It was already accepted; remove the member instead.")
         if invitation.revoked_at is None:
             invitation.revoked_at = timezone.now()
             invitation.save(update_fields=["revoked_at"])
@@ -128,7 +128,7 @@ def read_link(token: str) -> Offer:
     if found is None or not hmac.compare_digest(_signature(found).encode(), signature.encode("utf-8", "replace")):
         raise NotFound("The invitation")
     if found.state != "open":
-        raise Conflict(f"invitation_{found.state}", f"This invitation is {found.state}; ask for a new one.")
+        raise Conflict(f"invitation_{found.state}", f"This invitation is {found.state}; request a new one.")
     return Offer(found, found.org.name)
 
 
@@ -140,7 +140,9 @@ def accept_invitation(user: User, token: str, *, code: str = "", ip: str = "") -
     offer = read_link(token)
     owner = offer.invitation.role == Role.OWNER
     if not user.reaches(offer.invitation.org_id) or (owner and user.through is not None):
-        raise Forbidden("came_through", "You came in through a single sign-on; sign in by yourself first.")
+        raise Forbidden(
+            "came_through", "You are signed in through SSO. Sign out and sign in to your own account first."
+        )
     if not is_for(offer.invitation, user):
         raise Forbidden(
             "other_address", f"This invitation is for {offer.invitation.email}; sign in with that address to accept it."
@@ -150,7 +152,7 @@ def accept_invitation(user: User, token: str, *, code: str = "", ip: str = "") -
     with org_scope(offer.invitation.org_id):
         invitation = _locked(offer.invitation.org_id, offer.invitation.pk)
         if invitation.state != "open" or invitation.round != offer.invitation.round:
-            raise Conflict("invitation_changed", "This invitation was used or changed meanwhile; ask for a new one.")
+            raise Conflict("invitation_changed", "This invitation was used or changed meanwhile; request a new one.")
         role = clean_role(invitation.role)
         access = Access(invitation.org, user, role, PERMISSIONS[role], f"user:{user.email}", ip)
         membership = add_member(access, user, role=role, ends_at=invitation.ends_at)
@@ -183,12 +185,12 @@ def _check_code(invitation: Invitation, code: str) -> None:
     if not offered:
         raise Invalid(
             "code_missing",
-            "Nobody has confirmed yet that this address is yours: ask whoever invited you for the code.",
+            "Your email address is not confirmed. Ask the person who invited you for the code.",
             field="code",
         )
     if not hmac.compare_digest(offered.encode(), code_of(invitation).replace("-", "").encode()):
         take("invitation_codes", invitation.pk)
-        raise Invalid("wrong_code", "This is not the code of the invitation; ask whoever invited you.", field="code")
+        raise Invalid("wrong_code", "The code is wrong. Ask the person who invited you for the code.", field="code")
 
 
 def is_for(invitation: Invitation, user: User) -> bool:
@@ -212,7 +214,7 @@ def send_invitation(org_id: str, invitation_id: str) -> bool:
         subject=f"Join {found.org.name} on CloudSignal",
         message=(
             f"You are invited to join {found.org.name} as {found.role}.\n\n{link_of(found)}\n\n"
-            f"The link works until {until}, for {found.email} only. If you did not expect it, do nothing.\n"
+            f"The link works until {until}, for {found.email} only. If you did not expect it, ignore this email.\n"
         ),
         from_email=None,
         recipient_list=[found.email],
@@ -235,14 +237,16 @@ def _announce(access: Access, invitation: Invitation) -> None:
 def _not_known(access: Access, address: str, now: datetime) -> None:
     members = Membership.objects.filter(org=access.org, user__email__iexact=address).exclude(ends_at__lte=now)
     if members.exists():
-        raise Conflict("member_already", f"{address} is a member already.", field="email")
+        raise Conflict("member_already", f"{address} is already a member.", field="email")
     waiting = Invitation.objects.filter(org=access.org, accepted_at=None, revoked_at=None)
     same = waiting.filter(email__iexact=address)
     if same.filter(expires_at__gt=now).exists():
-        raise Conflict("invited_already", f"{address} is invited already; send it again instead.", field="email")
+        raise Conflict(
+            "invited_already", f"{address} is already invited; resend the invitation instead.", field="email"
+        )
     same.update(revoked_at=now)
     if waiting.filter(expires_at__gt=now).count() >= OPEN_MAX:
-        raise Limit("too_many_invitations", f"At most {OPEN_MAX} invitations may wait; revoke some first.")
+        raise Limit("too_many_invitations", f"At most {OPEN_MAX} invitations can be pending; revoke some first.")
 
 
 def _locked(org_id: str, invitation_id: str) -> Invitation:
@@ -258,7 +262,7 @@ def _clean(email: str) -> str:
     try:
         validate_email(address)
     except ValidationError:
-        raise Invalid("bad_email", "This is not an e-mail address mail can be sent to.", field="email") from None
+        raise Invalid("bad_email", "This is not a valid email address.", field="email") from None
     return address
 
 

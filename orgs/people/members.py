@@ -37,7 +37,9 @@ def change_member(
         before = _facts(membership)
         changes = wanted not in (None, membership.role) or not (keep_end or ends_at == membership.ends_at)
         if changes and access.user is not None and membership.user_id == access.user.pk:
-            raise Conflict("own_role", "Nobody changes their own role or its end; ask another owner or administrator.")
+            raise Conflict(
+                "own_role", "You cannot change your own role or its expiry; ask another owner or administrator."
+            )
         if wanted is not None and wanted != membership.role:
             _another_owner(membership)
             membership.role = wanted
@@ -74,13 +76,13 @@ def transfer_ownership(access: Access, member_id: int) -> Membership:
     """Make another member the owner; who transfers becomes an administrator. For owners."""
     access.require(Permission.ORG_TRANSFER)
     if access.user is None:
-        raise Forbidden("needs_person", "Ownership is transferred by a person, not by a key.")
+        raise Forbidden("needs_person", "Only a person can transfer ownership, not an API key.")
     with org_scope(access.org_id):
         heir = _locked(access, member_id)
         if heir.user_id == access.user.pk:
-            raise Conflict("own_role", "You own this organization already.")
+            raise Conflict("own_role", "You already own this organization.")
         if heir.ends_at is not None and heir.ends_at <= timezone.now():
-            raise Conflict("membership_ended", "This membership has ended; invite the person again first.")
+            raise Conflict("membership_ended", "This membership has expired; invite the person again first.")
         mine = Membership.objects.select_for_update().get(org=access.org, user=access.user)
         changed = [(mine, _facts(mine)), (heir, _facts(heir))]
         heir.role, heir.ends_at = Role.OWNER, None
@@ -110,7 +112,7 @@ def add_member(access: Access, user: User, *, role: Role, ends_at: datetime | No
     before = None if made else _facts(membership)
     if not made:
         if membership.ends_at is None or membership.ends_at > timezone.now():
-            raise Conflict("member_already", "You are a member of this organization already.")
+            raise Conflict("member_already", "You are already a member of this organization.")
         membership.role, membership.ends_at = role, ends_at
         membership.save(update_fields=["role", "ends_at"])
         end_personal_keys(access, user)
@@ -131,15 +133,15 @@ def check_end(role: Role | None, ends_at: datetime | None, *, stored: bool = Fal
     if ends_at is None:
         return
     if role is Role.OWNER:
-        raise Invalid("owner_without_end", "An owner's membership does not end by itself.", field="ends_at")
+        raise Invalid("owner_without_end", "An owner's membership cannot have an expiry.", field="ends_at")
     if not stored and ends_at <= timezone.now():
-        raise Invalid("end_past", "The end lies in the past; remove the member instead.", field="ends_at")
+        raise Invalid("end_past", "The expiry is in the past; remove the member instead.", field="ends_at")
 
 
 def check_grant(access: Access, role: Role) -> None:
     """Raise :class:`Forbidden` unless ``access`` may make somebody ``role``: owners are made by owners."""
     if role is Role.OWNER and access.role is not Role.OWNER:
-        raise Forbidden("owners_only", "Only an owner can make somebody an owner.")
+        raise Forbidden("owners_only", "Only an owner can make another member an owner.")
     if beyond := sorted(PERMISSIONS[role] - access.permissions):
         raise Forbidden("beyond_own_rights", f"The role {role} includes {beyond[0]}, which you do not hold yourself.")
 
@@ -157,14 +159,14 @@ def _another_owner(membership: Membership) -> None:
         return
     others = Membership.objects.filter(org=membership.org_id, role=Role.OWNER).exclude(pk=membership.pk)
     if not others.exists():
-        raise Conflict("last_owner", "This is the last owner; transfer the ownership first.")
+        raise Conflict("last_owner", "This is the last owner; transfer ownership first.")
 
 
 def _locked(access: Access, member_id: int) -> Membership:
     """The membership, with the organization locked: changes of members come one after the other."""
     Organization.objects.select_for_update().get(pk=access.org_id)
     if access.user is not None and access_org(access.user, access.org_id).role is not access.role:
-        raise Conflict("own_role_changed", "Your own role has changed meanwhile; reload the page.")
+        raise Conflict("own_role_changed", "Your own role was changed in the meantime; reload the page.")
     rows = Membership.objects.select_for_update(of=("self",)).select_related("user")
     found = rows.filter(org=access.org, pk=member_id).first()
     if found is None:

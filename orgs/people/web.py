@@ -104,14 +104,14 @@ def revoke(request: HttpRequest, access: Access, invitation_id: str) -> HttpResp
     """Take an invitation back."""
     if request.method == "POST":
         gone = revoke_invitation(access, invitation_id)
-        messages.success(request, f"The invitation of {gone.email} is taken back.")
+        messages.success(request, f"The invitation of {gone.email} is revoked.")
         return redirect("orgs:people", access.org_id)
     found = _invitation(access, invitation_id)
     question = Question(
-        title=f"Take back the invitation of {found.email}?",
-        text="The link that was sent stops working at once. You can invite the same address again.",
+        title=f"Revoke the invitation of {found.email}?",
+        text="The link stops working at once. You can invite the same address again.",
         blast=[Touched("1", f"invitation as {found.role}")],
-        action="Take it back",
+        action="Revoke the invitation",
         url=reverse("orgs:invitation-revoke", args=[access.org_id, invitation_id]),
         cancel=reverse("orgs:people", args=[access.org_id]),
     )
@@ -123,7 +123,7 @@ def change(request: HttpRequest, access: Access, member_id: int) -> HttpResponse
     """Another role, another last day."""
     member = get_member(access, member_id)
     if not _may_change(access, member):
-        raise Forbidden("owners_only", "Only an owner changes an owner, and nobody changes their own role.")
+        raise Forbidden("owners_only", "Only an owner can change an owner, and you cannot change your own role.")
     initial = {"role": member.role, "ends_on": member.ends_at.date() if member.ends_at else None}
     form = MemberForm(access, request.POST if request.method == "POST" else None, initial=initial)
     _ask_again_for_owners(request)
@@ -147,10 +147,10 @@ def remove(request: HttpRequest, access: Access, member_id: int) -> HttpResponse
     member = get_member(access, member_id)
     if request.method == "POST":
         remove_member(access, member_id)
-        messages.success(request, f"{member.user.email} is no member any more.")
+        messages.success(request, f"{member.user.email} is no longer a member.")
         return redirect("orgs:list" if _mine(access, member) else "orgs:people", *_target(access, member))
     if not (_may_change(access, member) or _mine(access, member)):
-        raise Forbidden("owners_only", "Only an owner removes an owner.")
+        raise Forbidden("owners_only", "Only an owner can remove an owner.")
     return confirm(request, _going(access, member, reverse("orgs:member-remove", args=[access.org_id, member_id])))
 
 
@@ -178,12 +178,12 @@ def transfer(request: HttpRequest, access: Access, member_id: int) -> HttpRespon
         return redirect("orgs:people", access.org_id)
     question = Question(
         title=f"Make {member.user.email} the owner?",
-        text="Only they can undo this. You stay as an administrator and can be removed by them.",
+        text="Only the new owner can undo this. You become an administrator, whom the owner can remove.",
         blast=[
             Touched("1", f"new owner, {member.role} until now"),
-            Touched("1", "owner less: you become an administrator"),
+            Touched("1", "owner fewer: you become an administrator"),
         ],
-        action="Transfer the ownership",
+        action="Transfer ownership",
         url=reverse("orgs:member-transfer", args=[access.org_id, member_id]),
         cancel=reverse("orgs:people", args=[access.org_id]),
     )
@@ -199,19 +199,15 @@ def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
         ask_again(request)
     if request.method == "POST":
         change_settings(access, mfa_required=required)
-        messages.success(request, f"Two-factor authentication is {'required' if required else 'a choice'} from now on.")
+        messages.success(request, f"Two-factor authentication is now {'required' if required else 'optional'}.")
         return redirect("orgs:people", access.org_id)
     without = sum(not has_second_factor(one.user) for one in list_members(access) if not _ended(one))
-    shut_out = (
-        "member who gets no further than setting one up"
-        if without == 1
-        else ("members who get no further than setting one up")
-    )
+    shut_out = "member who must set one up first" if without == 1 else ("members who must set one up first")
     question = Question(
         title="Require two-factor authentication?" if required else "Stop requiring two-factor authentication?",
-        text="Members without a second factor (an authenticator app or a passkey) are let in only once they have one."
+        text="Members without a second factor (an authenticator app or a passkey) must set one up first."
         if required
-        else "A stolen password is then enough again for members who take their second factor away.",
+        else "Members can then remove their second factor; a stolen password is enough for them.",
         blast=[Touched(f"{without}", shut_out if required else "members without a second factor")],
         action="Require it" if required else "Stop requiring it",
         url=f"{reverse('orgs:two-step', args=[access.org_id])}?required={int(required)}",
@@ -236,7 +232,7 @@ def accept(request: HttpRequest, token: str) -> HttpResponseBase:
         except Invalid as error:
             form.refuse(error)
         else:
-            messages.success(request, f"Welcome to {offer.organization}. You are {joined.role} here.")
+            messages.success(request, f"Welcome to {offer.organization}. Your role is {joined.role}.")
             return redirect("orgs:home", joined.org_id)
     else:
         form = CodeForm()
@@ -258,7 +254,7 @@ def _invited(access: Access, invitation: Invitation) -> Invited:
 def _code(invitation: Invitation) -> str:
     if not codes_are_needed():
         return ""
-    return f" No mail server confirms addresses here: give them the code {code_of(invitation)} too, not with the link."
+    return f" No mail server confirms addresses here: give them the code {code_of(invitation)} too, separately."
 
 
 def _ask_again_for_owners(request: HttpRequest) -> None:
@@ -305,8 +301,8 @@ def _going(access: Access, member: Membership, url: str) -> Question:
     return Question(
         title=f"Leave {access.org.name}?" if mine else f"Remove {member.user.email}?",
         text=("You lose access now" if mine else "They lose access now")
-        + " and come back only with a new invitation. Command lines are signed out. Credentials and other keys issued "
-        "so far keep working: revoke those separately.",
+        + " and need a new invitation to come back. Their CLI sessions are closed. Credentials and API keys that they "
+        "issued stay active: revoke those separately.",
         blast=blast,
         action="Leave the organization" if mine else "Remove the member",
         url=url,

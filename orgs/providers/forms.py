@@ -33,32 +33,32 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             IdentityProvider.Kind.SUPABASE, "Supabase", "Sign-in of a Supabase project.",
             "https://abcdefghij.supabase.co/auth/v1", "Project URL with /auth/v1.",
-            "authenticated", "Supabase writes “authenticated” for people who are signed in.",
-            "Empty: the issuer's /.well-known/jwks.json. Older projects sign with a shared JWT secret: give it below.",
+            "authenticated", 'Supabase uses "authenticated" for signed-in users.',
+            "Empty: the issuer's /.well-known/jwks.json. Older projects sign with a shared JWT secret: enter it below.",
             "authenticated",
         ),
         Recipe(
             IdentityProvider.Kind.FIREBASE, "Firebase", "Firebase Authentication and Google Identity Platform.",
-            "https://securetoken.google.com/my-project", "https://securetoken.google.com/ and the project id.",
-            "my-project", "The project id.", "Empty: Google's keys for Firebase.",
+            "https://securetoken.google.com/my-project", "https://securetoken.google.com/ and the project ID.",
+            "my-project", "The project ID.", "Empty: Google's keys for Firebase.",
         ),
         Recipe(
             IdentityProvider.Kind.AUTH0, "Auth0", "An Auth0 tenant.",
-            "https://my-tenant.eu.auth0.com/", "The tenant's domain, with the slash at its end.",
-            "https://mqtt.example.com", "The identifier of the API in Auth0, or the client id for ID tokens.",
+            "https://my-tenant.eu.auth0.com/", "The tenant's domain, with the trailing slash.",
+            "https://mqtt.example.com", "The identifier of the API in Auth0, or the client ID for ID tokens.",
             "Empty: the issuer's /.well-known/jwks.json.",
         ),
         Recipe(
             IdentityProvider.Kind.CLERK, "Clerk", "A Clerk application.",
             "https://clerk.example.com", "The Frontend API URL.",
-            "https://app.example.com", "Where your page is served (azp), or the aud of your JWT template.",
+            "https://app.example.com", "The origin of your web page (azp), or the aud of your JWT template.",
             "Empty: the issuer's /.well-known/jwks.json. The session token needs an email claim: add it in Clerk.",
         ),
         Recipe(
             IdentityProvider.Kind.OIDC, "OpenID Connect", "Any other issuer of signed JSON Web Tokens.",
-            "https://id.example.com", "Exactly what stands in the tokens' iss claim.",
-            "mqtt", "What stands in the tokens' aud claim when they are meant for here.",
-            "Empty: found through the issuer's /.well-known/openid-configuration.",
+            "https://id.example.com", "Exactly the iss claim of the tokens.",
+            "mqtt", "The aud claim of the tokens that are issued for this organization.",
+            "Empty: read from the issuer's /.well-known/openid-configuration.",
         ),
     )
 }  # fmt: skip
@@ -71,12 +71,12 @@ class ProviderForm(Form):
         label="Name",
         max_length=63,
         widget=forms.TextInput(attrs=mono()),
-        help_text="Lower-case letters, digits, _ and -. Part of every user it signs in, so it never changes.",
-        error_messages={"required": "Give the provider a name."},
+        help_text="Lowercase letters, digits, _ and -. Part of the name of its users; cannot be changed.",
+        error_messages={"required": "Enter a name for the provider."},
     )
     issuer = forms.CharField(
         label="Issuer", max_length=255, widget=forms.TextInput(attrs=mono(inputmode="url")),
-        error_messages={"required": "Give the issuer's https address."},
+        error_messages={"required": "Enter the issuer's https URL."},
     )  # fmt: skip
     audience = forms.CharField(label="Audience", max_length=255, required=False, widget=forms.TextInput(attrs=mono()))
     jwks_url = forms.CharField(
@@ -96,9 +96,7 @@ class ProviderForm(Form):
         choices=[(name, name) for name in (*PUBLIC_KEY, *SHARED_SECRET)],
         widget=forms.CheckboxSelectMultiple,
     )
-    enabled = forms.BooleanField(
-        label="Enabled", required=False, help_text="While it is off, none of its tokens is exchanged."
-    )
+    enabled = forms.BooleanField(label="Enabled", required=False, help_text="While disabled, its tokens are refused.")
 
     def __init__(self, recipe: Recipe, *args: Any, provider: IdentityProvider | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -113,7 +111,7 @@ class ProviderForm(Form):
         if provider is not None:
             self.fields["name"].widget.attrs["readonly"] = True
             if provider.secret is not None:
-                self.fields["secret"].help_text = "One is set. Empty keeps it; a JWKS URL replaces it."
+                self.fields["secret"].help_text = "A secret is set. Leave empty to keep it; a JWKS URL replaces it."
 
     def wanted(self) -> Wanted:
         """How the provider is to be."""
@@ -130,19 +128,19 @@ class TryForm(Form):
     token = forms.CharField(
         label="Token",
         widget=forms.Textarea(attrs=mono(rows="6", placeholder="eyJhbGciOi…")),
-        help_text="A JSON Web Token as your app has it. It is examined and forgotten; nothing is issued.",
+        help_text="A JSON Web Token as your app gets it. It is checked and not stored; nothing is issued.",
         error_messages={"required": "Paste a token."},
     )
 
 
 class OriginsForm(Form):
-    """Origins whose pages may call the token service."""
+    """Origins whose pages can call the token service."""
 
     allowed_origins = forms.CharField(
         label="Allowed origins",
         required=False,
         widget=forms.Textarea(attrs=mono(rows="3", placeholder="https://app.example.com")),
-        help_text="One a line: scheme, host and port as browsers send them. Everything else is refused by CORS.",
+        help_text="One per line: scheme, host and port, as browsers send them. CORS refuses all other origins.",
     )
 
     def clean_allowed_origins(self) -> list[str]:

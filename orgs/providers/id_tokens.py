@@ -172,21 +172,25 @@ def _audience(provider: IdentityProvider, token: str, payload: Mapping[str, Any]
 def _subject(provider: IdentityProvider, token: str, payload: Mapping[str, Any]) -> Check:
     found = payload.get("sub")
     good = isinstance(found, str) and 0 < len(found) <= EXTERNAL_ID_MAX and found.isprintable()
-    return Check("subject", good, "It names a user." if good else "It names no user: the sub claim is missing or odd.")
+    return Check(
+        "subject", good, "It names a user." if good else "It names no user: the sub claim is missing or invalid."
+    )
 
 
 def _email(provider: IdentityProvider, token: str, payload: Mapping[str, Any]) -> Check:
     found = payload.get("email")
     if not isinstance(found, str) or "@" not in found or len(found) > 254 or not found.isprintable():
-        return Check("email", False, "It has no email claim; let the provider put the user's e-mail into the token.")
+        return Check(
+            "email", False, "It has no email claim; configure the provider to include the user's email address."
+        )
     if payload.get("email_verified", True) not in (True, "true"):
-        return Check("email", False, "Its e-mail address is not verified (email_verified is false).")
-    return Check("email", True, "It has an e-mail address.")
+        return Check("email", False, "Its email address is not verified (email_verified is false).")
+    return Check("email", True, "It has an email address.")
 
 
 _CLAIMS = (
     _claim_check("expiry", ("verify_exp",), require="exp", good="It has not expired."),
-    _claim_check("start", ("verify_nbf", "verify_iat"), good="It is valid already."),
+    _claim_check("start", ("verify_nbf", "verify_iat"), good="It is already valid."),
     _claim_check("issuer", ("verify_iss",), require="iss", good="The issuer is the provider."),
     _audience,
     _subject,

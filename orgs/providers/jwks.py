@@ -180,7 +180,7 @@ def _fetch(source: _Source, url: str) -> None:
         return
     keys = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(keys, list):
-        source.error = "the answer holds no list of keys."
+        source.error = "the response contains no list of keys."
         return
     source.documents = [key for key in keys if isinstance(key, dict) and _may_verify(key)]
     source.fetched_at, source.error = time.monotonic(), ""

@@ -56,7 +56,7 @@ def add_provider(access: Access, wanted: Wanted) -> IdentityProvider:
         Organization.objects.select_for_update().get(pk=access.org_id)
         found = IdentityProvider.objects.filter(org=access.org)
         if found.filter(name=wanted.name).exists():
-            raise Conflict("name_taken", f"There is a provider called {wanted.name} already.", field="name")
+            raise Conflict("name_taken", f"A provider named {wanted.name} already exists.", field="name")
         if found.count() >= PROVIDERS_MAX:
             raise Limit("too_many_providers", f"An organization has at most {PROVIDERS_MAX} providers.")
         provider = IdentityProvider(org=access.org, name=wanted.name, created_by=access.actor)
@@ -74,7 +74,9 @@ def change_provider(access: Access, provider_id: str, wanted: Wanted) -> Identit
         hold_acting_key(access)
         provider = _locked(access, provider_id)
         if wanted.name != provider.name:
-            raise Invalid("name_is_fixed", "A provider's name is part of its users and cannot change.", field="name")
+            raise Invalid(
+                "name_is_fixed", "A provider's name is part of its users' names and cannot be changed.", field="name"
+            )
         before = _facts(provider)
         _apply(provider, wanted)
         provider.updated_at, provider.changed_by = timezone.now(), access.actor
@@ -152,9 +154,11 @@ def _apply(provider: IdentityProvider, wanted: Wanted) -> None:
     if wanted.kind not in IdentityProvider.Kind.values:
         raise Invalid("bad_kind", f"The kind is one of {', '.join(IdentityProvider.Kind.values)}.", field="kind")
     if not wanted.audience.strip():
-        raise Invalid("audience_missing", "Name the audience: tokens made for others are refused.", field="audience")
+        raise Invalid(
+            "audience_missing", "Enter the audience: tokens issued for other audiences are refused.", field="audience"
+        )
     if wanted.secret and wanted.jwks_url:
-        raise Invalid("two_keys", "Give a JWKS URL or a shared secret, not both.", field="secret")
+        raise Invalid("two_keys", "Enter a JWKS URL or a shared secret, not both.", field="secret")
     _check(wanted.issuer, "issuer")
     provider.kind, provider.issuer, provider.audience = wanted.kind, wanted.issuer, wanted.audience.strip()
     provider.enabled = wanted.enabled
@@ -175,7 +179,7 @@ def _algorithms(provider: IdentityProvider, wanted: Sequence[str]) -> list[str]:
     family = PUBLIC_KEY if provider.secret is None else SHARED_SECRET
     if wrong := [name for name in wanted if name not in family]:
         raise Invalid(
-            "bad_algorithm", f"{wrong[0][:20]!r} does not go with this kind of key: {', '.join(family)}.",
+            "bad_algorithm", f"{wrong[0][:20]!r} does not match this kind of key: {', '.join(family)}.",
             field="algorithms",
         )  # fmt: skip
     if wanted:

@@ -98,14 +98,14 @@ def refresh_token(token_id: str, password: str, *, ip: str = "") -> Issued:
     """
     org_id = ids.org_of_token(token_id)
     if org_id is None:
-        raise Unauthenticated("unauthorized", "The token and its password do not fit together.")
+        raise Unauthenticated("unauthorized", "The token and the password do not match.")
     org = find_organization(org_id)
     _must_be_active(org)
     found = check_secret(org, token_id, password)
     if not found.refreshable:
         state = found.state
         code = "token_expired" if state == "expired" else "unauthorized"
-        raise Unauthenticated(code, f"This token is {state}; ask for a new one.")
+        raise Unauthenticated(code, f"This token is {state}; request a new one.")
     access = Access(org, None, None, frozenset(), f"token:{token_id}", ip)
     return refresh_credential(access, token_id)
 
@@ -115,7 +115,7 @@ def revoke_token(access: Access, token_id: str) -> Credential:
     try:
         return revoke_credential(access, token_id)
     except NotFound:
-        raise Invalid("invalid_request", "There is no such token in this organization.", field="token_id") from None
+        raise Invalid("invalid_request", "This organization has no such token.", field="token_id") from None
 
 
 def named_provider(org_id: str, name: str) -> IdentityProvider:
@@ -144,9 +144,9 @@ def clean_email(email: str) -> str:
     address = unicodedata.normalize("NFC", email.strip())
     local, _, domain = address.rpartition("@")
     if not local or not domain or "@" in local or len(address) > EMAIL_MAX or not address.isprintable():
-        raise Invalid("invalid_request", "This is not an e-mail address.", field="user_email")
+        raise Invalid("invalid_request", "This is not an email address.", field="user_email")
     if any(character.isspace() for character in address):
-        raise Invalid("invalid_request", "An e-mail address has no spaces.", field="user_email")
+        raise Invalid("invalid_request", "An email address has no spaces.", field="user_email")
     return address
 
 
@@ -159,7 +159,7 @@ def _issuing_providers(org_id: str, token: str) -> Sequence[IdentityProvider]:
     matching = [provider for provider in found if provider.issuer == issuer]
     if matching or len(found) == 1:
         return matching or found
-    raise Unauthenticated("unauthorized", "The token's issuer is none of this organization's identity providers.")
+    raise Unauthenticated("unauthorized", "The token's issuer is not an identity provider of this organization.")
 
 
 def _known(org_id: str, provider: str, address: str) -> External:

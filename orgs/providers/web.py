@@ -53,7 +53,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
             form.refuse(error)
         else:
             messages.success(
-                request, f"Saved: {plural(len(org.allowed_origins), 'origin')} may call the token service."
+                request, f"Saved: {plural(len(org.allowed_origins), 'origin')} can call the token service."
             )
             return redirect("orgs:providers", access.org_id)
     context = {
@@ -85,7 +85,7 @@ def new(request: HttpRequest, access: Access, kind: str) -> HttpResponseBase:
         except DomainError as error:
             form.refuse(error)
         else:
-            messages.success(request, f"{made.name} is added. Test a token before your app relies on it.")
+            messages.success(request, f"{made.name} is added. Test a token before your app uses it.")
             return redirect("orgs:provider-try", access.org_id, made.pk)
     return _form(request, form, None)
 
@@ -124,12 +124,12 @@ def remove(request: HttpRequest, access: Access, provider_id: str) -> HttpRespon
     known = count_identities_of(access, provider.name)
     question = Question(
         title=f"Remove {provider.name}?",
-        text="Its tokens are refused from now on. Its users keep the credentials they have until those end, and get "
-        "no new ones. A provider added later under the same name finds them again.",
+        text="Its tokens are refused from now on. Its users keep their credentials until those expire, and get "
+        "no new ones. A provider that is added later under the same name keeps the same users.",
         blast=[
-            Touched("1", f"issuer no longer believed: {provider.issuer}"),
-            Touched(f"{known:,}", "user who can get no new credential" if known == 1 else
-                    "users who can get no new credentials"),
+            Touched("1", f"issuer no longer trusted: {provider.issuer}"),
+            Touched(f"{known:,}", "user who cannot get a new credential" if known == 1 else
+                    "users who cannot get new credentials"),
         ],
         action="Remove the provider",
         url=reverse("orgs:provider-remove", args=[access.org_id, provider_id]),

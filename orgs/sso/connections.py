@@ -56,7 +56,7 @@ def add_sign_on(access: Access, kind: str, wanted: WantedSignOn) -> SingleSignOn
     with org_scope(access.org_id):
         Organization.objects.select_for_update().get(pk=access.org_id)
         if SingleSignOn.objects.filter(org=access.org).count() >= SIGN_ONS_MAX:
-            raise Limit("too_many_sign_ons", f"An organization has at most {SIGN_ONS_MAX} ways of single sign-on.")
+            raise Limit("too_many_sign_ons", f"An organization has at most {SIGN_ONS_MAX} SSO connections.")
         sign_on = SingleSignOn(org=access.org, kind=kind, created_by=access.actor)
         _apply(access, sign_on, wanted)
         sign_on.save(force_insert=True)
@@ -104,7 +104,7 @@ def get_sign_on(access: Access, sign_on_id: str) -> SingleSignOn:
     with org_scope(access.org_id):
         found = SingleSignOn.objects.filter(org=access.org, pk=sign_on_id).first()
     if found is None:
-        raise NotFound("The single sign-on")
+        raise NotFound("The SSO connection")
     return found
 
 
@@ -143,7 +143,7 @@ def approve_domains(
             if unknown := set(domains) - set(sign_on.domains):
                 raise Invalid("unknown_domain", f"The organization did not name {min(unknown)}.", field="domains")
             if foreign := set(domains) & taken:
-                raise Conflict("domain_taken", f"{min(foreign)} is approved for another organization already.")
+                raise Conflict("domain_taken", f"{min(foreign)} is already approved for another organization.")
             before = {"approved_domains": sign_on.approved_domains}
             sign_on.approved_domains = sorted(set(domains))
             sign_on.save(update_fields=["approved_domains"])
@@ -162,7 +162,7 @@ def _locked(org_id: str, sign_on_id: str) -> SingleSignOn:
     rows = SingleSignOn.objects.select_for_update(of=("self",)).select_related("org")
     found = rows.filter(org_id=org_id, pk=sign_on_id).first()
     if found is None:
-        raise NotFound("The single sign-on")
+        raise NotFound("The SSO connection")
     return found
 
 
@@ -188,12 +188,14 @@ def _apply_oidc(sign_on: SingleSignOn, wanted: WantedSignOn) -> None:
         raise Invalid("bad_url", str(error), field="issuer") from None
     client_id = wanted.client_id.strip()
     if not client_id or not client_id.isprintable():
-        raise Invalid("client_id_missing", "Give the client id that the provider made.", field="client_id")
+        raise Invalid("client_id_missing", "Enter the client ID from the provider.", field="client_id")
     if wrong := [name for name in wanted.algorithms if name not in PUBLIC_KEY]:
         raise Invalid("bad_algorithm", f"{wrong[0][:20]!r} is none of {', '.join(PUBLIC_KEY)}.", field="algorithms")
     moved = sign_on.issuer and sign_on.issuer != wanted.issuer
     if moved and sign_on.secret is not None and not wanted.secret and not wanted.drop_secret:
-        raise Invalid("secret_of_another", "The issuer is another one: give the secret that it made.", field="secret")
+        raise Invalid(
+            "secret_of_another", "The issuer has changed: enter the secret from the new issuer.", field="secret"
+        )
     sign_on.issuer, sign_on.client_id = wanted.issuer, client_id
     sign_on.algorithms = sorted(set(wanted.algorithms)) or ["ES256", "RS256"]
     if wanted.secret:
@@ -212,7 +214,7 @@ def _name(access: Access, sign_on: SingleSignOn, name: str) -> str:
     if len(name) > NAME_MAX:
         raise Invalid("name_too_long", f"A name has at most {NAME_MAX} characters.", field="name")
     if SingleSignOn.objects.filter(org=access.org, name=name).exclude(pk=sign_on.pk).exists():
-        raise Conflict("name_taken", f"There is a single sign-on called {name} already.", field="name")
+        raise Conflict("name_taken", f"An SSO connection named {name} already exists.", field="name")
     return name
 
 
@@ -222,7 +224,7 @@ def _domains(wanted: Sequence[str]) -> list[str]:
         raise Invalid("too_many_domains", f"At most {DOMAINS_MAX} domains.", field="domains")
     for domain in found:
         if not DOMAIN.match(domain):
-            raise Invalid("bad_domain", f"{domain[:80]!r} is not an e-mail domain like example.com.", field="domains")
+            raise Invalid("bad_domain", f"{domain[:80]!r} is not an email domain such as example.com.", field="domains")
     return found
 
 
@@ -231,7 +233,7 @@ def _role(role: str) -> str:
         return ""
     wanted = clean_role(role)
     if wanted is Role.OWNER:
-        raise Invalid("no_owners", "Nobody becomes an owner by signing in; owners are made by owners.", field="role")
+        raise Invalid("no_owners", "SSO cannot make somebody an owner; only an owner can.", field="role")
     return str(wanted)
 
 

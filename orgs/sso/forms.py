@@ -21,31 +21,31 @@ class SignOnForm(Form):
     name = forms.CharField(
         label="Name",
         max_length=63,
-        help_text="What the button on the sign-in page says, such as “Acme staff”.",
-        error_messages={"required": "Give it a name."},
+        help_text='The text of the button on the sign-in page, such as "Acme staff".',
+        error_messages={"required": "Enter a name for the SSO connection."},
     )
     domains = forms.CharField(
         label="Email domains",
         required=False,
         widget=forms.Textarea(attrs=mono(rows="2", placeholder="example.com")),
-        help_text="One a line. The people who run this platform approve each; until then only invited people come in.",
+        help_text="One per line. An operator approves each domain; until then only invited people can sign in.",
     )
     role = forms.ChoiceField(
-        label="Newcomers of approved domains",
+        label="New members from approved domains",
         required=False,
         choices=[
-            ("", "are let in only when they are invited"),
+            ("", "only by invitation"),
             *((role.value, f"become {role.value}: {ROLE_WORDS[role]}") for role in reversed(Role) if role != "owner"),
         ],
     )
     enabled = forms.BooleanField(
-        label="Enabled", required=False, help_text="Try it first: a try works while it is off and signs nobody in."
+        label="Enabled", required=False, help_text="Test the connection first: you can test it while it is disabled."
     )
     required = forms.BooleanField(
-        label="Required of members",
+        label="Required for members",
         required=False,
-        help_text="Members reach this organization only this way. Owners keep their own sign-in, with a second factor, "
-        "so that nobody is locked out when the identity provider is away.",
+        help_text="Members can use this organization only through SSO. Owners can still sign in with a password and a "
+        "second factor, in case the identity provider is unavailable.",
     )
 
     def __init__(self, *args: Any, sign_on: SingleSignOn | None = None, **kwargs: Any) -> None:
@@ -80,14 +80,14 @@ class OidcForm(SignOnForm):
         label="Issuer",
         max_length=255,
         widget=forms.TextInput(attrs=mono(inputmode="url", placeholder="https://id.example.com")),
-        help_text="Its /.well-known/openid-configuration has to say the same, letter by letter.",
-        error_messages={"required": "Give the issuer's https address."},
+        help_text="Must equal the issuer in its /.well-known/openid-configuration.",
+        error_messages={"required": "Enter the issuer's https URL."},
     )
     client_id = forms.CharField(
-        label="Client id",
+        label="Client ID",
         max_length=255,
         widget=forms.TextInput(attrs=mono()),
-        error_messages={"required": "Give the client id that the provider made."},
+        error_messages={"required": "Enter the client ID from the provider."},
     )
     secret = forms.CharField(
         label="Client secret",
@@ -95,9 +95,9 @@ class OidcForm(SignOnForm):
         strip=False,
         max_length=1000,
         widget=forms.PasswordInput(render_value=True, attrs=mono(autocomplete="new-password")),
-        help_text="Kept encrypted, never shown again. Empty for a public client, which relies on PKCE alone.",
+        help_text="Stored encrypted, never shown again. Leave empty for a public client, which uses PKCE alone.",
     )
-    drop_secret = forms.BooleanField(label="Forget the secret: it is a public client now", required=False)
+    drop_secret = forms.BooleanField(label="Delete the secret: this is now a public client", required=False)
     algorithms = forms.MultipleChoiceField(
         label="Algorithms",
         required=False,
@@ -110,7 +110,7 @@ class OidcForm(SignOnForm):
         if sign_on is None or sign_on.secret is None:
             del self.fields["drop_secret"]
         else:
-            self.fields["secret"].help_text = "One is set. Empty keeps it."
+            self.fields["secret"].help_text = "A secret is set. Leave empty to keep it."
 
     def present(self, sign_on: SingleSignOn) -> dict[str, object]:
         """What the fields show of a present one; never the secret."""
@@ -135,13 +135,13 @@ class SamlForm(SignOnForm):
         required=False,
         max_length=500,
         widget=forms.TextInput(attrs=mono(inputmode="url", placeholder="https://id.example.com/metadata")),
-        help_text="Read once, when you save. Come back here when the provider changes its certificate.",
+        help_text="Read once, when you save. Save again when the provider changes its certificate.",
     )
     metadata = forms.CharField(
         label="Metadata",
         required=False,
         widget=forms.Textarea(attrs=mono(rows="6", placeholder="<EntityDescriptor …>")),
-        help_text="Or paste the identity provider's XML.",
+        help_text="Or paste the metadata XML of the identity provider.",
     )
 
     def present(self, sign_on: SingleSignOn) -> dict[str, object]:

@@ -63,11 +63,11 @@ class _Door:
 def find_sign_on(org_id: str, sign_on_id: str) -> SingleSignOn:
     """One way in with its organization, for a visitor who is nobody yet; raises :class:`NotFound`."""
     if not ids.ORG.match(org_id):
-        raise NotFound("The single sign-on")
+        raise NotFound("The SSO connection")
     with org_scope(org_id):
         found = SingleSignOn.objects.filter(org_id=org_id, pk=sign_on_id).select_related("org").first()
     if found is None:
-        raise NotFound("The single sign-on")
+        raise NotFound("The SSO connection")
     return found
 
 
@@ -115,7 +115,7 @@ def enter(sign_on: SingleSignOn, asserted: Asserted, *, ip: str = "") -> User:
             if entry.role:
                 _join(sign_on, user, entry, ip)
     except IntegrityError:
-        raise Refused(SignOnReason.ACCOUNT_EXISTS, "This account was made a moment ago; sign in again.") from None
+        raise Refused(SignOnReason.ACCOUNT_EXISTS, "This account was just created; sign in again.") from None
     return user
 
 
@@ -126,14 +126,14 @@ def link(sign_on: SingleSignOn, asserted: Asserted, user: User, *, ip: str = "")
     """
     _check_open(sign_on)
     if user.through is not None or user.is_operator or not user.is_active:
-        raise Refused(SignOnReason.NOT_ALLOWED, "This account cannot be linked to a single sign-on.")
+        raise Refused(SignOnReason.NOT_ALLOWED, "This account cannot be linked to an SSO connection.")
     with org_scope(sign_on.org_id):
         Organization.objects.select_for_update().get(pk=sign_on.org_id)
         if not _is_member(sign_on, user):
-            raise Refused(SignOnReason.NOT_MEMBER, "You are no member of this organization.")
+            raise Refused(SignOnReason.NOT_MEMBER, "You are not a member of this organization.")
         known = SignOnAccount.objects.filter(org_id=sign_on.org_id, sign_on=sign_on)
         if known.filter(subject=asserted.subject).exclude(user=user).exists():
-            raise Refused(SignOnReason.LINKED_TO_ANOTHER, "Another person's account is linked to this one already.")
+            raise Refused(SignOnReason.LINKED_TO_ANOTHER, "This identity is already linked to another account.")
         _link(sign_on, user, asserted, ip)
         _tell(sign_on, user)
 
@@ -199,13 +199,12 @@ def _decide(sign_on: SingleSignOn, asserted: Asserted) -> Entry:
     if not role and not (existing is not None and _is_member(sign_on, existing)):
         # Said before it is looked whether there is an account: a tenant is not to find out who has one.
         raise Refused(
-            SignOnReason.NOT_INVITED, f"Nobody has invited {address}; ask an administrator of {sign_on.org.name}."
+            SignOnReason.NOT_INVITED, f"{address} is not invited; ask an administrator of {sign_on.org.name}."
         )
     if existing is not None or EmailAddress.objects.filter(email__iexact=address).exists():
         raise Refused(
             SignOnReason.ACCOUNT_EXISTS,
-            f"There is an account for {address} already. Sign in to it the way you usually do, then link this single "
-            "sign-on to it.",
+            f"An account for {address} already exists. Sign in to it as usual, then link this SSO connection to it.",
         )
     return Entry(address, None, link=True, invitation=invitation, role=role, verified=approved)
 
@@ -222,13 +221,13 @@ def _returning(sign_on: SingleSignOn, user: User) -> Entry:
 
 def _check_open(sign_on: SingleSignOn) -> None:
     if not sign_on.enabled:
-        raise Refused(SignOnReason.NOT_ALLOWED, "This single sign-on is switched off.")
+        raise Refused(SignOnReason.NOT_ALLOWED, "This SSO connection is disabled. Ask an administrator to enable it.")
 
 
 def _check_may(user: User) -> None:
     """Operators reach every organization, so no tenant's provider may speak for them."""
     if not user.is_active or user.is_operator:
-        raise Refused(SignOnReason.NOT_ALLOWED, "This account cannot come in this way.")
+        raise Refused(SignOnReason.NOT_ALLOWED, "This account cannot sign in through SSO. Use its own sign-in.")
 
 
 def _address(asserted: Asserted) -> str:
@@ -238,10 +237,11 @@ def _address(asserted: Asserted) -> str:
         validate_email(address)
     except ValidationError:
         raise Refused(
-            SignOnReason.EMAIL_MISSING, "The identity provider names no e-mail address; have it send the email claim."
+            SignOnReason.EMAIL_MISSING,
+            "The identity provider sent no email address; configure it to send the email claim.",
         ) from None
     if len(address) > 254 or not address.isprintable():
-        raise Refused(SignOnReason.EMAIL_MISSING, "The e-mail address that the identity provider names is odd.")
+        raise Refused(SignOnReason.EMAIL_MISSING, "The identity provider sent an invalid email address.")
     if not asserted.email_verified:
         raise Refused(
             SignOnReason.EMAIL_UNVERIFIED,

@@ -65,10 +65,12 @@ def finish(
     Raises :class:`Refused`. Goes on the network, so never call it inside a transaction.
     """
     if answer.get("iss", sign_on.issuer) != sign_on.issuer:  # RFC 9207: an answer of another server
-        raise Refused(SignOnReason.BAD_ASSERTION, "The answer came from another issuer than was asked.")
+        raise Refused(SignOnReason.BAD_ASSERTION, "The response came from a different issuer than requested.")
     if "code" not in answer:
         said = answer.get("error", "")[:100]
-        raise Refused(SignOnReason.PROVIDER_REFUSED, f"The identity provider said no: {said or 'without a reason'}.")
+        raise Refused(
+            SignOnReason.PROVIDER_REFUSED, f"The identity provider refused the sign-in: {said or 'no reason given'}."
+        )
     configuration = _configuration(sign_on)
     tokens = _exchange(sign_on, configuration, answer["code"], verifier)
     claims = _claims(sign_on, configuration, str(tokens.get("id_token", "")), nonce)
@@ -97,7 +99,7 @@ def _check(url: str) -> None:
     try:
         check_url(url)
     except FetchError as error:
-        raise Refused(SignOnReason.PROVIDER_UNREACHABLE, f"The issuer's configuration is odd: {error}") from None
+        raise Refused(SignOnReason.PROVIDER_UNREACHABLE, f"The issuer's configuration is invalid: {error}") from None
 
 
 def _exchange(sign_on: SingleSignOn, configuration: Configuration, code: str, verifier: str) -> Mapping[str, Any]:
@@ -118,14 +120,14 @@ def _exchange(sign_on: SingleSignOn, configuration: Configuration, code: str, ve
         raise Refused(SignOnReason.PROVIDER_UNREACHABLE, f"The code could not be exchanged: {error}") from None
     if status != 200 or not isinstance(found, dict):
         said = str(found.get("error", ""))[:100] if isinstance(found, dict) else ""
-        raise Refused(SignOnReason.PROVIDER_REFUSED, f"The identity provider did not take the code: {said or status}.")
+        raise Refused(SignOnReason.PROVIDER_REFUSED, f"The identity provider refused the code: {said or status}.")
     return found
 
 
 def _claims(sign_on: SingleSignOn, configuration: Configuration, token: str, nonce: str) -> dict[str, Any]:
     """The claims of an ID token that holds in every respect (OpenID Connect Core s3.1.3.7)."""
     if not token or len(token) > TOKEN_MAX:
-        raise Refused(SignOnReason.BAD_ASSERTION, "The identity provider gave no ID token.")
+        raise Refused(SignOnReason.BAD_ASSERTION, "The identity provider sent no ID token.")
     try:
         header = jwt.get_unverified_header(token)
         algorithm, kid = header.get("alg"), header.get("kid")
@@ -147,10 +149,10 @@ def _claims(sign_on: SingleSignOn, configuration: Configuration, token: str, non
         raise Refused(SignOnReason.BAD_ASSERTION, f"The ID token is not accepted: {error}"[:300]) from None
     found = claims.get("nonce")
     if not isinstance(found, str) or not hmac.compare_digest(found.encode(), nonce.encode()):
-        raise Refused(SignOnReason.BAD_ASSERTION, "The ID token answers another sign-in: its nonce is a different one.")
+        raise Refused(SignOnReason.BAD_ASSERTION, "The ID token belongs to another sign-in: its nonce differs.")
     several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
     if claims.get("azp", None if several else sign_on.client_id) != sign_on.client_id:
-        raise Refused(SignOnReason.BAD_ASSERTION, "The ID token was made for another client (azp).")
+        raise Refused(SignOnReason.BAD_ASSERTION, "The ID token was issued for another client (azp).")
     return claims
 
 
@@ -165,7 +167,7 @@ def _check_recent(claims: Mapping[str, Any]) -> None:
     if time.time() - _authenticated_at(claims) > RECENT_SECONDS + SKEW:
         raise Refused(
             SignOnReason.NOT_RECENT,
-            "The identity provider did not ask again who you are (auth_time); sign out there and try once more.",
+            "The identity provider did not authenticate you again (auth_time). Sign out there and try again.",
         )
 
 
@@ -181,7 +183,7 @@ def _with_userinfo(configuration: Configuration, token: str, claims: dict[str, A
     try:
         found = get_json(configuration.userinfo_endpoint, bearer=token)
     except (FetchError, ValueError) as error:
-        raise Refused(SignOnReason.PROVIDER_UNREACHABLE, f"Your e-mail address could not be read: {error}") from None
+        raise Refused(SignOnReason.PROVIDER_UNREACHABLE, f"Your email address could not be read: {error}") from None
     if not isinstance(found, dict) or found.get("sub") != claims["sub"]:
-        raise Refused(SignOnReason.BAD_ASSERTION, "The identity provider's user information is of somebody else.")
+        raise Refused(SignOnReason.BAD_ASSERTION, "The identity provider's UserInfo response belongs to another user.")
     return claims | {name: found[name] for name in ("email", "email_verified", "name") if name in found}

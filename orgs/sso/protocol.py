@@ -91,5 +91,5 @@ def printable(text: str) -> str:
 def checked_subject(subject: object) -> str:
     """A usable subject; raises :class:`Refused`."""
     if not isinstance(subject, str) or not 0 < len(subject) <= SUBJECT_MAX or not subject.isprintable():
-        raise Refused(SignOnReason.BAD_ASSERTION, "The answer names nobody: its subject is missing or odd.")
+        raise Refused(SignOnReason.BAD_ASSERTION, "The response names no user: its subject is missing or invalid.")
     return subject

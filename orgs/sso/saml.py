@@ -103,7 +103,7 @@ def read_metadata(text: str) -> Provider:
     try:
         check_url(provider.sign_in_url)
     except FetchError as error:
-        raise Invalid("bad_url", f"The sign-in address in the metadata is odd: {error}", field="metadata") from None
+        raise Invalid("bad_url", f"The sign-in URL in the metadata is invalid: {error}", field="metadata") from None
     return provider
 
 
@@ -119,19 +119,19 @@ def finish(sign_on: SingleSignOn, answer: str) -> Answer:
     Reading a saved answer twice gives the same: the caller sees to it that a request is answered once.
     """
     if not answer or len(answer) > ANSWER_MAX:
-        raise Refused(SignOnReason.BAD_ASSERTION, "The identity provider sent no answer.")
+        raise Refused(SignOnReason.BAD_ASSERTION, "The identity provider sent no response.")
     auth = _auth(sign_on, {"SAMLResponse": answer})
     try:
         auth.process_response()
         errors = auth.get_errors()
     except Exception as error:
-        raise Refused(SignOnReason.BAD_ASSERTION, f"The answer cannot be read: {error}"[:300]) from None
+        raise Refused(SignOnReason.BAD_ASSERTION, f"The response cannot be read: {error}"[:300]) from None
     if errors or not auth.is_authenticated():
         why = auth.get_last_error_reason() or ", ".join(errors)
-        raise Refused(SignOnReason.BAD_ASSERTION, f"The answer is not accepted: {why}"[:300])
+        raise Refused(SignOnReason.BAD_ASSERTION, f"The response is not accepted: {why}"[:300])
     if auth.get_nameid_format() == TRANSIENT:
         raise Refused(
-            SignOnReason.BAD_ASSERTION, "The identity provider sends a new name each time; use a lasting one."
+            SignOnReason.BAD_ASSERTION, "The identity provider sends a transient name ID; configure a persistent one."
         )
     attributes: Mapping[str, list[Any]] = auth.get_attributes()
     subject = checked_subject(auth.get_nameid())
@@ -158,7 +158,7 @@ def our_metadata(sign_on: SingleSignOn) -> str:
 
 def _require() -> None:
     if not available():
-        raise Unavailable("saml_missing", "SAML is not installed here: the operator adds requirements/saml.txt.")
+        raise Unavailable("saml_missing", "SAML is not installed. An operator can install requirements/saml.txt.")
 
 
 def _auth(sign_on: SingleSignOn, form: Mapping[str, str]) -> Any:

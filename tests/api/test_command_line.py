@@ -65,7 +65,7 @@ def test_a_code_and_its_proof_give_a_key_of_that_person(acme: World) -> None:
     assert made.status == 201, made.text
     body = made.body
     assert (body["organization_id"], body["person"]) == (acme.id, acme.owner.user.email if acme.owner.user else "")
-    assert body["name"] == f"command line of {body['person']} on laptop"
+    assert body["name"] == f"CLI of {body['person']} on laptop"
     program = Caller(body["secret"])
     me = program.get("/v2/me").body
     assert (me["kind"], me["person"], me["role"], me["organization"]) == ("key", body["person"], "owner", "Acme")

@@ -37,7 +37,7 @@ def downloaded(page: Page, name: str) -> list[dict[str, str]]:
 
 def test_many_parts_become_one_file_and_the_page_is_accessible(signed_in: Page, place: Place) -> None:
     signed_in.goto(place.at("credentials/bulk/"))
-    signed_in.get_by_label("Or its text").fill(roster(2_500))
+    signed_in.get_by_label("CSV text").fill(roster(2_500))
     signed_in.get_by_role("button", name="Check and issue").click(no_wait_after=True)
     expect(signed_in.get_by_text("2,500 credentials issued")).to_be_visible(timeout=60_000)
     expect(signed_in.locator("progress:visible")).to_have_count(0)
@@ -57,7 +57,7 @@ def test_it_needs_no_script(browser: Browser, place: Place) -> None:
     context.add_cookies(place.cookies)
     page = context.new_page()
     page.goto(place.at("credentials/bulk/"))
-    page.get_by_label("Or its text").fill(roster(1_500))
+    page.get_by_label("CSV text").fill(roster(1_500))
     page.get_by_role("button", name="Check and issue").click(no_wait_after=True)
     expect(page.get_by_text("1,500 credentials issued")).to_be_visible(timeout=60_000)
     expect(page.get_by_text("In progress")).to_be_hidden()

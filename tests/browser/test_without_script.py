@@ -75,7 +75,7 @@ def test_from_a_new_organization_to_a_rollback(plain: Page, place: Place) -> Non
 
     plain.goto(f"{home}credentials/")
     plain.get_by_role("link", name="Revoke").click()
-    plain.get_by_role("button", name="Revoke this secret").click()
+    plain.get_by_role("button", name="Revoke this credential").click()
     expect(plain.locator("tbody")).to_contain_text("Revoked")
 
 

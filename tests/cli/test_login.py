@@ -122,7 +122,7 @@ class TestInABrowser:
         who = json.loads(process("whoami", "--json", environment=own).output)
         assert (who["person"], who["role"], who["organization_id"]) == ("grace@example.com", "owner", place.org)
         page.goto(f"{place.stack.url}/o/{place.org}/settings/keys/")
-        assert "command line of grace@example.com" in (page.text_content("main") or "")
+        assert "CLI of grace@example.com" in (page.text_content("main") or "")
 
         out = process("logout", environment=own)
         assert out.code == 0, out

@@ -101,7 +101,7 @@ def test_static_secrets_never_make_room(access: Access) -> None:
     issue_credential(access, username="pump", static=True)
     assert get_credential(access, one.token_id).state == "retired"
     for static in (False, True):
-        with pytest.raises(Limit, match="20 static secrets"):
+        with pytest.raises(Limit, match="20 static credentials"):
             issue_credential(access, username="pump", static=static)
     assert credential_counts(access).active == LIVE_SECRETS_MAX
 

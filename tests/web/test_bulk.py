@@ -94,7 +94,7 @@ def test_lines_that_cannot_be_served_are_named_and_the_others_are(acme: Access, 
     for _ in range(LIVE_SECRETS_MAX):
         issue_credential(acme, username="full", static=True)
     page = sent(owner, acme, text="username\nfull\nfresh\n")
-    assert "Line 2, full: full has 20 static secrets" in page
+    assert "Line 2, full: full has 20 static credentials" in page
     assert "1 credential issued" in page
     assert [row["line"] for rows in parts_of(page).values() for row in rows] == ["3"]
 

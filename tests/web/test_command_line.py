@@ -54,7 +54,7 @@ def test_the_person_sees_who_asks_and_what_for_and_says_yes(acme: Access, owner:
     made = redeem_code(brought["code"], verifier=VERIFIER, redirect_uri=BACK, ip="192.0.2.7")
     assert (made.key.org_id, made.key.person) == (acme.org_id, acme.user)
     listed = owner.get(reverse("orgs:keys", args=[acme.org_id])).content.decode()
-    assert "command line of" in listed
+    assert "CLI of" in listed
     assert "Rotate" not in listed
     assert made.secret not in listed
 

@@ -80,7 +80,7 @@ def test_revoking_shows_what_it_closes_first(acme: Access, owner: Client) -> Non
     ]
     dialog = owner.get(url, headers={"HX-Request": "true"}).content.decode()
     assert "<html" not in dialog
-    assert "Revoke this secret" in dialog
+    assert "Revoke this credential" in dialog
     assert get_credential(acme, issued.token_id).state == "active"
     assert owner.post(url).status_code == 302
     assert get_credential(acme, issued.token_id).state == "revoked"

@@ -152,8 +152,8 @@ def test_keeping_a_suspended_organization_does_not_promise_what_it_does_not_do(a
     delete_organization(acme, confirm=acme.org.name)
     suspend_organization(person(operator=True), acme.org_id)
     page = owner.post(reverse("orgs:restore", args=[acme.org_id]), follow=True).content.decode()
-    assert "It is suspended still" in page
-    assert "may connect again" not in page
+    assert "It is still suspended" in page
+    assert "can connect again" not in page
 
 
 def test_deleting_says_that_backups_keep_a_copy(acme: Access, owner: Client) -> None:

@@ -333,7 +333,7 @@ def test_the_session_tells_its_person_and_a_token_that_works(acme: Access, owner
 def test_an_address_that_only_takes_forms_says_so_and_leads_back(acme: Access, owner: Client) -> None:
     answer = owner.get(reverse("acl:save", args=[acme.org_id]))
     assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
-    assert b"only takes what a form sends" in answer.content
+    assert b"accepts form submissions only" in answer.content
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,8 @@ def test_revoking_names_first_all_that_ends_with_the_key(acme: Access, owner: Cl
     url = reverse("orgs:key-revoke", args=[acme.org_id, made.key.pk])
     asked = owner.get(url).content.decode()
     for words in (
-        f"key it has made: {child.key}", "identity provider switched off: shop",
-        "invitation taken back: friend@example.com", "live credential revoked", "live sessions closed", "rotate it",
+        f"key it has created: {child.key}", "identity provider disabled: shop",
+        "invitation revoked: friend@example.com", "live credential revoked", "live sessions closed", "rotate it",
     ):  # fmt: skip
         assert words in asked
     use_api_key(made.secret, ip="192.0.2.7")

@@ -44,7 +44,7 @@ def test_a_new_organization_leads_to_its_home_and_refuses_everything(visitor: Vi
     entry = list_organizations(ada)[0]
     assert entry.org.name == "Harbour Logistics"
     assert answer.redirect_chain == [(reverse("orgs:home", args=[entry.org.pk]), 302)]
-    assert "Every topic is refused until a rule allows it" in answer.content.decode()
+    assert "Every topic is denied until a rule allows it" in answer.content.decode()
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 81, "bad\u202ename"])
@@ -107,7 +107,7 @@ def test_renaming_keeps_the_id_and_a_bad_name_is_kept(acme: Access, owner: Clien
     assert "Acme Two" in owner.get(url).content.decode()
     refused = owner.post(url, {"name": ""})
     assert refused.status_code == 422
-    assert "Give the organization a name." in refused.content.decode()
+    assert "Enter a name for the organization." in refused.content.decode()
 
 
 def test_settings_tell_how_to_connect_and_lead_to_the_members(acme: Access, owner: Client) -> None:
@@ -136,7 +136,7 @@ def test_clients_are_listed_searched_and_only_ours(acme: Access, owner: Client) 
 def test_closing_a_session_asks_first(acme: Access, owner: Client) -> None:
     session = connected(acme, "sensor")
     url = reverse("orgs:session-close", args=[acme.org_id, session.session])
-    assert "may sign in again at once" in owner.get(url).content.decode()
+    assert "can sign in again at once" in owner.get(url).content.decode()
     assert "/closing/" in owner.post(url).headers["Location"]
     assert owner.post(reverse("orgs:session-close", args=[acme.org_id, "gone"])).status_code == 404
 

@@ -349,7 +349,9 @@ def test_what_no_database_can_hold_breaks_nothing(
     state = parse_qs(urlsplit(eve.leave()).query)["state"][0]
     said_no = eve.client.get(eve.url("orgs:sign-on-callback"), {"state": state, "error": "access\0denied"})
     assert said_no.status_code == 403
-    assert events(acme, kinds.SIGN_ON_REFUSED)[-1].after == {"message": "The identity provider said no: accessdenied."}
+    assert events(acme, kinds.SIGN_ON_REFUSED)[-1].after == {
+        "message": "The identity provider refused the sign-in: accessdenied."
+    }
 
 
 @pytest.mark.parametrize("part", ["configuration", "token"])
@@ -547,7 +549,7 @@ def test_a_session_that_came_through_changes_nothing_about_the_account(page: str
     form = {"password1": "a-rather-long-password", "password2": "a-rather-long-password", "email": "x@evil.example"}
     for answer in (eve.client.get(reverse(page)), eve.client.post(reverse(page), form)):
         assert answer.status_code == 403, page
-        assert "vouches for you there alone" in answer.content.decode()
+        assert "is valid for that organization only" in answer.content.decode()
     user = User.objects.get(email=f"eve@{DOMAIN}")
     assert not user.has_usable_password()
     home = eve.client.get(reverse("orgs:list")).content.decode()

@@ -202,4 +202,4 @@ def test_saml_is_offered_nowhere_where_it_is_not_installed(
     assert b"Add SAML" not in owner.get(reverse("orgs:sign-ons", args=[acme.org_id])).content
     refused = owner.get(reverse("orgs:sign-on-new", args=[acme.org_id, "saml"]))
     assert refused.status_code == 404
-    assert b"not installed here" in refused.content
+    assert b"which is not installed" in refused.content

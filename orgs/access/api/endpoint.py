@@ -117,7 +117,9 @@ class Endpoint(APIView, ABC):
         """The person behind the session; raises for keys and for nobody."""
         user = request.user
         if isinstance(request.auth, KeyUse):
-            raise Forbidden("needs_person", "This needs a person who is signed in; an API key cannot do it.")
+            raise Forbidden(
+                "needs_person", "This needs a signed-in person; an API key cannot do it. Use the dashboard."
+            )
         if not isinstance(user, User):
             raise Unauthenticated("unauthorized", "Sign in, or send an API key as `Authorization: Bearer sk_...`.")
         return user
@@ -150,7 +152,7 @@ class OrgEndpoint(Endpoint):
             return use.access
         user = self.person(request)
         if not named:
-            raise Invalid("organization_missing", "Name the organization by organization_id.", field="organization_id")
+            raise Invalid("organization_missing", "Send organization_id.", field="organization_id")
         return access_org(user, named, ip=address_of(request))
 
 

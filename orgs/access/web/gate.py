@@ -145,7 +145,10 @@ def _finish(view: Callable[..., Any], inner: View, gate: Gate, methods: tuple[st
     @functools.wraps(view)
     def outer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.method not in allowed:
-            answer = refusal(request, WrongMethod("wrong_method", "This address only takes what a form sends to it."))
+            answer = refusal(
+                request,
+                WrongMethod("wrong_method", "This page accepts form submissions only. Go back and use its form."),
+            )
             answer.headers["Allow"] = ", ".join(allowed)
             return answer
         try:
@@ -167,16 +170,16 @@ class WrongMethod(DomainError):  # noqa: N818 - the words of the domain, as in c
 
 
 TITLES: dict[HTTPStatus | str, str] = {
-    "csrf": "This page is out of date",
+    "csrf": "This page is outdated",
     "forbidden": "Your role does not allow this",
     "owners_only": "Your role does not allow this",
-    "mfa_required": "A second factor is required here",
+    "mfa_required": "A second factor is required",
     HTTPStatus.NOT_FOUND: "Not found",
     HTTPStatus.FORBIDDEN: "Not allowed",
-    HTTPStatus.METHOD_NOT_ALLOWED: "Nothing to show here",
-    HTTPStatus.CONFLICT: "This has changed meanwhile",
-    HTTPStatus.TOO_MANY_REQUESTS: "Too much at once",
-    HTTPStatus.SERVICE_UNAVAILABLE: "Not available right now",
+    HTTPStatus.METHOD_NOT_ALLOWED: "Nothing to show",
+    HTTPStatus.CONFLICT: "This was changed in the meantime",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too many requests",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Temporarily unavailable",
 }
 
 
@@ -228,4 +231,4 @@ def again(request: HttpRequest) -> str:
 
 
 def _title(error: DomainError) -> str:
-    return TITLES.get(error.code) or TITLES.get(error.status, "This did not work")
+    return TITLES.get(error.code) or TITLES.get(error.status, "The request failed")

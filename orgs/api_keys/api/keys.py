@@ -31,7 +31,10 @@ class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
     scopes = serializers.ListField(child=serializers.CharField(), read_only=True)
     ip_allow = serializers.ListField(child=serializers.CharField(), read_only=True)
     person = serializers.CharField(
-        source="person.email", allow_null=True, read_only=True, help_text="Whose command line it is; null: a program's."
+        source="person.email",
+        allow_null=True,
+        read_only=True,
+        help_text="The person whose CLI session it is; null: the key of a program.",
     )
     state = serializers.SerializerMethodField(help_text="active, expired or revoked.")
 
@@ -64,12 +67,14 @@ class EndedWithKeySerializer(serializers.Serializer[Any]):
     """Everything that ends with a key: what it made, directly or through keys it made."""
 
     keys = serializers.ListField(child=serializers.CharField(), help_text="Masked.")
-    providers = serializers.ListField(child=serializers.CharField(), help_text="Names of those switched off.")
+    providers = serializers.ListField(
+        child=serializers.CharField(), help_text="Names of the identity providers that are disabled."
+    )
     invitations = serializers.ListField(child=serializers.CharField(), help_text="Addresses.")
     identities = serializers.IntegerField()
     credentials = serializers.IntegerField()
-    sessions = serializers.IntegerField(allow_null=True, help_text="Live ones that close; null: not known right now.")
-    joined = serializers.IntegerField(help_text="People who joined by an invitation of it. They stay.")
+    sessions = serializers.IntegerField(allow_null=True, help_text="Live sessions that close; null: unavailable.")
+    joined = serializers.IntegerField(help_text="People who joined by an invitation of this key. They stay members.")
 
 
 class RevokedApiKeySerializer(ApiKeySerializer):
@@ -154,12 +159,12 @@ class OneApiKey(OrgEndpoint):
 
     @extend_schema(
         operation_id="revoke_api_key", tags=TAGS, responses={200: RevokedApiKeySerializer},
-        parameters=[ORGANIZATION, OpenApiParameter("dry_run", bool, description="Only tell what would end.")],
+        parameters=[ORGANIZATION, OpenApiParameter("dry_run", bool, description="Only show what would be revoked.")],
     )  # fmt: skip
     def delete(self, request: Request, key_id: int) -> Response:
         """End a key at once, and everything it has made: keys, identity providers, invitations, credentials, sessions.
 
-        With `dry_run` nothing ends: the answer is what would. To replace a key and keep what it has made, rotate it.
+        With `dry_run` nothing ends: the answer is what would. To replace a key and keep what it has created, rotate it.
         """
         key, made, reach = revocation.foresee(self.access, key_id)
         if request.query_params.get("dry_run", "").lower() not in {"1", "true"}:

@@ -100,7 +100,7 @@ def rotate(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBas
         return _shown(request, made, old=get_api_key(access, key_id))
     question = Question(
         title=f"Rotate {old.name}?",
-        text=f"A new key with the same rights is made and shown once. {old} goes on working for the time you choose.",
+        text=f"A new key with the same scopes is created and shown once. {old} stays active for the time you choose.",
         blast=[Touched("1", f"key replaced: {old}"), _used(old)],
         action="Rotate the key",
         url=reverse("orgs:key-rotate", args=[access.org_id, key_id]),
@@ -129,9 +129,9 @@ def revoke(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBas
     question = Question(
         title=f"Revoke {key.name}?",
         text="Every request with this key is refused from now on"
-        + (", and everything it has made ends with it. This cannot be undone. " if everything else ". ")
-        + ("To replace a key and keep what it has made, rotate it." if everything and key.person_id is None else ""),
-        blast=[Touched("1", f"key that stops working: {key}"), _used(key), *(_made(made, reach) if everything else ())],
+        + (", and everything it has created is revoked with it. This cannot be undone. " if everything else ". ")
+        + ("To replace a key and keep what it has created, rotate it." if everything and key.person_id is None else ""),
+        blast=[Touched("1", f"key revoked: {key}"), _used(key), *(_made(made, reach) if everything else ())],
         action="Revoke the key",
         url=reverse("orgs:key-revoke", args=[access.org_id, key_id]),
         cancel=reverse("orgs:keys", args=[access.org_id]),
@@ -152,15 +152,20 @@ def _made(made: Made, reach: Reach) -> list[Touched]:
     """Everything that ends, by name where there are few."""
     providers, invitations = [one.name for one in made.providers], [one.email for one in made.invitations]
     lines = [
-        _line([str(key) for key in made.keys], "key it has made", "keys it has made"),
-        _line(providers, "identity provider switched off", "identity providers switched off"),
-        _line(invitations, "invitation taken back", "invitations taken back"),
+        _line([str(key) for key in made.keys], "key it has created", "keys it has created"),
+        _line(providers, "identity provider disabled", "identity providers disabled"),
+        _line(invitations, "invitation revoked", "invitations revoked"),
         _count(reach.credentials, "live credential revoked", "live credentials revoked"),
         _count(reach.sessions, "live session closed", "live sessions closed"),
     ]
     if made.joined:
         joined = plural(made.joined, "person", "people")
-        lines.append(Touched(f"{made.joined:,}", f"{joined} joined by an invitation of it, and stay: look at Members"))
+        lines.append(
+            Touched(
+                f"{made.joined:,}",
+                f"{joined} joined by an invitation of this key and stay members: check them under Members",
+            )
+        )
     return [line for line in lines if line is not None]
 
 
@@ -188,5 +193,5 @@ def _ended(revoked: Revoked) -> list[str]:
 
 def _used(key: ApiKey) -> Touched:
     if key.last_used_at is None:
-        return Touched("0", "requests so far: it was never used")
+        return Touched("0", "requests so far")
     return Touched("in use", f"last request {ago(key.last_used_at, timezone.now())}")

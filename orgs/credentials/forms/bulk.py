@@ -24,7 +24,7 @@ class BulkForm(Form):
         help_text="UTF-8, up to 10,000 lines below the header. Commas, semicolons or tabs between cells.",
     )
     text = forms.CharField(
-        label="Or its text",
+        label="CSV text",
         required=False,
         widget=forms.Textarea(attrs=mono(rows="10", placeholder=EXAMPLE)),
     )
@@ -39,13 +39,13 @@ class BulkForm(Form):
         try:
             return str(sent.read().decode("utf-8-sig"))
         except UnicodeDecodeError:
-            raise forms.ValidationError("The file is not UTF-8 text; save it as “CSV UTF-8”.") from None
+            raise forms.ValidationError('The file is not UTF-8 text; save it as "CSV UTF-8".') from None
 
     def clean(self) -> dict[str, Any]:
         """One of the two."""
         data = super().clean() or self.cleaned_data
         if not self.errors and not data.get("file") and not data.get("text"):
-            self.add_error("file", "Choose a file, or paste its text below.")
+            self.add_error("file", "Choose a file, or paste its text.")
         return data
 
     @property

@@ -15,7 +15,7 @@ LIFETIMES: tuple[tuple[int, str], ...] = (
     (HOUR, "1 hour"),
     (4 * HOUR, "4 hours"),
     (12 * HOUR, "12 hours"),
-    (24 * HOUR, "24 hours, the longest"),
+    (24 * HOUR, "24 hours (maximum)"),
 )
 STATES: tuple[tuple[str, str], ...] = (
     ("", "Any"),
@@ -33,9 +33,9 @@ class OrganizationForm(Form):
     name = forms.CharField(
         label="Name",
         max_length=80,
-        help_text="For people. The id that clients use is made for you and never changes.",
+        help_text="A name for people. The ID that clients use is generated and never changes.",
         widget=forms.TextInput(attrs={"autocomplete": "organization"}),
-        error_messages={"required": "Give the organization a name.", "max_length": "A name has at most 80 characters."},
+        error_messages={"required": "Enter a name for the organization.", "max_length": "Enter at most 80 characters."},
     )
 
 
@@ -48,7 +48,7 @@ def read_claims(text: str) -> dict[str, Any]:
         name, equals, value = line.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise forms.ValidationError(f"Line {number} is not “name = value”: {line.strip()[:60]}")
+            raise forms.ValidationError(f'Line {number} is not "name = value": {line.strip()[:60]}')
         if name in claims:
             raise forms.ValidationError(f"Line {number} gives {name} a second time; write its values with commas.")
         values = [part.strip() for part in value.split(",") if part.strip()]
@@ -62,14 +62,14 @@ class CredentialForm(Form):
     username = forms.CharField(
         label="Username",
         required=False,
-        widget=forms.TextInput(attrs=mono(placeholder="made for you")),
-        help_text="Lower-case letters, digits, _ and -. A known username gets a further secret and keeps its claims.",
+        widget=forms.TextInput(attrs=mono(placeholder="generated")),
+        help_text="Lowercase letters, digits, _ and -. An existing username gets a further credential.",
     )
     ttl = forms.TypedChoiceField(label="Valid for", choices=LIFETIMES, coerce=int, initial=HOUR, required=False)
     static = forms.BooleanField(
         label="Static credential: never expires",
         required=False,
-        help_text="For devices that cannot fetch a new secret. It works until somebody revokes it, so it is flagged "
+        help_text="For devices that cannot fetch a new credential. It is valid until it is revoked, and is flagged "
         "on every list. Needs a username.",
     )
     claims = forms.CharField(
@@ -77,11 +77,9 @@ class CredentialForm(Form):
         required=False,
         strip=False,
         widget=forms.Textarea(attrs=mono(rows="3", placeholder="agent_id = agent-7\nroom = lobby, kitchen")),
-        help_text="One “name = value” a line. Rules use them as {claims.name}; commas make a list.",
+        help_text='One "name = value" per line. Rules use them as {claims.name}; commas make a list.',
     )
-    note = forms.CharField(
-        label="Note", required=False, max_length=200, help_text="What this client is, for the next person."
-    )
+    note = forms.CharField(label="Note", required=False, max_length=200, help_text="A description of the client.")
 
     def clean_username(self) -> str:
         """The local part as the service wants it, checked here too so that all that is wrong shows at once."""
@@ -117,7 +115,7 @@ class ClientFilter(FilterForm):
     """Filter of the live sessions: a text within username, client id or address."""
 
     find = forms.CharField(
-        label="Username, client id or address",
+        label="Username, client ID or address",
         required=False,
         widget=forms.TextInput(attrs=mono(type="search", **{"data-search": ""})),
     )
@@ -127,7 +125,7 @@ class BrokerFilter(FilterForm):
     """Filter of what lies in the broker: a text within topic, client id or username."""
 
     find = forms.CharField(
-        label="Topic, client id or username",
+        label="Topic, client ID or username",
         required=False,
         widget=forms.TextInput(attrs=mono(type="search", **{"data-search": ""})),
     )
@@ -142,7 +140,7 @@ class TopicForm(Form):
 class ClientIdForm(Form):
     """The client id of a stored session."""
 
-    client_id = forms.CharField(label="Client id", max_length=65_535, strip=False, widget=forms.TextInput(attrs=mono()))
+    client_id = forms.CharField(label="Client ID", max_length=65_535, strip=False, widget=forms.TextInput(attrs=mono()))
 
 
 class SuspendForm(Form):
@@ -152,5 +150,5 @@ class SuspendForm(Form):
         label="Reason",
         required=False,
         max_length=200,
-        help_text="Its members read this.",
+        help_text="Shown to the members of the organization.",
     )

@@ -17,7 +17,7 @@ WINDOWS: tuple[tuple[str, str], ...] = (("hour", "the next hour"), ("day", "the 
 class ExpiryFilter(FilterForm):
     """How far ahead to look."""
 
-    within = forms.ChoiceField(label="Ends within", choices=WINDOWS, required=False)
+    within = forms.ChoiceField(label="Expires within", choices=WINDOWS, required=False)
     cursor = forms.CharField(required=False, widget=forms.HiddenInput)
 
 
@@ -29,8 +29,8 @@ class ClaimsForm(Form):
         required=False,
         strip=False,
         widget=forms.Textarea(attrs=mono(rows="8", placeholder="agent_id = agent-7\nroom = lobby, kitchen")),
-        help_text="One “name = value” a line. Rules use them as {claims.name}; commas make a list. "
-        "A line taken out is a claim taken away.",
+        help_text='One "name = value" per line. Rules use them as {claims.name}; commas make a list. '
+        "Remove a line to remove its claim.",
     )
 
     def clean_claims(self) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def _pieces(access: Access, entries: Sequence[Entry], before: str, after: str) -
         yield _end(access, count, static, skipped, parts=number, problem=error.message)
     except Exception:
         logger.exception("minting from a file broke off")
-        text = "Something failed on our side. The files above are good; no other line was issued."
+        text = "Something went wrong on our side. The files above are valid; no other line was issued."
         yield _end(access, count, static, skipped, parts=number, problem=text)
     else:
         yield _end(access, count, static, skipped, parts=number)

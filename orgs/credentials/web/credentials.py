@@ -129,11 +129,11 @@ def revoke(request: HttpRequest, access: Access, token_id: str) -> HttpResponseB
         )
     credential = get_credential(access, token_id)
     question = Question(
-        title=f"Revoke the secret …{credential.hint} of {credential.identity.username}?",
-        text="The client is cut off within a second and cannot sign in with this secret again. "
-        "Other secrets of the same username keep working.",
+        title=f"Revoke the credential …{credential.hint} of {credential.identity.username}?",
+        text="The client is disconnected within a second and cannot sign in with this credential again. "
+        "Other credentials of the username stay active.",
         blast=[_sessions_line(sessions, live)],
-        action="Revoke this secret",
+        action="Revoke this credential",
         url=reverse("orgs:credential-revoke", args=[access.org_id, token_id]),
         cancel=reverse("orgs:credentials", args=[access.org_id]),
     )
@@ -160,10 +160,10 @@ def revoke_username(request: HttpRequest, access: Access, username: str) -> Http
     found = list_credentials(access, state="active", username=username, limit=200).rows
     secrets = [row for row in found if row.identity.username == username]
     question = Question(
-        title=f"Revoke everything of {username}?",
-        text="Every secret of this username ends now. It comes back only with a new credential.",
+        title=f"Revoke the username {username}?",
+        text="All credentials of this username are revoked now. To use it again, issue a new credential.",
         blast=[
-            Touched(f"{len(secrets):,}", "secret revoked" if len(secrets) == 1 else "secrets revoked"),
+            Touched(f"{len(secrets):,}", "credential revoked" if len(secrets) == 1 else "credentials revoked"),
             _sessions_line(sessions, live),
         ],
         action=f"Revoke {username}",
@@ -179,7 +179,7 @@ def _number(sessions: Sequence[LiveSession] | None, live: Sequence[LiveSession])
 
 def _sessions_line(sessions: Sequence[LiveSession] | None, live: Sequence[LiveSession]) -> Touched:
     if sessions is None:
-        return Touched("?", "live sessions closed: the figure cannot be read right now")
+        return Touched("?", "live sessions closed (the number is unavailable)")
     where = ", ".join(sorted({session.ip for session in live})[:3])
     closed = "live session closed" if len(live) == 1 else "live sessions closed"
     return Touched(f"{len(live):,}", f"{closed} (from {where})" if where else closed)

@@ -59,7 +59,7 @@ def username_page(request: HttpRequest, access: Access, username: str) -> HttpRe
             form.refuse(error)
         else:
             touched = plural(len(change) + len(gone), "claim")
-            messages.success(request, f"{touched} changed; live sessions are judged by them at once.")
+            messages.success(request, f"{touched} changed; they apply to live sessions at once.")
             return redirect("orgs:username", access.org_id, identity.username)
     sessions = sessions_or_none(access)
     found = list_credentials(access, username=identity.username, limit=200).rows

@@ -60,12 +60,12 @@ def revoke_all(request: HttpRequest, access: Access) -> HttpResponseBase:
     counts = credential_counts(access)
     question = Question(
         title=f"Revoke every credential of {access.org.name}?",
-        text="Every client is cut off within a second and needs a new secret, static ones included. "
-        "API keys and identity providers go on: who may issue, may issue again.",
+        text="Every client is disconnected within a second and needs a new credential, static ones included. "
+        "API keys and identity providers stay active and can issue new credentials.",
         blast=[
             _sessions(access),
-            Touched(f"{counts.active:,}", "secret revoked" if counts.active == 1 else "secrets revoked"),
-            Touched(f"{counts.static:,}", "of them static, mostly in devices"),
+            Touched(f"{counts.active:,}", "credential revoked" if counts.active == 1 else "credentials revoked"),
+            Touched(f"{counts.static:,}", "of them static, usually in devices"),
         ],
         action="Revoke every credential",
         url=reverse("orgs:revoke-all", args=[access.org_id]),
@@ -85,7 +85,9 @@ def delete(request: HttpRequest, access: Access) -> HttpResponseBase:
         except DomainError as error:
             form.refuse(error)
         else:
-            messages.warning(request, f"{access.org.name} is being deleted. You can keep it for {GRACE.days} days.")
+            messages.warning(
+                request, f"{access.org.name} will be deleted in {GRACE.days} days. Until then you can cancel."
+            )
             return redirect("orgs:danger", access.org_id)
     return confirm(request, _deletion(access), form)
 
@@ -95,7 +97,7 @@ def restore(request: HttpRequest, access: Access) -> HttpResponseBase:
     """Keep it after all."""
     org = restore_organization(access)
     suspended = org.status == Organization.Status.SUSPENDED
-    clients = "It is suspended still, so its clients stay out." if suspended else "Its clients may connect again."
+    clients = "It is still suspended, so its clients cannot connect." if suspended else "Its clients can connect again."
     messages.success(request, f"{org.name} stays. {clients}")
     return redirect("orgs:danger", access.org_id)
 
@@ -110,13 +112,13 @@ def _deletion(access: Access) -> Question:
         first=Aside("Export data first", reverse("orgs:export", args=[access.org_id])),
         blast=[
             _sessions(access),
-            Touched(f"{counts.active:,}", "secret that stops working" if counts.active == 1 else
-                    "secrets that stop working"),
+            Touched(f"{counts.active:,}", "credential that is revoked" if counts.active == 1 else
+                    "credentials that are revoked"),
             Touched(f"{counts.identities:,}", "username deleted" if counts.identities == 1 else "usernames deleted"),
-            Touched(f"{len(versions):,}", "version of the rules deleted" if len(versions) == 1 else
-                    "versions of the rules deleted"),
-            Touched(f"{len(members):,}", "person who loses it" if len(members) == 1 else "people who lose it"),
-            Touched("all", "of its audit deleted"),
+            Touched(f"{len(versions):,}", "policy version deleted" if len(versions) == 1 else
+                    "policy versions deleted"),
+            Touched(f"{len(members):,}", "member who loses access" if len(members) == 1 else "members who lose access"),
+            Touched("all", "of its audit log deleted"),
         ],
         action="Delete the organization",
         url=reverse("orgs:delete", args=[access.org_id]),
@@ -127,7 +129,7 @@ def _deletion(access: Access) -> Question:
 def _sessions(access: Access) -> Touched:
     sessions = sessions_or_none(access)
     if sessions is None:
-        return Touched("?", "live sessions closed: the figure cannot be read right now")
+        return Touched("?", "live sessions closed (the number is unavailable)")
     return Touched(
         f"{len(sessions):,}", "live session closed now" if len(sessions) == 1 else "live sessions closed now"
     )

@@ -30,6 +30,6 @@ def new(request: HttpRequest, user: User) -> HttpResponseBase:
         except DomainError as error:
             form.refuse(error)
         else:
-            messages.success(request, f"{org.name} is ready. Every topic is refused until a rule allows it.")
+            messages.success(request, f"{org.name} is ready. Every topic is denied until a rule allows it.")
             return redirect("orgs:home", org.pk)
     return render(request, "orgs/new.html", {"form": form}, status=422 if form.errors else 200)

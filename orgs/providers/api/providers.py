@@ -47,7 +47,7 @@ class WantedSerializer(serializers.Serializer[Any]):
     issuer = serializers.CharField(max_length=255, help_text="As the iss claim has it, to the letter.")
     audience = serializers.CharField(max_length=255, help_text="What the aud claim must hold (Clerk: azp).")
     jwks_url = serializers.CharField(max_length=500, default="", allow_blank=True)
-    secret = serializers.CharField(max_length=1000, default="", allow_blank=True, help_text="Instead of a JWKS URL.")
+    secret = serializers.CharField(max_length=1000, default="", allow_blank=True, help_text="In place of a JWKS URL.")
     algorithms = serializers.ListField(child=serializers.CharField(max_length=10), default=list)
     enabled = serializers.BooleanField(default=True)
 

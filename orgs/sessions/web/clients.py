@@ -57,7 +57,7 @@ def close(request: HttpRequest, access: Access, session_id: str) -> HttpResponse
         clicked_at = timezone.now()
         closed = close_session(access, session_id)
         local = closed.username.partition("@")[0]
-        what = f"Asked to close the session of {local}, client id {closed.client_id}."
+        what = f"Closing the session of {local}, client ID {closed.client_id}."
         cause = CloseCause.KICKED
         return follow(request, access.org_id, what=what, clicked_at=clicked_at, sessions=1, cause=cause, username=local)
     session = next((row for row in live_sessions(access) if row.session == session_id), None)
@@ -65,8 +65,8 @@ def close(request: HttpRequest, access: Access, session_id: str) -> HttpResponse
         raise NotFound("The session")
     question = Question(
         title=f"Close the session of {session.username}?",
-        text="The client is cut off now and may sign in again at once. To keep it out, revoke its credential.",
-        blast=[Touched("1", f"live session of client id {session.client_id} from {session.ip} closed")],
+        text="The client is disconnected now and can sign in again at once. To prevent that, revoke its credential.",
+        blast=[Touched("1", f"live session of client ID {session.client_id} from {session.ip} closed")],
         action="Close the session",
         url=reverse("orgs:session-close", args=[access.org_id, session_id]),
         cancel=reverse("orgs:clients", args=[access.org_id]),

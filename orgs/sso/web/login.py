@@ -79,7 +79,7 @@ def door(request: HttpRequest, org_id: str) -> HttpResponseBase:
     """The ways into one organization: what a link of the organization's own intranet opens."""
     ways = ways_into(org_id)
     if not ways:
-        raise NotFound("The single sign-on")
+        raise NotFound("The SSO connection")
     user = request.user if isinstance(request.user, User) else None
     context = {"org": ways[0].org, "ways": ways, "following": _next(request), "person": user}
     return render(request, "account/sign_on_door.html", context)
@@ -128,7 +128,7 @@ def consume(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseB
     """
     sign_on = find_sign_on(org_id, sign_on_id)
     if sign_on.kind != SingleSignOn.Kind.SAML:
-        raise NotFound("The single sign-on")
+        raise NotFound("The SSO connection")
     take("sign_ons", network_of(address_of(request)))
     try:
         answer = saml.finish(sign_on, request.POST.get("SAMLResponse", ""))
@@ -152,11 +152,15 @@ def arrive(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseBa
     pending = _take(request, sign_on, in_response_to)
     if pending is None:
         refused = Refused(
-            SignOnReason.BAD_ASSERTION, "The answer is to no request of this browser; start at the sign-in page."
+            SignOnReason.BAD_ASSERTION,
+            "The response does not belong to a request of this browser. Start again at the sign-in page.",
         )
         return _turn_away(request, sign_on, refused, asserted)
     if pending.again and not recent:
-        refused = Refused(SignOnReason.NOT_RECENT, "The identity provider did not ask again who you are.")
+        refused = Refused(
+            SignOnReason.NOT_RECENT,
+            "The identity provider did not authenticate you again. Sign out there and try again.",
+        )
         return _turn_away(request, sign_on, refused, asserted)
     return _arrive(request, sign_on, pending, asserted)
 
@@ -166,7 +170,7 @@ def metadata(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponse
     """Our SAML metadata, for the identity provider to read."""
     sign_on = find_sign_on(org_id, sign_on_id)
     if sign_on.kind != SingleSignOn.Kind.SAML:
-        raise NotFound("The single sign-on")
+        raise NotFound("The SSO connection")
     return HttpResponse(saml.our_metadata(sign_on), content_type="application/samlmetadata+xml")
 
 
@@ -207,7 +211,7 @@ def _purpose(request: HttpRequest, sign_on: SingleSignOn) -> str:
     asked = request.GET.get("for", "")
     if asked not in {"try", "link"}:
         if not sign_on.enabled:
-            raise NotFound("The single sign-on")
+            raise NotFound("The SSO connection")
         return "sign_in"
     if not isinstance(request.user, User):
         raise Unauthenticated("not_signed_in", "Sign in first.")
@@ -216,14 +220,14 @@ def _purpose(request: HttpRequest, sign_on: SingleSignOn) -> str:
         access.require(Permission.PROVIDERS_MANAGE)
     else:
         if not sign_on.enabled or request.user.through is not None:
-            raise NotFound("The single sign-on")
+            raise NotFound("The SSO connection")
         ask_again(request)
     return asked
 
 
 def _same_person(request: HttpRequest, pending: Pending) -> User:
     if not isinstance(request.user, User) or request.user.pk != pending.user:
-        raise Conflict("someone_else", "Somebody else is signed in than when you left; start again.")
+        raise Conflict("someone_else", "Another person has signed in since you left. Start again.")
     return request.user
 
 

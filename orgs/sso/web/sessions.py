@@ -71,10 +71,10 @@ class SignOnSessions:
             return None
         error = Forbidden(
             "came_through",
-            "You came in through your organization's single sign-on, which vouches for you there alone. To change your "
-            "account, sign out and sign in by yourself; “Forgot your password?” makes a first password.",
+            "You are signed in through your organization's SSO, which is valid for that organization only. To change "
+            'your account, sign out and sign in to it directly; "Forgot your password?" sets a first password.',
         )
-        context = {"error": error, "title": "Not through single sign-on", "signed_in": True}
+        context = {"error": error, "title": "Not available through SSO", "signed_in": True}
         return render(request, "error.html", context, status=HTTPStatus.FORBIDDEN)
 
 

@@ -37,9 +37,9 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 def new(request: HttpRequest, access: Access, kind: str) -> HttpResponseBase:
     """Add a way in."""
     if kind not in SingleSignOn.Kind.values:
-        raise NotFound("This kind of single sign-on")
+        raise NotFound("This kind of SSO connection")
     if kind == SingleSignOn.Kind.SAML and not saml.available():
-        raise NotFound("SAML, which is not installed here,")
+        raise NotFound("SAML, which is not installed,")
     form = form_for(kind)(request.POST if request.method == "POST" else None)
     if request.method == "POST":
         ask_again(request)
@@ -50,7 +50,7 @@ def new(request: HttpRequest, access: Access, kind: str) -> HttpResponseBase:
                 form.refuse(error)
             else:
                 messages.success(
-                    request, f"{made.name} is added. Enter the address below at the provider, then try it."
+                    request, f"{made.name} is added. Enter the URL below at the provider, then test the connection."
                 )
                 return redirect("orgs:sign-on", access.org_id, made.pk)
     return _form(request, form, kind, None)
@@ -81,18 +81,18 @@ def remove(request: HttpRequest, access: Access, sign_on_id: str) -> HttpRespons
     if request.method == "POST":
         ask_again(request)
         remove_sign_on(access, sign_on_id)
-        messages.success(request, f"{sign_on.name} is removed. Nobody comes in that way any more.")
+        messages.success(request, f"{sign_on.name} is removed. Nobody can sign in through it any more.")
         return redirect("orgs:sign-ons", access.org_id)
     known = count_people(access, sign_on)
     question = Question(
         title=f"Remove {sign_on.name}?",
-        text="Sessions that came through it end. People stay members; those without a password make one with “Forgot "
-        "your password?”.",
+        text="Its SSO sessions are closed. People stay members; those without a password can set one with "
+        '"Forgot your password?".',
         blast=[
-            Touched("1", f"way in: {sign_on.issuer}"),
-            Touched(f"{known:,}", "person comes in this way" if known == 1 else "people come in this way"),
+            Touched("1", f"SSO connection removed: {sign_on.issuer}"),
+            Touched(f"{known:,}", "person signs in through it" if known == 1 else "people sign in through it"),
         ],
-        action="Remove the single sign-on",
+        action="Remove the SSO connection",
         url=reverse("orgs:sign-on-remove", args=[access.org_id, sign_on_id]),
         cancel=reverse("orgs:sign-ons", args=[access.org_id]),
     )
