@@ -2,7 +2,7 @@
 # It is safe to run any of them at any time; what is done already is not done again.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test check soak bench-policy bench-edge bench-credentials bench-neighbours clean python3
+.PHONY: help setup up demo test check soak bench-policy bench-edge bench-credentials bench-neighbors bench-neighbours clean python3
 
 BIN := .venv/bin
 ARGS ?=
@@ -45,8 +45,10 @@ bench-edge: setup ## measure the edge as a ratio to the bare broker
 bench-credentials: setup ## measure how fast credentials are minted, checked and revoked
 	@$(BIN)/python -m tests.benchmarks.credentials $(ARGS)
 
-bench-neighbours: setup ## measure what one organization's attacks cost another
+bench-neighbors: setup ## measure what one organization's attacks cost another
 	@$(BIN)/python -m tests.benchmarks.neighbors $(ARGS)
+
+bench-neighbours: bench-neighbors
 
 clean: ## remove what was built here; never touches a data folder
 	rm -rf .venv build staticfiles *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -273,7 +273,7 @@ def _verdict(parsed: Parsed, explanation: Explanation, *, now: datetime) -> Verd
     else:
         tone, word, shape = "bad", "Denied: no rule allows it", "none"
     if decision.allowed and decision.holes:
-        word = "Allowed, with holes"
+        word = "Allowed, with exceptions"
     hidden = len(lines) - len(shown)
     proposed = _suggestions(parsed, explanation, now=now)
     return Verdict(explanation.request, decision, tone, word, shape, deciding, shown, hidden, proposed)

@@ -148,7 +148,7 @@ def _patience() -> Iterator[None]:
         if not isinstance(error.__cause__, QueryCanceled):
             raise
         raise Unavailable(
-            "search_too_long", "The search took too long. Choose a shorter time, or filter by one more thing."
+            "search_too_long", "The search took too long. Choose a shorter time range, or add a filter."
         ) from error
 
 
@@ -203,7 +203,7 @@ def _local(username: str) -> str:
 def _clean(name: str, value: str) -> str:
     """The value as it would have been stored."""
     if "\0" in value or any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-        raise Invalid("bad_text", "The filter contains characters that no event can have.", field=name)
+        raise Invalid("bad_text", "The filter contains characters that no event can contain; remove them.", field=name)
     return cut(value)
 
 
@@ -217,7 +217,7 @@ def _bounds(query: AuditQuery) -> _Bounds:
     start = min(until, max(now, query.since or now))
     since = query.since or max(start, EPOCH + SPAN_DEFAULT) - SPAN_DEFAULT
     if since >= until:
-        raise Invalid("bad_time", "The search would end before it begins.", field="since")
+        raise Invalid("bad_time", "The end of the time range is before its beginning.", field="since")
     if start - since > SPAN_MAX:
         since = start - SPAN_MAX
     if cursor is not None:

@@ -27,8 +27,8 @@ ACTIONS = (
 
 GROUPS = {
     Source.EDGE: "Clients",
-    Source.CHANGE: "Changes by people and keys",
-    Source.PLATFORM: "The audit itself",
+    Source.CHANGE: "Changes by members and API keys",
+    Source.PLATFORM: "Audit log health",
 }
 
 
@@ -37,7 +37,7 @@ def _kinds(*sources: Source) -> list[tuple[str, str | list[tuple[str, str]]]]:
         return [(kind.name, kind.title) for kind in KINDS.values() if kind.source is source]
 
     groups = [(GROUPS[source], of(source)) for source in sources]
-    return [("", "Everything"), (REFUSALS, "Everything refused"), *groups]
+    return [("", "Everything"), (REFUSALS, "All denials"), *groups]
 
 
 class AuditFilter(FilterForm):

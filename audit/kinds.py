@@ -52,17 +52,15 @@ def _kind(name: str, title: str, source: Source, tone: Tone, description: str) -
 # --- from the edge -------------------------------------------------------------------------------------------------
 CONNECT = _kind("connect", "Connected", Source.EDGE, Tone.GOOD, "A client signed in.")
 AUTH_FAILED = _kind("auth_failed", "Sign-in refused", Source.EDGE, Tone.BAD, "A client was refused at CONNECT.")
-TLS_FAILED = _kind("tls_failed", "TLS handshake failed", Source.EDGE, Tone.BAD, "No TLS session came about.")
-ACL_DENIED = _kind(
-    "acl_denied", "Denied", Source.EDGE, Tone.BAD, "The policy refused a publish, subscribe or delivery."
-)
+TLS_FAILED = _kind("tls_failed", "TLS handshake failed", Source.EDGE, Tone.BAD, "The TLS handshake did not complete.")
+ACL_DENIED = _kind("acl_denied", "Denied", Source.EDGE, Tone.BAD, "The policy denied a publish, subscribe or delivery.")
 SUBSCRIBE = _kind("subscribe", "Subscribed", Source.EDGE, Tone.NEUTRAL, "A subscription was granted.")
 UNSUBSCRIBE = _kind("unsubscribe", "Unsubscribed", Source.EDGE, Tone.NEUTRAL, "A subscription was ended by the client.")
 DISCONNECT = _kind("disconnect", "Disconnected", Source.EDGE, Tone.NEUTRAL, "The client left, cleanly or not.")
 SESSION_CLOSED = _kind("session_closed", "Session closed", Source.EDGE, Tone.WARNING, "CloudSignal ended the session.")
 POLICY_APPLIED = _kind("policy_applied", "Policy enforced", Source.EDGE, Tone.GOOD, "A node enforces a new policy.")
 POLICY_REFUSED = _kind(
-    "policy_refused", "Policy refused", Source.EDGE, Tone.BAD, "A node refused a record it could not verify."
+    "policy_refused", "Policy refused", Source.EDGE, Tone.BAD, "A node refused a record that it could not verify."
 )
 LIMIT_REACHED = _kind(
     "limit_reached", "Limit reached", Source.EDGE, Tone.WARNING, "A quota or a limit refused something."
@@ -75,47 +73,47 @@ ORG_UPDATED = _kind(
     "org.updated", "Organization changed", Source.CHANGE, Tone.NEUTRAL, "Name or settings were changed."
 )
 ORG_SUSPENDED = _kind(
-    "org.suspended", "Organization suspended", Source.CHANGE, Tone.BAD, "All of its clients were cut off."
+    "org.suspended", "Organization suspended", Source.CHANGE, Tone.BAD, "All of its clients were disconnected."
 )
 ORG_RESUMED = _kind("org.resumed", "Organization resumed", Source.CHANGE, Tone.GOOD, "Its clients can connect again.")
 ORG_DELETED = _kind(
     "org.deleted", "Organization deleted", Source.CHANGE, Tone.BAD, "It was marked for deletion or deleted."
 )
-ORG_EXPORTED = _kind("org.exported", "Data exported", Source.CHANGE, Tone.NEUTRAL, "Its data was taken along.")
+ORG_EXPORTED = _kind("org.exported", "Data exported", Source.CHANGE, Tone.NEUTRAL, "Its data was exported.")
 MEMBER_ADDED = _kind("member.added", "Member added", Source.CHANGE, Tone.NEUTRAL, "A person joined.")
 MEMBER_CHANGED = _kind(
-    "member.changed", "Member changed", Source.CHANGE, Tone.NEUTRAL, "A role or an end date was changed."
+    "member.changed", "Member changed", Source.CHANGE, Tone.NEUTRAL, "A role or an expiry was changed."
 )
 MEMBER_REMOVED = _kind("member.removed", "Member removed", Source.CHANGE, Tone.WARNING, "A person left or was removed.")
 INVITATION_SENT = _kind("invitation.sent", "Invitation sent", Source.CHANGE, Tone.NEUTRAL, "A person was invited.")
 INVITATION_REVOKED = _kind(
-    "invitation.revoked", "Invitation revoked", Source.CHANGE, Tone.NEUTRAL, "An invitation was taken back."
+    "invitation.revoked", "Invitation revoked", Source.CHANGE, Tone.NEUTRAL, "An invitation was revoked."
 )
 ACCOUNT_CHANGED = _kind(
     "account.changed",
-    "Sign-in of a person changed",
+    "Account sign-in changed",
     Source.CHANGE,
     Tone.WARNING,
     "A member changed their own password, second factor, passkeys or address.",
 )
-API_KEY_CREATED = _kind("api_key.created", "API key created", Source.CHANGE, Tone.NEUTRAL, "A key was made.")
+API_KEY_CREATED = _kind("api_key.created", "API key created", Source.CHANGE, Tone.NEUTRAL, "A key was created.")
 API_KEY_ROTATED = _kind(
     "api_key.rotated",
     "API key rotated",
     Source.CHANGE,
     Tone.NEUTRAL,
-    "A successor was made; both work for a while.",
+    "A newer key was created; both are active for a while.",
 )
 API_KEY_REVOKED = _kind("api_key.revoked", "API key revoked", Source.CHANGE, Tone.WARNING, "A key was revoked.")
 CREDENTIAL_ISSUED = _kind(
-    "credential.issued", "Credential issued", Source.CHANGE, Tone.NEUTRAL, "A secret was made for a username."
+    "credential.issued", "Credential issued", Source.CHANGE, Tone.NEUTRAL, "A credential was issued for a username."
 )
 CREDENTIAL_REFRESHED = _kind(
     "credential.refreshed",
     "Credential refreshed",
     Source.CHANGE,
     Tone.NEUTRAL,
-    "A further secret was made for a username.",
+    "A further credential was issued for a username.",
 )
 CREDENTIAL_REVOKED = _kind(
     "credential.revoked",
@@ -139,24 +137,24 @@ SIGN_ON_CHANGED = _kind(
     "Single sign-on changed",
     Source.CHANGE,
     Tone.NEUTRAL,
-    "A way of single sign-on was added, changed, removed, or its e-mail domains were approved.",
+    "An SSO connection was added, changed or removed, or its email domains were approved.",
 )
 SIGN_ON_LINKED = _kind(
     "sign_on.linked",
     "Single sign-on linked",
     Source.CHANGE,
     Tone.NEUTRAL,
-    "A person became known at an identity provider.",
+    "An account was linked to an SSO connection.",
 )
 SIGN_ON_USED = _kind(
-    "sign_on.used", "Person signed in", Source.CHANGE, Tone.GOOD, "A person came in through single sign-on."
+    "sign_on.used", "Signed in through SSO", Source.CHANGE, Tone.GOOD, "A person signed in through SSO."
 )
 SIGN_ON_REFUSED = _kind(
     "sign_on.refused",
-    "Person refused",
+    "Sign-in refused (SSO)",
     Source.CHANGE,
     Tone.BAD,
-    "A sign-in through single sign-on was refused.",
+    "A sign-in through SSO was refused.",
 )
 DRAFT_SAVED = _kind(
     "draft.saved",
@@ -177,24 +175,24 @@ POLICY_ROLLED_BACK = _kind(
 )
 SESSION_KICKED = _kind(
     "session.kicked",
-    "Session close asked",
+    "Session closed by administrator",
     Source.CHANGE,
     Tone.WARNING,
-    "A person or key asked for a session to be closed.",
+    "A member or API key closed a session.",
 )
 SESSION_RELEASED = _kind(
     "session.released",
     "Stored session released",
     Source.CHANGE,
     Tone.WARNING,
-    "A stored session was to be discarded, and its client id freed.",
+    "A stored session was discarded and its client ID released.",
 )
 RETAINED_CLEARED = _kind(
     "retained.cleared",
     "Retained messages cleared",
     Source.CHANGE,
     Tone.WARNING,
-    "Retained messages were to be taken away.",
+    "Retained messages were cleared.",
 )
 CLUSTER_CREATED = _kind(
     "cluster.created", "Cluster created", Source.CHANGE, Tone.NEUTRAL, "A broker cluster was added."
@@ -203,12 +201,16 @@ NODE_REGISTERED = _kind(
     "node.registered", "Node registered", Source.CHANGE, Tone.NEUTRAL, "An edge node joined a cluster."
 )
 NODE_RETIRED = _kind(
-    "node.retired", "Node retired", Source.CHANGE, Tone.WARNING, "An edge node was taken out of a cluster."
+    "node.retired", "Node retired", Source.CHANGE, Tone.WARNING, "An edge node was removed from a cluster."
 )
 
 # --- of the platform itself ----------------------------------------------------------------------------------------
 AUDIT_UNREADABLE = _kind(
-    "audit.unreadable", "Audit entry put aside", Source.PLATFORM, Tone.BAD, "Ingest could not read or store an entry."
+    "audit.unreadable",
+    "Audit entry quarantined",
+    Source.PLATFORM,
+    Tone.BAD,
+    "Ingest could not read or store an entry; it is kept for inspection.",
 )
 AUDIT_GAP = _kind("audit.gap", "Audit gap", Source.PLATFORM, Tone.BAD, "A node recorded more events than have arrived.")
 

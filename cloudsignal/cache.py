@@ -37,7 +37,7 @@ class TolerantRedisCache(RedisCache):
     """Used for rate limits and second factors of the sign-in pages: it must not be what keeps people out."""
 
     def add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
-        """True when Redis is away: as if it had been added."""
+        """True when Redis is unavailable: as if it had been added."""
 
         def added() -> Any:
             self._clean(key, version)
@@ -46,7 +46,7 @@ class TolerantRedisCache(RedisCache):
         return _tolerant(added, True)
 
     def get(self, key: Any, default: Any = None, version: Any = None) -> Any:
-        """The default when Redis is away, or holds something that is not JSON or of another kind than the default."""
+        """The default when Redis is unavailable, or holds no JSON or another kind of value than the default."""
 
         def found() -> Any:
             self._clean(key, version)
@@ -56,11 +56,11 @@ class TolerantRedisCache(RedisCache):
         return _tolerant(found, default)
 
     def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
-        """Nothing when Redis is away."""
+        """Nothing when Redis is unavailable."""
         _tolerant(lambda: super(TolerantRedisCache, self).set(key, value, _bounded(timeout), version), None)
 
     def delete(self, *args: Any, **kwargs: Any) -> bool:
-        """False when Redis is away."""
+        """False when Redis is unavailable."""
         return bool(_tolerant(lambda: super(TolerantRedisCache, self).delete(*args, **kwargs), False))
 
     def _clean(self, key: Any, version: Any) -> None:

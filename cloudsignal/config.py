@@ -36,7 +36,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CLOUDSIGNAL_MQTT_PORT", "web", "the mqtts port as shown to people (8883)"),
     Variable("CLOUDSIGNAL_WSS_PORT", "web", "the wss port as shown to people (443, or 8443 in the demo)"),
     Variable("CLOUDSIGNAL_SECRET_KEY", "web, worker", "Django's secret key", secret=True),
-    Variable("CLOUDSIGNAL_PEPPER", "web, worker, edge", "32 bytes in hex; keys the hash of MQTT secrets", secret=True),
+    Variable(
+        "CLOUDSIGNAL_PEPPER", "web, worker, edge", "32 bytes in hex; keys the hash of MQTT passwords", secret=True
+    ),
     Variable(
         "CLOUDSIGNAL_NODE_KEY",
         "ingest",
@@ -48,9 +50,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CLOUDSIGNAL_DEBUG", "web", "1 shows error pages with details; never in production"),
     Variable("CLOUDSIGNAL_EMAIL_URL", "web, worker", "mail: smtps://user:password@host", secret=True),
     Variable(
-        "CLOUDSIGNAL_EMAIL_BACKEND", "web, worker", "any Django e-mail backend by its dotted path, instead of SMTP"
+        "CLOUDSIGNAL_EMAIL_BACKEND", "web, worker", "any Django email backend by its dotted path, instead of SMTP"
     ),
-    Variable("CLOUDSIGNAL_TRUSTED_PROXIES", "web", "networks (CIDR, with commas) whose X-Forwarded-For is believed"),
+    Variable("CLOUDSIGNAL_TRUSTED_PROXIES", "web", "networks (CIDR, with commas) whose X-Forwarded-For is trusted"),
     Variable("CLOUDSIGNAL_PROVIDER_NETWORKS", "web", "private networks (CIDR) that identity providers may stand in"),
     Variable("CLOUDSIGNAL_DEMO", "web", "1 marks the running system as a demo on every page"),
     Variable("DATABASE_URL", "web, worker, ingest", "PostgreSQL 15 or newer, as the application role", secret=True),
@@ -73,7 +75,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("EDGE_PROXY", "edge", "address for a TLS terminator that speaks PROXY v2; loopback or private; off"),
     Variable("EDGE_LOGIN_FAILURES", "edge", "failed sign-ins of one address a minute before it is slowed down (120)"),
     Variable("EDGE_ADDRESS_CONNECTIONS", "edge", "connections of one address at a time (20000)"),
-    Variable("EDGE_JOURNAL_MB", "edge", "audit events kept on disk while Redis is away, in MiB (256)"),
+    Variable("EDGE_JOURNAL_MB", "edge", "audit events kept on disk while Redis is unavailable, in MiB (256)"),
     Variable("EDGE_TLS_ORGS", "edge", "folder with per-organization ORG.crt and ORG.key, chosen by SNI"),
 )
 

@@ -143,7 +143,7 @@ def check_url(url: str) -> None:
     except ValueError:
         raise FetchError("The URL is malformed.") from None
     if not parts.hostname or parts.username or parts.password or parts.fragment or not url.isascii() or port == 0:
-        raise FetchError("The URL must look like https://host/path, without a user name.")
+        raise FetchError("The URL must look like https://host/path, without a username.")
     if parts.scheme != "https" and not (parts.scheme == "http" and _named_network(parts.hostname)):
         raise FetchError("The URL must begin with https://.")
 

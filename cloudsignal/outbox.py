@@ -58,7 +58,7 @@ def enqueue(
 
 
 def drain() -> int:
-    """Send what is due to Celery; returns how many rows were sent. Never raises because the broker is away."""
+    """Send what is due to Celery; returns how many rows were sent. Never raises because the broker is unavailable."""
     rows = _lease()
     sent: list[int] = []
     failed: dict[int, str] = {}
@@ -68,7 +68,7 @@ def drain() -> int:
     for (task, _), same in groups.items():
         ids = [row.pk for row in same]
         if failed:
-            failed.update(dict.fromkeys(ids, "the broker was away"))
+            failed.update(dict.fromkeys(ids, "the broker was unavailable"))
             continue
         try:
             _send(task, same[-1].payload)

@@ -75,7 +75,7 @@ def _verified(queue: str, envelope: object) -> dict[str, Any]:
         raise UnsealedError("no seal of ours")
     age = time.time() - at
     if not -AHEAD_MAX <= age <= AGE_MAX:
-        raise UnsealedError(f"sealed {age:.0f} seconds ago; at most {AGE_MAX} are believed")
+        raise UnsealedError(f"sealed {age:.0f} seconds ago; at most {AGE_MAX} are trusted")
     return envelope
 
 

@@ -50,7 +50,7 @@ Name = tuple[int, str, str, int]
 
 
 def reconcile() -> int:
-    """Compare and push; returns how many records were pushed. Raises ``RedisError`` when Redis is away."""
+    """Compare and push; returns how many records were pushed. Raises ``RedisError`` when Redis is unavailable."""
     redis = client()
     _mend(redis)
     pushed = _bundles(redis)

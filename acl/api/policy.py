@@ -171,7 +171,7 @@ class Deployments(PolicyEndpoint):
         responses={200: page_serializer(shapes.DeploymentSerializer)},
     )  # fmt: skip
     def get(self, request: Request) -> Response:
-        """List the deployments, newest first. The first is in force."""
+        """List the deployments, newest first. The first is active."""
         limit = limit_of(request)
         found = access.list_deployments(self.access, before=number_cursor(request), limit=limit + 1)
         following = str(found[limit - 1].revision) if len(found) > limit else None

@@ -69,7 +69,7 @@ class ValidationSerializer(serializers.Serializer[Any]):
 
 
 class SimulateSerializer(OptionalTextSerializer):
-    """One request, judged by the code the edge runs."""
+    """One request, checked with the code that the edge runs."""
 
     username = serializers.CharField(max_length=100)
     action = serializers.ChoiceField(["pub", "sub", "receive"])
@@ -106,7 +106,7 @@ class VerdictSerializer(serializers.Serializer[Any]):
     )
     rules = RulePartSerializer(many=True, help_text="Of more than 200 rules, those that have a part in it, up to 200.")
     rules_not_listed = serializers.IntegerField()
-    claims = serializers.DictField(help_text="With which it was judged.")
+    claims = serializers.DictField(help_text="The claims it was checked with.")
     claims_source = serializers.ChoiceField(
         ["given", "stored", "none"], help_text="none: there is no identity of this username, so no claims are known."
     )
@@ -114,7 +114,7 @@ class VerdictSerializer(serializers.Serializer[Any]):
 
 
 class DiffSerializer(serializers.Serializer[Any]):
-    """Two documents to compare; ``version`` numbers or texts. Left out: what is in force, and the draft."""
+    """Two documents to compare; ``version`` numbers or texts. If missing: the active version, and the draft."""
 
     old_text = serializers.CharField(max_length=TEXT_MAX, required=False, allow_blank=True, trim_whitespace=False)
     new_text = serializers.CharField(max_length=TEXT_MAX, required=False, allow_blank=True, trim_whitespace=False)
@@ -204,7 +204,10 @@ class DeploySerializer(serializers.Serializer[Any]):
 
     note = serializers.CharField(max_length=200, default="", allow_blank=True)
     over = serializers.CharField(
-        max_length=20, default="", allow_blank=True, help_text="Only over this deployment, by id, in force; else 412."
+        max_length=20,
+        default="",
+        allow_blank=True,
+        help_text="Only if this deployment, by ID, is the active one; else 412.",
     )
 
 

@@ -49,7 +49,7 @@ def deploy(access: Access, *, note: str = "", if_match: str | None = None, over:
         _match_current(current, over)
         if current and current.version.digest == checked.digest and current.version.source == draft.text:
             raise Conflict(
-                "nothing_to_deploy", f"The draft is version {current.version.number}, which is in force already."
+                "nothing_to_deploy", f"The draft equals version {current.version.number}, which is already active."
             )
         version = _add_version(access, checked, source=draft.text, note=note)
         return _begin(access, org, version, kind=Deployment.Kind.DEPLOY, note=note, before=current)
@@ -70,7 +70,7 @@ def rollback(access: Access, *, number: int, note: str = "", over: str = "") -> 
         current = in_force(org.pk)
         _match_current(current, over)
         if current and current.version_id == version.pk:
-            raise Conflict("nothing_to_deploy", f"Version {number} is in force already.")
+            raise Conflict("nothing_to_deploy", f"Version {number} is already active.")
         return _begin(access, org, version, kind=Deployment.Kind.ROLLBACK, note=note, before=current)
 
 
@@ -156,8 +156,8 @@ def _match_current(current: Deployment | None, over: str) -> None:
     if over and (current is None or current.pk != over):
         raise Conflict(
             "deployment_changed",
-            f"Version {current.version.number if current else 0} was put in force by "
-            f"{current.created_by if current else 'somebody'} in the meantime; look again, then repeat.",
+            f"Version {current.version.number if current else 0} was activated by "
+            f"{current.created_by if current else 'somebody'} in the meantime; check the changes, then try again.",
             field="over",
         )
 

@@ -81,7 +81,7 @@ def touched(access: Access, before: int, after: int) -> list[Touched]:
     sessions = sessions_or_none(access)
     current = current_deployment(access)
     nodes = [node for node in deployment_progress(access, current.pk).nodes if node.online] if current else []
-    judged = Touched("?", "live sessions judged again: the figure cannot be read right now")
+    judged = Touched("?", "live sessions checked again (the number is unavailable)")
     if sessions is not None:
-        judged = Touched(f"{len(sessions):,}", "live sessions judged again; what is no longer granted stops at once")
-    return [Touched(f"{before} → {after}", "rules"), judged, Touched(f"{len(nodes):,}", "nodes told")]
+        judged = Touched(f"{len(sessions):,}", "live sessions checked again; what is no longer granted stops at once")
+    return [Touched(f"{before} → {after}", "rules"), judged, Touched(f"{len(nodes):,}", "nodes updated")]

@@ -66,7 +66,7 @@ def load(request: HttpRequest, access: Access, name: str) -> HttpResponseBase:
     lines = len(draft.text.splitlines())
     question = Question(
         title=f'Replace the draft with "{chosen.title}"?',
-        text="The draft as it stands is neither deployed nor a preset. What is enforced does not change.",
+        text="The current draft is neither deployed nor a preset, and will be lost. What is enforced does not change.",
         blast=[Touched(f"{lines:,}", f"lines of the draft replaced, last saved by {actor(draft.updated_by)}")],
         action="Replace the draft",
         url=reverse("acl:preset", args=[access.org_id, name]),

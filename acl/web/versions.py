@@ -67,12 +67,12 @@ def rollback_view(request: HttpRequest, access: Access, number: int) -> HttpResp
         deployment = rollback(access, number=number, note=form.value("note"), over=form.value("deployment"))
         return redirect("acl:deployment", access.org_id, deployment.pk)
     if current and current.version.number == number:
-        raise Conflict("nothing_to_deploy", f"Version {number} is in force already.")
+        raise Conflict("nothing_to_deploy", f"Version {number} is already active.")
     rules = count_rules(access, current.version.source if current else "", found.source)
     question = Question(
         title=f"Roll back to version {number}?",
-        text=f"Version {number} goes to every node again. The draft and the version in force now stay as they are, "
-        "so this can be undone the same way.",
+        text=f"Version {number} is sent to every node again. The draft does not change, and you can undo this the "
+        "same way.",
         blast=touched(access, rules[0], rules[1]),
         action=f"Roll back to version {number}",
         url=reverse("acl:rollback", args=[access.org_id, number]),

@@ -23,7 +23,7 @@ from orgs.permissions import Permission
 
 TEXTS = {
     "kind": "One kind, or several separated by commas.",
-    "client_id": "The MQTT client id.",
+    "client_id": "The MQTT client ID.",
     "username": "The MQTT username.",
     "topic_prefix": "Beginning of the topic.",
     "reason": "A reason code.",

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 BLOCK_SECONDS = 0.5
 BACKOFF_FIRST = 0.1
 BACKOFF_MAX = 3.0
-"""Seconds between attempts while PostgreSQL or Redis is away."""
+"""Seconds between attempts while PostgreSQL or Redis is unavailable."""
 REPORTS_AGAIN_SECONDS = 1.0
 """How long reports of nodes wait after they could not be applied."""
 PAST = timedelta(days=31)
@@ -213,7 +213,7 @@ class Ingest:
     def _note(self, stream: str, aside: Sequence[Aside]) -> None:
         self.counters.aside += len(aside)
         for one in aside:
-            logger.error("ingest: entry %s of %s was put aside: %s", one.entry.id, stream, one.reason[:200])
+            logger.error("ingest: entry %s of %s was quarantined: %s", one.entry.id, stream, one.reason[:200])
 
 
 def _read(entry: Entry) -> _Read:

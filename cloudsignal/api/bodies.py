@@ -21,14 +21,14 @@ def valid(serializer: type[serializers.Serializer[Any]], request: Request, *, le
     if not lenient and isinstance(data, Mapping):
         known = {name for name, field in checked.fields.items() if not field.read_only}
         if unknown := sorted(set(map(str, data)) - known):
-            raise ValidationError({unknown[0]: [f"This name is not known here. Known: {', '.join(sorted(known))}."]})
+            raise ValidationError({unknown[0]: [f"Unknown field. Known: {', '.join(sorted(known))}."]})
     return dict(checked.validated_data)
 
 
 KINDS: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], tuple[type, ...], str], ...] = (
-    (serializers.BooleanField, (bool,), "This is true or false."),
-    (serializers.IntegerField, (int,), "This is a whole number."),
-    (serializers.CharField, (str,), "This is a text."),
+    (serializers.BooleanField, (bool,), "Send true or false."),
+    (serializers.IntegerField, (int,), "Send a whole number."),
+    (serializers.CharField, (str,), "Send a string."),
 )
 
 

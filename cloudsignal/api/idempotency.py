@@ -129,7 +129,7 @@ def begin(key: str, *, who: str, owner: str, fingerprint: str) -> Claim | Stored
     ``owner`` is the organization that it counts for; outside of one, the person or key.
 
     Raises :class:`Conflict` while the first request runs, :class:`Invalid` when the key is unusable or was used for
-    another request, and :class:`Unavailable` when Redis is away: doing it twice would be worse than not at all.
+    another request, and :class:`Unavailable` when Redis is unavailable: doing it twice would be worse than not at all.
     """
     if not 1 <= len(key) <= KEY_MAX or not key.isprintable():
         raise Invalid("bad_idempotency_key", f"An Idempotency-Key has 1 to {KEY_MAX} visible characters.")
@@ -144,7 +144,9 @@ def begin(key: str, *, who: str, owner: str, fingerprint: str) -> Claim | Stored
     if found is None:
         return claim
     if found == _RUNNING:
-        raise Conflict("request_running", "The first request with this Idempotency-Key is still running.")
+        raise Conflict(
+            "request_running", "The first request with this Idempotency-Key is still running; try again later."
+        )
     return _open(claim, found)
 
 
@@ -152,10 +154,15 @@ def _open(claim: Claim, found: bytes) -> Stored:
     try:
         fingerprint, status, body, headers = json.loads(unseal("idempotency", claim.context, found))
     except (SealError, ValueError) as error:
-        raise Conflict("request_lost", "The first answer to this Idempotency-Key cannot be read any more.") from error
+        raise Conflict(
+            "request_lost",
+            "The first response to this Idempotency-Key is no longer readable; check whether the work was done.",
+        ) from error
     if fingerprint != claim.fingerprint:
-        raise Invalid("idempotency_key_reused", "This Idempotency-Key was used for a different request.")
+        raise Invalid(
+            "idempotency_key_reused", "This Idempotency-Key was used for a different request; send a new one."
+        )
     if body == _TOO_LARGE and not status:
-        message = f"This was done, and its answer was over {ANSWER_MAX} bytes, which is not kept. Look at what it made."
+        message = f"This was done. Its response was over {ANSWER_MAX} bytes, which is not kept; read what it created."
         raise Conflict("answer_not_kept", message)
     return Stored(status, body, headers)

@@ -76,15 +76,15 @@ def problem_of(error: Exception) -> Problem:
         case exceptions.APIException():
             found = _framework(error)
         case Http404():
-            found = Problem(HTTPStatus.NOT_FOUND, "not_found", "There is nothing here.")
+            found = Problem(HTTPStatus.NOT_FOUND, "not_found", "Not found.")
         case PermissionDenied():
-            found = Problem(HTTPStatus.FORBIDDEN, "forbidden", "This is not allowed.")
+            found = Problem(HTTPStatus.FORBIDDEN, "forbidden", "You are not allowed to do this.")
         case OperationalError() | InterfaceError() | RedisError():
             logger.error("a backend service is unavailable: %s", type(error).__name__)
             found = problem_of(Unavailable("unavailable", "A backend service is unavailable; retry in 5 seconds."))
         case _:
             logger.error("unexpected error: %s", type(error).__name__, exc_info=error)
-            detail = "Something went wrong here; it has been logged."
+            detail = "Something went wrong on our side; it has been logged."
             found = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail)
     return found
 

@@ -51,7 +51,7 @@ IDEMPOTENCY = {
     "in": "header",
     "required": False,
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[A-Za-z0-9._:-]+$"},
-    "description": "The same key within a day gets the first answer again; the work is done once.",
+    "description": "The same key within a day gets the first response again; the work is done once.",
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``cloudsignal``. Commands on files and on this machine need neither Django nor a server."""
+"""The CLI: ``cloudsignal``. Commands on files and on this machine need neither Django nor a server."""
 
 from __future__ import annotations
 

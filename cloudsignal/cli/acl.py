@@ -50,7 +50,7 @@ ONLINE = {
 
 @click.group(cls=LazyGroup, sections={"On a server": ONLINE, "On files": {}}, aliases={"pull": "get", "update": "push"})
 def acl() -> None:
-    """Access rules: work on policy files, deploy them, look at what is in force."""
+    """Access rules: work on policy files, deploy them, read the active version."""
 
 
 @acl.command()
@@ -109,7 +109,7 @@ def test(*, file: Path, org: str, as_json: bool) -> int:
 @click.option("--pub", metavar="TOPIC", help="May NAME publish to TOPIC?")
 @click.option("--sub", metavar="FILTER", help="May NAME subscribe to FILTER?")
 @click.option("--receive", metavar="TOPIC", help="Would a message on TOPIC be delivered to NAME?")
-@click.option("--client-id", default="", help="Client id of the connection.")
+@click.option("--client-id", default="", help="Client ID of the connection.")
 @CLAIM
 @click.option("--qos", type=Number(0, 2), default=0, show_default=True)
 @click.option("--retain", is_flag=True, help="Publish as a retained message.")
@@ -133,7 +133,7 @@ def simulate(
 ) -> int:
     """Ask a policy FILE one question. Exit code 0 when the answer is allow, 1 when it is deny.
 
-    Without FILE the rules in force on the server are asked. Without --claim a known NAME has the claims that the
+    Without FILE the active version on the server is asked. Without --claim a known NAME has the claims that the
     server stores, as on the wire; where none can be known it is said.
     """
     asked: list[tuple[Literal["pub", "sub", "receive"], str]] = []
@@ -221,18 +221,18 @@ def _errors_there(file: Path, document: bytes) -> int:
 
 
 def _in_force() -> tuple[Policy, str]:
-    """The policy in force on the server, and its organization."""
+    """The active policy on the server, and its organization."""
     from cloudsignal.cli.deployed import current_text
     from cloudsignal.cli.online import NOT_SIGNED_IN, default_server
 
     server = default_server()
     if server is None:
-        raise CommandError(f"give a FILE, or sign in to ask the rules in force: {NOT_SIGNED_IN}", Exit.REFUSED)
+        raise CommandError(f"give a FILE, or sign in to ask the active version: {NOT_SIGNED_IN}", Exit.REFUSED)
     with server:
         text, org = current_text(server), server.get("/v2/me")["organization_id"]
     parsed = parse(text.encode())
     if parsed.policy is None:
-        raise CommandError("the rules in force cannot be read by this version of the program", Exit.SERVER)
+        raise CommandError("the active version cannot be read by this version of the program; upgrade it", Exit.SERVER)
     return parsed.policy, org
 
 

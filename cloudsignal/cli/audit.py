@@ -25,7 +25,7 @@ Wanted = dict[str, str | None]
 FILTERS = (
     click.option("--kind", help="One kind, or several with commas: acl_denied,auth_failed."),
     click.option("--username", help="The MQTT username."),
-    click.option("--client-id", help="The MQTT client id."),
+    click.option("--client-id", help="The MQTT client ID."),
     click.option("--topic-prefix", metavar="TOPIC", help="Beginning of the topic."),
     click.option("--action", type=click.Choice(["publish", "subscribe", "receive", "will"])),
     click.option("--rule", help="Id of the deciding rule, or none."),
@@ -70,7 +70,7 @@ def search(
     for event in found:
         _show(event)
     if not found:
-        click.echo("nothing fits")
+        click.echo("no results")
     say_more(more, limit)
     return Exit.FINE
 

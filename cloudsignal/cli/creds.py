@@ -22,11 +22,11 @@ def creds() -> None:
 
 @creds.command()
 @click.argument("name", required=False)
-@click.option("--ttl", type=Duration(), default=3600, metavar="TIME", help="How long it lives: 60 s to 24h.  [1h]")
+@click.option("--ttl", type=Duration(), default=3600, metavar="TIME", help="How long it is valid: 60 s to 24h.  [1h]")
 @click.option("--static", is_flag=True, help="A static credential: it does not expire.")
 @CLAIM
-@click.option("--note", default="", help="For the next person.")
-@click.option("--replace", is_flag=True, help="Revoke the other secrets of NAME.")
+@click.option("--note", default="", help="A description of the client.")
+@click.option("--replace", is_flag=True, help="Revoke the other credentials of NAME.")
 @online
 def create(
     *, server: Server, name: str | None, ttl: int, static: bool, claims: tuple[str, ...], note: str, replace: bool,
@@ -66,7 +66,7 @@ def list_(*, server: Server, state: str | None, username: str | None, limit: int
              row["created_by"])
             for row in rows
         ),
-        nothing="no credential",
+        nothing="no credentials",
     )  # fmt: skip
     say_more(more, limit)
     return Exit.FINE
@@ -74,7 +74,7 @@ def list_(*, server: Server, state: str | None, username: str | None, limit: int
 
 @creds.command()
 @click.argument("token", nargs=-1)
-@click.option("--username", metavar="NAME", help="Every secret of this username.")
+@click.option("--username", metavar="NAME", help="Every credential of this username.")
 @YES
 @online
 def revoke(*, server: Server, token: tuple[str, ...], username: str | None, yes: bool, as_json: bool) -> int:

@@ -1,4 +1,4 @@
-"""``cloudsignal acl get`` and ``history``: what is in force on a server, and what was."""
+"""``cloudsignal acl get`` and ``history``: the active version on a server, and earlier ones."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from cloudsignal.cli.outcome import CommandError, Exit, print_json
 from cloudsignal.cli.server import Server
 from cloudsignal.cli.show import cut, say_more, table, when
 
-STATES = {"enforcing": "in force", "pending": "rolling out"}
+STATES = {"enforcing": "active", "pending": "rolling out"}
 """What the dashboard calls the states of a deployment, where the API's word is another one."""
 
 
 @click.command()
 @click.option("--pretty", is_flag=True, help="As YAML in one layout, without comments.")
 @click.option("--compact", is_flag=True, help="As JSON on one line: equal rules, equal bytes.")
-@click.option("--draft", is_flag=True, help="What is being edited, not what is in force.")
+@click.option("--draft", is_flag=True, help="The draft, not the active version.")
 @click.option("--version", "number", type=Number(1), metavar="NUMBER", help="An earlier version.")
 @online
 def get(*, server: Server, pretty: bool, compact: bool, draft: bool, number: int | None, as_json: bool) -> int:
-    """Print the policy in force, as it was written."""
+    """Print the active policy, as it was written."""
     if pretty and compact:
         raise click.UsageError("give --pretty or --compact, not both")
     if draft and number is not None:
@@ -44,7 +44,7 @@ def get(*, server: Server, pretty: bool, compact: bool, draft: bool, number: int
 @limit(20)
 @online
 def history(*, server: Server, limit: int, as_json: bool) -> int:
-    """List deployments, newest first: in force or rolling out, superseded, refused."""
+    """List deployments, newest first: active, rolling out, superseded or rejected."""
     rows, more = cut(server.pages("/v2/policy/deployments", limit=limit + 1), limit)
     if as_json:
         print_json({"data": rows, "more": more})
@@ -69,7 +69,7 @@ def history(*, server: Server, limit: int, as_json: bool) -> int:
 
 
 def current(server: Server) -> dict[str, Any]:
-    """The deployment in force."""
+    """The active deployment."""
     found = server.rows("/v2/policy/deployments", limit=1)
     if not found:
         raise CommandError("nothing was deployed yet")
@@ -78,14 +78,14 @@ def current(server: Server) -> dict[str, Any]:
 
 
 def version(server: Server, number: int | None = None) -> dict[str, Any]:
-    """A version with its text; without ``number`` the one in force."""
+    """A version with its text; without ``number`` the active one."""
     wanted = current(server)["version"] if number is None else number
     found: dict[str, Any] = server.get(f"/v2/policy/versions/{wanted}")
     return found
 
 
 def current_text(server: Server) -> str:
-    """The text of the version in force."""
+    """The text of the active version."""
     return str(version(server)["source"])
 
 

@@ -35,7 +35,7 @@ CA = click.option(
 def login(*, url: str | None, no_browser: bool, timeout: int, ca: Path | None, as_json: bool) -> int:
     """Sign in to the server at URL through the browser, for one organization.
 
-    The browser asks which organization, shows what the command line may do, and brings the answer to a port of
+    The browser asks which organization, shows what the CLI may do, and brings the answer to a port of
     127.0.0.1 here. With --no-browser, or where there is no display, open the printed address anywhere and paste the
     code that it shows.
     """

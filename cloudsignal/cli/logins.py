@@ -111,4 +111,6 @@ def _write(path: Path, logins: list[Login]) -> None:
 def _private(path: Path, mode: int) -> None:
     if stat.S_IMODE(mode) & 0o077:
         path.chmod(0o600)
-        click.echo(f"{path} could be read by others; it is yours alone now. Consider signing in again.", err=True)
+        click.echo(
+            f"{path} could be read by other users; it is now readable by you only. Consider signing in again.", err=True
+        )

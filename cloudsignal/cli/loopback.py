@@ -114,7 +114,7 @@ class Listener:
         try:
             brought = self._answers.get(timeout=seconds)
         except queue.Empty:
-            raise CommandError(f"nobody answered within {seconds:.0f} s; run it again", Exit.REFUSED) from None
+            raise CommandError(f"no answer in the browser within {seconds:.0f} s; run it again", Exit.REFUSED) from None
         if code := brought.get("code"):
             return code
-        raise CommandError("refused in the browser; nothing was signed in", Exit.REFUSED)
+        raise CommandError("declined in the browser; not signed in", Exit.REFUSED)

@@ -22,7 +22,7 @@ OPTIONS = (
     click.option("--org", metavar="ORG", help="The organization, when you are signed in to several."),
     click.option(
         "--api-key", envvar="CLOUDSIGNAL_API_KEY", metavar="KEY",
-        help="A key instead of a sign-in. Others on this machine see what stands here: better set CLOUDSIGNAL_API_KEY.",
+        help="An API key instead of a sign-in. Other users of this machine can see it: better set CLOUDSIGNAL_API_KEY.",
     ),
     click.option(
         "--ca", envvar="CLOUDSIGNAL_CA", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
@@ -38,9 +38,7 @@ def online(command: Command) -> Command:
     @functools.wraps(command)
     def inner(*, url: str | None, org: str | None, api_key: str | None, ca: Path | None, **others: object) -> int:
         if api_key and click.get_current_context().get_parameter_source("api_key") is ParameterSource.COMMANDLINE:
-            click.echo(
-                "others on this machine can see a key that stands in a command; set CLOUDSIGNAL_API_KEY", err=True
-            )
+            click.echo("other users of this machine can see a key in a command; set CLOUDSIGNAL_API_KEY", err=True)
         with open_server(url, org, api_key, ca) as server:
             return command(server=server, **others)
 

@@ -1,4 +1,4 @@
-"""Exit codes and the one way in which a command fails."""
+"""Exit codes and the one way a command fails."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ def print_json(data: object) -> None:
     click.echo("".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text))
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -34,8 +34,8 @@ def _read(_: click.Context, __: click.Parameter, file: Path) -> str:
 DOCUMENT = click.argument(
     "text", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False), callback=_read
 )
-NO_WIDER = click.option("--no-wider", is_flag=True, help="Fail when anything becomes allowed that is refused now.")
-NOTE = click.option("--note", default="", help="Why; stands in the history.")
+NO_WIDER = click.option("--no-wider", is_flag=True, help="Fail when anything becomes allowed that is denied now.")
+NOTE = click.option("--note", default="", help="Why; shown in the history.")
 TIMEOUT = click.option(
     "--timeout", type=Number(1, 3600), default=60, show_default=True, help="Seconds to wait for the nodes."
 )
@@ -43,16 +43,16 @@ TIMEOUT = click.option(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A document held against what is in force."""
+    """A document compared with the active version."""
 
     text: str
     over: dict[str, Any]
-    """The deployment in force."""
+    """The active deployment."""
     draft: dict[str, Any]
     unsaved: bool
     """Whether the draft holds work of somebody that was never deployed, which pushing replaces."""
     same: bool
-    """Whether the document is what is in force, to the letter."""
+    """Whether the document equals the active version, to the letter."""
     checked: dict[str, Any]
     change: dict[str, Any] | None
     """The comparison by meaning; None when the document has errors."""
@@ -141,18 +141,18 @@ def push(
 def rollback(
     *, server: Server, number: int, yes: bool, no_wider: bool, note: str, timeout: int, as_json: bool
 ) -> int:  # fmt: skip
-    """Put an earlier VERSION in force again: show what changes, ask, and wait for every node."""
+    """Activate an earlier VERSION again: show what changes, ask, and wait for every node."""
     over = current(server)
     change = server.post("/v2/policy/diff", {"new_version": number})
     if not as_json:
-        click.echo(f"version {number} over version {over['version']}, which is in force", err=True)
+        click.echo(f"version {number} over version {over['version']}, the active one", err=True)
         _show_change(change)
     if no_wider and (change["widened"] or not change["complete"]):
-        click.echo("nothing was deployed: it allows more than what is in force (--no-wider)", err=True)
+        click.echo("nothing was deployed: it allows more than the active version (--no-wider)", err=True)
         return Exit.FAILED
     if as_json and not yes:
         raise click.UsageError("--json asks nothing; give --yes")
-    if not agree(f"Put version {number} in force on every node?", yes=yes):
+    if not agree(f"Activate version {number} on every node?", yes=yes):
         return Exit.FAILED
     made = server.post("/v2/policy/rollback", {"version": number, "note": note, "over": over["id"]})
     return _finish(server, made, timeout, as_json=as_json, before={"change": change})
@@ -173,7 +173,7 @@ def _verdict(found: Plan, *, no_wider: bool) -> Exit:
         click.echo("it cannot be deployed", err=True)
         return Exit.FAILED
     if no_wider and found.wider:
-        click.echo("it allows more than what is in force (--no-wider)", err=True)
+        click.echo("it allows more than the active version (--no-wider)", err=True)
         return Exit.FAILED
     return Exit.FINE
 
@@ -181,7 +181,7 @@ def _verdict(found: Plan, *, no_wider: bool) -> Exit:
 def _show(found: Plan) -> None:
     over = found.over
     if found.same:
-        click.echo(f"this is version {over['version']}, which is in force: nothing to do")
+        click.echo(f"this is version {over['version']}, the active one: nothing to do")
         return
     tests = found.checked["tests"]
     failed = [test for test in tests if not test["passed"]]
@@ -193,18 +193,18 @@ def _show(found: Plan) -> None:
     if found.unsaved:
         by = plain(found.draft["updated_by"])
         click.secho(f"  the draft holds changes of {by} that were never deployed; pushing replaces them", fg="yellow")
-    click.echo(f"against version {over['version']}, which is in force:")
+    click.echo(f"against version {over['version']}, the active one:")
     if found.change is not None:
         _show_change(found.change)
 
 
 def _show_change(change: dict[str, Any]) -> None:
     if change["relation"] == "equivalent":
-        click.echo("  nothing becomes allowed or refused")
+        click.echo("  nothing becomes allowed or denied")
     _show_regions("+ allowed now", "yellow", change["widened"])
-    _show_regions("- refused now", "cyan", change["narrowed"])
+    _show_regions("- denied now", "cyan", change["narrowed"])
     if not change["complete"]:
-        click.secho("  the comparison had to be cut short; there may be more", fg="yellow")
+        click.secho("  the comparison was stopped early; there may be more", fg="yellow")
 
 
 def _show_regions(title: str, colour: str, regions: Sequence[dict[str, Any]]) -> None:
@@ -274,12 +274,12 @@ def _outcome(progress: dict[str, Any], timeout: int) -> tuple[Exit, str]:
     if status == "superseded":
         return Exit.FAILED, "was superseded: another one was deployed in the meantime"
     if refused:
-        return Exit.FAILED, f"was refused by {count(len(refused), 'node')}"
+        return Exit.FAILED, f"was rejected by {count(len(refused), 'node')}"
     if not any(node["online"] or node["status"] == "enforcing" for node in nodes):
-        return Exit.SERVER, "is deployed, but no node is there to enforce it"
+        return Exit.SERVER, "is deployed, but no node is online to enforce it"
     if waiting:
         return Exit.SERVER, f"is deployed, but {count(len(waiting), 'node')} did not acknowledge it within {timeout} s"
     silent = sum(not node["online"] for node in nodes)
     there = count(sum(node["status"] == "enforcing" and node["online"] for node in nodes), "node")
-    unknown = f"; {count(silent, 'node')} offline, so what is enforced there is not known" if silent else ""
-    return Exit.FINE, f"is in force on {there}{unknown}"
+    unknown = f"; {count(silent, 'node')} offline, so what they enforce is not known" if silent else ""
+    return Exit.FINE, f"is active on {there}{unknown}"

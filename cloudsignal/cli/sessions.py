@@ -32,7 +32,7 @@ def list_(*, server: Server, as_json: bool) -> int:
              when(row["connected_at"]))
             for row in rows
         ),
-        nothing="nobody is connected",
+        nothing="no client is connected",
     )  # fmt: skip
     return Exit.FINE
 

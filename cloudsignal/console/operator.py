@@ -70,7 +70,7 @@ def suspend(request: HttpRequest, user: User, org_id: str) -> HttpResponseBase:
         return follow(request, org_id, what=what, clicked_at=clicked_at, sessions=live, cause=cause)
     question = Question(
         title=f"Suspend {org.name}?",
-        text="Every client of it is cut off within a second and none can connect. Its data and rules stay.",
+        text="All of its clients are disconnected within a second and cannot connect. Its data and policy stay.",
         blast=[Touched("1", f"organization: {org.pk}"), Touched(_count(_live(user, org_id)), "live sessions closed")],
         action=f"Suspend {org.name}",
         url=reverse("platform:operator-suspend", args=[org_id]),

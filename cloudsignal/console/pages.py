@@ -70,7 +70,7 @@ def theme(request: HttpRequest) -> HttpResponseBase:
     """Remember light, dark or the system's colours in a cookie."""
     chosen = request.POST.get("theme", "")
     if chosen not in dict(THEMES):
-        raise Invalid("bad_theme", "The colours are light, dark, or what the system says.")
+        raise Invalid("bad_theme", "Choose light, dark or system colors.")
     target = request.POST.get("next", "/")
     response = redirect(target if url_has_allowed_host_and_scheme(target, allowed_hosts=None) else "/")
     response.set_cookie(
@@ -91,7 +91,7 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:
     """403 from outside the gate."""
-    return refusal(request, Forbidden("forbidden", "This is not yours to see or do."))
+    return refusal(request, Forbidden("forbidden", "You are not allowed to see or do this."))
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:
@@ -112,10 +112,10 @@ def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponseBase:
         return kept
     message = (
         "You signed in or out in another tab after this page was opened. Nothing was changed, and what you typed is "
-        "still there: send it again."
+        "kept: submit it again."
         if request.headers.get("HX-Request")
-        else "This form carries no valid token of your session, so nothing was changed. Open its page here and fill it "
-        "in there."
+        else "This form has no valid token of your session, so nothing was changed. Open the page of the form and "
+        "fill it in there."
     )
     answer = refusal(request, Forbidden("csrf", message))
     answer.headers["HX-Trigger"] = "session-changed"  # app.js fetches the new token
@@ -131,10 +131,10 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
     if request.path.startswith(API):
         return refused(request, error if isinstance(error, Exception) else RuntimeError())
     message = (
-        "Nothing was changed by what you just did. The nodes are not affected: they keep enforcing the policy "
-        "they have. Go back and try again; if it stays, the reason stands in the log of the web process."
+        "Nothing was changed. The nodes are not affected: they keep enforcing the policy they have. Go back and try "
+        "again; if it fails again, an operator finds the reason in the log of the web process."
     )
-    values = {"status": 500, "title": "Something broke on our side", "message": message}
+    values = {"status": 500, "title": "Something went wrong on our side", "message": message}
     return HttpResponse(render_to_string("plain.html", values), status=500)
 
 

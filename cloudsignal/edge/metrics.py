@@ -62,7 +62,7 @@ def _upkeep(node: Node) -> Iterator[tuple[str, str, str, list[Row]]]:
     ages = [
         (f'{{org="{org.id}"}}', round(now - org.force.issued_at, 1)) for org in node.snapshot.organizations.values()
     ]
-    yield "bundle_age_seconds", "gauge", "Age of the bundle in force.", ages
+    yield "bundle_age_seconds", "gauge", "Age of the active bundle.", ages
 
 
 def _messages(node: Node) -> list[Row]:

@@ -138,7 +138,7 @@ class Node:
         await asyncio.sleep(0)
         await self._cancel_tasks()
         if not await self.shipper.drain(seconds=5.0):
-            logger.warning("redis is away: the audit journal is kept and sent at the next start")
+            logger.warning("redis is unavailable: the audit journal is kept and sent at the next start")
         with suppress(UnavailableError):
             await self.reports.flush()
         self.gate.give_back()

@@ -104,7 +104,7 @@ class Store:
             connection.push(packed, future)
             return
         if time.monotonic() - self._failed_at < BACKOFF or len(self._queue) >= WAITING_MAX:
-            _fail(future, "redis is away")
+            _fail(future, "redis is unavailable")
             return
         self._queue.append((packed, future))
         if self._connecting is None:
@@ -118,7 +118,7 @@ class Store:
             self._failed_at = time.monotonic()
             queue, self._queue = self._queue, []
             for _, future in queue:
-                _fail(future, f"redis is away: {type(error).__name__}")
+                _fail(future, f"redis is unavailable: {type(error).__name__}")
         else:
             self._connection = connection
             queue, self._queue = self._queue, []
@@ -177,7 +177,7 @@ class _Connection(asyncio.Protocol):
     def push(self, packed: bytes, future: asyncio.Future[Any] | None) -> None:
         """Queue a command; one that is waited for leaves at the end of this turn of the loop, with all before it."""
         if self._transport is None or self._transport.is_closing() or len(self.waiting) >= WAITING_MAX:
-            _fail(future, "redis is away")
+            _fail(future, "redis is unavailable")
             return
         if future is not None and not self._urgent:
             self._urgent = True

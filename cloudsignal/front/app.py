@@ -90,7 +90,7 @@ class Front:
         finally:
             leaving.cancel()
         if not sent:
-            detail = "Something went wrong here; it has been logged."
+            detail = "Something went wrong on our side; it has been logged."
             raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail)
 
     async def _health_of(self, path: str) -> Page:

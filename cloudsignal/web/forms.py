@@ -45,7 +45,7 @@ class FilterForm(Form):
             names = ", ".join(f'"{name[:64]}"' for name in unknown[:5])
             known = ", ".join(name for name, field in self.fields.items() if not field.widget.is_hidden)
             raise forms.ValidationError(
-                f"This list has no filter called {names}; it has {known}. Take it out of the address.",
+                f"This list has no filter called {names}; it has {known}. Remove it from the address.",
                 code="unknown_filter",
             )
         return self.cleaned_data

@@ -44,5 +44,5 @@ def page(scope: Scope, refusal: Refusal) -> Page:
 
 @lru_cache(maxsize=32)
 def _html(status: HTTPStatus, message: str) -> str:
-    title = TITLES.get(status, "Something broke on our side")
+    title = TITLES.get(status, "Something went wrong on our side")
     return render_to_string("plain.html", {"status": int(status), "title": title, "message": message})

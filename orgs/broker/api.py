@@ -106,7 +106,7 @@ class StoredSessions(OrgEndpoint):
         responses={200: page_serializer(StoredSessionSerializer)},
     )  # fmt: skip
     def get(self, request: Request) -> Response:
-        """List the sessions that outlive their connection by client id. 10,000 are looked at."""
+        """List the sessions that outlive their connection by client ID. 10,000 are looked at."""
         found = list_stored(self.access, find=request.query_params.get("find", "")).rows
         cursor, limit = request.query_params.get("cursor", ""), limit_of(request)
         rows = [row for row in found if row.client_id > cursor]
@@ -124,7 +124,7 @@ class ReleaseSession(OrgEndpoint):
         request=ReleaseSessionSerializer, responses={202: StoredSessionSerializer},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Discard a stored session with what waits for it, and free its client id. Its client must not be connected."""
+        """Discard a stored session with its queued messages and release its client ID. Its client is not connected."""
         wanted = valid(ReleaseSessionSerializer, request)
         return Response(
             StoredSessionSerializer(clearing.release_session(self.access, wanted["client_id"])).data, status=202

@@ -241,7 +241,7 @@ def _arrive(access: Access, stored: _Stored) -> None:
     try:
         stored.pushed.result()
     except RedisError as error:
-        logger.warning("minting: Redis is away, a worker pushes: %s", type(error).__name__)
+        logger.warning("issuing: Redis is unavailable, a worker pushes: %s", type(error).__name__)
         with org_scope(access.org_id):
             OutboxRow.objects.create(
                 org_id=access.org_id, task="orgs.tasks.push_batch", key=f"push {stored.claim}",

@@ -171,7 +171,7 @@ class Organizations(PersonEndpoint):
         operation_id="create_organization", tags=TAGS, request=NameSerializer, responses={201: OrganizationSerializer}
     )
     def post(self, request: Request) -> Response:
-        """Create an organization that you own. Its policy is empty: everything is refused until a rule allows it."""
+        """Create an organization that you own. Its policy is empty: everything is denied until a rule allows it."""
         take("organizations", self.principal)
         wanted = valid(NameSerializer, request)
         made = lifecycle.create_organization(self.person(request), name=wanted["name"], ip=address_of(request))
@@ -205,7 +205,7 @@ class OneOrganization(OrgEndpoint):
         responses={202: OrganizationSerializer},
     )  # fmt: skip
     def delete(self, request: Request, organization_id: str) -> Response:
-        """Cut off every client now and delete everything after the grace period; the body repeats the name."""
+        """Disconnect every client now and delete everything after the grace period; the body repeats the name."""
         self.step_up(request)
         wanted = valid(ConfirmSerializer, request)
         org = deletion.delete_organization(self.access, confirm=wanted["confirm"])
@@ -226,7 +226,7 @@ class RestoreOrganization(OrgEndpoint):
 
 
 class ExportOrganization(OrgEndpoint):
-    """What can be taken along."""
+    """The data that can be exported."""
 
     needs: ClassVar = {"GET": Permission.ORG_UPDATE}
 

@@ -43,7 +43,7 @@ class ChangeMemberSerializer(serializers.Serializer[Any]):
 
 
 class InvitationSerializer(serializers.ModelSerializer[Invitation]):
-    """An invitation. Its link is in the e-mail and nowhere else."""
+    """An invitation. Its link is in the email and nowhere else."""
 
     state = serializers.CharField(read_only=True, help_text="open, expired, accepted or revoked.")
     code = serializers.SerializerMethodField(
@@ -87,7 +87,7 @@ class Members(OrgEndpoint):
         responses={200: page_serializer(MemberSerializer)},
     )  # fmt: skip
     def get(self, request: Request) -> Response:
-        """List the members by e-mail address, those whose time has ended included."""
+        """List the members by email address, expired ones included."""
         return page(list_members(self.access), MemberSerializer)
 
 
@@ -147,7 +147,7 @@ class Invitations(OrgEndpoint):
         responses={201: InvitationSerializer},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Invite a member by e-mail. The link works for a week, for that address only."""
+        """Invite a member by email. The link works for a week, for that address only."""
         wanted = valid(InviteSerializer, request)
         if wanted["role"] == Role.OWNER:
             self.step_up(request)

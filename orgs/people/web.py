@@ -75,7 +75,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.MEMBERS_MANAGE, methods=("GET", "POST"))
 def new(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Invite a member by e-mail."""
+    """Invite a member by email."""
     form = InviteForm(access, request.POST if request.method == "POST" else None, initial={"role": Role.DEVELOPER})
     _ask_again_for_owners(request)
     if request.method == "POST" and form.is_valid():

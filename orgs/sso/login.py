@@ -152,8 +152,8 @@ def send_linked(org_id: str, sign_on_id: str, user_id: int) -> bool:
     send_mail(
         subject=f"{name} now signs you in to {org} on CloudSignal",
         message=(
-            f"Your account {address} is linked to {name}, the single sign-on of {org}. Whoever {name} says is you "
-            f"comes in to {org} as you; it reaches none of your other organizations and cannot change your account.\n\n"
+            f"Your account {address} is now linked to {name}, an SSO connection of {org}. {name} can sign you in to "
+            f"{org}, to none of your other organizations, and cannot change your account.\n\n"
             f"If that was not you, tell an administrator of {org} and change your password:\n\n"
             f"{settings.PUBLIC_URL}{reverse('account_change_password')}\n"
         ),

@@ -142,7 +142,7 @@ def test_links_in_mail_lead_to_the_public_address_whatever_the_request_says(ada:
 def test_the_same_word_is_said_for_an_address_everywhere() -> None:
     for page in ("/accounts/login/", "/accounts/signup/", "/accounts/password/reset/"):
         text = Client().get(page).content.decode()
-        assert ">E-mail address</label>" in text
+        assert ">Email address</label>" in text
         assert ">Email" not in text
 
 

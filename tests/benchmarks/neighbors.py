@@ -1,4 +1,4 @@
-"""How much one organization's attack costs another: ``make bench-neighbours`` prints one JSON object.
+"""How much one organization's attack costs another: ``make bench-neighbors`` prints one JSON object.
 
 For each attack another organization's client (or API user) measures its own round trips, first alone, then while the
 attack runs; ``p99_ratio`` is the p99 under attack divided by the p99 alone of the same run, ``stall_ms`` the slowest

@@ -1,4 +1,4 @@
-"""The attacker of ``make bench-neighbours``, in a process of its own that gets an attack's name and options (JSON).
+"""The attacker of ``make bench-neighbors``, in a process of its own that gets an attack's name and options (JSON).
 
 It runs one attack until its time is up. Loopback only; every attack is bounded in count and in time.
 """

@@ -84,7 +84,7 @@ def test_what_is_refused_in_words_is_a_message_and_no_dialog(signed_in: Page, pl
     in_force = place.at("access/versions/1/rollback/")
     signed_in.route(in_force, lambda route: route.continue_(url=in_force.replace("/1/", "/2/")))
     signed_in.get_by_role("link", name="Roll back to version 1").click()
-    expect(signed_in.locator("#toasts").get_by_text("Version 2 is in force already.")).to_be_visible()
+    expect(signed_in.locator("#toasts").get_by_text("Version 2 is already active.")).to_be_visible()
     expect(signed_in.locator("#confirm")).to_be_hidden()
 
 

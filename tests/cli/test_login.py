@@ -201,7 +201,7 @@ class TestInABrowser:
             page.wait_for_url("http://127.0.0.1:*/callback*")
             done = running.end()
         assert done.code == 3, done
-        assert "refused in the browser" in done.errors
+        assert "declined in the browser" in done.errors
         assert not (tmp_path / "cloudsignal").exists()
 
     def test_a_wrong_code_is_exit_code_3(self, place: Place, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_a_file_that_others_could_read_is_closed_and_told_of(capsys: pytest.Capt
     logins.file().chmod(0o644)
     assert logins.find() == ONE
     assert stat.S_IMODE(logins.file().stat().st_mode) == 0o600
-    assert "could be read by others" in capsys.readouterr().err
+    assert "could be read by other users" in capsys.readouterr().err
 
 
 def test_several_servers_and_organizations_the_latest_first() -> None:

@@ -67,7 +67,7 @@ def test_a_policy_is_planned_pushed_to_every_node_read_back_and_rolled_back(plac
 
     pushed = place.run("acl", "push", policy, "--yes", "--note", "from the terminal", key="developer")
     assert pushed.code == 0, pushed
-    assert "is in force on 2 nodes" in pushed.output
+    assert "is active on 2 nodes" in pushed.output
     for node in place.stack.nodes:
         assert node in pushed.output
     now = in_force(place)
@@ -86,7 +86,7 @@ def test_a_policy_is_planned_pushed_to_every_node_read_back_and_rolled_back(plac
 
     back = place.run("acl", "rollback", str(before["number"]), "--yes")
     assert back.code == 0, back
-    assert "- refused now" in back.errors + back.output
+    assert "- denied now" in back.errors + back.output
     assert in_force(place)["number"] == before["number"]
     assert place.run("acl", "rollback", "99999", "--yes").code == 1
 
@@ -201,7 +201,7 @@ def test_in_a_terminal_it_asks_and_draws_how_far_it_is(place: Place, policy: str
     code, shown = answer_when_asked(place, "acl", "push", policy, meanwhile=lambda: None)
     assert code == 0, shown
     assert "nodes" in shown
-    assert "is in force on 2 nodes" in shown
+    assert "is active on 2 nodes" in shown
 
 
 def test_where_nobody_can_be_asked_yes_must_be_given(place: Place, policy: str) -> None:
@@ -324,7 +324,7 @@ def test_the_audit_is_searched_and_followed(place: Place) -> None:
     assert name in place.run("audit", "search", "--username", name).output
     assert [event["username"] for event in followed].count(name) == 1
     assert len({event["id"] for event in followed}) == len(followed)
-    assert place.run("audit", "search", "--kind", "acl_denied", "--topic-prefix", "nowhere/").output == "nothing fits\n"
+    assert place.run("audit", "search", "--kind", "acl_denied", "--topic-prefix", "nowhere/").output == "no results\n"
     assert place.run("audit", "search", "--since", "yesterday").code == 2
     assert name in place.run("audit", "tail", "--for", "0s", "--kind", "credential.issued").output
 

@@ -25,14 +25,14 @@ def progress(*nodes: tuple[str, bool], status: str = "pending", finished: bool =
 @pytest.mark.parametrize(
     ("found", "code", "words"),
     [
-        (progress(("enforcing", True), ("enforcing", True), status="enforcing"), 0, "in force on 2 nodes"),
-        (progress(("enforcing", True), ("pending", False)), 0, "in force on 1 node; 1 node offline"),
-        (progress(("enforcing", True), ("enforcing", False)), 0, "in force on 1 node; 1 node offline"),
+        (progress(("enforcing", True), ("enforcing", True), status="enforcing"), 0, "active on 2 nodes"),
+        (progress(("enforcing", True), ("pending", False)), 0, "active on 1 node; 1 node offline"),
+        (progress(("enforcing", True), ("enforcing", False)), 0, "active on 1 node; 1 node offline"),
         (progress(("enforcing", True), ("pending", True)), 4, "1 node did not acknowledge it within 60 s"),
-        (progress(("enforcing", True), ("refused", True), status="refused"), 1, "refused by 1 node"),
+        (progress(("enforcing", True), ("refused", True), status="refused"), 1, "rejected by 1 node"),
         (progress(("superseded", True), status="superseded"), 1, "superseded"),
-        (progress(), 4, "no node is there"),
-        (progress(("pending", False)), 4, "no node is there"),
+        (progress(), 4, "no node is online"),
+        (progress(("pending", False)), 4, "no node is online"),
     ],
 )
 def test_the_exit_code_says_whether_every_node_enforces_it(found: dict[str, Any], code: int, words: str) -> None:

@@ -192,7 +192,7 @@ def test_a_key_in_a_command_is_warned_of() -> None:
     with serving(lambda handler, _: reply(handler, 200, ME)) as url:
         done = program("whoami", "--url", url, "--api-key", "sk_test")
     assert done.code == 0
-    assert "others on this machine can see a key" in done.errors
+    assert "other users of this machine can see a key" in done.errors
     assert "sk_test" not in done.errors
 
 

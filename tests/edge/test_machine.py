@@ -62,7 +62,7 @@ def test_a_redis_that_refuses_the_password_is_not_left_with_open_connections(rig
         store = Store(rig.valkey.url.replace("redis://", "redis://:wrong@"))
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(3):
-            with pytest.raises(UnavailableError, match="redis is away"):
+            with pytest.raises(UnavailableError, match="redis is unavailable"):
                 await store.call(("PING",))
             await asyncio.sleep(BACKOFF * 1.5)
         return len(os.listdir("/proc/self/fd")) - before

@@ -176,7 +176,7 @@ def test_before_sign_in_little_is_taken(version: int) -> None:
     session.client_received(codec.encode_connect(Connect(version, "c" * (CLIENT_ID_MAX + 1))))
     answer = codec.decode_connack(session.to_client[0][2:], version)
     assert answer.code == (0x85 if version == 5 else 2)
-    text = b"the client id is longer than 1024 bytes" if version == 5 else None
+    text = b"the client ID is longer than 1024 bytes" if version == 5 else None
     assert answer.properties.string(Property.REASON_STRING) == text
 
 

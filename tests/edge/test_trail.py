@@ -173,7 +173,7 @@ def test_the_log_is_json_and_names_no_topic_of_a_tenant(make_rig: Callable[..., 
     wait_for(lambda: "refused" in rig.edge.log.read_text(), what="a warning")
     rig.broker.stop(kill=True)
     rig.valkey.stop(kill=True)
-    wait_for(lambda: "redis is away" in rig.edge.log.read_text(), what="a warning")
+    wait_for(lambda: "redis is unavailable" in rig.edge.log.read_text(), what="a warning")
     rig.edge.stop()
     lines = rig.edge.log.read_text().splitlines()
     assert len(lines) >= 4

@@ -153,7 +153,7 @@ def test_a_key_makes_none_that_works_longer_than_itself(acme: Access) -> None:
     assert refusal(maker, expires_at=ends + timedelta(seconds=1)) == "outlives_maker"
     assert create_api_key(maker, kind="sk", name="as long", expires_at=ends).key.expires_at == ends
     forever = create_api_key(acme, kind="sk", name="forever")
-    with pytest.raises(Forbidden, match="has to end by then"):
+    with pytest.raises(Forbidden, match="must expire by then"):
         rotate_api_key(maker, forever.key.pk)
     use_api_key(forever.secret, ip=IP)
     assert rotate_api_key(acme, forever.key.pk).key.expires_at is None

@@ -1,4 +1,4 @@
-"""The outbox: in the change's transaction, at least once, in order, patient when the broker is away."""
+"""The outbox: in the change's transaction, at least once, in order, patient when the broker is unavailable."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Broker:
 
     def send(self, task: str, payload: dict[str, str]) -> None:
         if self.away:
-            raise OSError("the broker is away")
+            raise OSError("the broker is unavailable")
         self.sent.append((task, payload))
 
 
@@ -90,7 +90,7 @@ def test_when_the_broker_is_away_the_commit_stands_and_the_row_waits(broker: Bro
     broker.away, before = True, timezone.now()
     ask(n="1")
     (row,) = rows()
-    assert (row.attempts, row.last_error) == (1, "OSError: the broker is away")
+    assert (row.attempts, row.last_error) == (1, "OSError: the broker is unavailable")
     assert before <= row.available_at - timedelta(seconds=1) <= timezone.now()
     depth = outbox.depth()
     assert depth.rows == 1

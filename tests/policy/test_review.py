@@ -144,7 +144,7 @@ def test_a_suggestion_leaves_a_variable_to_everybody_else_and_opens_no_more_than
         for each in suggest(policy_of("  - {id: a, topic: y/stat}\n"), Request(ADA, "pub", "y/state"), now=NOW)
         if each.kind == "topic" and each.narrowed
     ]
-    assert "in place of y/stat" in taken.title
+    assert "instead of y/stat" in taken.title
 
 
 def test_nothing_is_suggested_for_a_wildcard_typed_as_a_username() -> None:
@@ -201,7 +201,7 @@ def test_explain_says_why_of_every_rule() -> None:
         "variable": ("no match", "claim agent_id missing"),
         "old": ("no match", "expired at 2026-01-01T00:00:00Z"),
         "low": ("near miss", "qos 2 above 1"),
-        "client": ("no match", "client id glob `x*` does not match `c1`"),
+        "client": ("no match", "client ID glob `x*` does not match `c1`"),
         "short": ("no match", "topic has more levels than the rule's 1"),
         "long": ("no match", "topic ends before level 4: `x`"),
         "yes": ("decides", "allows it"),

@@ -1,4 +1,4 @@
-"""What one credential can do to the broker, bounded in bytes and seconds, for tests and ``make bench-neighbours``."""
+"""What one credential can do to the broker, bounded in bytes and seconds, for tests and ``make bench-neighbors``."""
 
 from __future__ import annotations
 

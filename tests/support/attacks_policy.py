@@ -1,4 +1,4 @@
-"""Policy documents made to cost as much as their size allows: for the bounds of the core and for ``bench-neighbours``.
+"""Policy documents made to cost as much as their size allows: for the bounds of the core and for ``bench-neighbors``.
 
 Each is a text that ``parse`` accepts (but for ``UNREADABLE``); ``size`` is the number of rules or entries in it.
 """

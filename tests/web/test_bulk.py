@@ -106,7 +106,7 @@ def test_every_wrong_line_is_named_nothing_is_minted_and_the_text_comes_back(acm
     assert [detail.line for detail in answer.context["form"].details] == [3, 4, 5]
     assert answer.context["form"]["text"].value() == text
     page = answer.content.decode()
-    assert "Line 5: sensor-1 stands on line 2 already." in page
+    assert "Line 5: sensor-1 is already on line 2." in page
     assert page.count("3 lines cannot be used") == 1
     assert list_credentials(acme).rows == ()
 

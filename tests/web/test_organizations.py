@@ -148,7 +148,7 @@ def test_the_figure_of_refusals_leads_to_a_list_of_as_many(acme: Access, owner: 
     page = owner.get(reverse("orgs:home", args=[acme.org_id]))
     listed = owner.get(page.context["refusals_url"])
     assert page.context["denied_count"] == len(listed.context["lines"]) == 2
-    assert [pill.value for pill in listed.context["pills"]] == ["Everything refused"]
+    assert [pill.value for pill in listed.context["pills"]] == ["All denials"]
 
 
 def test_a_suspended_organization_is_not_told_to_connect_a_client(acme: Access, owner: Client) -> None:

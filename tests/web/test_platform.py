@@ -99,7 +99,7 @@ def test_the_certificate_is_there_for_everybody_when_there_is_a_local_authority(
 def test_an_operator_suspends_and_resumes(acme: Access, visitor: Visitor) -> None:
     operator = visitor(person(operator=True))
     url = reverse("platform:operator-suspend", args=[acme.org_id])
-    assert "cut off within a second" in operator.get(url).content.decode()
+    assert "disconnected within a second" in operator.get(url).content.decode()
     refused = operator.post(url, {"reason": "x" * 201})
     assert refused.status_code == 422
     assert refused.context["form"]["reason"].value() == "x" * 201
@@ -158,7 +158,7 @@ def test_a_broken_page_is_told_without_database_or_session(acme: Access, monkeyp
     client.force_login(acme.user)
     answer = client.get(reverse("orgs:list"))
     assert answer.status_code == 500
-    assert "Something broke on our side" in answer.content.decode()
+    assert "Something went wrong on our side" in answer.content.decode()
     assert "broken on purpose" not in answer.content.decode()
 
 

@@ -153,7 +153,7 @@ def test_no_rule_is_a_verdict_of_its_own(
 def test_holes_and_near_misses_are_shown(acme: Access, owner: Client) -> None:
     holes = 'version: "3"\nrules:\n  - {id: no, effect: deny, topic: a/secret}\n  - {id: all, topic: a/#}\n'
     page = owner.post(url("simulate", acme), ask(text=holes, action="sub", topic="a/#"), headers=HTMX).content.decode()
-    assert "Allowed, with holes" in page
+    assert "Allowed, with exceptions" in page
     assert "not delivered" in page
     assert "qos 2 above 1" in owner.post(url("simulate", acme), ask(qos="2"), headers=HTMX).content.decode()
 
@@ -176,7 +176,7 @@ def test_nobody_loses_what_was_typed_while_many_policies_are_being_looked_at(
 def test_a_long_policy_that_says_nothing_of_a_request_is_not_called_empty(acme: Access, owner: Client) -> None:
     text = 'version: "3"\nrules:\n' + "".join(f"  - {{id: r{n}, topic: t/{n}}}\n" for n in range(300))
     page = owner.post(url("simulate", acme), ask(text=text, topic="elsewhere"), headers=HTMX).content.decode()
-    assert "None of the 300 rules speaks of this request" in page
+    assert "None of the 300 rules matches this request" in page
     assert "The policy has no rules" not in page
 
 
@@ -404,7 +404,7 @@ def test_nothing_replaces_another_deployment_than_was_shown(acme: Access, owner:
     late = {"etag": get_draft(acme).etag, "deployment": sent(review, "deployment")}
     refused = owner.post(url("deploy", acme), late)
     assert refused.status_code == 409
-    assert "Version 3 was put in force by" in refused.content.decode()
+    assert "Version 3 was activated by" in refused.content.decode()
     assert owner.post(url("rollback", acme, 1), {"deployment": sent(back, "deployment")}).status_code == 409
     current = current_deployment(acme)
     assert current

@@ -129,7 +129,7 @@ def who_difference(rule: Rule, identity: Identity) -> str | None:
     if not globs.matches_any(rule.who.username, identity.username):
         return f"username glob {_globs(rule.who.username)} does not match `{identity.username}`"
     if not globs.matches_any(rule.who.client_id, identity.client_id):
-        return f"client id glob {_globs(rule.who.client_id)} does not match `{identity.client_id}`"
+        return f"client ID glob {_globs(rule.who.client_id)} does not match `{identity.client_id}`"
     for name, wanted in rule.who.claims:
         texts = identity.claim(name)
         if not texts:
@@ -164,7 +164,7 @@ def _unresolved(pattern: Pattern, identity: Identity) -> str:
     for level in pattern:
         for variable in level.variables if isinstance(level, Template) else ():
             value = variable_value(variable, identity)
-            name = variable.replace("claims.", "claim ").replace("client_id", "client id")
+            name = variable.replace("claims.", "claim ").replace("client_id", "client ID")
             if value is None:
                 listed = variable.startswith("claims.") and identity.claim(variable.removeprefix("claims."))
                 return f"{name} is a list" if listed else f"{name} missing"

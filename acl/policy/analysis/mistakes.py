@@ -30,7 +30,7 @@ def in_names(rule: Rule) -> Iterator[str]:
     """Username globs that no username of an organization can match."""
     for glob in rule.who.username:
         if "@" in glob:
-            yield f"username {glob} never matches: usernames are judged without @ and what follows"
+            yield f"username {glob} never matches: usernames are matched without the @ and the organization; remove it"
         elif not _NAME.fullmatch(glob):
             yield f"username {glob} never matches: usernames are of a-z, 0-9, - and _"
         elif glob[:1] in ("-", "_") or not glob or len(glob.replace("*", "")) > NAME_MAX:

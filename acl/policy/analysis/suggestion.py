@@ -104,16 +104,16 @@ def _changes(rule: Rule, at: int, request: Request, asked: Levels, now: datetime
     if limited:
         wider = replace(rule, qos=max(rule.qos, request.qos), retain=rule.retain or request.retain)
         what = f"QoS {request.qos}" if request.qos > rule.qos else "retained messages"
-        yield _Candidate(0.0, "limit", f"let rule {rule.id} take {what}", wider, at)
+        yield _Candidate(0.0, "limit", f"let rule {rule.id} allow {what}", wider, at)
     elif not acts:
-        title = f"let rule {rule.id} apply to {'publishing' if action == 'pub' else 'subscribing'} too"
+        title = f"apply rule {rule.id} to {'publishing' if action == 'pub' else 'subscribing'} too"
         yield _Candidate(0.1, "action", title, replace(rule, action="pub+sub"), at)
     elif not reaches:
         yield from _topic_changes(rule, at, request, asked)
     elif not people:
         yield from _who_changes(rule, at, request)
     else:
-        yield _Candidate(0.3, "expiry", f"let rule {rule.id} go on", replace(rule, expires=None), at)
+        yield _Candidate(0.3, "expiry", f"renew rule {rule.id}", replace(rule, expires=None), at)
 
 
 def _topic_changes(rule: Rule, at: int, request: Request, asked: Levels) -> Iterator[_Candidate]:
@@ -122,12 +122,12 @@ def _topic_changes(rule: Rule, at: int, request: Request, asked: Levels) -> Iter
         if levels is None:
             continue
         for cost, changed, how in _nearer(topic, levels, asked):
-            if how == "mend" and set(VARIABLE.findall(topic)) - set(VARIABLE.findall(changed)):
+            if how == "fix" and set(VARIABLE.findall(topic)) - set(VARIABLE.findall(changed)):
                 topics = (*rule.topics, changed)  # a literal in place of a variable would leave out everybody else
                 title = f"add {changed} to rule {rule.id}"
             else:
                 topics = (*rule.topics[:number], changed, *rule.topics[number + 1 :])
-                title = f"{how} rule {rule.id}: {changed} in place of {topic}"
+                title = f"{how} rule {rule.id}: {changed} instead of {topic}"
             yield _Candidate(cost, "topic", title, replace(rule, topics=tuple(dict.fromkeys(topics))), at)
 
 
@@ -144,7 +144,7 @@ def _nearer(topic: str, levels: Levels, asked: Levels) -> Iterator[tuple[float, 
     mend = wrong[0]
     alike = SequenceMatcher(None, levels[mend], asked[mend]).ratio()
     if asked[mend] != PLUS and alike >= _TYPO:
-        yield 0.15 + (1 - alike) / 4, "/".join([*written[:mend], asked[mend], *written[mend + 1 :]]), "mend"
+        yield 0.15 + (1 - alike) / 4, "/".join([*written[:mend], asked[mend], *written[mend + 1 :]]), "fix"
     yield 0.6, "/".join([*written[:mend], PLUS, *written[mend + 1 :]]), "widen"
 
 
@@ -153,12 +153,12 @@ def _who_changes(rule: Rule, at: int, request: Request) -> Iterator[_Candidate]:
     if not globs.matches_any(who.username, identity.username):
         if "*" not in identity.username:
             added = replace(who, username=(*who.username, identity.username))
-            title = f"let rule {rule.id} speak of {identity.username} too"
+            title = f"also apply rule {rule.id} to {identity.username}"
             yield _Candidate(0.4, "who", title, replace(rule, who=added), at)
         return
     if not globs.matches_any(who.client_id, identity.client_id):
         added = replace(who, client_id=("*",))
-        yield _Candidate(0.45, "who", f"let rule {rule.id} take any client id", replace(rule, who=added), at)
+        yield _Candidate(0.45, "who", f"apply rule {rule.id} to any client ID", replace(rule, who=added), at)
         return
     claims = dict(who.claims)
     for name, wanted in who.claims:
@@ -167,10 +167,10 @@ def _who_changes(rule: Rule, at: int, request: Request) -> Iterator[_Candidate]:
             continue
         if texts:
             claims[name] = (*wanted, texts[0])
-            title = f"let rule {rule.id} take {texts[0]} as claim {name}"
+            title = f"accept {texts[0]} as claim {name} in rule {rule.id}"
         else:
             del claims[name]
-            title = f"let rule {rule.id} not ask for claim {name}"
+            title = f"remove claim {name} from rule {rule.id}"
         mended = replace(who, claims=tuple(sorted(claims.items())))
         yield _Candidate(0.5, "claim", title, replace(rule, who=mended), at)
         return

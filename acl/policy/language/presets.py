@@ -45,7 +45,7 @@ _PRESETS = (
         "Permit all (prototyping)",
         "Everybody may do everything inside the organization. Marked, nags, and ends by itself.",
     ),
-    ("blank", "Blank", "No rules: every publish and every subscribe is refused until you add one."),
+    ("blank", "Blank", "No rules: every publish and subscribe is denied until you add one."),
 )
 
 PRESETS: tuple[Preset, ...] = tuple(

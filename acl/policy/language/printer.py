@@ -108,7 +108,7 @@ def who_text(who: Who) -> str:
     """``who`` on one line, for messages: ``agent-*``, ``a or b``, ``* with claim team in ops``."""
     text = " or ".join(who.username)
     if who.client_id != ("*",):
-        text += f" with client id {' or '.join(who.client_id)}"
+        text += f" with client ID {' or '.join(who.client_id)}"
     for name, globs in who.claims:
         text += f" with claim {name} {' or '.join(globs)}"
     return text
@@ -118,7 +118,7 @@ def identity_text(identity: Identity) -> str:
     """``identity`` on one line, for messages."""
     parts = [identity.username or '""']
     if identity.client_id:
-        parts.append(f"client id {identity.client_id}")
+        parts.append(f"client ID {identity.client_id}")
     parts += [f"{name}={json.dumps(value, default=list)}" for name, value in identity.claims.items()]
     return ", ".join(parts)
 

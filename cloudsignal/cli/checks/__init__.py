@@ -1,4 +1,4 @@
-"""What ``cloudsignal doctor`` looks at. Each check finds out one thing and says how to mend it; none changes anything.
+"""What ``cloudsignal doctor`` looks at. Each check finds out one thing and says how to fix it; none changes anything.
 
 - :mod:`~cloudsignal.cli.checks.machine`: Python, packages, programs, limits, disk, clock
 - :mod:`~cloudsignal.cli.checks.variables`: environment variables

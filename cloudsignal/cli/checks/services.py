@@ -25,7 +25,7 @@ def check_database(url: str) -> Iterator[Result]:
         connection = psycopg.connect(url, connect_timeout=5, autocommit=True)
     except (psycopg.Error, ValueError) as error:
         words = str(error).strip().splitlines()
-        yield problem("postgres", f"no connection: {words[-1] if words else error}", "start it, or mend DATABASE_URL")
+        yield problem("postgres", f"no connection: {words[-1] if words else error}", "start it, or fix DATABASE_URL")
         return
     with contextlib.closing(connection):
         number = connection.info.server_version
@@ -69,7 +69,7 @@ def check_deletion(url: str) -> Iterator[Result]:
         connection = psycopg.connect(url, connect_timeout=5, autocommit=True)
     except (psycopg.Error, ValueError) as error:
         words = str(error).strip().splitlines()
-        fix = "make the role, or mend DATABASE_DELETE_URL; without it, organizations that are deleted stay"
+        fix = "make the role, or fix DATABASE_DELETE_URL; without it, organizations that are deleted stay"
         yield problem("deletion role", f"no connection: {words[-1] if words else error}", fix)
         return
     with contextlib.closing(connection):
@@ -127,7 +127,7 @@ def check_redis(url: str) -> Iterator[Result]:
         policy, append = _setting(client, "maxmemory-policy"), _setting(client, "appendonly")
         most = _setting(client, "maxmemory")
     except (RedisError, OSError) as error:
-        yield problem("redis", f"no connection: {error}", "start it, or mend REDIS_URL")
+        yield problem("redis", f"no connection: {error}", "start it, or fix REDIS_URL")
         return
     finally:
         client.close()

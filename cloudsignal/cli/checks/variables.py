@@ -86,7 +86,7 @@ def _node_key(environment: Environment, name: str) -> None:
     key = environment.key(name)
     if environment.text("CLOUDSIGNAL_PEPPER", "") and key != node_key(environment.key("CLOUDSIGNAL_PEPPER")):
         raise ConfigError(
-            f"{name} is not the one that is made from CLOUDSIGNAL_PEPPER, so nothing that edges say would be believed; "
+            f"{name} is not the one that is made from CLOUDSIGNAL_PEPPER, so messages from edges would not be trusted; "
             "leave it out where the pepper is set, or make it as docs/operations.md says"
         )
 

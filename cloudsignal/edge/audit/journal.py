@@ -2,7 +2,7 @@
 
 A plain ``write`` into a file survives the death of the process by any signal, so an event whose answer was seen is
 never lost. The shipper (:mod:`cloudsignal.edge.audit.shipper`) reads the same files, sends what they hold to the audit
-stream and deletes what was sent; when Redis is away the files simply grow. Ingest deduplicates on ``(ts, id)``
+stream and deletes what was sent; when Redis is unavailable the files simply grow. Ingest deduplicates on ``(ts, id)``
 and keeps the highest ``count``, so sending something twice is harmless.
 
 A segment is a run of frames (:mod:`cloudsignal.edge.audit.framing`). ``H`` names the node and its incarnation, ``E``

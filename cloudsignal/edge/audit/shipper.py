@@ -60,7 +60,7 @@ class Shipper:
         return max(0, self._journal.size - sum(reader.offset for reader in readers))
 
     async def run(self) -> None:
-        """Ship until cancelled; when Redis is away, try again every second."""
+        """Ship until cancelled; when Redis is unavailable, try again every second."""
         while True:
             try:
                 more = await self.ship()
@@ -133,7 +133,7 @@ class Shipper:
         for reader in sent:
             whole = reader.offset >= reader.path.stat().st_size
             if not whole:
-                logger.warning("%s cannot be read beyond byte %d and is set aside", reader.path.name, reader.offset)
+                logger.warning("%s cannot be read beyond byte %d and is quarantined", reader.path.name, reader.offset)
             self._journal.delete(reader.number, whole=whole)
             self._sent.remove(reader)
 

@@ -59,7 +59,7 @@ class Orders:
                 while True:
                     await self._take(redis)
             except (RedisError, OSError, TimeoutError, UnavailableError):
-                pass  # the follower says that Redis is away
+                pass  # the follower says that Redis is unavailable
             finally:
                 await close_client(redis)
             await asyncio.sleep(1.0)

@@ -34,7 +34,7 @@ KNOWN_MAX = 4_096
 """Topics whose size is remembered per organization, about 100 bytes each."""
 
 WAITING_MAX = 2_000
-"""Topics of an organization that wait to be written to Redis: what an edge holds while Redis is away."""
+"""Topics of an organization that wait to be written to Redis: what an edge holds while Redis is unavailable."""
 
 ASKED_MAX = 100
 """Topics of an organization that Redis is asked about at a time."""

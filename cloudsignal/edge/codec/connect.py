@@ -78,7 +78,7 @@ def decode_connect(first: int, body: bytes) -> Connect:
     method = properties.string(Property.AUTHENTICATION_METHOD)
     if method is None and properties.string(Property.AUTHENTICATION_DATA) is not None:
         raise protocol_error("authentication data without a method")
-    client_id = reader.text("the client id", Reason.CLIENT_ID_INVALID, 2).decode()
+    client_id = reader.text("the client ID", Reason.CLIENT_ID_INVALID, 2).decode()
     will = None
     if flags & WILL:
         will_properties = Properties()

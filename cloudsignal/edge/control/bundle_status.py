@@ -56,7 +56,7 @@ class Reports:
                 await asyncio.sleep(RETRY)
 
     async def flush(self) -> None:
-        """Send what is left to say. Raises :class:`UnavailableError` when Redis is away."""
+        """Send what is left to say. Raises :class:`UnavailableError` when Redis is unavailable."""
         while self._unsaid:
             some = list(self._unsaid.items())[:AT_ONCE]
             trim = ("MAXLEN", "~", keys.CHANGES_MAXLEN)

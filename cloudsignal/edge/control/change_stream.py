@@ -66,7 +66,7 @@ class Follower:
                 await self._follow(redis)
             except (RedisError, OSError, TimeoutError, UnavailableError) as error:
                 if self.in_step.is_set():
-                    logger.warning("redis is away: %s", type(error).__name__)
+                    logger.warning("redis is unavailable: %s", type(error).__name__)
                     lost = True
                 self.in_step.clear()
             finally:

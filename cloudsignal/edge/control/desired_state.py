@@ -274,7 +274,7 @@ class Snapshot:
     async def credential(self, org: str, username: str) -> Credential | None:
         """The record of one name from Redis, in one round trip with the bundle, should that be missing here.
 
-        Raises :class:`UnavailableError` when Redis is away.
+        Raises :class:`UnavailableError` when Redis is unavailable.
         """
         blob, bundle = await self._read(
             ("HGET", keys.credential(org, username), keys.FIELD), ("HGET", keys.bundle(org), keys.FIELD)

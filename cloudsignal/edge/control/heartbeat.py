@@ -74,7 +74,7 @@ class Beat:
             try:
                 await self._beat()
             except UnavailableError:
-                logger.debug("no heartbeat: redis is away")
+                logger.debug("no heartbeat: redis is unavailable")
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def farewell(self) -> None:
@@ -83,7 +83,7 @@ class Beat:
         try:
             await self._node.store.call(("DEL", keys.node(name), keys.sessions(name)))
         except UnavailableError:
-            logger.debug("no farewell: redis is away")
+            logger.debug("no farewell: redis is unavailable")
 
     async def held_elsewhere(self, session: Session) -> bool:
         """Whether a newer session, on any node, has the client id of this one."""

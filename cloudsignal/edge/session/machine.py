@@ -243,7 +243,7 @@ class Session(Account):
         elif not connect.client_id and connect.version == 4 and not connect.clean_start:
             self.refuse(AuthReason.PROTOCOL, reason=Reason.CLIENT_ID_INVALID)
         elif len(connect.client_id.encode()) > CLIENT_ID_MAX:
-            text = f"the client id is longer than {CLIENT_ID_MAX} bytes"
+            text = f"the client ID is longer than {CLIENT_ID_MAX} bytes"
             self.refuse(AuthReason.PROTOCOL, reason=Reason.CLIENT_ID_INVALID, details={"text": text})
         else:
             self.phase = Phase.SIGNING_IN

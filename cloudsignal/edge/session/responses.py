@@ -37,7 +37,7 @@ AUTH_ANSWERS: dict[AuthReason, Answer] = {
     AuthReason.WRONG_ORG: Answer(Reason.NOT_AUTHORIZED, "credential belongs to another organization"),
     AuthReason.ORG_SUSPENDED: Answer(Reason.SERVER_UNAVAILABLE, "organization suspended; try again later", passes=True),
     AuthReason.NO_POLICY: Answer(
-        Reason.SERVER_UNAVAILABLE, "organization has no policy in force yet; try again later", passes=True
+        Reason.SERVER_UNAVAILABLE, "organization has no active policy yet; try again later", passes=True
     ),
     AuthReason.WILL_DENIED: Answer(Reason.NOT_AUTHORIZED, "the policy does not allow the will"),
     AuthReason.QUOTA: Answer(Reason.QUOTA_EXCEEDED, "quota of the organization reached; try again later", passes=True),
@@ -46,7 +46,7 @@ AUTH_ANSWERS: dict[AuthReason, Answer] = {
         "too many failed sign-ins from this address; try again in a minute",
         passes=True,
     ),
-    AuthReason.CLIENT_ID_TAKEN: Answer(Reason.CLIENT_ID_INVALID, "another username holds this client id"),
+    AuthReason.CLIENT_ID_TAKEN: Answer(Reason.CLIENT_ID_INVALID, "another username holds this client ID"),
     AuthReason.UNAVAILABLE: Answer(Reason.SERVER_UNAVAILABLE, "not available right now; try again later", passes=True),
     AuthReason.PROTOCOL: Answer(Reason.PROTOCOL_ERROR, "the CONNECT is wrong"),
 }
@@ -57,11 +57,11 @@ CLOSE_ANSWERS: dict[CloseCause, Answer] = {
     CloseCause.REVOKED: Answer(Reason.NOT_AUTHORIZED, "credential revoked"),
     CloseCause.ORG_SUSPENDED: Answer(Reason.ADMINISTRATIVE, "organization suspended", passes=True),
     CloseCause.KICKED: Answer(Reason.ADMINISTRATIVE, "closed by an administrator", passes=True),
-    CloseCause.TAKEN_OVER: Answer(Reason.TAKEN_OVER, "the client id has signed in again"),
+    CloseCause.TAKEN_OVER: Answer(Reason.TAKEN_OVER, "the client ID has signed in again"),
     CloseCause.WILL_DENIED: Answer(Reason.ADMINISTRATIVE, "the policy no longer allows the will"),
     CloseCause.QUOTA: Answer(Reason.QUOTA_EXCEEDED, "quota of the organization reached", passes=True),
     CloseCause.DRAINING: Answer(Reason.SHUTTING_DOWN, "the server is shutting down; connect again", passes=True),
-    CloseCause.UPSTREAM_LOST: Answer(Reason.UNSPECIFIED, "the broker is away; try again later", passes=True),
+    CloseCause.UPSTREAM_LOST: Answer(Reason.UNSPECIFIED, "the broker is unavailable; try again later", passes=True),
     CloseCause.PROTOCOL: Answer(Reason.PROTOCOL_ERROR, ""),
     CloseCause.INVARIANT: Answer(Reason.UNSPECIFIED, "internal error"),
 }

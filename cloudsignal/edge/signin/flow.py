@@ -265,7 +265,7 @@ class Gate:
             await asyncio.wait([taking])  # to be known also when the client goes meanwhile: see release
             return taking.result() is not None
         except UnavailableError:
-            # Redis is away: this node's own sessions were looked at; a credential in memory signs in all the same.
+            # Redis is unavailable: this node's own sessions were checked; a credential in memory signs in all the same.
             return True
 
     async def _kept(self, session: Session) -> bool:

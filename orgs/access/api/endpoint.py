@@ -185,7 +185,7 @@ class KeyEndpoint(Endpoint):
 
 
 class OperatorEndpoint(Endpoint):
-    """For platform staff; for everybody else it does not exist."""
+    """For operators; for everybody else it does not exist."""
 
     scope = "operator"
 

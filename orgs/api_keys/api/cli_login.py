@@ -27,7 +27,7 @@ class RedeemSerializer(serializers.Serializer[Any]):
 
 
 class SignedInSerializer(NewApiKeySerializer):
-    """The key of a command line: the one time its secret is told."""
+    """The API key of a CLI session; its secret is shown this once."""
 
     organization_id = serializers.CharField(source="org_id", read_only=True)
     organization = serializers.CharField(source="org.name", read_only=True)
@@ -64,5 +64,5 @@ class CommandLineLogout(KeyEndpoint):
 
     @extend_schema(operation_id="command_line_logout", tags=TAGS, request=None, responses={200: ApiKeySerializer})
     def post(self, request: Request) -> Response:
-        """End the key that calls. For keys of command lines; those of programs are revoked by who manages them."""
+        """End the key that calls. For keys of CLI sessions only; members revoke the keys of programs."""
         return Response(ApiKeySerializer(keys.end_own_key(self.use(request))).data)

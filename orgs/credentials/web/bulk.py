@@ -86,7 +86,7 @@ def _pieces(access: Access, entries: Sequence[Entry], before: str, after: str) -
     except DomainError as error:
         yield _end(access, count, static, skipped, parts=number, problem=error.message)
     except Exception:
-        logger.exception("minting from a file broke off")
+        logger.exception("issuing from a file failed")
         text = "Something went wrong on our side. The files above are valid; no other line was issued."
         yield _end(access, count, static, skipped, parts=number, problem=text)
     else:

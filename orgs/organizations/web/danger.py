@@ -98,7 +98,7 @@ def restore(request: HttpRequest, access: Access) -> HttpResponseBase:
     org = restore_organization(access)
     suspended = org.status == Organization.Status.SUSPENDED
     clients = "It is still suspended, so its clients cannot connect." if suspended else "Its clients can connect again."
-    messages.success(request, f"{org.name} stays. {clients}")
+    messages.success(request, f"The deletion of {org.name} is canceled. {clients}")
     return redirect("orgs:danger", access.org_id)
 
 
@@ -106,9 +106,9 @@ def _deletion(access: Access) -> Question:
     counts, versions, members = credential_counts(access), list_versions(access), list_members(access)
     return Question(
         title=f"Delete {access.org.name}?",
-        text=f"Clients are cut off now. For {GRACE.days} days an owner can keep it after all; then everything of it is "
-        "deleted: in the database, in Redis, at the edges and in the broker. Backups made before keep it until they "
-        "are deleted themselves.",
+        text=f"Clients are disconnected now. For {GRACE.days} days an owner can cancel the deletion; then all data is "
+        "deleted: in the database, in Redis, at the edges and in the broker. Earlier backups keep it until they are "
+        "deleted.",
         first=Aside("Export data first", reverse("orgs:export", args=[access.org_id])),
         blast=[
             _sessions(access),

@@ -123,7 +123,7 @@ class OneProvider(OrgEndpoint):
 
     @extend_schema(operation_id="remove_identity_provider", tags=TAGS, parameters=[ORGANIZATION], responses={204: None})
     def delete(self, request: Request, provider_id: str) -> Response:
-        """Believe it no more. Credentials that were issued stay until they expire."""
+        """Stop accepting its tokens. Credentials that were issued stay valid until they expire."""
         providers.remove_provider(self.access, provider_id)
         return Response(status=204)
 

@@ -218,7 +218,7 @@ class CreateToken(TokenEndpoint):
         extensions=OWN_ERRORS,
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Issue a short-lived MQTT credential for a user of your own, named by e-mail address."""
+        """Issue a short-lived MQTT credential for one of your users, identified by email address."""
         wanted = valid(CreateSerializer, request, lenient=True)
         named = wanted.get("organization_id")
         if named is None and bearer(request) is None:
@@ -343,7 +343,7 @@ class Claims(TokenEndpoint):
     def patch(self, request: Request, username: str) -> Response:
         """Set the claims in the body, as `{name: value}` or `{"claims": {name: value}}`, and keep the others.
 
-        A claim is a text, a number, a truth value or a list of texts. Live sessions are judged by it at once.
+        A claim is a text, a number, a truth value or a list of texts. It applies to live sessions at once.
         """
         use = self.key(request)
         body = request.data

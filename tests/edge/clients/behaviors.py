@@ -121,8 +121,8 @@ def resume(library: Library, rig: Rig) -> str:
 
 
 BEHAVIORS: dict[str, Callable[[Library, Rig], str]] = {
-    "refused publish": refused_publish,
-    "refused subscribe": refused_subscribe,
+    "denied publish": refused_publish,
+    "denied subscribe": refused_subscribe,
     "expiry": expiry,
     "suspension": suspension,
     "edge killed": edge_killed,

@@ -13,7 +13,7 @@ from tests.edge.clients.driving import LIBRARIES, NODE, Client, Library
 from tests.edge.clients.table import BEGIN, END, PAGE, versions
 from tests.edge.conftest import Rig
 
-QUICK = ("refused publish", "refused subscribe", "will", "retained", "resume")
+QUICK = ("denied publish", "denied subscribe", "will", "retained", "resume")
 """Behaviors that are seen at once and kill nothing."""
 PAHO = tuple(library for library in LIBRARIES if library.driver == "paho_driver.py")
 

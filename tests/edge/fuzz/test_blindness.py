@@ -155,7 +155,7 @@ def test_payloads_and_secrets_are_nowhere() -> None:
                 runner.run(carrier.everywhere(version, transport))  # type: ignore[arg-type]
         runner.run(carrier.wrong_secret())
         edge.valkey.process.stop()
-        # Redis is away: the trail goes to disk and must be as blind there.
+        # Redis is unavailable: the trail goes to disk and must be as blind there.
         runner.run(silently(carrier))
         assert carrier.received > 50
         places = list(spool(edge))
