@@ -115,13 +115,16 @@ class CompiledPolicy:
 
     def receive(self, identity: Identity, topic: str, *, now: datetime) -> Decision:
         """See ``acl.policy.engine.evaluate.receive``."""
-        topic, problem = unshared(topic)
-        problem = problem or topic_problem(topic)
-        if problem:
-            return verdicts.refused(problem)
+        levels = topic.split("/")
+        if not plain_text(topic, levels) or "+" in topic or "#" in topic or topic[0] == "$":
+            topic, problem = unshared(topic)
+            problem = problem or topic_problem(topic)
+            if problem:
+                return verdicts.refused(problem)
+            levels = topic.split("/")
         view = self._views.get(identity.key) or self._view(identity)
         live = view.sub & self._expiries.live(now) if self._expiring else view.sub
-        first = self._first(view, topic, topic.split("/"), live)
+        first = self._first(view, topic, levels, live)
         return self._decided[first] or self._decision(first)
 
     def subscribe(self, identity: Identity, topic_filter: str, *, now: datetime) -> Decision:

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from audit.bounds import TEXT_BYTES, cut
+from audit.bounds import TEXT_BYTES
 from cloudsignal.wire.audit import AuditEvent, uuid7
 
 CLIENT_TEXTS = ("topic", "client_id", "username")
@@ -52,17 +52,20 @@ def make_event(kind: str, **values: object) -> AuditEvent:
     event = AuditEvent(id=uuid7(now), ts=int(now * 1_000_000), kind=kind, **values)  # type: ignore[arg-type]
     for name in CLIENT_TEXTS:
         text = getattr(event, name)
-        if len(text) * 4 > TEXT_BYTES and len(kept := cut(text)) < len(text):
-            whole = text.encode()
-            sha256 = hashlib.sha256(whole).hexdigest()
-            event.details = {**event.details, f"{name}_bytes": len(whole), f"{name}_sha256": sha256}
-            setattr(event, name, kept)
+        if len(text) * 4 > TEXT_BYTES:
+            short, facts = shortened(name, text.encode())
+            if facts:
+                event.details = {**event.details, **facts}
+                setattr(event, name, short)
     return event
 
 
-def fold_key(text: bytes) -> bytes:
-    """``text``, or its hash when it is long: what is watched for repetition must not fill the memory."""
-    return text if len(text) <= TEXT_BYTES else hashlib.sha256(text).digest()
+def shortened(name: str, text: bytes) -> tuple[str, dict[str, str | int]]:
+    """``text`` as an event keeps it in its field ``name``; its details have length and hash of one that is cut."""
+    if len(text) <= TEXT_BYTES:
+        return text.decode(), {}
+    facts: dict[str, str | int] = {f"{name}_bytes": len(text), f"{name}_sha256": hashlib.sha256(text).hexdigest()}
+    return text[:TEXT_BYTES].decode(errors="ignore"), facts
 
 
 @dataclass(slots=True)

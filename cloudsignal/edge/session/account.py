@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping
 
 from acl.policy import Decision
 from audit.kinds import ACL_DENIED, LIMIT_REACHED, NO_RULE, SUBSCRIBE, UNSUBSCRIBE
-from cloudsignal.edge.audit.events import Origin, Trail, fold_key, make_event
+from cloudsignal.edge.audit.events import Origin, Trail, make_event, shortened
 from cloudsignal.edge.session.authorizer import Judge
 from cloudsignal.edge.session.organization import Organization
 from cloudsignal.edge.session.subscriptions import Asked
@@ -55,19 +55,22 @@ class Account:
     ) -> None:
         """The policy refused something."""
         rule = decision.rule or NO_RULE
-        key = (self.id, action, fold_key(topic), rule)
+        text, facts = shortened("topic", topic)
+        # What is watched for repetition must not fill the memory: of a long topic that is its hash.
+        key = (self.id, action, facts.get("topic_sha256", topic), rule)
         if self._again(key):
             return
         event = self.event(
             ACL_DENIED,
             action=action,
-            topic=topic.decode(),
+            topic=text,
             qos=qos,
             retain=retain,
             size=size,
             rule=rule,
             reason=decision.reason,
             policy_digest=self.judge.force.digest,
+            details=facts,
         )
         self.trail.fold(key, event)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from acl.policy import Decision, Identity
-from cloudsignal.edge.session.memo import Memo, Purse
+from cloudsignal.edge.session.memo import LONGEST, Memo, Purse
 from cloudsignal.edge.session.organization import Force
 
 MEMO_MAX = 512
@@ -55,22 +55,26 @@ class Judge:
     def publish(self, topic: bytes, qos: int, retain: bool) -> Decision:
         """May the client publish this?"""
         key = (topic, qos, retain)
-        decision = self._publish.known.get(key)
+        short = len(topic) <= LONGEST  # to look up a long one costs as much as to judge it
+        decision = self._publish.known.get(key) if short else None
         if decision is None:
             started = time.perf_counter_ns()
             decision = self._note(
                 self.force.policy.publish(self.identity, topic.decode(), qos=qos, retain=retain, now=_now()), started
             )
-            self._publish.keep_newest(key, decision, len(topic) + len(decision.reason))
+            if short:
+                self._publish.keep_newest(key, decision, len(topic) + len(decision.reason))
         return decision
 
     def receive(self, topic: bytes) -> Decision:
         """May this message be delivered to the client?"""
-        decision = self._receive.known.get(topic)
+        short = len(topic) <= LONGEST
+        decision = self._receive.known.get(topic) if short else None
         if decision is None:
             started = time.perf_counter_ns()
             decision = self._note(self.force.policy.receive(self.identity, topic.decode(), now=_now()), started)
-            self._receive.keep_newest(topic, decision, len(topic) + len(decision.reason))
+            if short:
+                self._receive.keep_newest(topic, decision, len(topic) + len(decision.reason))
         return decision
 
     def subscribe(self, topic_filter: bytes) -> Decision:
