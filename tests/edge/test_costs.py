@@ -213,6 +213,23 @@ def test_deliveries_that_cost_much_take_turns() -> None:
     assert max(turn.count(b"name") for turn in turns) <= TURN_MAX
 
 
+@BOTH
+@pytest.mark.parametrize("way", ["up", "denied", "down"])
+def test_a_long_topic_is_a_turn_of_its_own(version: int, way: str) -> None:
+    """It is looked through from end to end, several times: several in one read would hold up everybody."""
+    bench = Bench(version, policy="version: '3'\nrules: []" if way == "denied" else ALL)
+    mount = f"{ORG}/t/".encode() if way == "down" else b""
+    names = [mount + b"%d/".ljust(40_000, b"x") % number for number in range(4)]
+    receive = bench.session.broker_received if way == "down" else bench.session.client_received
+    receive(b"".join(codec.encode_publish(Publish(name, b"p"), version) for name in names))
+    turns = []
+    while bench.session.unread or bench.session.owed:
+        passed = (bench.client() + bench.broker()).count(b"x" * 30_000)
+        turns.append((passed, bench.kinds().count("acl_denied")))
+        receive(b"")
+    assert turns == ([(0, number) for number in (1, 2, 3, 4)] if way == "denied" else [(1, 0)] * 4)
+
+
 def test_organizations_take_turns_however_many_sessions_each_has_waiting() -> None:
     order: list[str] = []
     crowd, single = (Organization(name, Mount.of(name), force(ALL)) for name in ("crowd", "single"))

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
 
 import pytest
+import uvloop
 
 from cloudsignal.edge.codec import Connect, Kind, encode_connect, encode_publish
 from cloudsignal.edge.codec.packets import Publish
+from cloudsignal.edge.transport.certificates import server_context
+from cloudsignal.edge.transport.connection import Client
+from cloudsignal.edge.transport.tls_transport import SecureTransport
 from tests.edge.conftest import Rig
-from tests.edge.parts import Issued, wait_for
+from tests.edge.parts import Authority, Issued, wait_for
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -187,3 +195,56 @@ def test_a_client_that_keeps_its_socket_open_after_the_goodbye_is_let_go(rig: Ri
         return False
 
     wait_for(aborted, what="the end of what is left of the connection")
+
+
+class Told:
+    """A client that notes what it is told, and reads no more once it is to yield its turn."""
+
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def connection_made(self, transport: SecureTransport) -> None:
+        self.transport = transport
+        transport.pause_reading()
+
+    def take(self, data: bytes) -> None:
+        self.told.append("take")
+
+    def yield_turn(self) -> None:
+        self.told.append("yield")
+        self.transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+
+def test_a_client_yields_its_turn_after_a_full_read(tmp_path: Path) -> None:
+    """Behind it more is waiting: the loop would read on 32 times before it looks at anybody else."""
+    told: list[str] = []
+    authority = Authority(tmp_path)
+    context = server_context(*authority.issue(tmp_path / "edge", "localhost"))
+
+    def dial(port: int) -> ssl.SSLSocket:
+        sock = socket.create_connection(("127.0.0.1", port))
+        return authority.client_context().wrap_socket(sock, server_hostname="localhost")
+
+    async def play() -> None:
+        made = SecureTransport(context, lambda: cast(Client, Told(told)))
+        server = await asyncio.get_running_loop().create_server(lambda: made, "127.0.0.1", 0)
+        wire = await asyncio.to_thread(dial, server.sockets[0].getsockname()[1])
+        await made.ready
+        sending = asyncio.create_task(asyncio.to_thread(wire.sendall, bytes(1024 * 1024)))
+        rounds = []
+        for _ in range(3):
+            made.resume_reading()
+            while told[-1:] != ["yield"]:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            rounds.append(told.copy())
+            told.clear()
+        made.abort()
+        server.close()
+        with suppress(OSError):
+            await sending
+        assert all(told.count("yield") == 1 for told in rounds), rounds
+
+    uvloop.run(play())

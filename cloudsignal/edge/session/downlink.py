@@ -27,8 +27,8 @@ from cloudsignal.edge.codec.connect import check_topic_name
 from cloudsignal.edge.codec.primitives import UnfitError, binary, checked_text, malformed
 from cloudsignal.edge.codec.properties import decode_properties
 from cloudsignal.edge.session.authorizer import TALLY
-from cloudsignal.edge.session.frames import ELEMENTS, LIGHT, TURN_MAX, YIELD, Carry, long_length
-from cloudsignal.edge.session.memo import Memo
+from cloudsignal.edge.session.frames import ELEMENTS, LIGHT, TOPIC_SHIFT, TURN_MAX, YIELD, Carry, long_length
+from cloudsignal.edge.session.memo import LONGEST, Memo
 from cloudsignal.edge.session.mountpoint import MountError
 
 if TYPE_CHECKING:
@@ -152,7 +152,9 @@ class Downlink:
         five = session.version == 5
         if first & 6 == 6 or after_id + five > stop:
             raise malformed("a delivery cannot be read")
-        topic = self._topics.known.get(data[position : position + 1] + data[body:tail])
+        topic = (
+            self._topics.known.get(data[position : position + 1] + data[body:tail]) if tail - body <= LONGEST else None
+        )
         if topic is not None and not (five and data[after_id]):
             head = data[position : position + 1] + varint(stop - tail + len(topic)) + topic
             if len(head) + stop - tail <= session.client_packet_limit:
@@ -205,6 +207,7 @@ class Downlink:
         first = data[position]
         if not first & 6 and first & 8:
             raise malformed("DUP on a QoS 0 message")
+        self._weight = tail - body >> TOPIC_SHIFT
         mounted = checked_text(data[body + 2 : tail])
         check_topic_name(mounted)
         try:
@@ -218,7 +221,8 @@ class Downlink:
             session.denied("receive", topic, decision, qos=first >> 1 & 3, retain=bool(first & 1), size=size)
             return None
         known = binary(topic)
-        self._topics.keep_newest(data[position : position + 1] + data[body:tail], known, tail - body + len(topic))
+        if tail - body <= LONGEST:
+            self._topics.keep_newest(data[position : position + 1] + data[body:tail], known, tail - body + len(topic))
         return known
 
     def _block(self, data: bytes, start: int, stop: int) -> tuple[bytes, int]:
@@ -235,7 +239,7 @@ class Downlink:
         block = org.block(mounted)
         if block is None:
             properties = decode_properties(Reader(data, start, stop), "DELIVERY")
-            self._weight = len(properties) // ELEMENTS
+            self._weight += len(properties) // ELEMENTS
             block = self._unmounted(properties).encode()
             org.keep_block(mounted, block)
         return block, end

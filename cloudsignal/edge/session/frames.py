@@ -17,6 +17,9 @@ LIGHT = -0.75
 ELEMENTS = 4
 """User properties, or filters that are only read, that weigh as much as one packet."""
 
+TOPIC_SHIFT = 7
+"""A text that is looked through weighs a packet for every 128 (2**7) bytes: one topic of 32 KiB is a turn."""
+
 
 def long_length(data: bytes, position: int, end: int) -> tuple[int, int]:
     """A remaining length of more than one byte that starts at ``position``.

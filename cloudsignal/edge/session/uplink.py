@@ -36,8 +36,8 @@ from cloudsignal.edge.codec import (
 )
 from cloudsignal.edge.codec.primitives import binary, malformed, protocol_error
 from cloudsignal.edge.session.authorizer import TALLY
-from cloudsignal.edge.session.frames import ELEMENTS, LIGHT, TURN_MAX, YIELD, Carry, long_length, too_large
-from cloudsignal.edge.session.memo import Memo
+from cloudsignal.edge.session.frames import ELEMENTS, LIGHT, TOPIC_SHIFT, TURN_MAX, YIELD, Carry, long_length, too_large
+from cloudsignal.edge.session.memo import LONGEST, Memo
 from cloudsignal.edge.session.mountpoint import MountError
 from cloudsignal.edge.session.retention import retain
 from cloudsignal.edge.session.subscriptions import Asked
@@ -240,12 +240,14 @@ class Uplink:
         tail = body + 2 + int.from_bytes(data[body : body + 2], "big")
         after_id = tail + 2 if first & 6 else tail
         five = session.version == 5
-        # Retained messages are counted one by one: nothing is remembered of them.
+        # Retained messages are counted one by one: nothing is remembered of them, nor of topics that are very long.
         simple = (
-            not first & 1 and tail > body + 2 and (after_id < stop and not data[after_id] if five else after_id <= stop)
+            not first & 1
+            and body + 2 < tail <= body + LONGEST
+            and (after_id < stop and not data[after_id] if five else after_id <= stop)
         )
         over = session.org.over_quota(now)
-        topic_key = bytes([first & 15]) + data[body:tail]
+        topic_key = bytes([first & 15]) + data[body:tail] if simple else b""
         if simple and not over:
             mounted = self._topics.known.get(topic_key)
             if mounted is not None:
@@ -257,8 +259,8 @@ class Uplink:
                 session.to_broker.append(data[tail:stop])
                 return
         message = decode_publish(first, data[body:stop], session.version)
-        self._weight = len(message.properties) // ELEMENTS
         self._resolve_alias(message)
+        self._weight = len(message.properties) // ELEMENTS + (len(message.topic) >> TOPIC_SHIFT)
         size = stop - position
         if over:
             self._refuse(message, size, None, limit=OVER_QUOTA)
@@ -432,6 +434,7 @@ class Uplink:
         asked = [self._judge_filter(entry, len(body), room) for entry in message.entries]
         asked += [self._too_many(UNREAD, "filters_per_packet") for _ in range(message.beyond)]
         self._weight = len(message.entries) + (message.beyond + len(message.properties)) // ELEMENTS
+        self._weight += len(body) >> TOPIC_SHIFT
         forwarded = [
             Subscription(session.mount.filter(one.topic_filter), one.options) for one in asked if one.refusal is None
         ]
@@ -478,7 +481,7 @@ class Uplink:
         message = decode_unsubscribe(first, body, session.version)
         if any(topic_filter.count(b"/") > MAX_LEVELS + 1 for topic_filter in message.filters):  # $share/GROUP/ apart
             raise ProtocolError(Reason.FILTER_INVALID, f"a topic filter has more than {MAX_LEVELS} levels")
-        self._weight = (len(message.filters) + len(message.properties)) // ELEMENTS
+        self._weight = (len(message.filters) + len(message.properties)) // ELEMENTS + (len(body) >> TOPIC_SHIFT)
         session.subscriptions.leave(message.packet_id, list(message.filters))
         try:
             message.filters = [session.mount.filter(topic_filter) for topic_filter in message.filters]

@@ -17,6 +17,7 @@ from cloudsignal.edge.audit.events import Origin
 from cloudsignal.edge.codec import Kind
 from cloudsignal.edge.session.machine import Phase, Session
 from cloudsignal.edge.transport.admission import Place
+from cloudsignal.edge.transport.turns import SLICE
 
 if TYPE_CHECKING:
     from cloudsignal.edge.node import Node
@@ -110,6 +111,8 @@ class Client(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes from the client."""
         self.take(READ_BUFFER[:nbytes].tobytes())
+        if nbytes == len(READ_BUFFER):
+            self.yield_turn()
 
     def take(self, data: bytes) -> None:
         """What the client sent, decrypted."""
@@ -163,10 +166,11 @@ class Client(asyncio.BufferedProtocol):
             self._wait()
             return
         waited = self.transport.get_write_buffer_size() if self._blocked else 0
+        began = time.perf_counter()
         session.client_received(data)
         self.pump()
-        if session.unread and not self._closing:
-            self._wait()
+        if session.unread or time.perf_counter() - began > SLICE:
+            self.yield_turn()
         if self._blocked:
             self._answers += len(data) + max(0, self.transport.get_write_buffer_size() - waited)
             if self.deaf:
@@ -215,10 +219,11 @@ class Client(asyncio.BufferedProtocol):
             self._owed += data
             self._wait()
             return
+        began = time.perf_counter()
         session.broker_received(data)
         self.pump()
-        if session.owed and not self._closing:
-            self._wait()
+        if session.owed or time.perf_counter() - began > SLICE:
+            self.yield_turn()
 
     def settle(self) -> None:
         """The broker has closed: what it said before comes first."""
@@ -227,6 +232,14 @@ class Client(asyncio.BufferedProtocol):
             owed, self._owed = self._owed, b""
             session.broker_received(owed)
             self.pump()
+
+    def yield_turn(self) -> None:
+        """Let others come first: a read was costly, or full.
+
+        Behind a full one more is waiting, and the loop would read on up to 32 times before it looks at anybody else.
+        """
+        if self.session.phase is _LIVE and not self._closing:
+            self._wait()
 
     def _wait(self) -> None:
         """Read nothing more until this session has had its turn."""
@@ -381,6 +394,8 @@ class Broker(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes from the broker."""
         self._client.delivered(READ_BUFFER[:nbytes].tobytes())
+        if nbytes == len(READ_BUFFER):
+            self._client.yield_turn()
 
     def pause_writing(self) -> None:
         """The broker reads too slowly: stop reading from the client."""

@@ -86,6 +86,8 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._incoming.write(_CIPHERTEXT[:nbytes])
         if self._client is not None:
             self._read(self._client)
+            if nbytes == len(_CIPHERTEXT) and self._client is not None:
+                self._client.yield_turn()
         else:
             self._heard = True
             self._shake()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cloudsignal.edge.session.organization import Organization
 
-SLICE = 0.002
+SLICE = 0.00025
 """Seconds of waiting work done in one go, before what has arrived for everybody else is looked at."""
 
 
