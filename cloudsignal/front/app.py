@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ipaddress
 import json
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from cloudsignal.front.asgi import Message, Receive, Scope, Send, Wsgi
 from cloudsignal.front.bodies import Body, Receiving
 from cloudsignal.front.environ import environ, forwarded_for, kept
 from cloudsignal.front.refusal import Gone, Page, Refusal
-from cloudsignal.front.turns import STUCK_SECONDS, Turns
+from cloudsignal.front.turns import STUCK_SECONDS, Place, Turns
 from cloudsignal.proxies import visitor
 
 THREADS = 20
@@ -67,24 +68,24 @@ class Front:
     async def _serve(
         self, scope: Scope, headers: list[tuple[bytes, bytes]], address: str, receive: Receive, send: Send
     ) -> None:
-        kind, owner = kind_of(scope["path"]), network(address)
-        body = Body(self._receiving, address=owner, declared=_length(headers))
+        place = Place(kind_of(scope["path"]), network(address), caller(headers))
+        body = Body(self._receiving, address=place.address, declared=_length(headers))
         try:
             values = environ(scope, headers, address, await body.read(receive))
-            with self._turns.pending(owner):
-                await self._answer(values, kind, owner, receive, send)
+            with self._turns.pending(place.address):
+                await self._answer(values, place, receive, send)
         finally:
             body.close()
 
-    async def _answer(self, values: dict[str, Any], kind: str, owner: str, receive: Receive, send: Send) -> None:
+    async def _answer(self, values: dict[str, Any], place: Place, receive: Receive, send: Send) -> None:
         """Wait for a thread, let it answer, and send the answer."""
         leaving = asyncio.ensure_future(_gone(receive))
         try:
-            await self._turns.enter(kind, owner, leaving)
+            await self._turns.enter(place, leaving)
             answer = Answer()
             loop = asyncio.get_running_loop()
             thread = loop.run_in_executor(self._threads, answer.run, self._application, values)
-            thread.add_done_callback(lambda _: self._turns.leave(kind, owner))
+            thread.add_done_callback(lambda _: self._turns.leave(place))
             leaving.add_done_callback(lambda _: answer.abandon())
             sent = await answer.deliver(send)
         finally:
@@ -156,6 +157,15 @@ def network(address: str) -> str:
     if found.version == 4:
         return address
     return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
+
+
+def caller(headers: list[tuple[bytes, bytes]]) -> str:
+    """What tells those apart who share an address: the key they send, or their session. Only hashed, never checked.
+
+    Who makes up a new one for each request takes turns from nobody but those at the same address.
+    """
+    sent = [pair for pair in headers if pair[0] in {b"authorization", b"cookie"}]
+    return hashlib.sha256(repr(sent).encode()).hexdigest() if sent else ""
 
 
 async def _gone(receive: Receive) -> None:

@@ -1,4 +1,4 @@
-"""Who gets a thread next: kinds of requests take turns, and within a kind the addresses they come from."""
+"""Who gets a thread next: kinds of requests take turns, within a kind addresses, and within an address callers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from cloudsignal.front.refusal import Gone, busy
 
@@ -19,11 +20,20 @@ STUCK_SECONDS = 60.0
 """Requests wait and none has ended for so long: the process hangs, and is better started again."""
 
 
+class Place(NamedTuple):
+    """Whose request it is. ``caller`` tells those apart who share an address: one office, or one proxy."""
+
+    kind: str
+    address: str
+    caller: str
+
+
 class Turns:
     """Threads and who waits for them. ``shares`` says how many of the threads each kind may take at a time.
 
-    An address may take half of a kind's share. Shares are smaller than the number of threads, so no kind can take all,
-    and a free thread goes to the kinds in turn, so none waits for another's queue.
+    An address may take half of a kind's share, and a caller half of that: the threads share one processor core, so each
+    that one caller takes makes everybody else slower. Shares are smaller than the number of threads, so no kind can
+    take all, and a free thread goes to the kinds in turn, so none waits for another's queue.
     """
 
     def __init__(self, threads: int, shares: Mapping[str, int]) -> None:
@@ -31,10 +41,9 @@ class Turns:
         self._shares = dict(shares)
         self._order = deque(shares)
         self._running: Counter[str] = Counter()
-        self._of_address: Counter[tuple[str, str]] = Counter()
-        self._waiting: dict[str, OrderedDict[str, deque[asyncio.Future[None]]]] = {
-            kind: OrderedDict() for kind in shares
-        }
+        self._of: Counter[tuple[str, ...]] = Counter()
+        """Threads that a kind and address have, and of these each caller."""
+        self._waiting: dict[str, _Addresses] = {kind: OrderedDict() for kind in shares}
         self._pending: Counter[str] = Counter()
         self._ended = 0.0
 
@@ -53,7 +62,7 @@ class Turns:
             if not self._pending[address]:
                 del self._pending[address]
 
-    async def enter(self, kind: str, address: str, leaving: asyncio.Future[None]) -> None:
+    async def enter(self, place: Place, leaving: asyncio.Future[None]) -> None:
         """Wait for a thread.
 
         Raises :class:`Refusal` after :data:`WAIT_SECONDS`, and :class:`Gone` once ``leaving`` is done.
@@ -62,29 +71,31 @@ class Turns:
         if not self._running.total():
             self._ended = loop.time()
         turn: asyncio.Future[None] = loop.create_future()
-        self._waiting[kind].setdefault(address, deque()).append(turn)
+        callers = self._waiting[place.kind].setdefault(place.address, OrderedDict())
+        callers.setdefault(place.caller, deque()).append(turn)
         self._hand_out()
         if turn.done():
             return
         try:
             await asyncio.wait({turn, leaving}, timeout=WAIT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._give_up(kind, address, turn)
+            self._give_up(place, turn)
             raise
         if turn.done():
             return
-        self._give_up(kind, address, turn)
+        self._give_up(place, turn)
         if leaving.done():
             raise Gone
-        raise busy("All threads are taken.")
+        raise busy(f"No thread was free for this request within {WAIT_SECONDS:.0f} seconds.")
 
-    def leave(self, kind: str, address: str) -> None:
+    def leave(self, place: Place) -> None:
         """Give the thread back."""
         self._ended = asyncio.get_running_loop().time()
-        self._running[kind] -= 1
-        self._of_address[kind, address] -= 1
-        if not self._of_address[kind, address]:
-            del self._of_address[kind, address]
+        self._running[place.kind] -= 1
+        for whose in (place[:2], place):
+            self._of[whose] -= 1
+            if not self._of[whose]:
+                del self._of[whose]
         self._hand_out()
 
     @property
@@ -93,39 +104,58 @@ class Turns:
         waiting = any(self._waiting.values())
         return waiting and asyncio.get_running_loop().time() - self._ended > STUCK_SECONDS
 
-    def _give_up(self, kind: str, address: str, turn: asyncio.Future[None]) -> None:
+    def _give_up(self, place: Place, turn: asyncio.Future[None]) -> None:
         """Stop waiting; a turn that was given at the same moment goes to the next."""
         if turn.done():
-            self.leave(kind, address)
+            self.leave(place)
             return
-        turns = self._waiting[kind][address]
-        turns.remove(turn)
-        if not turns:
-            del self._waiting[kind][address]
+        self._waiting[place.kind][place.address][place.caller].remove(turn)
+        self._forget(place)
+
+    def _forget(self, place: Place) -> None:
+        """Drop what nobody waits in any more."""
+        addresses = self._waiting[place.kind]
+        callers = addresses[place.address]
+        if not callers[place.caller]:
+            del callers[place.caller]
+        if not callers:
+            del addresses[place.address]
 
     def _hand_out(self) -> None:
         while self._running.total() < self._threads and self._next():
             pass
 
     def _next(self) -> bool:
-        """Give one thread to the kind and address whose turn it is; False when nobody may have one."""
+        """Give one thread to the kind, address and caller whose turn it is; False when nobody may have one."""
         for _ in range(len(self._order)):
             kind = self._order[0]
             self._order.rotate(-1)
-            if self._running[kind] < self._shares[kind] and self._next_of(kind):
+            if self._running[kind] < self._shares[kind] and (place := self._next_of(kind)):
+                self._give(place)
                 return True
         return False
 
-    def _next_of(self, kind: str) -> bool:
-        waiting = self._waiting[kind]
-        for address, turns in waiting.items():
-            if self._of_address[kind, address] >= (self._shares[kind] + 1) // 2:
+    def _next_of(self, kind: str) -> Place | None:
+        of_address = (self._shares[kind] + 1) // 2
+        of_caller = (of_address + 1) // 2
+        for address, callers in self._waiting[kind].items():
+            if self._of[kind, address] >= of_address:
                 continue
-            turns.popleft().set_result(None)
-            waiting.move_to_end(address)
-            if not turns:
-                del waiting[address]
-            self._running[kind] += 1
-            self._of_address[kind, address] += 1
-            return True
-        return False
+            for caller in callers:
+                if self._of[place := Place(kind, address, caller)] < of_caller:
+                    return place
+        return None
+
+    def _give(self, place: Place) -> None:
+        """Let the first who waits here go on; who is left waits behind the others."""
+        addresses = self._waiting[place.kind]
+        callers = addresses[place.address]
+        callers[place.caller].popleft().set_result(None)
+        callers.move_to_end(place.caller)
+        addresses.move_to_end(place.address)
+        self._forget(place)
+        self._running[place.kind] += 1
+        self._of.update((place[:2], place))
+
+
+_Addresses = OrderedDict[str, OrderedDict[str, deque[asyncio.Future[None]]]]
