@@ -5,6 +5,7 @@ Pure, and called through ``acl.bench``: what is returned is no larger than what 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -39,6 +40,10 @@ RULES_SHOWN = 200
 """Rules listed under a verdict; of a longer policy those that have a part in it come first."""
 
 
+LISTED = 200
+"""Findings that a page lists, and tests; of more, errors and tests that fail come first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Examined:
     """A text, parsed, and its own tests run when it has no errors."""
@@ -68,6 +73,26 @@ class Examined:
     def failing(self) -> list[TestOutcome]:
         """The tests that do not pass."""
         return [test for test in self.tests if not test.passed]
+
+    @property
+    def listed_findings(self) -> list[Finding]:
+        """What a page has room for."""
+        return [*self.errors, *self.warnings][:LISTED] if self.unlisted_findings else list(self.findings)
+
+    @property
+    def unlisted_findings(self) -> int:
+        """How many there is no room for."""
+        return max(0, len(self.findings) - LISTED)
+
+    @property
+    def listed_tests(self) -> list[TestOutcome]:
+        """What a page has room for."""
+        return sorted(self.tests, key=lambda test: test.passed)[:LISTED] if self.unlisted_tests else list(self.tests)
+
+    @property
+    def unlisted_tests(self) -> int:
+        """How many there is no room for."""
+        return max(0, len(self.tests) - LISTED)
 
     @property
     def deployable(self) -> bool:
@@ -132,6 +157,28 @@ class Verdict:
 def examine(text: str, *, org: str, now: datetime) -> Examined:
     """Parse ``text`` and, when it is a policy, look for warnings and run its tests as identities of ``org``."""
     return _examined(parse(text), org=org, now=now)
+
+
+FINDING = ("level", "path", "message", "code", "line", "column", "end_line", "end_column")
+
+
+def validation(text: str, *, org: str, now: datetime) -> bytes:
+    """The answer of ``POST /v2/policy/validate``: JSON that is ready to send, however many findings there are.
+
+    To put thousands of them together takes longer than a thread of the web should be busy with one caller.
+    """
+    found = examine(text, org=org, now=now)
+    answer = {
+        "deployable": found.deployable,
+        "digest": found.digest,
+        "rules": found.rules,
+        "findings": [{name: getattr(finding, name) for name in FINDING} for finding in found.findings],
+        "tests": [
+            {"name": test.name, "passed": test.passed, "expected": test.expected.value, "message": test.message}
+            for test in found.tests
+        ],
+    }
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _examined(parsed: Parsed, *, org: str, now: datetime) -> Examined:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -11,7 +12,7 @@ from rest_framework.response import Response
 from acl import access
 from acl.api import shapes
 from acl.services import deployments, drafts, simulate
-from acl.services.examination import Side, compare, examine
+from acl.services.examination import Side, compare, validate
 from cloudsignal.api import problems
 from cloudsignal.api.bodies import valid
 from cloudsignal.api.pages import PARAMETERS, limit_of, number_cursor, page, page_serializer
@@ -76,10 +77,10 @@ class Validate(PolicyEndpoint):
         operation_id="validate_policy", tags=TAGS, parameters=[ORGANIZATION], request=shapes.OptionalTextSerializer,
         responses={200: shapes.ValidationSerializer},
     )  # fmt: skip
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request) -> HttpResponse:
         """Check a document (or the draft) and run its own tests. Nothing is stored."""
         text = with_draft(self, valid(shapes.OptionalTextSerializer, request))["text"]
-        return Response(shapes.ValidationSerializer(examine(self.access, text)).data)
+        return HttpResponse(validate(self.access, text), content_type="application/json")
 
 
 class Simulate(PolicyEndpoint):

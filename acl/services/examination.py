@@ -33,10 +33,14 @@ def examine(access: Access, text: str) -> Examined:
 
     Raises :class:`Invalid` when it is too large to look at, and :class:`Limit` when too many are being looked at.
     """
-    if not access.may(Permission.POLICY_SIMULATE):  # a key that checks documents in CI holds no more than that
-        access.require(Permission.ORG_READ)
-    check_size(text)
+    _may_examine(access, text)
     return bench.run(access.org_id, examining.examine, text, org=access.org_id, now=timezone.now())
+
+
+def validate(access: Access, text: str) -> bytes:
+    """The same as the API's answer, in JSON. Raises as :func:`examine` does."""
+    _may_examine(access, text)
+    return bench.run(access.org_id, examining.validation, text, org=access.org_id, now=timezone.now())
 
 
 def review(access: Access, before: str, after: str) -> Review:
@@ -84,6 +88,12 @@ def count_rules(access: Access, *texts: str) -> list[int]:
     """How many rules there are in each of ``texts``. Raises as :func:`examine` does."""
     access.require(Permission.ORG_READ)
     return bench.run(access.org_id, examining.count_rules, *texts)
+
+
+def _may_examine(access: Access, text: str) -> None:
+    if not access.may(Permission.POLICY_SIMULATE):  # a key that checks documents in CI holds no more than that
+        access.require(Permission.ORG_READ)
+    check_size(text)
 
 
 def _text(access: Access, side: Side, name: str) -> str:
