@@ -6,8 +6,7 @@ from typing import Any
 
 from django import forms
 
-from cloudsignal.web.forms import Form, mono
-from orgs.credentials.forms.credentials import read_claims
+from cloudsignal.web.forms import Form, mono, read_claims
 
 ACTIONS: tuple[tuple[str, str], ...] = (("pub", "Publish"), ("sub", "Subscribe"), ("receive", "Receive"))
 QOS: tuple[tuple[int, str], ...] = ((0, "0"), (1, "1"), (2, "2"))

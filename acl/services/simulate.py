@@ -15,8 +15,9 @@ from acl.policy.engine.topics import unfit_character
 from acl.services.policies import check_size
 from cloudsignal.errors import Invalid
 from cloudsignal.wire.credential import ClaimValue
-from orgs.access.grants import Access, stored_claims
+from orgs.access.grants import Access
 from orgs.credentials.claims import clean_claims
+from orgs.credentials.reads import stored_claims
 from orgs.permissions import Permission
 
 ACTIONS = ("pub", "sub", "receive")

@@ -18,8 +18,8 @@ from cloudsignal.errors import DomainError
 from cloudsignal.web.confirm import Touched
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
-from orgs.credentials.web.credentials import sessions_or_none
 from orgs.permissions import Permission
+from orgs.sessions.reads import sessions_or_none
 
 STOP_POLLING = 286
 """htmx stops a poll that is answered with this status."""

@@ -19,8 +19,9 @@ from acl.services.drafts import save_draft
 from acl.services.examination import examine
 from acl.services.simulate import simulate
 from cloudsignal.errors import Conflict, DomainError, Invalid, Limit
-from orgs.access.grants import Access, list_identities
+from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
+from orgs.credentials.reads import list_identities
 from orgs.permissions import Permission
 
 

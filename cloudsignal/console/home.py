@@ -19,11 +19,12 @@ from audit.kinds import CONNECT
 from audit.web.lines import line
 from cloudsignal.console.onboarding import Progress, steps
 from cloudsignal.web.filters import address
-from orgs.access.grants import Access, credential_counts
+from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
-from orgs.credentials.web.credentials import sessions_or_none
+from orgs.credentials.reads import credential_counts
 from orgs.models import Organization
 from orgs.permissions import Permission
+from orgs.sessions.reads import sessions_or_none
 
 RECENT = 8
 COUNTED = 1_000

@@ -18,10 +18,10 @@ from cloudsignal.mail import kept_mail
 from cloudsignal.web.confirm import Question, Touched, confirm
 from orgs.access.grants import access_org, all_organizations
 from orgs.access.web.gate import address_of, operator_page
-from orgs.credentials.forms.credentials import SuspendForm
-from orgs.credentials.web.credentials import sessions_or_none
 from orgs.models import Organization, User
+from orgs.organizations.forms import SuspendForm
 from orgs.organizations.lifecycle import resume_organization, suspend_organization
+from orgs.sessions.reads import sessions_or_none
 from orgs.sessions.web.progress import follow
 from orgs.sso.connections import approve_domains, waiting_domains
 

@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from orgs.access.grants import Access, OrganizationEntry, list_organizations
 from orgs.access.web.gate import again
-from orgs.api_keys.keys import command_lines_of
+from orgs.api_keys.reads import command_lines_of
 from orgs.models import ApiKey, User
 from orgs.permissions import Permission
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, time
 from typing import Any, ClassVar
 
 from django import forms
@@ -54,3 +55,36 @@ class FilterForm(Form):
 def mono(**attrs: str) -> dict[str, str]:
     """Attributes of an input that takes an id, a topic or a secret: fixed width, and no help from the browser."""
     return {"class": "mono", "autocomplete": "off", "autocapitalize": "off", "spellcheck": "false", **attrs}
+
+
+def read_claims(text: str) -> dict[str, Any]:
+    """Lines ``name = value`` as a mapping; a value with commas becomes a list. Names the line that is wrong."""
+    claims: dict[str, Any] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, equals, value = line.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise forms.ValidationError(f'Line {number} is not "name = value": {line.strip()[:60]}')
+        if name in claims:
+            raise forms.ValidationError(f"Line {number} gives {name} a second time; write its values with commas.")
+        values = [part.strip() for part in value.split(",") if part.strip()]
+        claims[name] = values[0] if len(values) == 1 else values or ""
+    return claims
+
+
+def end_of_day(day: date | None) -> datetime | None:
+    """The last second of a day, UTC; None for no day."""
+    return datetime.combine(day, time(23, 59, 59), UTC) if day else None
+
+
+def day_field(label: str, help_text: str, **attrs: str) -> forms.DateField:
+    """A day that may be left out; the browser offers a calendar from tomorrow on."""
+    return forms.DateField(
+        label=label,
+        required=False,
+        help_text=help_text,
+        widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date", **attrs}),
+        error_messages={"invalid": "Enter a day as 2027-01-31."},
+    )

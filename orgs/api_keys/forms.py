@@ -8,11 +8,10 @@ from typing import Any
 
 from django import forms
 
-from cloudsignal.web.forms import Form, mono
+from cloudsignal.web.forms import Form, day_field, end_of_day, mono
+from orgs.access.api_keys import SECRET
 from orgs.access.grants import Access, OrganizationEntry
-from orgs.api_keys.keys import SECRET
 from orgs.models import ApiKey
-from orgs.people.forms import day_field, end_of_day
 from orgs.permissions import Permission
 
 HOUR = 3600

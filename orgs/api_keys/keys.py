@@ -1,4 +1,4 @@
-"""API keys: create, rotate with overlap, revoke, and learn whose key a request carries.
+"""API keys: create, rotate with overlap, revoke.
 
 A key is ``sk_``, ``rk_`` or ``pk_`` and 27 base62 characters (160 bits). It leaves here once; only its SHA-256 is
 stored. Nobody can make a key that may do more than they may themselves.
@@ -8,7 +8,6 @@ A person's command line holds a key of its own (``ApiKey.person``): it acts with
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import secrets
 import string
@@ -16,22 +15,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Q
 from django.utils import timezone
 
 from audit import kinds
 from audit.services.record import Actor, record
-from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, Unauthenticated
-from cloudsignal.tenancy.scopes import api_key_scope, org_scope, platform_scope
+from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.acting_key import hold_acting_key
-from orgs.access.grants import THROUGH_LIFETIME, Access, access_org, permissions_of, way_is_open
+from orgs.access.api_keys import SECRET, KeyUse, digest_of, permissions_held, state
+from orgs.access.grants import THROUGH_LIFETIME, Access, permissions_of
 from orgs.actors import SystemActor
-from orgs.models import ApiKey, Organization, Through, User
+from orgs.api_keys.reads import command_lines_of
+from orgs.models import ApiKey, Organization, User
 from orgs.names import NAME_MAX, clean_name
-from orgs.permissions import COMMAND_LINE, PERMISSIONS, Permission, Role
+from orgs.permissions import COMMAND_LINE, Permission
 
-SECRET = PERMISSIONS[Role.ADMIN]
-"""What an ``sk_`` key may do: everything of the organization but deleting it or giving it away."""
 RANDOM = 27
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 KEYS_MAX = 100
@@ -39,14 +37,10 @@ KEYS_MAX = 100
 PERSONAL_MAX = 20
 """Command lines of one person in one organization."""
 PERSONAL_LIFETIME = timedelta(days=30)
-LISTED = timedelta(days=7)
-"""How long a command line's key that is over stays in the list."""
 NETWORKS_MAX = 50
 OVERLAP_DEFAULT = 24 * 3600
 OVERLAP_MAX = 30 * 24 * 3600
 """Seconds that the old key works beside its successor."""
-USED_EVERY = timedelta(minutes=1)
-"""``last_used_at`` is written at most this often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +49,6 @@ class NewKey:
 
     key: ApiKey
     secret: str
-
-
-@dataclass(frozen=True, slots=True)
-class KeyUse:
-    """A request that carries a valid key."""
-
-    key: ApiKey
-    access: Access
 
 
 def create_api_key(
@@ -178,102 +164,6 @@ def end_command_lines(person: User, *, ip: str = "") -> None:
             end_personal_keys(SystemActor(org_id, f"user:{person.email}", ip), person)
 
 
-def command_lines_of(person: User) -> tuple[ApiKey, ...]:
-    """The command lines that a person is signed in on, with their organizations, newest first."""
-    with platform_scope():
-        found = ApiKey.objects.filter(_not_over_by(timezone.now()), person=person).select_related("org")
-        return tuple(found.order_by("-created_at", "-id"))
-
-
-def list_api_keys(access: Access) -> tuple[ApiKey, ...]:
-    """The keys of the organization, newest first, masked.
-
-    Command lines make one at each sign-in: those that are over are left out after :data:`LISTED`. Their rows stay, so
-    that no other key ever gets their name.
-    """
-    access.require(Permission.ORG_READ)
-    with org_scope(access.org_id):
-        found = ApiKey.objects.filter(org=access.org).select_related("person")
-        shown = Q(person=None) | _not_over_by(timezone.now() - LISTED)
-        return tuple(found.filter(shown).order_by("-created_at", "-id"))
-
-
-def get_api_key(access: Access, key_id: int) -> ApiKey:
-    """One key, masked; raises :class:`NotFound`."""
-    access.require(Permission.ORG_READ)
-    with org_scope(access.org_id):
-        found = ApiKey.objects.filter(org=access.org, pk=key_id).select_related("person").first()
-    if found is None:
-        raise NotFound("The API key")
-    return found
-
-
-def use_api_key(secret: str, *, ip: str) -> KeyUse:
-    """Whose key this is and what it may do. Raises :class:`Unauthenticated` when it is none, expired or revoked, and
-    :class:`Forbidden` when it may not be used from ``ip``, or its person would not be let in either."""
-    digest = _digest(secret)
-    with api_key_scope(digest):
-        key = ApiKey.objects.filter(digest=digest).select_related("person").first()
-    now = timezone.now()
-    if key is None:
-        raise Unauthenticated("unauthorized", "The API key is not valid.")
-    if (found := state(key, now)) != "active":
-        raise Unauthenticated("unauthorized", f"The API key is {found}.")
-    if key.ip_allow and not _within(ip, key.ip_allow):
-        raise Forbidden("ip_not_allowed", f"This API key may not be used from {ip or 'an unknown address'}.")
-    with org_scope(key.org_id):
-        org = Organization.objects.filter(pk=key.org_id).first()
-        if org is None:
-            raise Unauthenticated("unauthorized", "The API key is not valid.")
-        access = (
-            _of_person(key, ip) if key.person else Access(org, None, None, permissions_held(key), key.actor, ip, key)
-        )
-        if key.last_used_at is None or now - key.last_used_at > USED_EVERY:
-            ApiKey.objects.filter(org=org, pk=key.pk).update(last_used_at=now)
-    return KeyUse(key, access)
-
-
-def permissions_held(key: ApiKey) -> frozenset[Permission]:
-    """What a key may do. ``pk`` holds no permission: it may exchange tokens and read public facts, nothing else."""
-    match ApiKey.Kind(key.kind):
-        case ApiKey.Kind.SECRET:
-            return SECRET
-        case ApiKey.Kind.RESTRICTED:
-            return frozenset(scope for scope in SECRET if scope.value in key.scopes)
-        case ApiKey.Kind.PUBLISHABLE:
-            return frozenset()
-
-
-def state(key: ApiKey, now: datetime) -> str:
-    """``active``, ``expired`` or ``revoked``."""
-    if key.revoked_at:
-        return "revoked"
-    return "expired" if key.expires_at and key.expires_at <= now else "active"
-
-
-def _not_over_by(moment: datetime) -> Q:
-    """Keys that had neither expired nor been revoked at ``moment``."""
-    return (Q(expires_at=None) | Q(expires_at__gt=moment)) & (Q(revoked_at=None) | Q(revoked_at__gt=moment))
-
-
-def _of_person(key: ApiKey, ip: str) -> Access:
-    """What a command line may do: what its person may at this moment, within the scopes of the key."""
-    assert key.person is not None  # noqa: S101 - the caller has looked
-    if key.sign_on:
-        key.person.through = Through(key.org_id, key.sign_on)
-        if not way_is_open(key.person.through, key.person):
-            raise Unauthenticated("unauthorized", "The SSO connection of this key is disabled or removed.")
-    try:
-        found = access_org(key.person, key.org_id, ip)
-    except NotFound:
-        found = None
-    if found is None or found.role is None or not key.person.is_active:
-        raise Unauthenticated("unauthorized", "The person of this key is no longer a member of the organization.")
-    if found.org.status != Organization.Status.ACTIVE:
-        raise Forbidden("org_not_active", f"{found.org.name} is {found.org.status}; CLI sessions cannot use it.")
-    return Access(found.org, None, found.role, found.permissions & permissions_held(key), key.actor, ip, key)
-
-
 def _checked(
     kind: str, name: str, scopes: Sequence[str], ip_allow: Sequence[str], expires_at: datetime | None
 ) -> ApiKey:
@@ -340,7 +230,7 @@ def _store(
         raise Limit("too_many_keys", f"An organization has at most {KEYS_MAX} active keys; revoke one first.")
     secret = _new_secret(key.kind, {str(each) for each in known})
     key.org, key.created_by = access.org, access.actor
-    key.digest, key.hint = _digest(secret), secret[-4:]
+    key.digest, key.hint = digest_of(secret), secret[-4:]
     key.save(force_insert=True)
     facts: dict[str, object] = {
         "id": key.pk,
@@ -383,10 +273,6 @@ def locked_key(access: Access, key_id: int) -> ApiKey:
     return found
 
 
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
-
-
 def _networks(ip_allow: Sequence[str]) -> list[str]:
     if len(ip_allow) > NETWORKS_MAX:
         raise Invalid("too_many_networks", f"An allow list has at most {NETWORKS_MAX} networks.", field="ip_allow")
@@ -399,12 +285,3 @@ def _networks(ip_allow: Sequence[str]) -> list[str]:
                 "bad_network", f"{text[:64]!r} is not a network; write 203.0.113.7 or 203.0.113.0/24.", field="ip_allow"
             ) from None
     return found
-
-
-def _within(ip: str, networks: Sequence[str]) -> bool:
-    try:
-        address = ipaddress.ip_address(ip)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return any(mapped in ipaddress.ip_network(network) for network in networks)

@@ -16,7 +16,8 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
-from orgs.api_keys.keys import end_key, get_api_key, locked_key, may_revoke
+from orgs.api_keys.keys import end_key, locked_key, may_revoke
+from orgs.api_keys.reads import get_api_key
 from orgs.credentials.identities import Ended, Reach, reach_of, revoke_issued_by
 from orgs.models import ApiKey, IdentityProvider, Invitation
 from orgs.permissions import Permission

@@ -13,8 +13,9 @@ from cloudsignal.errors import Unavailable
 from cloudsignal.redis import fast_client
 from cloudsignal.wire import keys
 from cloudsignal.wire.retained import Entry
-from orgs.access.grants import Access, sessions_of
+from orgs.access.grants import Access
 from orgs.permissions import Permission
+from orgs.sessions.reads import sessions_of
 
 LISTED_MAX = 10_000
 """Retained messages, and stored sessions, that are looked at for one list."""

@@ -12,8 +12,8 @@ from cloudsignal.web.filters import pills
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
 from orgs.broker.clearing import clear_retained, release_session
+from orgs.broker.forms import BrokerFilter, ClientIdForm, TopicForm
 from orgs.broker.reads import LISTED_MAX, list_retained, list_stored
-from orgs.credentials.forms.credentials import BrokerFilter, ClientIdForm, TopicForm
 from orgs.permissions import Permission
 
 SHOWN = 200

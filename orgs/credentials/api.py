@@ -17,14 +17,15 @@ from cloudsignal.errors import Invalid
 from cloudsignal.wire.report import LiveSession
 from orgs.access.api.endpoint import OrgEndpoint
 from orgs.access.api.schema import ORGANIZATION
-from orgs.access.grants import get_credential, list_credentials, list_identities, live_sessions
 from orgs.credentials import identities, minting
 from orgs.credentials import issuing as credentials
 from orgs.credentials.csv_file import read_roster
 from orgs.credentials.issuing import TTL_DEFAULT, TTL_MAX, TTL_MIN, Issued
+from orgs.credentials.reads import get_credential, list_credentials, list_identities
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Permission
 from orgs.sessions import closing as sessions
+from orgs.sessions.reads import live_sessions
 
 
 class UserSerializer(serializers.ModelSerializer[MqttIdentity]):

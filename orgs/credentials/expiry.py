@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Max, Q
 from django.utils import timezone
 
+from cloudsignal.cursors import read_cursor, write_cursor
 from cloudsignal.errors import Invalid
 from cloudsignal.tenancy.scopes import org_scope
-from orgs.access.grants import Access, read_cursor, write_cursor
+from orgs.access.grants import Access
 from orgs.models import Credential, MqttIdentity
 from orgs.models.credential import signing_in
 from orgs.permissions import Permission

@@ -15,12 +15,13 @@ from audit.services.record import record
 from cloudsignal.errors import NotFound, Unavailable
 from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.credential import ClaimValue
-from orgs.access.grants import Access, live_sessions
+from orgs.access.grants import Access
 from orgs.credentials.claims import bounded, clean_claims
 from orgs.credentials.issuing import discard_sessions, local_name, record_claims, tell_edges, tell_edges_of_many
 from orgs.models import Credential, MqttIdentity
 from orgs.models.credential import unended
 from orgs.permissions import Permission
+from orgs.sessions.reads import live_sessions
 
 BATCH = 500
 """Identities that one transaction ends."""

@@ -16,13 +16,15 @@ from cloudsignal.limits import take
 from orgs.access.api.authentication import address_of
 from orgs.access.api.endpoint import OperatorEndpoint, OrgEndpoint, PersonEndpoint
 from orgs.access.api.schema import ORGANIZATION
-from orgs.access.grants import access_org, all_organizations, credential_counts, list_organizations, live_sessions
-from orgs.api_keys.keys import KeyUse
+from orgs.access.api_keys import KeyUse
+from orgs.access.grants import access_org, all_organizations, list_organizations
+from orgs.credentials.reads import credential_counts
 from orgs.models import Organization
 from orgs.organizations import deletion, export, lifecycle
 from orgs.organizations import settings as preferences
 from orgs.people import members
 from orgs.permissions import Permission
+from orgs.sessions.reads import live_sessions
 
 TAGS = ["organizations"]
 

@@ -1,4 +1,4 @@
-"""Form that asks for the organization's name, so that it is not the wrong one."""
+"""Forms about an organization as a whole: they parse; the services decide."""
 
 from __future__ import annotations
 
@@ -8,11 +8,34 @@ from cloudsignal.web.forms import Form
 
 
 class DeleteForm(Form):
-    """The name, typed."""
+    """The organization's name, typed, so that it is not the wrong one that is deleted."""
 
     confirm = forms.CharField(
         label="The organization's name",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
         help_text="Type the name shown above.",
         error_messages={"required": "Type the name of the organization to confirm."},
+    )
+
+
+class OrganizationForm(Form):
+    """Name of an organization."""
+
+    name = forms.CharField(
+        label="Name",
+        max_length=80,
+        help_text="A name for people. The ID that clients use is generated and never changes.",
+        widget=forms.TextInput(attrs={"autocomplete": "organization"}),
+        error_messages={"required": "Enter a name for the organization.", "max_length": "Enter at most 80 characters."},
+    )
+
+
+class SuspendForm(Form):
+    """Why an organization is suspended."""
+
+    reason = forms.CharField(
+        label="Reason",
+        required=False,
+        max_length=200,
+        help_text="Shown to the members of the organization.",
     )

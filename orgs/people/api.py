@@ -15,9 +15,9 @@ from cloudsignal.api.times import TimeField
 from orgs.access.api.authentication import address_of
 from orgs.access.api.endpoint import OrgEndpoint, PersonEndpoint
 from orgs.access.api.schema import ORGANIZATION
-from orgs.access.grants import list_members
 from orgs.models import Invitation, Membership
 from orgs.people import invitations, members
+from orgs.people.reads import list_members
 from orgs.permissions import Permission, Role
 
 ROLES = [role.value for role in Role]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from typing import Any
 
 from django import forms
 from django.utils import timezone
 
-from cloudsignal.web.forms import Form
+from cloudsignal.web.forms import Form, day_field, end_of_day
 from orgs.access.grants import Access
 from orgs.permissions import Role
 
@@ -19,22 +19,6 @@ ROLE_WORDS: dict[Role, str] = {
     Role.AUDITOR: "read everything, search the audit log",
     Role.VIEWER: "read everything except the audit log",
 }
-
-
-def end_of_day(day: date | None) -> datetime | None:
-    """The last second of a day, UTC; None for no day."""
-    return datetime.combine(day, time(23, 59, 59), UTC) if day else None
-
-
-def day_field(label: str, help_text: str, **attrs: str) -> forms.DateField:
-    """A day that may be left out; the browser offers a calendar from tomorrow on."""
-    return forms.DateField(
-        label=label,
-        required=False,
-        help_text=help_text,
-        widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date", **attrs}),
-        error_messages={"invalid": "Enter a day as 2027-01-31."},
-    )
 
 
 def roles_to_give(access: Access) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, Unauth
 from cloudsignal.limits import take
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.forms import Form
-from orgs.access.grants import Access, list_members
+from orgs.access.grants import Access
 from orgs.access.second_factor import has_second_factor
 from orgs.access.web.gate import address_of, org_page, public_page
 from orgs.access.web.reauthentication import ask_again
@@ -35,6 +35,7 @@ from orgs.people.invitations import (
     revoke_invitation,
 )
 from orgs.people.members import change_member, get_member, remove_member, transfer_ownership
+from orgs.people.reads import list_members
 from orgs.permissions import Permission, Role
 
 

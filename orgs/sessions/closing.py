@@ -8,8 +8,9 @@ from cloudsignal import outbox
 from cloudsignal.errors import NotFound
 from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.report import LiveSession
-from orgs.access.grants import Access, sessions_of
+from orgs.access.grants import Access
 from orgs.permissions import Permission
+from orgs.sessions.reads import sessions_of
 
 
 def close_session(access: Access, session_id: str) -> LiveSession:

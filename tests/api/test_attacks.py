@@ -17,10 +17,11 @@ from pytest_django.fixtures import Settings
 
 from cloudsignal.errors import Conflict
 from cloudsignal.tenancy.scopes import org_scope
-from orgs.access.grants import Access, access_org, get_credential
+from orgs.access.grants import Access, access_org
 from orgs.api_keys import keys
 from orgs.credentials.identities import revoke_issued_by
 from orgs.credentials.issuing import External, issue_credential, refresh_credential
+from orgs.credentials.reads import get_credential
 from orgs.models import Membership, MqttIdentity, Organization, User
 from orgs.organizations.deletion import delete_organization, restore_organization
 from orgs.organizations.lifecycle import resume_organization, suspend_organization

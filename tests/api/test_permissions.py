@@ -19,7 +19,7 @@ from cloudsignal.redis import client as redis_client
 from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.report import LiveSession
-from orgs.api_keys.keys import SECRET
+from orgs.access.api_keys import SECRET
 from orgs.credentials.issuing import issue_credential
 from orgs.models import ApiKey, Membership
 from orgs.people.invitations import invite

@@ -12,9 +12,10 @@ from django.db import connection
 
 from cloudsignal.errors import Conflict, NotFound, Unauthenticated
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
-from orgs.access.grants import access_org, get_credential
+from orgs.access.grants import access_org
 from orgs.credentials.identities import get_identity
 from orgs.credentials.issuing import External, issue_credential, refresh_credential, revoke_credential, revoke_identity
+from orgs.credentials.reads import get_credential
 from orgs.models import Membership, MqttIdentity, Organization
 from orgs.people import members
 from orgs.permissions import Role

@@ -20,7 +20,7 @@ from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import decode
 from cloudsignal.wire.credential import Credential as Record
 from cloudsignal.wire.credential import open_credential, secret_mac
-from orgs.access.grants import Access, credential_counts, get_credential, list_credentials, list_identities
+from orgs.access.grants import Access
 from orgs.credentials import identities
 from orgs.credentials.identities import revoke_everything
 from orgs.credentials.issuing import (
@@ -31,6 +31,7 @@ from orgs.credentials.issuing import (
     revoke_credential,
     revoke_identity,
 )
+from orgs.credentials.reads import credential_counts, get_credential, list_credentials, list_identities
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Role
 from tests.world import member, organization

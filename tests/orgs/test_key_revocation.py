@@ -11,12 +11,15 @@ from django.utils import timezone
 from audit.access import AuditQuery, search
 from cloudsignal.errors import DomainError, Forbidden, Unauthenticated
 from cloudsignal.tenancy.scopes import org_scope
-from orgs.access.grants import Access, get_credential
-from orgs.api_keys.keys import NewKey, create_api_key, list_api_keys, rotate_api_key, use_api_key
+from orgs.access.api_keys import use_api_key
+from orgs.access.grants import Access
+from orgs.api_keys.keys import NewKey, create_api_key, rotate_api_key
+from orgs.api_keys.reads import list_api_keys
 from orgs.api_keys.revocation import foresee, revoke_api_key
 from orgs.credentials.csv_file import Entry
 from orgs.credentials.issuing import External, issue_credential, refresh_credential
 from orgs.credentials.minting import mint
+from orgs.credentials.reads import get_credential
 from orgs.models import Invitation
 from orgs.people.invitations import invite
 from orgs.people.members import change_member

@@ -19,11 +19,12 @@ from cloudsignal.models import OutboxRow
 from cloudsignal.redis import client
 from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
-from orgs.access.grants import Access, list_credentials
+from orgs.access.grants import Access
 from orgs.credentials import minting
 from orgs.credentials.csv_file import Entry, read_roster
 from orgs.credentials.issuing import issue_credential
 from orgs.credentials.minting import mint, mint_in_batches
+from orgs.credentials.reads import list_credentials
 from orgs.permissions import Role
 from orgs.tasks import abandon_batch
 from tests.stack.databases import Databases

@@ -14,7 +14,7 @@ from cloudsignal import ids
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.models import OutboxRow
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
-from orgs.access.grants import access_org, all_organizations, list_members, list_organizations
+from orgs.access.grants import access_org, all_organizations, list_organizations
 from orgs.models import Membership, Organization
 from orgs.organizations import lifecycle
 from orgs.organizations.lifecycle import (
@@ -24,6 +24,7 @@ from orgs.organizations.lifecycle import (
     suspend_organization,
 )
 from orgs.people.members import add_member, transfer_ownership
+from orgs.people.reads import list_members
 from orgs.permissions import Permission, Role
 from tests.world import member, organization, person
 

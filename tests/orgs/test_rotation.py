@@ -16,7 +16,7 @@ from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.credential import Credential as Record
 from cloudsignal.wire.credential import open_credential
-from orgs.access.grants import Access, credential_counts, get_credential, list_credentials
+from orgs.access.grants import Access
 from orgs.credentials.identities import reach_of, revoke_issued_by
 from orgs.credentials.issuing import (
     LIVE_SECRETS_MAX,
@@ -27,6 +27,7 @@ from orgs.credentials.issuing import (
     revoke_identity,
 )
 from orgs.credentials.push import SECRETS_MAX, push_credential
+from orgs.credentials.reads import credential_counts, get_credential, list_credentials
 from orgs.models import Credential
 from tests.world import organization
 

@@ -16,9 +16,10 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import decode
 from cloudsignal.wire.report import LiveSession
-from orgs.access.grants import Access, live_sessions
+from orgs.access.grants import Access
 from orgs.permissions import Role
 from orgs.sessions.closing import close_session
+from orgs.sessions.reads import live_sessions
 from tests.support.sessions import publish
 from tests.world import member, organization
 
@@ -102,7 +103,7 @@ def calls() -> Counter[str]:
 def test_when_redis_is_away_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     access = organization()
     nowhere = Redis.from_url("redis://127.0.0.1:1/0", socket_connect_timeout=0.2)
-    monkeypatch.setattr("orgs.access.grants.fast_client", lambda: nowhere)
+    monkeypatch.setattr("orgs.sessions.reads.fast_client", lambda: nowhere)
     with pytest.raises(Unavailable):
         live_sessions(access)
 

@@ -18,9 +18,10 @@ from django.urls import reverse
 
 from cloudsignal.redis import client as redis_client
 from cloudsignal.wire import keys
-from orgs.access.grants import Access, get_credential, list_credentials, list_identities
+from orgs.access.grants import Access
 from orgs.credentials import minting
 from orgs.credentials.issuing import LIVE_SECRETS_MAX, check_secret, issue_credential
+from orgs.credentials.reads import get_credential, list_credentials, list_identities
 from orgs.permissions import Role
 from tests.world import member
 

@@ -13,8 +13,9 @@ from django.urls import reverse
 from audit.kinds import SESSION_CLOSED
 from audit.models import Event
 from cloudsignal.tenancy.scopes import org_scope
+from orgs.access.api_keys import use_api_key
 from orgs.access.grants import Access
-from orgs.api_keys.keys import create_api_key, use_api_key
+from orgs.api_keys.keys import create_api_key
 from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Role
 from orgs.sessions.web import progress

@@ -14,9 +14,11 @@ from django.utils import timezone
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Unauthenticated
 from cloudsignal.tenancy.scopes import org_scope
+from orgs.access.api_keys import use_api_key
 from orgs.access.grants import Access
 from orgs.api_keys.cli_login import redeem_code
-from orgs.api_keys.keys import create_api_key, create_personal_key, get_api_key, list_api_keys, use_api_key
+from orgs.api_keys.keys import create_api_key, create_personal_key
+from orgs.api_keys.reads import get_api_key, list_api_keys
 from orgs.models import ApiKey, Organization, User
 from orgs.permissions import Role
 from tests.api.test_command_line import BACK, VERIFIER, asked

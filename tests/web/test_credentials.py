@@ -9,8 +9,9 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from orgs.access.grants import Access, get_credential, list_credentials, list_identities
+from orgs.access.grants import Access
 from orgs.credentials.issuing import issue_credential, revoke_credential
+from orgs.credentials.reads import get_credential, list_credentials, list_identities
 from orgs.permissions import Role
 from tests.web.test_organizations import connected
 from tests.world import member

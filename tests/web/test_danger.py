@@ -11,9 +11,10 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from orgs.access.grants import Access, access_org, get_credential
+from orgs.access.grants import Access, access_org
 from orgs.api_keys.keys import create_api_key
 from orgs.credentials.issuing import issue_credential, revoke_credential
+from orgs.credentials.reads import get_credential
 from orgs.models import Organization
 from orgs.organizations import export
 from orgs.organizations.deletion import delete_organization

@@ -110,7 +110,7 @@ def test_bad_claims_are_kept_and_change_nothing(sent: str, acme: Access, owner: 
 
 @pytest.mark.parametrize("value", ["a, b", True, False, 3, 2.5, ["x", "y"], ["x"], "plain", ""])
 def test_a_claim_left_as_it_was_stays_what_it_was(value: object) -> None:
-    from orgs.credentials.forms.credentials import read_claims
+    from cloudsignal.web.forms import read_claims
 
     before = {"claim": value}
     assert changed_claims(before, read_claims(claims_text(before))) == ({}, [])  # type: ignore[arg-type]

@@ -12,9 +12,10 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.urls.converters import StringConverter
 
 from acl.access import current_deployment
-from orgs.access.grants import Access, get_credential
+from orgs.access.grants import Access
 from orgs.access.web.gate import Gate
 from orgs.credentials.issuing import issue_credential
+from orgs.credentials.reads import get_credential
 from orgs.permissions import Permission, Role, may
 from tests.world import member, organization, person
 

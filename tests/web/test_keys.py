@@ -13,9 +13,12 @@ from django.utils import timezone
 
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Forbidden, Unauthenticated
-from orgs.access.grants import Access, get_credential
-from orgs.api_keys.keys import create_api_key, get_api_key, list_api_keys, use_api_key
+from orgs.access.api_keys import use_api_key
+from orgs.access.grants import Access
+from orgs.api_keys.keys import create_api_key
+from orgs.api_keys.reads import get_api_key, list_api_keys
 from orgs.credentials.issuing import issue_credential
+from orgs.credentials.reads import get_credential
 from orgs.people.invitations import invite
 from orgs.permissions import Permission, Role
 from orgs.providers.providers import Wanted, add_provider

@@ -13,9 +13,10 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from orgs.access.grants import Access, access_org, list_members, list_organizations
+from orgs.access.grants import Access, access_org, list_organizations
 from orgs.models import Membership
 from orgs.people.invitations import code_of, invite, link_of, list_invitations
+from orgs.people.reads import list_members
 from orgs.permissions import Role
 from tests.api.calling import Caller
 from tests.world import member, organization, person

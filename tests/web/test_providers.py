@@ -10,7 +10,8 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from orgs.access.grants import Access, access_org, list_identities
+from orgs.access.grants import Access, access_org
+from orgs.credentials.reads import list_identities
 from orgs.models import IdentityProvider
 from orgs.permissions import Role
 from orgs.providers.providers import Wanted, add_provider, get_provider, list_providers

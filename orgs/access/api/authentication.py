@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from cloudsignal.addresses import network_of
 from cloudsignal.errors import Unauthenticated
 from cloudsignal.limits import take
-from orgs.api_keys.keys import KeyUse, use_api_key
+from orgs.access.api_keys import KeyUse, use_api_key
 
 
 class ApiKeyAuthentication(BaseAuthentication):

@@ -27,9 +27,9 @@ from cloudsignal.api.parsers import JsonParser, is_storable
 from cloudsignal.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from cloudsignal.limits import take
 from orgs.access.api.authentication import ApiKeyAuthentication, PersonAuthentication, address_of, network_of_caller
+from orgs.access.api_keys import KeyUse
 from orgs.access.grants import Access, access_org
 from orgs.access.step_up import require_recent
-from orgs.api_keys.keys import KeyUse
 from orgs.models import User
 from orgs.permissions import Permission
 

@@ -16,8 +16,9 @@ from cloudsignal.api.pages import page, page_serializer
 from cloudsignal.api.times import TimeField
 from orgs.access.api.endpoint import OrgEndpoint
 from orgs.access.api.schema import ORGANIZATION
+from orgs.access.api_keys import state
 from orgs.api_keys import keys as api_keys
-from orgs.api_keys import revocation
+from orgs.api_keys import reads, revocation
 from orgs.models import ApiKey
 from orgs.permissions import Permission
 
@@ -47,7 +48,7 @@ class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
 
     def get_state(self, key: ApiKey) -> str:
         """Whether it works now."""
-        return api_keys.state(key, timezone.now())
+        return state(key, timezone.now())
 
 
 class NewApiKeySerializer(ApiKeySerializer):
@@ -133,7 +134,7 @@ class ApiKeys(OrgEndpoint):
     )  # fmt: skip
     def get(self, request: Request) -> Response:
         """List the keys of the organization, newest first, masked."""
-        return page(api_keys.list_api_keys(self.access), ApiKeySerializer)
+        return page(reads.list_api_keys(self.access), ApiKeySerializer)
 
     @extend_schema(
         operation_id="create_api_key", tags=TAGS, parameters=[ORGANIZATION],
@@ -155,7 +156,7 @@ class OneApiKey(OrgEndpoint):
     @extend_schema(operation_id="get_api_key", tags=TAGS, parameters=[ORGANIZATION], responses={200: ApiKeySerializer})
     def get(self, request: Request, key_id: int) -> Response:
         """Show one key, masked."""
-        return Response(ApiKeySerializer(api_keys.get_api_key(self.access, key_id)).data)
+        return Response(ApiKeySerializer(reads.get_api_key(self.access, key_id)).data)
 
     @extend_schema(
         operation_id="revoke_api_key", tags=TAGS, responses={200: RevokedApiKeySerializer},

@@ -15,20 +15,13 @@ from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.formatting import ago, plural
+from orgs.access.api_keys import state
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
 from orgs.access.web.reauthentication import ask_again
 from orgs.api_keys.forms import KINDS, SCOPES, KeyForm, RotateForm
-from orgs.api_keys.keys import (
-    NewKey,
-    check_rotatable,
-    create_api_key,
-    get_api_key,
-    list_api_keys,
-    may_revoke,
-    rotate_api_key,
-    state,
-)
+from orgs.api_keys.keys import NewKey, check_rotatable, create_api_key, may_revoke, rotate_api_key
+from orgs.api_keys.reads import get_api_key, list_api_keys
 from orgs.api_keys.revocation import Made, Revoked, ends_all, foresee, revoke_api_key
 from orgs.credentials.identities import Reach
 from orgs.models import ApiKey

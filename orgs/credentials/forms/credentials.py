@@ -1,4 +1,4 @@
-"""Forms about organizations and credentials: they parse; the services decide."""
+"""Forms about credentials: they parse; the services decide."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 
-from cloudsignal.web.forms import FilterForm, Form, mono
+from cloudsignal.web.forms import FilterForm, Form, mono, read_claims
 from orgs.credentials.issuing import LOCAL_NAME
 
 HOUR = 3600
@@ -25,35 +25,6 @@ STATES: tuple[tuple[str, str], ...] = (
     ("expired", "Expired"),
     ("revoked", "Revoked"),
 )
-
-
-class OrganizationForm(Form):
-    """Name of an organization."""
-
-    name = forms.CharField(
-        label="Name",
-        max_length=80,
-        help_text="A name for people. The ID that clients use is generated and never changes.",
-        widget=forms.TextInput(attrs={"autocomplete": "organization"}),
-        error_messages={"required": "Enter a name for the organization.", "max_length": "Enter at most 80 characters."},
-    )
-
-
-def read_claims(text: str) -> dict[str, Any]:
-    """Lines ``name = value`` as a mapping; a value with commas becomes a list. Names the line that is wrong."""
-    claims: dict[str, Any] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        name, equals, value = line.partition("=")
-        name = name.strip()
-        if not equals or not name:
-            raise forms.ValidationError(f'Line {number} is not "name = value": {line.strip()[:60]}')
-        if name in claims:
-            raise forms.ValidationError(f"Line {number} gives {name} a second time; write its values with commas.")
-        values = [part.strip() for part in value.split(",") if part.strip()]
-        claims[name] = values[0] if len(values) == 1 else values or ""
-    return claims
 
 
 class CredentialForm(Form):
@@ -109,46 +80,3 @@ class CredentialFilter(FilterForm):
         widget=forms.TextInput(attrs=mono(type="search", **{"data-search": ""})),
     )
     cursor = forms.CharField(required=False, widget=forms.HiddenInput)
-
-
-class ClientFilter(FilterForm):
-    """Filter of the live sessions: a text within username, client id or address."""
-
-    find = forms.CharField(
-        label="Username, client ID or address",
-        required=False,
-        widget=forms.TextInput(attrs=mono(type="search", **{"data-search": ""})),
-    )
-
-
-class BrokerFilter(FilterForm):
-    """Filter of what lies in the broker: a text within topic, client id or username."""
-
-    find = forms.CharField(
-        label="Topic, client ID or username",
-        required=False,
-        widget=forms.TextInput(attrs=mono(type="search", **{"data-search": ""})),
-    )
-
-
-class TopicForm(Form):
-    """The topic of a retained message."""
-
-    topic = forms.CharField(label="Topic", max_length=1_024, strip=False, widget=forms.TextInput(attrs=mono()))
-
-
-class ClientIdForm(Form):
-    """The client id of a stored session."""
-
-    client_id = forms.CharField(label="Client ID", max_length=65_535, strip=False, widget=forms.TextInput(attrs=mono()))
-
-
-class SuspendForm(Form):
-    """Why an organization is suspended."""
-
-    reason = forms.CharField(
-        label="Reason",
-        required=False,
-        max_length=200,
-        help_text="Shown to the members of the organization.",
-    )

@@ -7,9 +7,8 @@ from typing import Any
 
 from django import forms
 
-from cloudsignal.web.forms import FilterForm, Form, mono
+from cloudsignal.web.forms import FilterForm, Form, mono, read_claims
 from cloudsignal.wire.credential import ClaimValue
-from orgs.credentials.forms.credentials import read_claims
 
 WINDOWS: tuple[tuple[str, str], ...] = (("hour", "the next hour"), ("day", "the next day"), ("week", "the next week"))
 

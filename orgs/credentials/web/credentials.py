@@ -13,25 +13,20 @@ from django.urls import reverse
 from django.utils import timezone
 
 from audit.kinds import CloseCause
-from cloudsignal.errors import DomainError, Unavailable
+from cloudsignal.errors import DomainError
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.filters import address, pills, query_of
 from cloudsignal.wire.report import LiveSession
-from orgs.access.grants import (
-    Access,
-    CredentialPage,
-    credential_counts,
-    get_credential,
-    list_credentials,
-    live_sessions,
-)
+from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
 from orgs.credentials.forms.credentials import CredentialFilter, CredentialForm
 from orgs.credentials.identities import get_identity
 from orgs.credentials.issuing import issue_credential, revoke_credential, revoke_identity
+from orgs.credentials.reads import CredentialPage, credential_counts, get_credential, list_credentials
 from orgs.credentials.web.connection import connection
 from orgs.models import Credential
 from orgs.permissions import Permission
+from orgs.sessions.reads import sessions_or_none
 from orgs.sessions.web.progress import follow
 
 
@@ -41,14 +36,6 @@ class Row:
 
     credential: Credential
     sessions: int
-
-
-def sessions_or_none(access: Access) -> Sequence[LiveSession] | None:
-    """Live sessions, or None while Redis does not answer: a list without that column beats no list."""
-    try:
-        return live_sessions(access)
-    except Unavailable:
-        return None
 
 
 @org_page(Permission.ORG_READ)

@@ -10,13 +10,14 @@ from django.urls import reverse
 from cloudsignal.errors import DomainError
 from cloudsignal.web.filters import address
 from cloudsignal.web.formatting import plural
-from orgs.access.grants import Access, list_credentials
+from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
 from orgs.credentials.expiry import EndingPage, count_ending, list_ending
 from orgs.credentials.forms.expiry import WINDOWS, ClaimsForm, ExpiryFilter, changed_claims, claims_text
 from orgs.credentials.identities import get_identity, merge_claims
-from orgs.credentials.web.credentials import sessions_or_none
+from orgs.credentials.reads import list_credentials
 from orgs.permissions import Permission
+from orgs.sessions.reads import sessions_or_none
 
 
 @org_page(Permission.ORG_READ)

@@ -13,16 +13,18 @@ from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError
 from cloudsignal.web.confirm import Aside, Question, Touched, confirm
 from cloudsignal.web.formatting import plural
-from orgs.access.grants import Access, credential_counts, list_members
+from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
 from orgs.access.web.reauthentication import ask_again
 from orgs.credentials.identities import revoke_everything
-from orgs.credentials.web.credentials import sessions_or_none
+from orgs.credentials.reads import credential_counts
 from orgs.models import Organization
 from orgs.organizations.deletion import GRACE, delete_organization, restore_organization
 from orgs.organizations.export import export_archive
 from orgs.organizations.forms import DeleteForm
+from orgs.people.reads import list_members
 from orgs.permissions import Permission
+from orgs.sessions.reads import sessions_or_none
 from orgs.sessions.web.progress import follow
 
 

@@ -9,8 +9,8 @@ from django.shortcuts import redirect, render
 from cloudsignal.errors import DomainError
 from orgs.access.grants import list_organizations
 from orgs.access.web.gate import address_of, person_page
-from orgs.credentials.forms.credentials import OrganizationForm
 from orgs.models import User
+from orgs.organizations.forms import OrganizationForm
 from orgs.organizations.lifecycle import create_organization
 
 

@@ -9,8 +9,8 @@ from django.shortcuts import redirect, render
 from cloudsignal.errors import DomainError
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
-from orgs.credentials.forms.credentials import OrganizationForm
 from orgs.credentials.web.connection import connection
+from orgs.organizations.forms import OrganizationForm
 from orgs.organizations.lifecycle import rename_organization
 from orgs.permissions import Permission
 

@@ -22,8 +22,8 @@ from cloudsignal.errors import Unauthenticated
 from cloudsignal.limits import take
 from orgs.access.api.authentication import address_of, bearer, checked_key, network_of_caller
 from orgs.access.api.endpoint import Endpoint
+from orgs.access.api_keys import KeyUse
 from orgs.access.grants import origin_allowed
-from orgs.api_keys.keys import KeyUse
 from orgs.credentials import identities
 from orgs.credentials.issuing import TTL_DEFAULT, TTL_MAX, TTL_MIN, Issued
 from orgs.models import ApiKey, IdentityProvider, MqttIdentity, Organization

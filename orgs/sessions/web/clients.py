@@ -14,12 +14,12 @@ from cloudsignal.errors import NotFound
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.filters import pills
 from cloudsignal.wire.report import LiveSession
-from orgs.access.grants import Access, live_sessions
+from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
-from orgs.credentials.forms.credentials import ClientFilter
-from orgs.credentials.web.credentials import sessions_or_none
 from orgs.permissions import Permission
 from orgs.sessions.closing import close_session
+from orgs.sessions.forms import ClientFilter
+from orgs.sessions.reads import live_sessions, sessions_or_none
 from orgs.sessions.web.progress import follow
 
 SHOWN = 200

@@ -1,0 +1,172 @@
+"""Reading MQTT identities and credentials of an organization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from django.db.models import Count, Max, Model, Q, QuerySet
+from django.utils import timezone
+
+from cloudsignal.cursors import read_cursor, write_cursor
+from cloudsignal.errors import Invalid, NotFound
+from cloudsignal.tenancy.scopes import org_scope
+from orgs.access.grants import Access
+from orgs.models import Credential, MqttIdentity
+from orgs.models.credential import signing_in, unended
+from orgs.permissions import Permission
+
+PAGE = 50
+PAGE_MAX = 200
+Row = TypeVar("Row", bound=Model)
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRow:
+    """A username with what can be said of its secrets."""
+
+    identity: MqttIdentity
+    active: int
+    """Active credentials."""
+    last_issued_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialCounts:
+    """How many secrets sign in now, how many of them never expire, and how many end soon."""
+
+    active: int
+    static: int
+    ends_in_hour: int
+    ends_in_day: int
+    identities: int
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialPage:
+    """Credentials, newest first. ``next_cursor`` continues after the last row; None at the end."""
+
+    rows: tuple[Credential, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityPage:
+    """Identities by name. ``next_cursor`` continues after the last row; None at the end."""
+
+    rows: tuple[IdentityRow, ...]
+    next_cursor: str | None
+
+
+def list_identities(access: Access, *, search: str = "", cursor: str = "", limit: int = PAGE) -> IdentityPage:
+    """Usernames of the organization in order, those starting with ``search`` if given; ``cursor`` is a username."""
+    access.require(Permission.ORG_READ)
+    limit = _page(limit)
+    with org_scope(access.org_id):
+        found = _named(MqttIdentity.objects.filter(org=access.org, username__gt=cursor), "username", search)
+        rows = list(found.order_by("username")[: limit + 1])
+        # Counted for this page alone: an organization may have a million names.
+        secrets = Credential.objects.filter(org=access.org, identity__in=[row.pk for row in rows])
+        counted = secrets.values("identity").annotate(
+            active=Count("id", filter=signing_in(timezone.now())), last=Max("issued_at")
+        )
+        figures = {one["identity"]: (one["active"], one["last"]) for one in counted}
+    page = tuple(
+        IdentityRow(row, 0 if row.revoked_at else figures.get(row.pk, (0, None))[0], figures.get(row.pk, (0, None))[1])
+        for row in rows[:limit]
+    )
+    return IdentityPage(page, page[-1].identity.username if len(rows) > limit else None)
+
+
+def stored_claims(access: Access, username: str) -> Mapping[str, Any] | None:
+    """The claims that the identity ``username`` (the local part) carries; None when there is no such identity."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        found = MqttIdentity.objects.filter(org=access.org, username=username).values_list("claims", flat=True).first()
+    return None if found is None else dict(found)
+
+
+def list_credentials(
+    access: Access, *, state: str = "", username: str = "", cursor: str = "", limit: int = PAGE
+) -> CredentialPage:
+    """Credentials of the organization, newest first, each with its ``identity``.
+
+    ``state`` is one of ``active``, ``static``, ``retired``, ``expired``, ``revoked`` or empty; ``username`` is a prefix
+    of the local part; ``cursor`` comes from the page before. Raises :class:`Invalid` for anything else.
+    """
+    access.require(Permission.ORG_READ)
+    limit = _page(limit)
+    with org_scope(access.org_id):
+        found = _in_state(Credential.objects.filter(org=access.org), state)
+        if username:
+            found = _named(found, "identity__username", username)
+        if cursor:
+            found = _after(found, cursor)
+        rows = list(found.select_related("identity").order_by("-issued_at", "-id")[: limit + 1])
+    page = tuple(rows[:limit])
+    return CredentialPage(page, write_cursor(page[-1].issued_at, page[-1].pk) if len(rows) > limit else None)
+
+
+def get_credential(access: Access, token_id: str) -> Credential:
+    """One credential with its identity; raises :class:`NotFound`."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        found = Credential.objects.filter(org=access.org, token_id=token_id).select_related("identity").first()
+    if found is None:
+        raise NotFound("The credential")
+    return found
+
+
+def credential_counts(access: Access) -> CredentialCounts:
+    """The figures at the head of the credentials page."""
+    access.require(Permission.ORG_READ)
+    now = timezone.now()
+    with org_scope(access.org_id):
+        # The expired ones, by far the most, are left out by an index.
+        active = Credential.objects.filter(signing_in(now), org=access.org)
+        found = active.aggregate(
+            active=Count("id"),
+            static=Count("id", filter=Q(expires_at=None)),
+            ends_in_hour=Count("id", filter=Q(expires_at__gt=now, expires_at__lte=now + timedelta(hours=1))),
+            ends_in_day=Count("id", filter=Q(expires_at__gt=now, expires_at__lte=now + timedelta(days=1))),
+        )
+        identities = MqttIdentity.objects.filter(org=access.org, revoked_at=None).count()
+    return CredentialCounts(**found, identities=identities)
+
+
+def _named(found: QuerySet[Row], column: str, prefix: str) -> QuerySet[Row]:
+    """Names beginning with ``prefix``, as a range: row-level security keeps ``LIKE`` from using an index.
+
+    Names are of a-z, 0-9, - and _, all of which come before ``~`` in the column's C collation.
+    """
+    return found.filter(**{f"{column}__gte": prefix, f"{column}__lt": f"{prefix}~"}) if prefix else found
+
+
+def _in_state(found: QuerySet[Credential], state: str) -> QuerySet[Credential]:
+    now = timezone.now()
+    match state:
+        case "":
+            return found
+        case "active":
+            return found.filter(signing_in(now))
+        case "static":
+            return found.filter(revoked_at=None, expires_at=None)
+        case "retired":
+            return found.filter(unended(now)).exclude(retired_at=None)
+        case "expired":
+            renewed = Q(renewed_until__isnull=False, renewed_until__gt=now)
+            return found.filter(~renewed, revoked_at=None, expires_at__lte=now)
+        case "revoked":
+            return found.exclude(revoked_at=None)
+    raise Invalid("bad_state", "The state is one of active, static, retired, expired, revoked.", field="state")
+
+
+def _after(found: QuerySet[Credential], cursor: str) -> QuerySet[Credential]:
+    issued, pk = read_cursor(cursor)
+    return found.filter(Q(issued_at__lt=issued) | Q(issued_at=issued, id__lt=pk))
+
+
+def _page(limit: int) -> int:
+    return max(1, min(limit, PAGE_MAX))

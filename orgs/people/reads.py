@@ -1,0 +1,15 @@
+"""Reading the members of an organization."""
+
+from __future__ import annotations
+
+from cloudsignal.tenancy.scopes import org_scope
+from orgs.access.grants import Access
+from orgs.models import Membership
+from orgs.permissions import Permission
+
+
+def list_members(access: Access) -> tuple[Membership, ...]:
+    """The members of the organization with their people, by e-mail; ended memberships included."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        return tuple(Membership.objects.filter(org=access.org).select_related("user").order_by("user__email"))
