@@ -185,6 +185,7 @@ class Node:
         """The client has its CONNACK."""
         self.count("connects")
         self.watch.signed_in(client.session.id)
+        self.gate.holds.forget(client.session.org.id, client.session.client_id)
         self.beat.add(client.session)
 
     def broker_lost(self, client: Client) -> None:

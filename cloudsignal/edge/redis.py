@@ -40,6 +40,10 @@ class UnavailableError(Exception):
     """Redis did not answer, not in time, or with an error."""
 
 
+class NotSentError(UnavailableError):
+    """Redis was away already: the command was never sent, and has not been carried out."""
+
+
 class Store:
     """A client of Redis or Valkey."""
 
@@ -104,7 +108,7 @@ class Store:
             connection.push(packed, future)
             return
         if time.monotonic() - self._failed_at < BACKOFF or len(self._queue) >= WAITING_MAX:
-            _fail(future, "redis is unavailable")
+            _fail(future, "redis is unavailable", NotSentError)
             return
         self._queue.append((packed, future))
         if self._connecting is None:
@@ -118,7 +122,7 @@ class Store:
             self._failed_at = time.monotonic()
             queue, self._queue = self._queue, []
             for _, future in queue:
-                _fail(future, f"redis is unavailable: {type(error).__name__}")
+                _fail(future, f"redis is unavailable: {type(error).__name__}", NotSentError)
         else:
             self._connection = connection
             queue, self._queue = self._queue, []
@@ -143,6 +147,7 @@ class Store:
             hello.append(("AUTH", *name, options["password"]))
         if options.get("db"):
             hello.append(("SELECT", options["db"]))
+        hello.append(("PING",))  # a port may accept and nobody answer: what waits here has then never been sent
         try:
             for command in hello:
                 future: asyncio.Future[Any] = loop.create_future()
@@ -177,7 +182,7 @@ class _Connection(asyncio.Protocol):
     def push(self, packed: bytes, future: asyncio.Future[Any] | None) -> None:
         """Queue a command; one that is waited for leaves at the end of this turn of the loop, with all before it."""
         if self._transport is None or self._transport.is_closing() or len(self.waiting) >= WAITING_MAX:
-            _fail(future, "redis is unavailable")
+            _fail(future, "redis is unavailable", NotSentError)
             return
         if future is not None and not self._urgent:
             self._urgent = True
@@ -260,6 +265,6 @@ def _seen(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-def _fail(future: asyncio.Future[Any] | None, why: str) -> None:
+def _fail(future: asyncio.Future[Any] | None, why: str, kind: type[UnavailableError] = UnavailableError) -> None:
     if future is not None and not future.done():
-        future.set_exception(UnavailableError(why))
+        future.set_exception(kind(why))

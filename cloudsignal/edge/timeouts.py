@@ -131,6 +131,6 @@ class Watch:
         if session.phase is Phase.NEW:
             client.give_up()
         else:
-            session.refuse(AuthReason.UNAVAILABLE, details={"text": "no answer in time"})
+            session.refuse(AuthReason.UNAVAILABLE, details={"text": "no answer in time; try again later"})
             client.pump()
         return None

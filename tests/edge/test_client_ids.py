@@ -130,11 +130,12 @@ def test_client_ids_taken_while_redis_was_away_are_claimed_when_it_is_back(make_
     alice = rig.plane.issue(org, "alice")
     rig.client(alice, client_id="known").disconnect()
     rig.valkey.stop(kill=True)
-    held = rig.client(alice, client_id="one")
+    wire = rig.dial()
+    answer = wire.connect(version=5, username=alice.username, password=alice.password, client_id="")
+    name = keys.client(org, str(answer.properties.string(18), "ascii"))
     rig.valkey.start()
-    name = keys.client(org, "one")
     wait_for(lambda: (rig.valkey.redis.get(name) or b"").startswith(b"alice\n"), seconds=20, what="the claim")
-    held.ping()
+    wire.ping()
 
 
 @pytest.mark.parametrize("seconds", [None, 400 * 86_400], ids=["without an end", "for a year"])

@@ -39,13 +39,14 @@ def test_with_redis_away_known_clients_go_on_and_unknown_ones_are_refused(make_r
     rig.valkey.stop(kill=True)
     assert client.publish("ok/1", qos=1) in {0, 0x10}
     assert client.publish("no/1", qos=1) == 0x87
-    rig.client(known, client_id="two").disconnect()
+    rig.client(known, client_id="").disconnect()
+    rig.client(known, client_id="one").ping()
     stranger = rig.dial()
     answer = stranger.connect(version=5, username=f"stranger@{org}", password="tkn_x")
     assert answer.code == 0x88
     rig.valkey.start()
     wait_for(lambda: total(rig, org=org, kind="acl_denied") == 1, what="the spooled denial")
-    wait_for(lambda: rig.plane.events(org=org, kind="disconnect", client_id="two"), what="the spooled disconnect")
+    wait_for(lambda: rig.plane.events(org=org, kind="disconnect"), what="the spooled disconnect")
     wait_for(lambda: rig.plane.events(org=org, kind="auth_failed", reason="unavailable"), what="the refusal")
     rig.client(other).disconnect()
 

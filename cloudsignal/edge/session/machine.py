@@ -97,9 +97,11 @@ class Session(Account):
         "ended",
         "expires_at",
         "heard_at",
+        "held_until",
         "identity",
         "mount",
         "opened_at",
+        "ousted",
         "outdated",
         "owed",
         "own_pings",
@@ -117,6 +119,7 @@ class Session(Account):
         "to_broker",
         "to_client",
         "token_id",
+        "took_over",
         "unread",
         "uplink",
         "upstream_password",
@@ -166,6 +169,10 @@ class Session(Account):
         """Whose client id this one asks for, until it has taken the place: a live session of the same username."""
         self.taking: Future[bytes | None] | None = None
         """What its claim to the client id replaces on Redis, until it has taken the place."""
+        self.held_until = 0.0
+        """Until when Redis said that the client id is this username's, in seconds since the epoch; 0: it never did."""
+        self.took_over = self.ousted = False
+        """It was given the client id though an earlier session had it; the broker ended it, so that another may."""
         self.remembered: Sequence[tuple[Asked, bool]] = ()
         """Subscriptions of the stored session this one may resume, each with whether it was withheld."""
         self.purse = Purse(SESSION_BYTES)
@@ -301,7 +308,8 @@ class Session(Account):
         else:
             self.trail.note(event)
         answer = responses.AUTH_ANSWERS[why]
-        text = (details or {}).get("text", answer.text) if why is AuthReason.PROTOCOL else answer.text
+        told = why in {AuthReason.PROTOCOL, AuthReason.UNAVAILABLE}
+        text = (details or {}).get("text", answer.text) if told else answer.text
         self._refused(answer.code if reason is None else reason, text)
         self._close()
 
@@ -331,6 +339,8 @@ class Session(Account):
             return
         self.phase = Phase.LIVE
         self.will_sent = True
+        if self.before is not None:
+            self.before.ousted = True
         self.before = self.taking = None
         self.connected_at = self.heard_at = self.pinged_at = time.time()
         self.receive_maximum = connack.properties.number(Property.RECEIVE_MAXIMUM, 65_535)
@@ -442,6 +452,7 @@ class Session(Account):
 
     def broker_disconnects(self, code: int) -> None:
         """DISCONNECT from the broker (MQTT 5): passed on without its properties."""
+        self.ousted = True
         cause = responses.CAUSE_OF.get(code, CloseCause.UPSTREAM_LOST)
         self.trail.record(self.closing(SESSION_CLOSED, cause.value, {"reason_code": code}))
         answer = responses.CLOSE_ANSWERS[cause]
@@ -450,6 +461,7 @@ class Session(Account):
 
     def broker_lost(self, *, taken_over: bool = False) -> None:
         """The connection to the broker is gone."""
+        self.ousted = True
         self.end(CloseCause.TAKEN_OVER if taken_over else CloseCause.UPSTREAM_LOST)
 
     def invariant_broken(self, text: str) -> None:

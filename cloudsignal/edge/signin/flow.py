@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from audit.kinds import AuthReason
-from cloudsignal.edge.redis import Command, UnavailableError
+from audit.kinds import AuthReason, CloseCause
+from cloudsignal.edge.redis import Command, NotSentError, UnavailableError
 from cloudsignal.edge.session.machine import Grant, Session
 from cloudsignal.edge.session.organization import Organization
+from cloudsignal.edge.session.subscriptions import Asked
 from cloudsignal.edge.signin.check import (
     METRICS_APPENDED,
     Checked,
@@ -20,6 +23,7 @@ from cloudsignal.edge.signin.check import (
     session_end,
     without_metrics,
 )
+from cloudsignal.edge.signin.holds import RETURN_WITHIN, Holds
 from cloudsignal.edge.signin.stored_sessions import (
     HELD_MAX,
     LIVE_TTL,
@@ -41,8 +45,16 @@ if TYPE_CHECKING:
 SLOWED = 2.0
 """Seconds a failed sign-in takes from an address that fails often."""
 
-TAKE = f"""
-local held = redis.call('GET', KEYS[1])
+_HELD = """
+local function held_of(key)
+  if redis.call('TYPE', key).ok ~= 'string' then return false end
+  return redis.call('GET', key)
+end
+"""
+"""What holds a client id; a key that somebody has made something else of holds nothing."""
+
+TAKE = f"""{_HELD}
+local held = held_of(KEYS[1])
 local left = redis.call('TTL', KEYS[1])
 if left < 0 or left > {LIVE_TTL + STORED_MAX} then held = false end
 if held and string.match(held, '^[^\\n]*') ~= ARGV[1] then
@@ -74,27 +86,33 @@ return 1
 What ends later than any session can, somebody else has noted.
 """
 
-CLAIM = """
-local now = tonumber(redis.call('TIME')[1])
+CLAIM = f"""{_HELD}
+local now, lost = tonumber(redis.call('TIME')[1]), {{}}
 for i = 1, #KEYS / 3 do
   local key, filters, stored = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
   local name, session, seconds, before, client_id, lifetime = unpack(ARGV, 6 * i - 5, 6 * i)
-  local held = redis.call('GET', key)
+  local held = held_of(key)
   if not held or string.match(held, '^[^\\n]*') == name then
     redis.call('SET', key, name .. '\\n' .. session, 'EX', seconds)
     redis.call('EXPIRE', filters, seconds)
     if lifetime ~= '0' then redis.call('ZADD', stored, now + seconds, client_id) end
+  else
+    lost[#lost + 1] = i
   end
 end
+return lost
 """
-"""Keep client ids that no other username holds: ``username, session, seconds, (unused), client id, lifetime`` each."""
+"""Keep client ids that no other username holds: ``username, session, seconds, (unused), client id, lifetime`` each.
 
-RELEASE = """
+The numbers, from 1, of those that another username holds.
+"""
+
+RELEASE = f"""{_HELD}
 local now = tonumber(redis.call('TIME')[1])
 for i = 1, #KEYS / 3 do
   local key, filters, stored = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
-  local name, session, seconds, before, client_id = unpack(ARGV, 6 * i - 5, 6 * i - 1)
-  if redis.call('GET', key) == name .. '\\n' .. session then
+  local name, session, seconds, before, client_id, lifetime = unpack(ARGV, 6 * i - 5, 6 * i)
+  if held_of(key) == name .. '\\n' .. session then
     if before ~= '' then
       redis.call('SET', key, before, 'KEEPTTL')
     elseif seconds == '0' then
@@ -103,15 +121,22 @@ for i = 1, #KEYS / 3 do
     else
       redis.call('EXPIRE', key, seconds)
       redis.call('EXPIRE', filters, seconds)
-      redis.call('ZADD', stored, now + seconds, client_id)
+      if lifetime ~= '0' then
+        redis.call('ZADD', stored, now + lifetime, client_id)
+      else
+        redis.call('ZREM', stored, client_id)
+      end
     end
   end
 end
 """
-"""Give them and their filters back (0 seconds) or keep them for stored sessions, unless newer sessions have them.
+"""Give them and their filters back (0 seconds) or keep them for so long, unless newer sessions have them.
 
 A session that never began leaves its client id to the one it was taken from (``before``): that one is live, or stored.
 """
+
+UNCERTAIN = "the client id cannot be confirmed right now; try again later"
+"""Told when Redis is away and the client id may be another username's, on another edge."""
 
 GATHER = 0.02
 """Seconds a client id may wait to be given back together with others."""
@@ -126,6 +151,7 @@ class Gate:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.stored = Stored(node.store)
+        self.holds = Holds()
         self._released: dict[str, list[tuple[Session, int]]] = {}
         """Client ids to be given back, by key."""
         self._timer: asyncio.TimerHandle | None = None
@@ -232,6 +258,8 @@ class Gate:
         except BrokerUnreachableError as error:
             if not session.ended:
                 session.refuse(AuthReason.UNAVAILABLE, details={"broker": str(error)})
+        except UnavailableError:
+            session.refuse(AuthReason.UNAVAILABLE, details={"text": UNCERTAIN})
         finally:
             # Connecting took place while Redis was asked, but only now is anything said to the broker.
             if client.session.ended and broker is not None:
@@ -255,18 +283,28 @@ class Gate:
         return asked
 
     async def _claimed(self, session: Session, asked: list[asyncio.Future[Any]]) -> bool:
-        """Whether the client id is ours; one that the same username holds is taken over."""
+        """Whether the client id is ours; one that the same username holds is taken over.
+
+        Raises :class:`UnavailableError` when Redis is away and nothing else makes it certain.
+        """
+        until = time.time() + held_seconds(session)
         try:
             free = await asked[0] is not None
-            session.remembered = resumed(await asked[1]) if len(asked) > 1 else ()
-            if free or session.ended:
-                return free
-            session.taking = taking = self._node.store.ask(_command(TAKE, [(session, held_seconds(session))]))
-            await asyncio.wait([taking])  # to be known also when the client goes meanwhile: see release
-            return taking.result() is not None
+            self.holds.forget(session.org.id, session.client_id)
+            if not free and not session.ended:
+                session.taking = taking = self._node.store.ask(_command(TAKE, [(session, held_seconds(session))]))
+                await asyncio.wait([taking])  # to be known also when the client goes meanwhile: see release
+                session.took_over = bool(taking.result())
+                free = taking.result() is not None
         except UnavailableError:
-            # Redis is unavailable: this node's own sessions were checked; a credential in memory signs in all the same.
-            return True
+            until = self.holds.until(session)
+            if not until:
+                raise
+            free = session.took_over = True
+        if free:
+            session.held_until = until
+            session.remembered = await _resumed(asked[1:])
+        return free
 
     async def _kept(self, session: Session) -> bool:
         """Whether the organization may have this session kept; one that it has already needs no room."""
@@ -280,13 +318,31 @@ class Gate:
         return bool(kept)
 
     async def renew(self, sessions: Iterable[Session]) -> None:
-        """Keep the client ids of sessions that live longer than their time on Redis."""
+        """Keep the client ids of sessions that live longer than their time on Redis.
+
+        A session whose client id another username holds ends: Redis has forgotten its hold, and given it away.
+        """
         live = list(sessions)
         for start in range(0, len(live), CHUNK):
-            holds = [(session, held_seconds(session)) for session in live[start : start + CHUNK] if not session.ended]
+            part = [session for session in live[start : start + CHUNK] if session.held_until and not session.ended]
+            holds = [(session, held_seconds(session)) for session in part]
             if holds:
-                self._node.store.send(_command(CLAIM, holds))
+                with suppress(UnavailableError):
+                    await self._renew(holds)
             await asyncio.sleep(GATHER)
+
+    async def _renew(self, holds: list[tuple[Session, int]]) -> None:
+        now = time.time()
+        lost = set(await self._node.store.ask(_command(CLAIM, holds)))
+        for number, (session, seconds) in enumerate(holds, 1):
+            if number not in lost:
+                session.held_until = now + seconds
+            else:
+                if session.live:
+                    session.end(CloseCause.TAKEN_OVER, text="another username holds the client id")
+                else:
+                    session.refuse(AuthReason.CLIENT_ID_TAKEN)
+                self._node.pump(session.id)
 
     def release(self, session: Session) -> None:
         """The connection is gone: the client id stays with the username while the broker keeps the session.
@@ -297,7 +353,7 @@ class Gate:
             session.taking.add_done_callback(lambda _: self.release(session))
             return
         key = keys.client(session.org.id, session.client_id)
-        self._released.setdefault(key, []).append((session, session_lifetime(session) if session.at_broker else 0))
+        self._released.setdefault(key, []).append((session, _kept_seconds(session)))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(GATHER, self.give_back)
 
@@ -309,7 +365,36 @@ class Gate:
         released, self._released = self._released, {}
         holds = [hold for each in released.values() for hold in each]
         for start in range(0, len(holds), CHUNK):
-            self._node.store.send(_command(RELEASE, holds[start : start + CHUNK]))
+            part = holds[start : start + CHUNK]
+            answer = self._node.store.ask(_command(RELEASE, part))
+            answer.add_done_callback(partial(self._given_back, part))
+
+    def _given_back(self, holds: list[tuple[Session, int]], answer: asyncio.Future[Any]) -> None:
+        if not answer.cancelled() and isinstance(answer.exception(), NotSentError):
+            for session, _ in holds:
+                if session.at_broker:
+                    self.holds.left(session)
+
+
+async def _resumed(asked: list[asyncio.Future[Any]]) -> Sequence[tuple[Asked, bool]]:
+    """What the stored session is subscribed to, if it was asked and Redis knows."""
+    for answer in asked:
+        with suppress(UnavailableError):
+            return resumed(await answer)
+    return ()
+
+
+def _kept_seconds(session: Session) -> int:
+    """Seconds a client id stays with its username after the session; 0 when it is free at once.
+
+    Longer than the broker keeps the session when an edge without Redis may believe that the username has it still
+    (:mod:`cloudsignal.edge.signin.holds`).
+    """
+    if not session.at_broker:
+        return 0
+    if session.ousted:
+        return held_seconds(session)
+    return max(session_lifetime(session), RETURN_WITHIN if session.took_over else 0)
 
 
 def _command(script: str, holds: list[tuple[Session, int]]) -> Command:
