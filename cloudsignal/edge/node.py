@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 
 from audit.kinds import LIMIT_REACHED, TLS_FAILED, AuthReason, CloseCause
@@ -37,6 +37,9 @@ from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.said import node_key
 
 logger = logging.getLogger("cloudsignal.edge")
+
+RESTART = 1.0
+"""Seconds until a part that failed begins again."""
 
 DRAIN = 2.0
 """Seconds clients may take to read the last words of a stopping edge."""
@@ -110,10 +113,18 @@ class Node:
         self._end_lost_sessions()
         await self.snapshot.load_disk()
         for part in (self.follower, self.shipper, self.reports, self.beat, self.orders):
-            self.spawn(part.run())
-        self.spawn(self.snapshot.watch_heads())
-        self.spawn(self.shipper.trim())
-        self.spawn(self._turn())
+            self.spawn(self._forever(part.run))
+        for work in (self.snapshot.watch_heads, self.shipper.trim, self._turn):
+            self.spawn(self._forever(work))
+
+    async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
+        """What the process cannot do without is begun again, whatever it fails with."""
+        while True:
+            try:
+                await work()
+            except Exception:
+                logger.exception("a part of the edge failed; it begins again")
+            await asyncio.sleep(RESTART)
 
     def _end_lost_sessions(self) -> None:
         """End what the process before this one held when it was killed."""

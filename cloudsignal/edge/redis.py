@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 TIMEOUT = 2.0
@@ -61,8 +62,8 @@ class Store:
         return len(self._queue) + (len(self._connection.waiting) if self._connection is not None else 0)
 
     def follower(self, *, block: float) -> Redis:
-        """A client of its own for reads that block up to ``block`` seconds."""
-        return Redis.from_url(
+        """A client of its own for reads that block up to ``block`` seconds. It fails with :class:`RedisError` only."""
+        return _Follower.from_url(
             self._url, socket_timeout=block + TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
         )
 
@@ -163,6 +164,20 @@ class Store:
             self._connection = None
 
 
+class _Follower(Redis):
+    """Says that the connection is lost also where uvloop says that its handle is closed.
+
+    A connection that is reset between two reads is found closed by the next one, and uvloop, unlike asyncio, raises a
+    bare ``RuntimeError`` for a write to it, which redis-py passes on.
+    """
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise RedisConnectionError(str(error)) from error
+
+
 class _Connection(asyncio.Protocol):
     """The connection: replies come in the order of the commands."""
 
@@ -242,7 +257,7 @@ class _Connection(asyncio.Protocol):
 
 async def close_client(redis: Redis) -> None:
     """Close a client. A connection whose peer has died may never say that it is closed: that is not waited for."""
-    with suppress(RedisError, OSError, TimeoutError):
+    with suppress(RedisError, OSError, TimeoutError, RuntimeError):
         async with asyncio.timeout(1.0):
             await redis.aclose()
 

@@ -85,7 +85,7 @@ def denied_topics(
     """Publish to fresh topics of ``size`` bytes that nothing allows: each is a denial of its own in the audit."""
 
     def work(progress: Progress, index: int) -> None:
-        wire = target.client(f"denied-{index}", version=4)
+        wire = target.client("", version=4)
         number = 0
         while not progress.stop.is_set() and number < most // connections:
             topic = f"no/{index}/{number}/".ljust(size, "x")

@@ -52,7 +52,8 @@ class Follower:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        pause, lost = 0.1, False
+        pause, lost = 0.1, self.in_step.is_set()
+        self.in_step.clear()
         while True:
             redis = self._store.follower(block=BLOCK)
             try:
