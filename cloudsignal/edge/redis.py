@@ -42,7 +42,7 @@ class UnavailableError(Exception):
 
 
 class NotSentError(UnavailableError):
-    """Redis was away already: the command was never sent, and has not been carried out."""
+    """Redis was unavailable already: the command was never sent, and has not been carried out."""
 
 
 class Store:

@@ -1,4 +1,4 @@
-"""No client id has two usernames, over all edges, also while Redis is away from all of them or from one."""
+"""No client ID has two usernames, over all edges, also while Redis is unavailable from all of them or from one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.edge.parts import ALLOW_ALL, Edge, Issued, wait_for
 from tests.edge.wire import Wire, dial_tls
 
 TAKEN, AWAY = 0x85, 0x88
-MAY_BE_TAKEN = b"the client id cannot be confirmed right now; try again later"
+MAY_BE_TAKEN = b"the client ID cannot be confirmed right now; try again later"
 
 
 class Wall(threading.Thread):
@@ -103,7 +103,7 @@ class Two:
         self.rig.plane.redis.execute_command("WAITAOF", 1, 0, 3000)
         self.rig.valkey.stop(kill=True)
         for at in self.ports:
-            wait_for(lambda at=at: self.ask(at, self.alice, "probe")[0] == AWAY, what="Redis to be away")
+            wait_for(lambda at=at: self.ask(at, self.alice, "probe")[0] == AWAY, what="Redis to be unavailable")
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_without_redis_two_usernames_do_not_get_one_client_id_on_two_nodes(two: 
     for at in two.ports:
         wire = two.dial(at)
         answer = wire.connect(version=5, username=two.bob.username, password=two.bob.password, client_id="")
-        assert answer.code == 0, "nobody else can have a client id that the edge has just made"
+        assert answer.code == 0, "nobody else can have a client ID that the edge has just made"
     two.rig.valkey.start()
     wait_for(lambda: two.ask("b", two.bob, "one")[0] == TAKEN, what="Redis to say whose it is")
     wanted = {"org": two.org, "kind": "auth_failed", "reason": "unavailable", "username": "bob", "client_id": "one"}
@@ -150,7 +150,7 @@ def test_without_redis_a_client_comes_back_to_the_node_it_was_on(two: Two) -> No
     half_open = two.sign_in("a", two.alice, "one")
     for round_ in range(2):
         two.sign_in("a", two.alice, f"left-{round_}").disconnect()
-    wait_for(lambda: not two.held("left-1"), what="the client ids to be free")
+    wait_for(lambda: not two.held("left-1"), what="the client IDs to be free")
     gone = two.sign_in("a", two.alice, "gone")
     two.lose_redis()
     assert two.ask("a", two.alice, "left-0") == (AWAY, MAY_BE_TAKEN), "it was given back: another may have it"
@@ -169,13 +169,13 @@ def test_without_redis_a_client_comes_back_to_the_node_it_was_on(two: Two) -> No
 def test_an_edge_cut_off_from_redis_and_one_that_is_not_never_let_two_usernames_meet(two: Two) -> None:
     first = two.sign_in("a", two.alice, "one")
     two.wall.shut()
-    wait_for(lambda: two.ask("a", two.alice, "probe")[0] == AWAY, what="Redis to be away")
+    wait_for(lambda: two.ask("a", two.alice, "probe")[0] == AWAY, what="Redis to be unavailable")
     assert two.ask("a", two.bob, "new") == (AWAY, MAY_BE_TAKEN)
     first.disconnect()
     # She goes where Redis is, and leaves again: edge a does not hear of it and lets her in as before.
     two.sign_in("b", two.alice, "one").disconnect()
     key = keys.client(two.org, "one")
-    wait_for(lambda: 0 < two.rig.valkey.redis.ttl(key) <= RETURN_WITHIN, what="the client id to be left to her")
+    wait_for(lambda: 0 < two.rig.valkey.redis.ttl(key) <= RETURN_WITHIN, what="the client ID to be left to her")
     assert two.ask("b", two.bob, "one")[0] == TAKEN
     back = two.sign_in("a", two.alice, "one")
     # Once more, and edge a has her while edge b hears of it from the broker alone.
@@ -188,7 +188,7 @@ def test_an_edge_cut_off_from_redis_and_one_that_is_not_never_let_two_usernames_
 def test_an_edge_whose_session_the_broker_ends_does_not_give_its_client_id_away(two: Two) -> None:
     first = two.sign_in("a", two.alice, "one")
     two.wall.shut()
-    wait_for(lambda: two.ask("a", two.alice, "probe")[0] == AWAY, what="Redis to be away")
+    wait_for(lambda: two.ask("a", two.alice, "probe")[0] == AWAY, what="Redis to be unavailable")
     first.disconnect()
     elsewhere = two.sign_in("b", two.alice, "one")
     back = two.sign_in("a", two.alice, "one")
@@ -202,14 +202,14 @@ def test_when_redis_is_back_and_has_given_a_client_id_away_its_session_ends(two:
     """It lost what it knew and another username asked first: one holder remains, and the other is told."""
     lost, kept = two.sign_in("a", two.alice, "one"), two.sign_in("a", two.alice, "two")
     two.wall.shut()
-    wait_for(lambda: two.ask("a", two.alice, "probe")[0] == AWAY, what="Redis to be away")
+    wait_for(lambda: two.ask("a", two.alice, "probe")[0] == AWAY, what="Redis to be unavailable")
     two.rig.valkey.redis.set(keys.client(two.org, "one"), "bob\nanother", ex=60)
     two.rig.valkey.redis.delete(keys.client(two.org, "two"))
     two.wall.is_shut = False
     kind, body = lost.closed()[-1]
     assert (kind, body[0]) == (Kind.DISCONNECT, 0x8E)
     event = two.rig.plane.event(org=two.org, kind="session_closed", client_id="one")
-    assert (event.reason, event.details["text"]) == ("taken_over", "another username holds the client id")
+    assert (event.reason, event.details["text"]) == ("taken_over", "another username holds the client ID")
     assert [two.held("one"), two.held("two")] == [b"bob", b"alice"]
     kept.ping()
 

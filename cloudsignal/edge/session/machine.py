@@ -170,9 +170,9 @@ class Session(Account):
         self.taking: Future[bytes | None] | None = None
         """What its claim to the client id replaces on Redis, until it has taken the place."""
         self.held_until = 0.0
-        """Until when Redis said that the client id is this username's, in seconds since the epoch; 0: it never did."""
+        """Until when Redis said that the client ID is this username's, in seconds since the epoch; 0: it never did."""
         self.took_over = self.ousted = False
-        """It was given the client id though an earlier session had it; the broker ended it, so that another may."""
+        """It was given the client ID though an earlier session had it; the broker ended it, so that another may."""
         self.remembered: Sequence[tuple[Asked, bool]] = ()
         """Subscriptions of the stored session this one may resume, each with whether it was withheld."""
         self.purse = Purse(SESSION_BYTES)

@@ -51,7 +51,7 @@ local function held_of(key)
   return redis.call('GET', key)
 end
 """
-"""What holds a client id; a key that somebody has made something else of holds nothing."""
+"""What holds a client ID; a key that somebody has made something else of holds nothing."""
 
 TAKE = f"""{_HELD}
 local held = held_of(KEYS[1])
@@ -102,7 +102,7 @@ for i = 1, #KEYS / 3 do
 end
 return lost
 """
-"""Keep client ids that no other username holds: ``username, session, seconds, (unused), client id, lifetime`` each.
+"""Keep client IDs that no other username holds: ``username, session, seconds, (unused), client ID, lifetime`` each.
 
 The numbers, from 1, of those that another username holds.
 """
@@ -135,8 +135,8 @@ end
 A session that never began leaves its client id to the one it was taken from (``before``): that one is live, or stored.
 """
 
-UNCERTAIN = "the client id cannot be confirmed right now; try again later"
-"""Told when Redis is away and the client id may be another username's, on another edge."""
+UNCERTAIN = "the client ID cannot be confirmed right now; try again later"
+"""Told when Redis is unavailable and the client ID may be another username's, on another edge."""
 
 GATHER = 0.02
 """Seconds a client id may wait to be given back together with others."""
@@ -283,9 +283,9 @@ class Gate:
         return asked
 
     async def _claimed(self, session: Session, asked: list[asyncio.Future[Any]]) -> bool:
-        """Whether the client id is ours; one that the same username holds is taken over.
+        """Whether the client ID is ours; one that the same username holds is taken over.
 
-        Raises :class:`UnavailableError` when Redis is away and nothing else makes it certain.
+        Raises :class:`UnavailableError` when Redis is unavailable and nothing else makes it certain.
         """
         until = time.time() + held_seconds(session)
         try:
@@ -318,9 +318,9 @@ class Gate:
         return bool(kept)
 
     async def renew(self, sessions: Iterable[Session]) -> None:
-        """Keep the client ids of sessions that live longer than their time on Redis.
+        """Keep the client IDs of sessions that live longer than their time on Redis.
 
-        A session whose client id another username holds ends: Redis has forgotten its hold, and given it away.
+        A session whose client ID another username holds ends: Redis has forgotten its hold, and given it away.
         """
         live = list(sessions)
         for start in range(0, len(live), CHUNK):
@@ -339,7 +339,7 @@ class Gate:
                 session.held_until = now + seconds
             else:
                 if session.live:
-                    session.end(CloseCause.TAKEN_OVER, text="another username holds the client id")
+                    session.end(CloseCause.TAKEN_OVER, text="another username holds the client ID")
                 else:
                     session.refuse(AuthReason.CLIENT_ID_TAKEN)
                 self._node.pump(session.id)
@@ -385,7 +385,7 @@ async def _resumed(asked: list[asyncio.Future[Any]]) -> Sequence[tuple[Asked, bo
 
 
 def _kept_seconds(session: Session) -> int:
-    """Seconds a client id stays with its username after the session; 0 when it is free at once.
+    """Seconds a client ID stays with its username after the session; 0 when it is free at once.
 
     Longer than the broker keeps the session when an edge without Redis may believe that the username has it still
     (:mod:`cloudsignal.edge.signin.holds`).

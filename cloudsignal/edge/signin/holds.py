@@ -1,15 +1,15 @@
-"""Client ids that this edge knows to be a username's though Redis does not answer.
+"""Client IDs that this edge knows to be a username's though Redis does not answer.
 
-Redis says who holds a client id, over all edges. Without it a second username could get the id on another edge, and
-with it the stored session and the messages of the first. So an edge that cannot ask gives a client id out only when it
+Redis says who holds a client ID, over all edges. Without it a second username could get the id on another edge, and
+with it the stored session and the messages of the first. So an edge that cannot ask gives a client ID out only when it
 is certain: the edge made it up itself, or the same username has it here, by a session that is live or ended less than
 :data:`RETURN_WITHIN` seconds ago, and Redis, when it was last heard, gave it to that username for longer than this.
 
 That is certain also when only this edge is cut off, because the others do not give away what it may still believe:
 
-- While the hold stands on Redis no other username gets the client id. It stands because giving it back was not sent.
+- While the hold stands on Redis no other username gets the client ID. It stands because giving it back was not sent.
 - Whoever takes it over on another edge is the same username, and leaves it there :data:`RETURN_WITHIN` seconds longer.
-- The broker ends a live session here when its client id signs in elsewhere: from then on nothing is believed here. An
+- The broker ends a live session here when its client ID signs in elsewhere: from then on nothing is believed here. An
   edge whose session the broker ends leaves the hold alone, for whoever took the place may have no Redis to say so.
 """
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from cloudsignal.edge.session.machine import Session
 
 RETURN_WITHIN = 300
-"""Seconds within which a client may come back to the edge it left though Redis is away."""
+"""Seconds within which a client may come back to the edge it left though Redis is unavailable."""
 
 LEFT_MAX = 100_000
-"""Client ids remembered of sessions that ended while Redis was away; beyond it the oldest are forgotten."""
+"""Client IDs remembered of sessions that ended while Redis was unavailable; beyond it the oldest are forgotten."""
 
 
 class _Left(NamedTuple):
@@ -45,7 +45,7 @@ class Holds:
         self._left: OrderedDict[str, _Left] = OrderedDict()
 
     def left(self, session: Session) -> None:
-        """A session has ended, and that its client id is free was not said to Redis: there it is held."""
+        """A session has ended, and that its client ID is free was not said to Redis: there it is held."""
         if session.ousted or not session.held_until:
             return
         key = keys.client(session.org.id, session.client_id)
@@ -59,7 +59,7 @@ class Holds:
         self._left.pop(keys.client(org, client_id), None)
 
     def until(self, session: Session) -> float:
-        """When the hold of this username on the client id ends, in seconds since the epoch; 0: it is not certain."""
+        """When the hold of this username on the client ID ends, in seconds since the epoch; 0: it is not certain."""
         if not session.connect.client_id:
             return time.time() + held_seconds(session)
         key = keys.client(session.org.id, session.client_id)
