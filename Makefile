@@ -8,6 +8,9 @@ BIN := .venv/bin
 ARGS ?=
 WORKERS ?= 3
 
+# Where the environment forbids compiled files (many container images do), every process compiles Django again.
+unexport PYTHONDONTWRITEBYTECODE
+
 help: ## say what can be done here
 	@echo "CloudSignal: make TARGET [ARGS=\"...\"]"
 	@echo

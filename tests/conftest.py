@@ -7,6 +7,7 @@ Django altogether.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 TESTS = Path(__file__).parent
+
+# Where the environment forbids compiled files, every worker and every process that a test starts compiles Django and
+# all tests again: ten seconds of a core for each worker, two for each process. They belong into __pycache__.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A busy machine must not fail a test: Hypothesis would otherwise hold every example to 200 ms.
 settings.register_profile("no-deadline", deadline=None)
