@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from tests.stack.databases import Databases
 from tests.stack.system import Stack
+from tests.support.schedule import OneLane, in_lane, place
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -57,23 +58,30 @@ def pytest_configure(config: pytest.Config) -> None:
 DATABASES = pytest.StashKey[Databases]()
 
 
-LONG = (
-    "supervisor/test_whole_system.py", "isolation/test_pages.py", "isolation/test_without_filters.py",
-    "browser/test_screens.py", "browser/test_accounts.py", "api/test_permissions.py", "api/test_schema.py",
-    "audit/test_kill.py", "edge/test_outage.py", "edge/test_node_lost.py", "edge/test_retained.py",
-    "edge/test_nodes.py",
-    "supervisor/test_up.py", "demo/test_demo.py", "demo/test_seed.py", "platform/test_worker.py",
-    "platform/test_migrations.py", "cli/test_online.py", "cli/test_login.py", "policy/test_laws.py",
-    "policy/test_truth.py", "edge/test_under_attack.py", "edge/test_costs.py", "edge/test_limits.py",
-)  # fmt: skip
-"""Files that take long. They begin first, so that no worker is left alone with one at the end."""
+PROCESSES = {"stack", "browser", "workdir"}
+"""Fixtures whose tests start processes: the whole system, Chromium, the parts of an edge."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole systems and browsers one after another, whatever the number of workers."""
+    return OneLane(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what starts processes; refuse a test of the whole system whose file does not say so."""
+    asked = PROCESSES & set(getattr(item, "fixturenames", ()))
+    if asked:
+        item.add_marker("processes")
+    if asked & {"stack", "browser"} and not in_lane(item.path):
+        raise pytest.UsageError(f"{item.nodeid}: mark it with pytest.mark.stack or pytest.mark.browser")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take long; otherwise leave the order as it is."""
-    place = {str(TESTS / name): number for number, name in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(str(item.path), len(place)))
+    """Begin with whole systems and browsers, then the files that take long; otherwise leave the order as it is."""
+    items.sort(key=place)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

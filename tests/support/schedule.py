@@ -1,0 +1,50 @@
+"""Which test files run first, and which never run side by side.
+
+The whole system is ten processes and a browser is as many again. Three workers that each have both leave a form
+unfilled for half a minute on a machine of two cores. So whatever needs them runs on one worker, one file after another;
+there they are started once, and the other workers have files that need little more than themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+TESTS = Path(__file__).parent.parent
+
+ONE_LANE = re.compile(r"\bpytest\.mark\.(?:stack|browser)\b")
+LANE = "whole systems and browsers"
+
+LONG = (
+    "isolation/test_pages.py", "audit/test_kill.py", "isolation/test_without_filters.py", "api/test_permissions.py",
+    "api/test_schema.py", "edge/test_outage.py", "edge/test_node_lost.py", "edge/test_retained.py",
+    "edge/test_nodes.py", "supervisor/test_up.py", "platform/test_worker.py", "platform/test_migrations.py",
+    "policy/test_laws.py", "policy/test_truth.py", "edge/test_under_attack.py", "edge/test_costs.py",
+    "edge/test_limits.py",
+)  # fmt: skip
+"""Files that take long, beside those of the lane. They begin first: no worker is left alone with one at the end."""
+
+_PLACES = {str(TESTS / name): number for number, name in enumerate(LONG)}
+
+
+@cache
+def in_lane(path: Path) -> bool:
+    """Whether a test of this file is marked ``stack`` or ``browser``."""
+    return bool(ONE_LANE.search(path.read_text()))
+
+
+def place(item: pytest.Item) -> int:
+    """Where a test stands in the run: the lane, then the long files, then all others in the order they have."""
+    return -1 if in_lane(item.path) else _PLACES.get(str(item.path), len(LONG))
+
+
+class OneLane(LoadFileScheduling):
+    """A file goes to one worker as a whole, and all files of the lane go to the same."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return LANE if in_lane(self.config.rootpath / file) else file
