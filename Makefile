@@ -2,11 +2,12 @@
 # It is safe to run any of them at any time; what is done already is not done again.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test check soak bench-policy bench-edge bench-credentials bench-neighbors bench-neighbours clean python3
+.PHONY: help setup up demo test test-fast check soak bench-policy bench-edge bench-credentials bench-neighbors bench-neighbours clean python3
 
 BIN := .venv/bin
 ARGS ?=
 WORKERS ?= 3
+FAST := tests/policy tests/wire $(wildcard tests/edge/test_*.py) tests/orgs tests/acl tests/audit
 
 # Where the environment forbids compiled files (many container images do), every process compiles Django again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -32,6 +33,9 @@ demo: python3 ## the same with two sample organizations and a small fleet
 
 test: setup ## run every test; ARGS="tests/edge -k mount" narrows it down
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-fast: setup ## run what starts no process of its own: policy, wire, codec, session machine, services
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak and not processes" $(FAST) $(ARGS)
 
 check: setup ## lint, types, layers, templates, missing migrations
 	@.ci/check
