@@ -158,12 +158,13 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The system's Chromium, for one file of tests: its event loop would be in the way of other files' own."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
-    from tests.stack.browser import chromium, flags
+    from tests.stack.browser import PATIENCE, chromium, flags
 
     # Playwright runs an event loop in this thread; Django would take its own synchronous calls for a mistake.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=flags())
         yield browser

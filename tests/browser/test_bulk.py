@@ -73,6 +73,6 @@ def test_the_page_of_closed_sessions_is_accessible(signed_in: Page, place: Place
     signed_in.goto(place.at("clients/"))
     signed_in.get_by_role("link", name="Close").first.click()
     signed_in.get_by_role("button", name="Close the session").click()
-    expect(signed_in.get_by_text("1 session closed")).to_be_visible(timeout=15_000)
+    expect(signed_in.get_by_text("1 session closed")).to_be_visible()
     expect(signed_in.get_by_text("From the click to the last closed session")).to_be_visible()
     accessible(signed_in, ALL)

@@ -119,7 +119,7 @@ def test_review_and_deploy_shows_every_node_and_the_time(editor: Page) -> None:
     editor.get_by_role("button", name="Review and deploy").click()
     editor.get_by_label("Note").fill("from the browser")
     editor.get_by_role("button", name="Deploy to every node").click()
-    expect(editor.get_by_text("Enforced on every node")).to_be_visible(timeout=15_000)
+    expect(editor.get_by_text("Enforced on every node")).to_be_visible()
     expect(editor.locator("#progress tbody tr")).to_have_count(2)
     expect(editor.locator("#progress")).to_contain_text("ms")
 

@@ -59,7 +59,7 @@ def test_from_a_new_organization_to_a_rollback(plain: Page, place: Place) -> Non
     plain.get_by_role("button", name="Review and deploy").click()
     expect(plain.locator(".diff")).to_contain_text("hello/#")
     plain.get_by_role("button", name="Deploy to every node").click()
-    expect(plain.get_by_text("Enforced on every node")).to_be_visible(timeout=20_000)
+    expect(plain.get_by_text("Enforced on every node")).to_be_visible()
 
     plain.goto(f"{home}access/versions/")
     plain.get_by_role("link", name="Roll back to version 1").click()

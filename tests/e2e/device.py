@@ -70,7 +70,7 @@ class Device:
         """Wait for one message."""
         return bool(self.wait(lambda: (topic, payload) in self.messages))
 
-    def wait(self, question: Callable[[], Answer], *, seconds: float = 10.0) -> Answer:
+    def wait(self, question: Callable[[], Answer], *, seconds: float = 30.0) -> Answer:
         """Ask again at every change until the answer is true or time is up; returns the last answer."""
         deadline = time.monotonic() + seconds
         with self._changed:

@@ -106,7 +106,7 @@ def test_the_tour(page: Page, stack: Stack, founder: str, version: str) -> None:
     page.goto(f"{home}audit/?kind=acl_denied")
     for action, topic in (("Publish", "agents/agent-7/card"), ("Subscribe", "agents/#")):
         row = page.get_by_role("row").filter(has_text=action).filter(has_text=topic)
-        expect(row).to_be_visible(timeout=10_000)
+        expect(row).to_be_visible()
         expect(row).to_contain_text("no rule")
         expect(row).to_contain_text("agent-7")
         expect(row).to_contain_text("127.0.0.1")
@@ -122,7 +122,7 @@ def test_the_tour(page: Page, stack: Stack, founder: str, version: str) -> None:
     assert "Den" in simulate(page, "agent-7", "agents/agent-8/card")
     page.get_by_role("button", name="Review and deploy").click()
     page.get_by_role("button", name="Deploy to every node").click()
-    expect(page.get_by_text("Enforced on every node")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("Enforced on every node")).to_be_visible()
     for node in stack.nodes:
         expect(page.get_by_role("row").filter(has_text=node)).to_contain_text("Enforcing")
 
@@ -137,7 +137,7 @@ def test_the_tour(page: Page, stack: Stack, founder: str, version: str) -> None:
     page.goto(f"{home}access/versions/")
     page.get_by_role("link", name="Roll back to version 1").click()
     page.get_by_role("button", name=re.compile("Roll back")).click()
-    expect(page.get_by_text("Enforced on every node")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("Enforced on every node")).to_be_visible()
     with device() as refused:
         assert refused.subscribe("agents/agent-7/card").is_failure
         assert refused.publish("agents/agent-7/card").is_failure is (version == "5")
@@ -153,7 +153,7 @@ def test_a_new_policy_reaches_a_live_session(page: Page, stack: Stack, founder: 
     page.get_by_role("button", name="Use Agent pipelines").click()
     page.get_by_role("button", name="Review and deploy").click()
     page.get_by_role("button", name="Deploy to every node").click()
-    expect(page.get_by_text("Enforced on every node")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("Enforced on every node")).to_be_visible()
     with Device(
         stack.host, stack.mqtts_port, stack.ca, secret.username, secret.password, version="5", client_id="live"
     ) as device:
@@ -163,6 +163,6 @@ def test_a_new_policy_reaches_a_live_session(page: Page, stack: Stack, founder: 
         page.goto(f"{home}access/versions/")
         page.get_by_role("link", name="Roll back to version 1").click()
         page.get_by_role("button", name=re.compile("Roll back")).click()
-        expect(page.get_by_text("Enforced on every node")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("Enforced on every node")).to_be_visible()
         assert device.publish("agents/agent-7/card", b"after").is_failure
         assert ("agents/agent-7/card", b"after") not in device.messages

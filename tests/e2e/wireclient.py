@@ -85,7 +85,7 @@ class WireClient:
         self.writer.write(_packet(0x82, body))
         return self._next
 
-    async def ack(self, packet_id: int, *, seconds: float = 10) -> int:
+    async def ack(self, packet_id: int, *, seconds: float = 30) -> int:
         """Wait for the answer to ``packet_id`` and return its reason code."""
         async with asyncio.timeout(seconds):
             while packet_id not in self.acks:
@@ -94,7 +94,7 @@ class WireClient:
                 await asyncio.sleep(0.005)
         return self.acks[packet_id]
 
-    async def until_closed(self, *, seconds: float = 10) -> int | None:
+    async def until_closed(self, *, seconds: float = 30) -> int | None:
         """Wait until the other side has closed; returns the reason code of its DISCONNECT, if it sent one."""
         async with asyncio.timeout(seconds):
             while not self.closed:

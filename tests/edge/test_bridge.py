@@ -68,7 +68,7 @@ topic # both 1
 
     def client(self) -> Wire:
         """A client on the customer's side."""
-        wire = Wire(socket.create_connection(("127.0.0.1", self.port), timeout=5))
+        wire = Wire(socket.create_connection(("127.0.0.1", self.port), timeout=20))
         assert wire.connect(version=4, client_id="inside").code == 0
         return wire
 

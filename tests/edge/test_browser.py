@@ -77,7 +77,7 @@ class Browsing:
     def messages(self, count: int, *, name: str = "one") -> list[dict[str, Any]]:
         """The next ``count`` messages, and that there are no more."""
         found: list[dict[str, Any]] = []
-        end = time.monotonic() + 5
+        end = time.monotonic() + 30
         while len(found) < count and time.monotonic() < end:
             found += self.call("messages", name)
             self.page.wait_for_timeout(20)
@@ -86,7 +86,7 @@ class Browsing:
 
     def ended(self, *, name: str = "one") -> int | None:
         """Wait until the connection is closed; returns the reason of a DISCONNECT."""
-        end = time.monotonic() + 5
+        end = time.monotonic() + 30
         while not (state := self.call("ended", name))["closed"]:
             assert time.monotonic() < end, "the connection is open"
             self.page.wait_for_timeout(20)

@@ -20,7 +20,7 @@ from tests.edge.wire import Wire
 BOTH = pytest.mark.parametrize("version", [4, 5])
 
 
-def ended(wire: Wire, reason: int, *, seconds: float = 5.0) -> None:
+def ended(wire: Wire, reason: int, *, seconds: float = 20.0) -> None:
     """The peer closes; with MQTT 5 it says why."""
     packets = wire.closed(seconds=seconds)
     if wire.version == 5:

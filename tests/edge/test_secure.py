@@ -29,7 +29,7 @@ class Peer:
     def __init__(self, rig: Rig, version: ssl.TLSVersion, *, session: ssl.SSLSession | None = None) -> None:
         self.context = rig.authority.client_context()
         self.context.maximum_version = version
-        self.sock = socket.create_connection(("127.0.0.1", rig.edge.port), timeout=5)
+        self.sock = socket.create_connection(("127.0.0.1", rig.edge.port), timeout=20)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = self.context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost", session=session)
@@ -171,7 +171,7 @@ def test_a_session_can_be_resumed_with_the_one_ticket_there_is(
     context.maximum_version = version
     session = None
     for expected in (False, True):
-        raw = socket.create_connection(("127.0.0.1", rig.edge.port), timeout=5)
+        raw = socket.create_connection(("127.0.0.1", rig.edge.port), timeout=20)
         tls = context.wrap_socket(raw, server_hostname="localhost", session=session)
         connect = Connect(4, "t", username=issued.username, password=issued.password.encode())
         tls.sendall(encode_connect(connect))

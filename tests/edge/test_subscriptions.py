@@ -611,7 +611,7 @@ def test_client_id_and_filters_of_a_long_session_are_kept_and_expire_with_a_sile
     alice, bob = rig.plane.issue(org, "alice"), rig.plane.issue(org, "bob")
     rig.edge.stop()
     rig.edge.launch([sys.executable, "-c", SHORT], rig.edge.env)
-    wait_for(rig.edge.accepts, what="the edge")
+    wait_for(rig.edge.listens, what="the edge")
     wire = rig.dial()
     options = {"client_id": "long", "clean": False, "properties": [(17, 1)]}
     assert wire.connect(version=5, username=alice.username, password=alice.password, **options).code == 0  # type: ignore[arg-type]

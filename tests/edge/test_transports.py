@@ -34,7 +34,7 @@ MakeRig = Callable[..., Rig]
 
 
 def handshake(rig: Rig, context: ssl.SSLContext, name: str = "localhost") -> ssl.SSLSocket:
-    raw = socket.create_connection(("127.0.0.1", rig.edge.port), timeout=5)
+    raw = socket.create_connection(("127.0.0.1", rig.edge.port), timeout=20)
     return context.wrap_socket(raw, server_hostname=name)
 
 
@@ -70,7 +70,7 @@ def test_suites_without_forward_secrecy_or_aead_are_refused(rig: Rig, suite: str
 @pytest.mark.parametrize("data", [b"\x10\x0c\0\4MQTT\4\2\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", os.urandom(400)])
 def test_plaintext_on_the_tls_port_is_refused_and_audited(rig: Rig, data: bytes) -> None:
     before = sum(event.count for event in rig.plane.events(kind="tls_failed"))
-    with socket.create_connection(("127.0.0.1", rig.edge.port), timeout=5) as raw:
+    with socket.create_connection(("127.0.0.1", rig.edge.port), timeout=20) as raw:
         raw.sendall(data)
         answer = raw.recv(100)
         assert answer == b"" or answer[0] == 0x15  # a TLS alert
@@ -170,7 +170,7 @@ def test_a_wrong_frame_ends_the_session_and_says_why(rig: Rig, code: int, frame:
 def test_a_handshake_that_comes_to_nothing_is_answered_and_closed_at_once(
     rig: Rig, request_: bytes, status: bytes
 ) -> None:
-    raw = socket.create_connection(("127.0.0.1", rig.edge.wss_port), timeout=5)
+    raw = socket.create_connection(("127.0.0.1", rig.edge.wss_port), timeout=20)
     sock = rig.authority.client_context().wrap_socket(raw, server_hostname="localhost")
     sock.sendall(request_)
     answer = b""
@@ -250,14 +250,14 @@ def test_a_proxy_header_gives_address_and_tls_facts(make_rig: MakeRig) -> None:
     rig = make_rig(EDGE_PROXY=f"127.0.0.1:{port}")
     org = rig.org()
     issued = rig.plane.issue(org)
-    wire = Wire(socket.create_connection(("127.0.0.1", port), timeout=5))
+    wire = Wire(socket.create_connection(("127.0.0.1", port), timeout=20))
     wire.sock.sendall(proxy_header("203.0.113.9", 4711))
     assert wire.connect(version=5, username=issued.username, password=issued.password).code == 0
     event = rig.plane.event(org=org, kind="connect")
     assert (event.ip, event.port, event.tls_version) == ("203.0.113.9", 4711, "TLSv1.3")
     assert event.tls_cipher == "TLS_AES_256_GCM_SHA384"
     for header in (proxy_header("203.0.113.9", 1, tls=False), b"\x10\x0c\0\4MQTT\4\2\0\0\0\0" + bytes(20)):
-        bare = Wire(socket.create_connection(("127.0.0.1", port), timeout=5))
+        bare = Wire(socket.create_connection(("127.0.0.1", port), timeout=20))
         bare.sock.sendall(header)
         assert bare.closed() == []
     wait_for(lambda: rig.plane.events(kind="tls_failed"), what="tls_failed")
@@ -269,7 +269,7 @@ def test_limits_go_by_the_address_in_the_proxy_header(make_rig: MakeRig) -> None
     issued = rig.plane.issue(rig.org())
 
     def come(ip: str, client_id: str) -> Wire:
-        wire = Wire(socket.create_connection(("127.0.0.1", port), timeout=5))
+        wire = Wire(socket.create_connection(("127.0.0.1", port), timeout=20))
         wire.sock.sendall(proxy_header(ip, 4711))
         wire.connect(version=5, username=issued.username, password=issued.password, client_id=client_id)
         return wire
@@ -292,7 +292,7 @@ def test_a_health_check_of_the_terminator_is_no_failure_and_version_1_is_refused
     port = free_port()
     rig = make_rig(EDGE_PROXY=f"127.0.0.1:{port}")
     for data in (SIGNATURE + b"\x20\x00\0\0", b"PROXY TCP4 203.0.113.9 203.0.113.1 1 2\r\n"):
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock, contextlib.suppress(ConnectionError):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as sock, contextlib.suppress(ConnectionError):
             sock.sendall(data)
             assert sock.recv(100) == b""
     assert rig.plane.event(kind="tls_failed").reason == "no PROXY v2 header"
@@ -329,7 +329,7 @@ def test_a_private_plaintext_listener_exists_when_asked_for(make_rig: MakeRig) -
     rig = make_rig(EDGE_PLAINTEXT=f"127.0.0.1:{port}")
     org = rig.org()
     issued = rig.plane.issue(org)
-    wire = Wire(socket.create_connection(("127.0.0.1", port), timeout=5))
+    wire = Wire(socket.create_connection(("127.0.0.1", port), timeout=20))
     assert wire.connect(version=4, username=issued.username, password=issued.password).code == 0
     assert rig.plane.event(org=org, kind="connect").transport == "mqtt"
 

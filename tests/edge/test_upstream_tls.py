@@ -91,7 +91,10 @@ def test_messages_pass_and_the_certificate_is_what_lets_the_edge_in(
         assert client.delivery().payload == b"z"
     context = rig.authority.client_context()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    with socket.create_connection(("127.0.0.1", broker.port), timeout=5) as raw, pytest.raises((ssl.SSLError, OSError)):
+    with (
+        socket.create_connection(("127.0.0.1", broker.port), timeout=20) as raw,
+        pytest.raises((ssl.SSLError, OSError)),
+    ):
         context.wrap_socket(raw, server_hostname="localhost")
     broker.process.stop(kill=True)
     client.closed()

@@ -265,7 +265,7 @@ class Wire:
 
 def dial_tls(port: int, context: ssl.SSLContext, *, name: str = "localhost", source: str = "") -> Wire:
     """MQTT over TLS, from the address ``source`` when one is given (all of 127/8 is loopback)."""
-    raw = socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(source, 0) if source else None)
+    raw = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0) if source else None)
     return Wire(context.wrap_socket(raw, server_hostname=name))
 
 
@@ -278,7 +278,7 @@ def dial_unix(path: Path) -> Wire:
 
 def dial_websocket(port: int, context: ssl.SSLContext | None, *, path: str = "/mqtt", protocol: str = "mqtt") -> Wire:
     """MQTT over WebSocket, over TLS when a context is given."""
-    raw = socket.create_connection(("127.0.0.1", port), timeout=5)
+    raw = socket.create_connection(("127.0.0.1", port), timeout=20)
     sock = context.wrap_socket(raw, server_hostname="localhost") if context else raw
     key = base64.b64encode(os.urandom(16)).decode()
     lines = [

@@ -27,6 +27,8 @@ FLAGS = [
     "--no-pings",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
+PATIENCE = 30_000
+"""Milliseconds in which a page has to become what a test expects; Playwright's own 5 s are none on a busy machine."""
 LOCAL = {"127.0.0.1", "localhost", "::1", None}
 
 

@@ -58,7 +58,7 @@ class Browser:
     def at_provider(self, url: str) -> str:
         """Sign in there; returns the path it sends the browser back to."""
         try:
-            urllib.request.build_opener(_Stay).open(url, timeout=5)
+            urllib.request.build_opener(_Stay).open(url, timeout=20)
         except urllib.error.HTTPError as answer:
             back = urlsplit(str(answer.headers["Location"]))
             return f"{back.path}?{back.query}"

@@ -23,7 +23,7 @@ def refused_publish(library: Library, rig: Rig) -> str:
     told = client.wait("published", "disconnected", seconds=3)
     client.do("publish", "open/door")
     client.do("subscribe", "open/#")
-    goes_on = client.wait("subscribed", seconds=10) is not None
+    goes_on = client.wait("subscribed", seconds=20) is not None
     client.kill()
     return f"{_code(told)}; {'stays connected' if goes_on else 'connection lost'}"
 
@@ -34,9 +34,9 @@ def refused_subscribe(library: Library, rig: Rig) -> str:
     client = Client(library, rig, rig.plane.issue(org))
     assert client.wait("connected"), client.events
     client.do("subscribe", "closed/#")
-    told = client.wait("subscribed", "disconnected", seconds=5)
+    told = client.wait("subscribed", "disconnected", seconds=15)
     client.do("subscribe", "open/#")
-    goes_on = client.wait("subscribed", seconds=10) is not None
+    goes_on = client.wait("subscribed", seconds=20) is not None
     client.kill()
     return f"{_code(told)}; {'stays connected' if goes_on else 'connection lost'}"
 

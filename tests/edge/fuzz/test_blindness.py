@@ -135,7 +135,7 @@ def kept(edge: Edge) -> Iterator[tuple[str, bytes]]:
     for path in edge.folder.glob("*.log"):
         yield path.name, path.read_bytes()
     if edge.process.popen.poll() is None:
-        with urlopen(f"http://127.0.0.1:{edge.metrics}/metrics", timeout=5) as answer:
+        with urlopen(f"http://127.0.0.1:{edge.metrics}/metrics", timeout=20) as answer:
             yield "metrics", answer.read()
 
 
