@@ -104,8 +104,7 @@ def enter(sign_on: SingleSignOn, asserted: Asserted, *, ip: str = "") -> User:
     """The person who comes in, with an account and a membership made where they are due; raises :class:`Refused`."""
     try:
         with org_scope(sign_on.org_id):
-            Organization.objects.select_for_update().get(pk=sign_on.org_id)
-            _check_open(sign_on)
+            sign_on = _held_open(sign_on)
             entry = _decide(sign_on, asserted)
             user = entry.user or _make_account(entry, asserted)
             if entry.link:
@@ -124,11 +123,10 @@ def link(sign_on: SingleSignOn, asserted: Asserted, user: User, *, ip: str = "")
 
     Raises :class:`Refused` for a subject that is somebody else's, and for who is no member.
     """
-    _check_open(sign_on)
     if user.through is not None or user.is_operator or not user.is_active:
         raise Refused(SignOnReason.NOT_ALLOWED, "This account cannot be linked to an SSO connection.")
     with org_scope(sign_on.org_id):
-        Organization.objects.select_for_update().get(pk=sign_on.org_id)
+        sign_on = _held_open(sign_on)
         if not _is_member(sign_on, user):
             raise Refused(SignOnReason.NOT_MEMBER, "You are not a member of this organization.")
         known = SignOnAccount.objects.filter(org_id=sign_on.org_id, sign_on=sign_on)
@@ -219,9 +217,17 @@ def _returning(sign_on: SingleSignOn, user: User) -> Entry:
     return Entry(user.email, user, link=False, invitation=invitation, role=invitation.role, verified=False)
 
 
-def _check_open(sign_on: SingleSignOn) -> None:
-    if not sign_on.enabled:
+def _held_open(sign_on: SingleSignOn) -> SingleSignOn:
+    """The connection as it is now, locked until the transaction ends: while the browser was at the provider, an
+    administrator may have disabled, changed or removed it, and an operator may have withdrawn a domain."""
+    Organization.objects.select_for_update().get(pk=sign_on.org_id)
+    rows = SingleSignOn.objects.select_for_update(of=("self",)).select_related("org")
+    found = rows.filter(org_id=sign_on.org_id, pk=sign_on.pk).first()
+    if found is None or not found.enabled:
         raise Refused(SignOnReason.NOT_ALLOWED, "This SSO connection is disabled. Ask an administrator to enable it.")
+    if found.issuer != sign_on.issuer:
+        raise Refused(SignOnReason.NOT_ALLOWED, "This SSO connection was changed in the meantime. Sign in again.")
+    return found
 
 
 def _check_may(user: User) -> None:

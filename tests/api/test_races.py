@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from time import sleep
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from django.db import connection
 
 from cloudsignal.errors import Conflict, NotFound, Unauthenticated
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
@@ -21,28 +17,8 @@ from orgs.people import members
 from orgs.permissions import Role
 from orgs.sso.connections import WantedSignOn, add_sign_on, approve_domains
 from tests.api.calling import Caller, World
+from tests.support.races import meanwhile
 from tests.world import member, person
-
-T = TypeVar("T")
-
-
-def meanwhile(call: Callable[[], T], pool: ThreadPoolExecutor) -> Future[T]:
-    """Begin ``call`` in another thread and return once it waits for a lock that this one holds."""
-
-    def run() -> T:
-        try:
-            return call()
-        finally:
-            connection.close()
-
-    begun = pool.submit(run)
-    while not begun.done():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
-            if cursor.fetchone():
-                break
-        sleep(0.01)
-    return begun
 
 
 @pytest.fixture
