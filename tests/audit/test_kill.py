@@ -28,7 +28,7 @@ from orgs.models import Organization
 from tests.audit.making import event, make_org, now, put
 from tests.stack.databases import Databases
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180), pytest.mark.processes]
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
