@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from audit.kinds import SignOnReason
 from cloudsignal.errors import DomainError, Forbidden, NotFound
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access, access_org
 from orgs.models import Invitation, Membership, SignOnAccount, SingleSignOn, User
 from orgs.people.invitations import invite
@@ -35,7 +36,6 @@ from orgs.sso.connections import (
 )
 from orgs.sso.login import enter, foresee, link, send_linked
 from orgs.sso.protocol import Asserted, Refused, secret_of
-from orgs.tenancy import org_scope
 from tests.support.races import meanwhile
 from tests.support.traces import events, tasks
 from tests.world import member, organization, person

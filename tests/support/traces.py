@@ -5,8 +5,8 @@ from __future__ import annotations
 from audit.access import AuditQuery, search
 from audit.models import Event
 from cloudsignal.models import OutboxRow
+from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
-from orgs.tenancy import org_scope
 
 
 def events(access: Access, kind: str = "") -> tuple[Event, ...]:
