@@ -137,6 +137,54 @@ def test_a_stream_cut_anywhere_gives_the_same_packets(version: int, step: int) -
     assert pieces.session.messages_in == whole.session.messages_in == 150
 
 
+@BOTH
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_messages_that_begin_alike_are_the_same_in_one_read_as_each_alone(version: int, qos: int) -> None:
+    """One comparison does for a header that repeats: it must not pass over what differs behind it."""
+
+    def stream(topic: str, response: str) -> list[bytes]:
+        packets = []
+        for n in range(1, 13):
+            properties = Properties([(Property.RESPONSE_TOPIC, response.encode())] if version == 5 and n == 6 else [])
+            payload = b"%060d" % n
+            if properties:
+                payload = payload[3 + len(response) :]  # of the same size: only the properties tell it apart
+            message = Publish(topic.encode(), payload, qos, packet_id=n if qos else 0, properties=properties)
+            packets.append(codec.encode_publish(message, version))
+        assert len({packet[: 4 + len(topic)] for packet in packets}) == 1
+        return packets
+
+    up, down = stream("a/b", "r"), stream(f"{ORG}/t/a/b", f"{ORG}/t/r")
+    alone, together = Bench(version), Bench(version)
+    for packet in up:
+        alone.session.client_received(packet)
+    for packet in down:
+        alone.session.broker_received(packet)
+    for part in (up[:2], up[2:]):
+        together.session.client_received(b"".join(part))
+    whole = b"".join(down)
+    for piece in (whole[:20], whole[20:700], whole[700:]):
+        together.session.broker_received(piece)
+    assert (together.session.messages_in, together.session.messages_out) == (12, 12)
+    upstream, delivered = together.broker(), together.client()
+    assert (upstream, delivered) == (alone.broker(), alone.client())
+    if version == 5:
+        assert upstream.count(f"{ORG}/t/r".encode()) == 1
+        assert ORG.encode() not in delivered
+
+
+@BOTH
+def test_an_identifier_of_zero_ends_the_session_also_amid_messages_that_begin_alike(version: int) -> None:
+    bench = Bench(version)
+    packets = [codec.encode_publish(Publish(b"a", b"x", 1, packet_id=n), version) for n in (1, 2, 3, 4, 5)]
+    packets[3] = packets[3].replace(b"\0\4", b"\0\0")
+    bench.session.client_received(packets[0])
+    bench.broker()
+    bench.session.client_received(b"".join(packets[1:]))
+    assert bench.session.ended
+    assert bench.broker().count(f"{ORG}/t/a".encode()) == 2
+
+
 def test_nothing_shares_a_record_with_suback_or_connack_and_deliveries_share_theirs() -> None:
     """MQTT.js calls back after all packets of a record; every further cut would cost throughput."""
     bench = Bench(answered=False)

@@ -175,17 +175,33 @@ class Uplink:
                 kind = first & 0xF0
                 if kind == 0x30 and length > 2:
                     tail = body + 2 + (data[body] << 8 | data[body + 1])
-                    head = heads.get(data[position:tail])
-                    if head is not None and (
-                        (data[tail] or data[tail + 1]) and not (five and data[tail + 2])
-                        if first & 6
-                        else not (five and data[tail])
+                    known = data[position:tail]
+                    head = heads.get(known)
+                    after = tail + 2 if first & 6 else tail
+                    if (
+                        head is not None
+                        and not (five and data[after])
+                        and (after == tail or data[tail] or data[tail + 1])
                     ):
                         count += 1
                         if position > keep:
                             out.append(data[keep:position])
                         out.append(head)
                         keep = tail
+                        size = stop - position
+                        while (
+                            end - stop >= size
+                            and data.startswith(known, stop)
+                            and not (five and data[after + size])
+                            and (after == keep or data[keep + size] or data[keep + size + 1])
+                        ):
+                            # One more on this topic, as in a stream: it takes one comparison.
+                            count += 1
+                            out.append(data[keep:stop])
+                            out.append(head)
+                            keep += size
+                            after += size
+                            stop += size
                         position = stop
                         continue
                 elif (
