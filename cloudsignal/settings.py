@@ -152,7 +152,11 @@ ACCOUNT_FORMS = {
     "signup": "orgs.accounts.forms.SignupForm",
     "add_email": "orgs.accounts.forms.AddEmailForm",
     "reset_password": "orgs.accounts.forms.ResetPasswordForm",
+    "reset_password_from_key": "orgs.accounts.forms.ResetPasswordKeyForm",
+    "change_password": "orgs.accounts.forms.ChangePasswordForm",
+    "set_password": "orgs.accounts.forms.SetPasswordForm",
 }
+MFA_FORMS = {"add_webauthn": "orgs.accounts.forms.AddWebAuthnForm"}
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
 # allauth's own counts by account are for second factors alone: who gets as far has shown the password. Failed passwords

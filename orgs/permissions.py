@@ -38,6 +38,25 @@ class Permission(StrEnum):
     AUDIT_EXPORT = "audit.export"
 
 
+TITLES: dict[Permission, str] = {
+    Permission.ORG_READ: "Read everything except the audit log",
+    Permission.CREDENTIALS_MANAGE: "Issue and revoke credentials, change claims",
+    Permission.SESSIONS_CLOSE: "Close live sessions, release stored sessions",
+    Permission.RETAINED_CLEAR: "Clear retained messages",
+    Permission.POLICY_EDIT: "Edit the policy draft",
+    Permission.POLICY_SIMULATE: "Simulate",
+    Permission.POLICY_DEPLOY: "Deploy and roll back",
+    Permission.AUDIT_READ: "Search the audit log",
+    Permission.AUDIT_EXPORT: "Export the audit log",
+    Permission.ORG_UPDATE: "Rename the organization, change its settings",
+    Permission.MEMBERS_MANAGE: "Invite, change and remove members",
+    Permission.API_KEYS_MANAGE: "Create and revoke API keys",
+    Permission.PROVIDERS_MANAGE: "Change identity providers",
+    Permission.ORG_TRANSFER: "Transfer ownership",
+    Permission.ORG_DELETE: "Delete the organization",
+}
+"""What each permission is called on pages and in errors, in the order of the forms."""
+
 _READ = frozenset({Permission.ORG_READ})
 _AUDIT = frozenset({Permission.AUDIT_READ, Permission.AUDIT_EXPORT})
 _BUILD = frozenset(
@@ -75,6 +94,8 @@ COMMAND_LINE = _READ | _AUDIT | _BUILD
 """What a person's command line may do at most, whatever their role. Members, keys, providers and the organization
 itself stay out: with them a stolen key could make itself a lasting one."""
 
+if _untitled := set(Permission) - set(TITLES):
+    raise ValueError(f"no title for {sorted(_untitled)}")
 if _unheld := set(Permission) - frozenset().union(*PERMISSIONS.values()):
     raise ValueError(f"no role holds {sorted(_unheld)}")
 

@@ -69,12 +69,13 @@ def rollback_view(request: HttpRequest, access: Access, number: int) -> HttpResp
     if current and current.version.number == number:
         raise Conflict("nothing_to_deploy", f"Version {number} is already active.")
     rules = count_rules(access, current.version.source if current else "", found.source)
+    verb = "Roll forward" if current and number > current.version.number else "Roll back"
     question = Question(
-        title=f"Roll back to version {number}?",
+        title=f"{verb} to version {number}?",
         text=f"Version {number} is sent to every node again. The draft does not change, and you can undo this the "
         "same way.",
         blast=touched(access, rules[0], rules[1]),
-        action=f"Roll back to version {number}",
+        action=f"{verb} to version {number}",
         url=reverse("acl:rollback", args=[access.org_id, number]),
         cancel=reverse("acl:versions", args=[access.org_id]),
         danger=False,

@@ -17,7 +17,7 @@ from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound
 from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from orgs.access.second_factor import has_second_factor
 from orgs.models import ApiKey, Membership, Organization, SignOnAccount, SingleSignOn, Through, User
-from orgs.permissions import OPERATOR, PERMISSIONS, Permission, Role, roles_with
+from orgs.permissions import OPERATOR, PERMISSIONS, TITLES, Permission, Role, roles_with
 
 THROUGH_LIFETIME = timedelta(hours=12)
 """How long what came through single sign-on lasts at most: whoever leaves the directory is out by the next day."""
@@ -55,9 +55,13 @@ class Access:
             return
         if self.role and permission in PERMISSIONS[self.role]:
             raise Forbidden("forbidden", f"The CLI cannot be granted {permission}: use the dashboard or an API key.")
-        holders = ", ".join(roles_with(permission))
-        who = f"The role {self.role}" if self.role else "This key" if self.user is None else "An operator"
-        raise Forbidden("forbidden", f"{who} does not include {permission}. It needs one of: {holders}.")
+        if self.role is None and self.user is None:
+            raise Forbidden("forbidden", f"The API key lacks the scope {permission}: use a key that has it.")
+        who = f"The role {self.role}" if self.role else "An operator"
+        what = TITLES[permission][0].lower() + TITLES[permission][1:]
+        *most, last = roles_with(permission)
+        holders = f"{', '.join(most)} or {last}" if most else last
+        raise Forbidden("forbidden", f"{who} cannot {what}. Ask an {holders}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,23 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     Whoever hammers somebody's account from one network is stopped there, while the person signs in from their own.
     """
 
+    error_messages = DefaultAccountAdapter.error_messages | {
+        "account_inactive": "This account is disabled. Ask an operator of this installation to enable it.",
+        "cannot_remove_primary_email": "Make another address primary before you remove this one.",
+        "duplicate_email": "This address already belongs to your account.",
+        "email_password_mismatch": "The email address or the password is wrong. Try again, or reset your password.",
+        "email_taken": "This address already belongs to another account. Use a different address.",
+        "enter_current_password": "The current password is wrong. Try again.",
+        "incorrect_code": "Incorrect code. Enter the code that your app shows now.",
+        "incorrect_password": "Incorrect password. Try again.",
+        "invalid_password_reset": "The link is invalid or was already used. Request a new one.",
+        "max_email_addresses": "An account can have %d email addresses. Remove one first.",
+        "rate_limited": "Too many requests. Try again in a minute.",
+        "same_as_current": "Enter a value that differs from the current one.",
+        "unverified_primary_email": "Confirm this address before you make it primary.",
+    }
+    """By django-allauth's codes; those of features that are off keep its words."""
+
     def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
         """After too many failures the answer is 429 with Retry-After, before any password is looked at."""
         try:
@@ -92,6 +109,14 @@ class SessionsAdapter(DefaultUserSessionsAdapter):  # type: ignore[misc]
 
 class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
     """Second factors at rest: secrets of TOTP and recovery codes are encrypted under a key that no database holds."""
+
+    error_messages = DefaultMFAAdapter.error_messages | {
+        "add_email_blocked": "Turn off two-factor authentication before you add an email address.",
+        "cannot_delete_authenticator": "You cannot turn off two-factor authentication now.",
+        "cannot_generate_recovery_codes": "Set up an authenticator app or a key before you generate recovery codes.",
+        "incorrect_code": "Incorrect code. Enter the code that your app shows now.",
+        "unverified_email": "Confirm your email address before you set up two-factor authentication.",
+    }
 
     def encrypt(self, text: str) -> str:
         """Seal a secret."""

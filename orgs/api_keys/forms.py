@@ -12,7 +12,7 @@ from cloudsignal.web.forms import Form, day_field, end_of_day, mono
 from orgs.access.api_keys import SECRET
 from orgs.access.grants import Access, OrganizationEntry
 from orgs.models import ApiKey
-from orgs.permissions import Permission
+from orgs.permissions import TITLES
 
 HOUR = 3600
 KINDS: tuple[tuple[str, str, str], ...] = (
@@ -24,21 +24,6 @@ KINDS: tuple[tuple[str, str, str], ...] = (
         "Safe in a web page. Only exchanges sign-in tokens for MQTT credentials and reads public information.",
     ),
 )
-SCOPES: dict[Permission, str] = {
-    Permission.ORG_READ: "Read everything except the audit log",
-    Permission.CREDENTIALS_MANAGE: "Issue and revoke credentials, change claims",
-    Permission.SESSIONS_CLOSE: "Close live sessions, release stored sessions",
-    Permission.RETAINED_CLEAR: "Clear retained messages",
-    Permission.POLICY_EDIT: "Edit the policy draft",
-    Permission.POLICY_SIMULATE: "Simulate",
-    Permission.POLICY_DEPLOY: "Deploy and roll back",
-    Permission.AUDIT_READ: "Search the audit log",
-    Permission.AUDIT_EXPORT: "Export the audit log",
-    Permission.ORG_UPDATE: "Rename the organization, change its settings",
-    Permission.MEMBERS_MANAGE: "Invite, change and remove members",
-    Permission.API_KEYS_MANAGE: "Create and revoke API keys",
-    Permission.PROVIDERS_MANAGE: "Change identity providers",
-}
 OVERLAPS: tuple[tuple[int, str], ...] = (
     (0, "revoke it now"),
     (HOUR, "1 hour"),
@@ -76,7 +61,7 @@ class KeyForm(Form):
         scopes = self.fields["scopes"]
         if isinstance(scopes, forms.MultipleChoiceField):
             scopes.choices = [
-                (scope.value, words) for scope, words in SCOPES.items() if scope in SECRET and access.may(scope)
+                (scope.value, words) for scope, words in TITLES.items() if scope in SECRET and access.may(scope)
             ]
 
     def clean_ip_allow(self) -> list[str]:

@@ -158,7 +158,7 @@ def test_simulate(policy: str, question: list[str], code: int, answer: str) -> N
 def test_simulate_explains_every_rule_when_asked(policy: str) -> None:
     question = ["acl", "simulate", policy, "--as", "ada", "--sub", "inbox/bob"]
     assert "own-inbox" not in program(*question).output
-    assert "topic differs at level 2: `bob` is not `ada`" in program(*question, "--rules").output
+    assert 'topic differs at level 2: "bob" is not "ada"' in program(*question, "--rules").output
     explained = json.loads(program(*question, "--json").output)
     assert (explained["allowed"], explained["rule"]) == (False, "none")
     assert [rule["rule"] for rule in explained["rules"]] == ["own-inbox", "speak"]

@@ -143,9 +143,7 @@ def test_a_refusal_names_who_may() -> None:
     viewer = member(organization().org, Role.VIEWER)
     with pytest.raises(Forbidden) as refused:
         viewer.require(Permission.POLICY_DEPLOY)
-    assert refused.value.message == (
-        "The role viewer does not include policy.deploy. It needs one of: owner, admin, developer."
-    )
+    assert refused.value.message == ("The role viewer cannot deploy and roll back. Ask an owner, admin or developer.")
 
 
 # --- rename ----------------------------------------------------------------------------------------------------------

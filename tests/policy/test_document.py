@@ -110,6 +110,15 @@ def test_canonical_json_is_sorted_and_without_spaces() -> None:
 
 MISTAKES = [
     (rule("id: a, topic: a, qoss: 1"), "error: rules[0].qoss - unknown field qoss; did you mean qos?"),
+    (
+        rule("id: a, topic: a, action: [pub, sub]"),
+        "error: rules[0].action - an action is one word, not a list; write pub+sub",
+    ),
+    (
+        rule("id: a, topic: a, action: fly"),
+        'error: rules[0].action - unknown action "fly"; write one of pub, sub, pub+sub',
+    ),
+    (rule("id: a, topic: a, users: b"), "error: rules[0].users - unknown field users; did you mean who?"),
     (rule("id: a"), "error: rules[0].topic - a rule needs a topic"),
     (rule("id: a, topic: a/#/b"), "error: rules[0].topic - # must be a whole level and the last one"),
     (rule("id: a, topic: [a, 'b+']"), "error: rules[0].topic[1] - + must be a whole level"),
@@ -117,7 +126,7 @@ MISTAKES = [
     (rule("id: a, topic: ''"), "error: rules[0].topic - the topic filter is empty"),
     (
         rule("id: a, topic: a, action: publish"),
-        "error: rules[0].action - unknown action 'publish'; there are pub, sub, pub+sub",
+        'error: rules[0].action - unknown action "publish"; did you mean pub?',
     ),
     (
         rule("id: a, topic: 'a/{$self}'"),
@@ -125,8 +134,8 @@ MISTAKES = [
     ),
     (
         rule("id: a, topic: 'a/{usrname}'"),
-        "error: rules[0].topic - unknown variable {usrname}; "
-        "there are {username}, {client_id}, {org} and {claims.NAME}",
+        "error: rules[0].topic - unknown variable {usrname}; write one of {username}, {client_id}, {org}, "
+        "{claims.NAME}, {email}, {user_id}, {agent_id}, {session_id}",
     ),
     (
         rule("id: a, topic: 'a/{user'"),
@@ -135,7 +144,7 @@ MISTAKES = [
     (rule("id: a, topic: $share/g/a"), "error: rules[0].topic - rules name the filter itself: leave out $share/GROUP"),
     (rule("id: A, topic: a"), "error: rules[0].id - 'A' is not an id: 1 to 64 of a-z, 0-9 and -, and not none"),
     (rule("id: none, topic: a"), "error: rules[0].id - 'none' is not an id: 1 to 64 of a-z, 0-9 and -, and not none"),
-    (rule("id: a, topic: a, effect: maybe"), "error: rules[0].effect - 'maybe' is not one of allow, deny"),
+    (rule("id: a, topic: a, effect: maybe"), 'error: rules[0].effect - "maybe" is not one of allow, deny'),
     (rule("id: a, topic: a, qos: 3"), "error: rules[0].qos - 3 is not a QoS: 0, 1 or 2"),
     (rule("id: a, topic: a, retain: yes"), "error: rules[0].retain - 'yes' is not true or false"),
     (rule("id: a, topic: a, effect: deny, qos: 1"), "error: rules[0].qos - qos limits allow rules only"),

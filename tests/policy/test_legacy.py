@@ -161,7 +161,7 @@ MISTAKES = [
     ('version: "2"\npublishers: [{topic: a}]\n', "error: publishers[0] - a publisher needs a publisher and a topic"),
     (
         "- {user: a, topic: t, permission: everything}\n",
-        "error: rules[0].permission - unknown permission 'everything'; there are publish, subscribe and both",
+        'error: rules[0].permission - unknown permission "everything"; write publish, subscribe or both',
     ),
     (
         'version: "2"\nrules: [{binding: "a b", topic: "x/{$self}"}]\n',
@@ -178,7 +178,8 @@ MISTAKES = [
     ),
     (
         'version: "2"\npublishers: [{user: x, topic: "{x}"}]\n',
-        "error: publishers[0].topic - unknown variable {x}; there are {username}, {client_id}, {org} and {claims.NAME}",
+        "error: publishers[0].topic - unknown variable {x}; write one of {username}, {client_id}, {org}, "
+        "{claims.NAME}, {email}, {user_id}, {agent_id}, {session_id}",
     ),
     (
         'version: "2.1"\nagents: [{id: x, rules: [{topic: "{$self}"}]}]\n',
@@ -227,8 +228,8 @@ def test_what_is_assumed_of_an_old_document_is_a_warning() -> None:
 @pytest.mark.parametrize(
     ("rule", "path", "words"),
     [
-        ("{topic: a, action: pubb}", "rules[0].action", "unknown action 'pubb'; there are pub, sub and pub+sub"),
-        ("{topic: a, permission: read}", "rules[0].permission", "there are publish, subscribe and both"),
+        ("{topic: a, action: pubb}", "rules[0].action", 'unknown action "pubb"; write pub, sub or pub+sub'),
+        ("{topic: a, permission: read}", "rules[0].permission", "write publish, subscribe or both"),
         ("{topic: a, agents: [b]}", "rules[0].agents", "give a binding"),
         ("{topic: a, binding: username, agents: [b], user: c}", "rules[0].agents", "both say which username"),
         ("{topic: a, require_grant: maybe}", "rules[0].require_grant", "true or false"),

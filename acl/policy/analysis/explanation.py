@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -127,20 +128,24 @@ def _aside(rule: Rule, identity: Identity, action: Literal["pub", "sub"], now: d
 def who_difference(rule: Rule, identity: Identity) -> str | None:
     """Which part of ``who`` leaves ``identity`` out, or ``None``."""
     if not globs.matches_any(rule.who.username, identity.username):
-        return f"username glob {_globs(rule.who.username)} does not match `{identity.username}`"
+        return f'username glob {_globs(rule.who.username)} does not match "{identity.username}"'
     if not globs.matches_any(rule.who.client_id, identity.client_id):
-        return f"client ID glob {_globs(rule.who.client_id)} does not match `{identity.client_id}`"
+        return f'client ID glob {_globs(rule.who.client_id)} does not match "{identity.client_id}"'
     for name, wanted in rule.who.claims:
         texts = identity.claim(name)
         if not texts:
             return f"claim {name} missing"
         if not any(globs.matches_any(wanted, text) for text in texts):
-            return f"claim {name} is {', '.join(f'`{text}`' for text in texts)}, not {_globs(wanted)}"
+            return f"claim {name} is {_quoted(texts, ', ')}, not {_globs(wanted)}"
     return None
 
 
 def _globs(wanted: tuple[str, ...]) -> str:
-    return " or ".join(f"`{glob}`" for glob in wanted)
+    return _quoted(wanted, " or ")
+
+
+def _quoted(texts: Iterable[str], between: str) -> str:
+    return between.join(f'"{text}"' for text in texts)
 
 
 def _topic_difference(rule: Rule, request: Request, asked: Levels) -> str | None:
@@ -179,8 +184,8 @@ def _difference(levels: Levels, asked: Levels) -> tuple[int, str]:
         return 0, "a leading wildcard does not reach topics that start with $"
     for at, (wanted, level) in enumerate(zip(levels, asked, strict=False)):
         if not (level_matches(wanted, level) or level == PLUS or HASH in (wanted, level)):
-            return at, f"topic differs at level {at + 1}: `{level}` is not `{wanted}`"
+            return at, f'topic differs at level {at + 1}: "{level}" is not "{wanted}"'
     at = min(len(levels), len(asked))
     if len(asked) > len(levels):
         return at, f"topic has more levels than the rule's {len(levels)}"
-    return at, f"topic ends before level {at + 1}: `{levels[at]}`"
+    return at, f'topic ends before level {at + 1}: "{levels[at]}"'

@@ -81,8 +81,8 @@ def pattern_problem(text: str) -> str | None:
         if variable == "$self":
             return "{$self} needs a binding; name the variable instead, as in {username}"
         if full_name(variable) is None:
-            known = "{username}, {client_id}, {org} and {claims.NAME}"
-            return f"unknown variable {{{variable}}}; there are {known}"
+            known = ", ".join(f"{{{name}}}" for name in ("username", "client_id", "org", "claims.NAME", *SHORT_FORMS))
+            return f"unknown variable {{{variable}}}; write one of {known}"
     bare = VARIABLE.sub("x", text)
     if "{" in bare or "}" in bare:
         return "braces stand around variables only, and inside one level"

@@ -25,6 +25,12 @@ _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(
 MAX_FINDINGS = 200
 ACTIONS: dict[str, ActionName] = {"pub": "pub", "sub": "sub", "pub+sub": "pub+sub"}
 _ACTION_WORDS = {"publish": "pub", "subscribe": "sub", "both": "pub+sub", "sub+pub": "pub+sub", "all": "pub+sub"}
+_FIELD_WORDS = {
+    "user": "who", "users": "who", "username": "who", "usernames": "who", "client": "who", "clients": "who",
+    "identity": "as", "permission": "action", "permissions": "action", "allow": "effect", "deny": "effect",
+    "expiry": "expires", "until": "expires", "comment": "note", "description": "note", "result": "expect",
+}  # fmt: skip
+"""Fields of other languages, and what they are called here."""
 _RULE_FIELDS = ("id", "effect", "who", "action", "topic", "qos", "retain", "expires", "note")
 _TEST_FIELDS = ("name", "as", "do", "topic", "expect", "rule", "qos", "retain")
 
@@ -298,8 +304,11 @@ class _DocumentReader:
         for key, _ in node.pairs():
             if key.value in known or len(self.findings) >= MAX_FINDINGS:
                 continue
-            close = _close_to(key.value[:64], known)
-            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+            close = _close_to(key.value[:64], known) or [
+                _FIELD_WORDS[word] for word in (key.value,) if word in _FIELD_WORDS
+            ]
+            close = [name for name in close if name in known]
+            hint = f"; did you mean {close[0]}?" if close else f"; write one of {', '.join(known)}"
             fix = _written(key, close[0]) if close else None
             name = key_text(key)
             where = f"{path}.{name}" if path else name
@@ -363,9 +372,14 @@ class _Fields:
             self.document.spans[f"{self.path}.{name}"] = node.span
             return ACTIONS[node.value]
         if node is not None:
-            meant = _ACTION_WORDS.get(str(node.value))
-            fix = _written(node, meant) if meant in choices and meant else None
-            message = f"unknown action {_shown(node)}; there are {', '.join(choices)}"
+            meant = "pub+sub" if node.kind == "list" else _ACTION_WORDS.get(str(node.value))
+            meant = meant if meant in choices else None
+            fix = _written(node, meant) if meant and node.kind == "text" else None
+            message = f"unknown action {_shown(node)}; write one of {', '.join(choices)}"
+            if meant and node.kind == "list":
+                message = f"an action is one word, not a list; write {meant}"
+            elif meant:
+                message = f"unknown action {_shown(node)}; did you mean {meant}?"
             self.document.error(f"{self.path}.{name}", message, "unknown-action", node.span, fix)
         return default
 
@@ -443,4 +457,4 @@ def _shown(node: Node) -> str:
     if node.kind in ("map", "list"):
         return f"a {node.kind}"
     text = node.raw if len(node.raw) <= 40 else node.raw[:37] + "..."
-    return repr(text) if node.kind == "text" else text or "nothing"
+    return f'"{text}"' if node.kind == "text" else text or "nothing"

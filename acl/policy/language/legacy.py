@@ -28,7 +28,7 @@ _PERMISSIONS = {
     "sub": "sub",
     "pub+sub": "pub+sub",
 }
-_ACTIONS = "pub, sub and pub+sub"
+_ACTIONS = "pub, sub or pub+sub"
 _CHANNEL = "{claims.channel}"
 _RENAMED = {"topics": "topic", "description": "note", "comment": "note", "name": "note"}
 _KEPT = ("id", "effect", "qos", "retain", "expires", "note", "topic")
@@ -146,11 +146,11 @@ def _rule(node: Node, path: str, binding: Node | None, who: Node | None = None, 
             pairs.append((key if name == key.value else _text(name, key.span), bound))
         elif name in _KEPT:
             pairs.append((_text(name, key.span), value))
-    field, words = ("permission", "publish, subscribe and both") if node.get("permission") else ("action", _ACTIONS)
+    field, words = ("permission", "publish, subscribe or both") if node.get("permission") else ("action", _ACTIONS)
     said = node.get(field)
     if said is not None:
         if said.raw not in _PERMISSIONS:
-            message = f"unknown {field} {said.raw[:40]!r}; there are {words}"
+            message = f'unknown {field} "{said.raw[:40]}"; write {words}'
             raise CannotConvert(f"{path}.{field}", message, said.span, "unknown-action")
         pairs.append(_pair("action", _text(_PERMISSIONS[said.raw], said.span)))
     elif action:

@@ -12,10 +12,10 @@ from orgs.access.grants import OrganizationEntry, access_org, list_organizations
 from orgs.access.web.gate import address_of, person_page
 from orgs.access.web.reauthentication import ask_again
 from orgs.api_keys.cli_login import CODE_SECONDS, LoginRequest, approve_login, read_request
-from orgs.api_keys.forms import SCOPES, CommandLineForm
+from orgs.api_keys.forms import CommandLineForm
 from orgs.api_keys.keys import personal_lifetime
 from orgs.models import Organization, User
-from orgs.permissions import COMMAND_LINE, PERMISSIONS
+from orgs.permissions import COMMAND_LINE, PERMISSIONS, TITLES
 
 
 @person_page(methods=("GET", "POST"))
@@ -70,4 +70,4 @@ def _refused(request: HttpRequest, asked: LoginRequest) -> HttpResponseBase:
 
 def _words(entry: OrganizationEntry) -> list[str]:
     held = PERMISSIONS[entry.role] & COMMAND_LINE
-    return [words for permission, words in SCOPES.items() if permission in held]
+    return [words for permission, words in TITLES.items() if permission in held]

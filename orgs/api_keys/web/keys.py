@@ -19,13 +19,13 @@ from orgs.access.api_keys import state
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
 from orgs.access.web.reauthentication import ask_again
-from orgs.api_keys.forms import KINDS, SCOPES, KeyForm, RotateForm
+from orgs.api_keys.forms import KINDS, KeyForm, RotateForm
 from orgs.api_keys.keys import NewKey, check_rotatable, create_api_key, may_revoke, rotate_api_key
 from orgs.api_keys.reads import get_api_key, list_api_keys
 from orgs.api_keys.revocation import Made, Revoked, ends_all, foresee, revoke_api_key
 from orgs.credentials.identities import Reach
 from orgs.models import ApiKey
-from orgs.permissions import Permission
+from orgs.permissions import TITLES, Permission
 from orgs.sessions.web.progress import follow
 
 NAMED = 5
@@ -138,7 +138,7 @@ def _shown(request: HttpRequest, made: NewKey, old: ApiKey | None = None) -> Htt
 
 
 def _words(key: ApiKey) -> list[str]:
-    return [words for scope, words in SCOPES.items() if scope.value in key.scopes]
+    return [words for scope, words in TITLES.items() if scope.value in key.scopes]
 
 
 def _made(made: Made, reach: Reach) -> list[Touched]:
