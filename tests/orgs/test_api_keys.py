@@ -14,19 +14,11 @@ from django.utils import timezone
 
 from cloudsignal.errors import DomainError, Forbidden, Unauthenticated
 from cloudsignal.tenancy.scopes import org_scope
+from orgs.access.api_keys import use_api_key
 from orgs.access.grants import Access
 from orgs.api_keys import keys
-from orgs.api_keys.keys import (
-    OVERLAP_MAX,
-    NewKey,
-    create_api_key,
-    create_personal_key,
-    end_own_key,
-    get_api_key,
-    list_api_keys,
-    rotate_api_key,
-    use_api_key,
-)
+from orgs.api_keys.keys import OVERLAP_MAX, NewKey, create_api_key, create_personal_key, end_own_key, rotate_api_key
+from orgs.api_keys.reads import get_api_key, list_api_keys
 from orgs.api_keys.revocation import revoke_api_key
 from orgs.models import ApiKey, Membership, Organization
 from orgs.permissions import COMMAND_LINE, Permission, Role

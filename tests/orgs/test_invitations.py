@@ -14,8 +14,9 @@ from pytest_django.fixtures import Settings
 
 from cloudsignal.errors import DomainError, Forbidden, Limit, NotFound
 from cloudsignal.tenancy.scopes import org_scope
+from orgs.access.api_keys import use_api_key
 from orgs.access.grants import Access, access_org
-from orgs.api_keys.keys import create_api_key, use_api_key
+from orgs.api_keys.keys import create_api_key
 from orgs.models import Invitation, Membership, User
 from orgs.people import invitations
 from orgs.people.invitations import (

@@ -11,10 +11,12 @@ from django.utils import timezone
 
 from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, NotFound, Unauthenticated
 from cloudsignal.tenancy.scopes import org_scope
-from orgs.access.grants import Access, access_org, list_members
-from orgs.api_keys.keys import create_api_key, create_personal_key, use_api_key
+from orgs.access.api_keys import use_api_key
+from orgs.access.grants import Access, access_org
+from orgs.api_keys.keys import create_api_key, create_personal_key
 from orgs.models import Membership
 from orgs.people.members import change_member, get_member, remove_member, transfer_ownership
+from orgs.people.reads import list_members
 from orgs.permissions import Role
 from tests.support.races import meanwhile
 from tests.support.traces import events
