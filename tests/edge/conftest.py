@@ -65,7 +65,7 @@ def build_rig(folder: Path, *, broker: Broker | None = None, edge: type[Edge] = 
     broker.start()
     valkey = Valkey(folder)
     valkey.start()
-    plane = Plane(valkey.redis)
+    plane = Plane(valkey.redis, folder)
     authority = Authority(folder / "tls")
     made = edge(
         folder,

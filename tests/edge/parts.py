@@ -180,6 +180,8 @@ class Plane:
     """A control plane of a few lines: signs bundles, seals credentials, announces changes."""
 
     redis: Redis
+    folder: Path | None = None
+    """Where the edges keep what they know, to say it when one does not do what is waited for."""
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     revisions: dict[str, int] = field(default_factory=dict)
     records: dict[tuple[str, str], Credential] = field(default_factory=dict)
@@ -334,14 +336,40 @@ class Plane:
         rows = [decode(hear(Kind.REPORT, blob, NODE_KEY), BundleReport) for blob in blobs]
         return [row for row in rows if row.org == org]
 
-    def enforced(self, org: str, revision: int, *, nodes: int = 1) -> None:
+    def enforced(self, org: str, revision: int, *, nodes: int = 1, seconds: float = 30.0) -> None:
         """Wait until ``nodes`` edges enforce a revision."""
-        wait_for(
-            lambda: (
-                len({r.node for r in self.reports(org) if r.revision == revision and r.status == "enforcing"}) >= nodes
-            ),
-            what=f"revision {revision} of {org} in force",
-        )
+        try:
+            wait_for(
+                lambda: (
+                    len({r.node for r in self.reports(org) if r.revision == revision and r.status == "enforcing"})
+                    >= nodes
+                ),
+                seconds=seconds,
+                what=f"revision {revision} of {org} in force",
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.state(org)}") from None
+
+    def state(self, org: str) -> str:
+        """What Redis and each edge know of an organization: where a change got lost."""
+        newest = self.redis.xrevrange(keys.CHANGES, count=1)
+        clients = [f"{c['cmd']} idle {c['idle']} s" for c in self.redis.client_list()]
+        lines = [
+            f"published: revision {self.redis.hget(keys.bundle(org), 'rev')!r}, heads {self.heads.get(org)}",
+            f"stream: {self.redis.xlen(keys.CHANGES)} changes, the newest {newest and newest[0][0]!r}",
+            f"connections to redis, by their last command: {sorted(clients)}",
+            *(f"said: {report}" for report in self.reports(org)),
+        ]
+        for node in sorted(self.folder.glob("edge/*")) if self.folder else []:
+            revisions = node / "revisions"
+            marks = revisions.read_text().splitlines() if revisions.exists() else []
+            seen = [mark for mark in marks if mark.startswith((f"{org} ", "heads "))]
+            log = (self.folder / f"{node.name}.log") if self.folder else node
+            lines += [
+                f"{node.name}: watermarks {seen[-4:]}, bundle on disk: {(node / 'bundles' / org).exists()}",
+                *(log.read_text().splitlines()[-10:] if log.exists() else []),
+            ]
+        return "\n".join(lines)
 
 
 class Authority:

@@ -82,7 +82,7 @@ def test_a_fresh_node_refuses_old_bundles_put_back_under_a_new_revision_and_thos
         assert answer(rig, other, "fresh-1")[::2] == ("refused", f"the bundle of {kept} was stored for {other}")
         assert answer(rig, gone, "fresh-1")[::2] == ("refused", "the control plane knows no such organization")
         assert answer(rig, kept, "fresh-1")[0] == "enforcing"
-        put(attacker, old, plane.bundles[old], claimed=2)  # the control plane's comparison sets it right
+        plane.store_bundle(old, plane.bundles[old])  # the control plane's comparison sets it right
         wait_for(lambda: ("enforcing", 2, "") in said(plane, old, "fresh-1"), what="the newest bundle in force")
 
 

@@ -9,8 +9,9 @@ import socket
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,22 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cloudsignal.edge import node
 from cloudsignal.edge.audit.events import ListTrail
+from cloudsignal.edge.control import change_stream, desired_state
 from cloudsignal.edge.control.bundle_status import Reports
 from cloudsignal.edge.control.change_stream import Follower
 from cloudsignal.edge.control.desired_state import Snapshot
 from cloudsignal.edge.redis import Command, Store, UnavailableError
 from cloudsignal.wire import keys
+from cloudsignal.wire.bundle import open_bundle
 from cloudsignal.wire.change import Change
+from cloudsignal.wire.credential import seal_credential
+from cloudsignal.wire.heads import digest_bytes
+from tests.edge.conftest import Rig
 from tests.edge.parts import ALLOW_ALL, NODE_KEY, PEPPER, Plane, Valkey
 
 DENY = "version: '3'\nrules: []"
-SEEDS = int(os.environ.get("CHAOS_SEEDS", "1"))
-"""Each costs a second of computing and ten of waiting."""
+SEEDS, ROUNDS = int(os.environ.get("CHAOS_SEEDS", "1")), 4
+"""A round costs a fraction of a second of computing and a second of waiting."""
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +140,28 @@ async def until(condition: Callable[[], object], *, seconds: float, what: Callab
         await asyncio.sleep(0.01)
 
 
+@asynccontextmanager
+async def following(store: Store, plane: Plane, folder: Path) -> AsyncIterator[tuple[Half, asyncio.Task[None]]]:
+    """The half of a node, in step, and the task that follows the changes; it must not have ended meanwhile."""
+    half = Half(store, plane, folder)
+    tasks = [asyncio.create_task(work) for work in (half.follower.run(), half.reports.run())]
+    try:
+        await half.follower.in_step.wait()
+        yield half, tasks[0]
+        assert not any(task.done() for task in tasks), tasks
+    finally:
+        await end(*tasks)
+        await store.close()
+
+
+async def end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel until it is heard, as a node does: redis-py may turn a cancellation into an error of its own."""
+    while any(not task.done() for task in tasks):
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=0.1)
+
+
 def publish(plane: Plane, orgs: list[str], chance: random.Random) -> None:
     """One thing the control plane does, or somebody to it."""
     org = chance.choice(orgs)
@@ -156,40 +184,34 @@ def test_every_published_revision_is_in_force_or_superseded(valkey: Valkey, tmp_
     """Without the list of heads, which would heal a miss within ten seconds, and without a full reading."""
     valkey.redis.flushall()
     plane, chance = Plane(valkey.redis), random.Random(seed)
+    orgs = [plane.new_org() for _ in range(8)]
+
+    async def publish_and_look(half: Half, store: Shaky, number: int) -> None:
+        for _ in range(chance.randrange(1, 30)):
+            await asyncio.to_thread(publish, plane, orgs, chance)
+            await asyncio.sleep(chance.choice([0, 0, chance.random() * 0.02]))
+        for org in orgs:
+            await asyncio.to_thread(plane.deploy, org)
+        newest = dict(plane.revisions)
+        store.calm = number % 2 == 0
+        await until(
+            lambda: half.enforced() == newest,
+            seconds=20,
+            what=lambda: f"missed: {newest.items() - half.enforced().items()}",
+        )
+        said = {("enforcing", org, revision) for org, revision in newest.items()}
+        await until(
+            lambda: said <= {(r.status, r.org, r.revision) for org in orgs for r in plane.reports(org)},
+            seconds=20,
+            what=lambda: "a report was lost",
+        )
+        store.calm = False
 
     async def follow() -> None:
         store = Shaky(valkey.url, chance)
-        half = Half(store, plane, tmp_path)
-        tasks = [asyncio.create_task(work) for work in (half.follower.run(), half.reports.run())]
-        orgs = [plane.new_org() for _ in range(8)]
-        for number in range(10):
-            for _ in range(chance.randrange(1, 30)):
-                await asyncio.to_thread(publish, plane, orgs, chance)
-                await asyncio.sleep(chance.choice([0, 0, chance.random() * 0.02]))
-            for org in orgs:
-                await asyncio.to_thread(plane.deploy, org)
-            store.calm = number % 2 == 0
-            newest = dict(plane.revisions)
-            await until(
-                lambda newest=newest: half.enforced() == newest,
-                seconds=20,
-                what=lambda newest=newest: f"missed: {newest.items() - half.enforced().items()}",
-            )
-            await until(
-                lambda newest=newest: all(
-                    any((r.revision, r.status) == (revision, "enforcing") for r in plane.reports(org))
-                    for org, revision in newest.items()
-                ),
-                seconds=20,
-                what=lambda: "a report was lost",
-            )
-            store.calm = False
-        assert not any(task.done() for task in tasks), [task.exception() for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks)
-        await store.close()
+        async with following(store, plane, tmp_path) as (half, _):
+            for number in range(ROUNDS):
+                await publish_and_look(half, store, number)
 
     asyncio.run(follow())
 
@@ -233,11 +255,7 @@ def test_a_connection_that_is_reset_while_changes_are_applied_ends_nothing(valke
     plane = Plane(valkey.redis)
 
     async def follow() -> None:
-        line = Cuttable(valkey.port)
-        half = Half(Store(await line.start()), plane, tmp_path)
-        follower = asyncio.create_task(half.follower.run())
-        await half.follower.in_step.wait()
-        org, cut = plane.new_org(), 0
+        line, org, cut = Cuttable(valkey.port), plane.new_org(), 0
 
         async def cut_off(names: Any, _: float) -> None:
             nonlocal cut
@@ -246,20 +264,100 @@ def test_a_connection_that_is_reset_while_changes_are_applied_ends_nothing(valke
                 line.reset()
                 await asyncio.sleep(0.05)  # it is noticed
 
-        half.follower._credentials_changed = cut_off
-        for revision in range(1, 4):
-            await asyncio.to_thread(plane.announce, Change("credential", org, username="dev"))
-            await until(lambda revision=revision: cut == revision, seconds=10, what=lambda: "the change did not arrive")
-            await asyncio.to_thread(plane.deploy, org)
-            await until(
-                lambda revision=revision: half.enforced() == {org: revision},
-                seconds=8,
-                what=lambda: f"waited in vain; the follower: {follower}",
-            )
-        follower.cancel()
+        async with following(Store(await line.start()), plane, tmp_path) as (half, task):
+            half.follower._credentials_changed = cut_off
+            for revision in range(1, 4):
+                await asyncio.to_thread(plane.announce, Change("credential", org, username="dev"))
+                await until(lambda at=revision: cut == at, seconds=10, what=lambda: "the change did not arrive")
+                await asyncio.to_thread(plane.deploy, org)
+                await until(
+                    lambda at=revision: half.enforced() == {org: at},
+                    seconds=8,
+                    what=lambda: f"waited in vain; {task}",
+                )
 
     valkey.redis.flushall()
     uvloop.run(follow())
+
+
+def test_a_bundle_whose_change_was_lost_is_found_by_the_next_list_of_heads(
+    valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One list and the edge's next look at it: ten seconds each, see ``EVERY``."""
+    monkeypatch.setattr(desired_state, "EVERY", 0.05)
+    valkey.redis.flushall()
+    plane = Plane(valkey.redis)
+
+    async def look(half: Half) -> None:
+        looks, fetch_heads = 0, half.snapshot.fetch_heads
+
+        async def counted() -> list[str]:
+            nonlocal looks
+            looks += 1
+            return await fetch_heads()
+
+        half.snapshot.fetch_heads = counted  # type: ignore[method-assign]
+        org = plane.new_org()
+        await asyncio.to_thread(plane.deploy, org)
+        await until(lambda: half.enforced() == {org: 1}, seconds=10, what=lambda: "not active")
+        blob = plane.bundle(org, DENY)
+        valkey.redis.hset(keys.bundle(org), mapping={"rev": 2, keys.FIELD: blob})  # and nobody says so
+        plane.heads[org] = 2, digest_bytes(open_bundle(blob, plane.key.public_key(), org=org).digest)
+        plane.write_heads()
+        watching, before = asyncio.create_task(half.snapshot.watch_heads()), looks
+        await until(lambda: half.enforced() == {org: 2}, seconds=10, what=lambda: f"not found in {looks} looks")
+        assert looks - before <= 2
+        await end(watching)
+
+    async def follow() -> None:
+        async with following(Store(valkey.url), plane, tmp_path) as (half, _):
+            await look(half)
+
+    asyncio.run(follow())
+
+
+def test_a_credential_whose_change_was_lost_is_found_by_the_next_full_reading(
+    valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is due every ``RESYNC`` seconds, and looks at the credential of every live session."""
+    monkeypatch.setattr(change_stream, "RESYNC", 0.1)
+    monkeypatch.setattr(change_stream, "BLOCK", 0.05)
+    valkey.redis.flushall()
+    plane = Plane(valkey.redis)
+
+    async def look(half: Half) -> None:
+        org = plane.new_org()
+        half.follower._identities = lambda: [(org, "dev")]
+        await asyncio.to_thread(plane.deploy, org)
+        issued = await asyncio.to_thread(plane.issue, org)
+        read = half.snapshot.known_credential
+        await until(lambda: read(org, "dev") == plane.records[org, "dev"], seconds=10, what=lambda: "not there")
+        old = plane.records[org, "dev"]
+        revoked = replace(old, revision=2, secrets=(replace(old.secrets[0], revoked=True),))
+        plane.store_credential(org, "dev", seal_credential(revoked, PEPPER), 2)  # and nobody says so
+        assert issued.token_id == old.secrets[0].token_id
+        await until(lambda: read(org, "dev") == revoked, seconds=10, what=lambda: "the revocation was missed")
+
+    async def follow() -> None:
+        async with following(Store(valkey.url), plane, tmp_path) as (half, _):
+            await look(half)
+
+    asyncio.run(follow())
+
+
+def test_a_wait_for_a_bundle_that_is_in_vain_says_what_redis_and_the_edge_know(rig: Rig) -> None:
+    org = rig.org()
+    with pytest.raises(AssertionError, match="revision 9 of") as caught:
+        rig.plane.enforced(org, 9, seconds=0.1)
+    text = str(caught.value)
+    for part in (
+        "published: revision b'1'",
+        "xread",
+        "status='enforcing'",
+        "edge-1: watermarks",
+        "bundle on disk: True",
+    ):
+        assert part in text, text
 
 
 def test_a_part_of_a_node_that_fails_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
