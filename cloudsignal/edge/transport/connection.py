@@ -35,6 +35,10 @@ UNREAD_MAX = 1024 * 1024
 UNREAD_LEAST = 256 * 1024
 """Bytes that may wait for a client when its organization has no room for more."""
 
+SHORT = 4_096
+"""Bytes of a read that cannot cost a slice on the hot loop. When it took longer, the machine did something else
+meanwhile, and making the session wait for that, and all others of its organization behind it, would only add to it."""
+
 LINGER = 3.0
 """Seconds a client may take to read the last words."""
 
@@ -169,7 +173,7 @@ class Client(asyncio.BufferedProtocol):
         began = time.perf_counter()
         session.client_received(data)
         self.pump()
-        if session.unread or time.perf_counter() - began > SLICE:
+        if session.unread or ((session.slow or len(data) > SHORT) and time.perf_counter() - began > SLICE):
             self.yield_turn()
         if self._blocked:
             self._answers += len(data) + max(0, self.transport.get_write_buffer_size() - waited)
@@ -222,7 +226,7 @@ class Client(asyncio.BufferedProtocol):
         began = time.perf_counter()
         session.broker_received(data)
         self.pump()
-        if session.owed or time.perf_counter() - began > SLICE:
+        if session.owed or ((session.slow or len(data) > SHORT) and time.perf_counter() - began > SLICE):
             self.yield_turn()
 
     def settle(self) -> None:
