@@ -114,6 +114,22 @@ def test_findings_carry_their_place_and_nothing_is_stored(acme: Access, owner: C
     assert "line 4" in without_script.content.decode()
 
 
+def test_of_many_findings_and_tests_a_page_lists_the_first_two_hundred(acme: Access, owner: Client) -> None:
+    """Thousands would keep a thread of the web busy with one page."""
+    wanted = ["allow"] * 300 + ["deny"]
+    tests = "".join(f"  - {{as: d, do: pub, topic: a/{at}, expect: {each}}}\n" for at, each in enumerate(wanted))
+    rules = "".join(f"  - {{topic: 'a/#', id: r{at}}}\n" for at in range(300))
+    text = f"version: '3'\nrules:\n{rules}tests:\n{tests}"
+    page = owner.post(url("check", acme), {"text": text}, headers=HTMX).content.decode()
+    assert page.count("data-level=") == 200
+    assert "there is no room for here" in page
+    assert page.count("Test failed") == 1, "those that fail come first"
+    save_draft(acme, text=text)
+    page = owner.get(url("review", acme)).content.decode()
+    assert "101 tests that there is no room for here" in page
+    assert "1 of 301 fail" in page
+
+
 def test_a_failing_test_of_the_file_is_listed(acme: Access, owner: Client) -> None:
     text = POLICY + "tests:\n  - {name: wrong, as: {username: a}, do: pub, topic: agents/a/card, expect: deny}\n"
     assert "Test failed" in owner.post(url("check", acme), {"text": text}, headers=HTMX).content.decode()
