@@ -108,7 +108,7 @@ def at_the_edge(name: str, folder: Path) -> dict[str, float]:
 
 
 def at_the_web(names: list[str]) -> dict[str, dict[str, float]]:
-    """Attacks on the web process, next to the health check and to another organization's API."""
+    """Attacks on the web process, next to the health check and to another organization's API, both at one address."""
     stack = Stack(edges=1)
     stack.start()
     found: dict[str, dict[str, float]] = {}
