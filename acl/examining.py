@@ -12,6 +12,7 @@ from typing import Literal
 
 from acl.policy import (
     EMPTY_POLICY,
+    NO_RULE,
     Decision,
     Explanation,
     Finding,
@@ -146,6 +147,11 @@ class Verdict:
     def action(self) -> str:
         """The action in a word."""
         return ACTION_WORDS[self.request.action]
+
+    @property
+    def by_default(self) -> bool:
+        """Whether no rule has a part in it: neither a deciding one nor a near miss."""
+        return self.decision.reason == NO_RULE
 
     @property
     def shown_reason(self) -> str:

@@ -24,7 +24,7 @@ from audit.bounds import EPOCH, LATEST_US, cut, microseconds, moment
 from audit.kinds import KINDS
 from audit.models import Event
 from cloudsignal import ids
-from cloudsignal.errors import Invalid, NotFound, Unavailable
+from cloudsignal.errors import Invalid, NotFound, Unavailable, quoted
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
 from orgs.models import User
@@ -172,7 +172,7 @@ def _filtered(found: QuerySet[Event], query: AuditQuery) -> QuerySet[Event]:
     kinds = [kind.strip() for kind in query.kind.split(",") if kind.strip()]
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
-        raise Invalid("unknown_kind", f"There is no event kind {unknown[0][:40]!r}.", field="kind")
+        raise Invalid("unknown_kind", f"There is no event kind {quoted(unknown[0][:40])}.", field="kind")
     if kinds:
         found = found.filter(kind__in=kinds) if len(kinds) > 1 else found.filter(kind=kinds[0])
     exact = {
@@ -191,7 +191,7 @@ def _filtered(found: QuerySet[Event], query: AuditQuery) -> QuerySet[Event]:
         try:
             found = found.filter(ip=str(ipaddress.ip_address(query.ip.strip().partition("%")[0])))
         except ValueError:
-            raise Invalid("bad_ip", f"{query.ip[:45]!r} is not an IP address.", field="ip") from None
+            raise Invalid("bad_ip", f"{quoted(query.ip[:45])} is not an IP address.", field="ip") from None
     return found
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from cloudsignal.errors import quoted
+
 
 class ConfigError(ValueError):
     """An environment variable is missing or wrong."""
@@ -126,7 +128,7 @@ class Environment:
             return True
         if value in {"0", "false", "no", "off"}:
             return False
-        raise ConfigError(f"{name} is {value!r}; write 1 or 0")
+        raise ConfigError(f"{name} is {quoted(value)}; write 1 or 0")
 
     def number(self, name: str, default: int, *, low: int, high: int) -> int:
         """A whole number within ``low..high``."""
@@ -134,7 +136,7 @@ class Environment:
         try:
             number = int(value)
         except ValueError:
-            raise ConfigError(f"{name} is {value!r}; write a whole number from {low} to {high}") from None
+            raise ConfigError(f"{name} is {quoted(value)}; write a whole number from {low} to {high}") from None
         if not low <= number <= high:
             raise ConfigError(f"{name} is {number}; it must lie between {low} and {high}")
         return number
@@ -156,7 +158,7 @@ class Environment:
         try:
             return path.expanduser()
         except RuntimeError:
-            raise ConfigError(f"{name} is '{path}', and there is no such user") from None
+            raise ConfigError(f"{name} is {quoted(path)}, and there is no such user") from None
 
     def address(self, name: str, default: str, *, private: bool = False) -> Address | None:
         """``host:port`` or ``off``. With ``private``, only a loopback or private host is accepted.
@@ -170,10 +172,10 @@ class Environment:
         host, _, port = value.rpartition(":")
         host = host.strip("[]")
         if not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
-            raise ConfigError(f"{name} is {value!r}; write host:port, for example 127.0.0.1:8883, or off")
+            raise ConfigError(f"{name} is {quoted(value)}; write host:port, for example 127.0.0.1:8883, or off")
         if private and not _is_private(host):
             raise ConfigError(
-                f"{name} is {value!r}; without TLS only a loopback or private address is allowed "
+                f"{name} is {quoted(value)}; without TLS only a loopback or private address is allowed "
                 "(such as 127.0.0.1 or 10.0.0.5), and never 0.0.0.0"
             )
         return Address(host, int(port))
@@ -187,7 +189,7 @@ class Environment:
         except ValueError:
             named = False
         if not named or value not in {f"{scheme}://{parts.netloc}" for scheme in ("https", "http")} or "@" in value:
-            raise ConfigError(f"{name} is {value!r}; it must start with https:// or http:// and name a host, no more")
+            raise ConfigError(f"{name} is {quoted(value)}; write https:// or http:// and a host, no more")
         return value
 
     def upstream(self, name: str = "MQTT_UPSTREAM_URL") -> Upstream:
@@ -200,7 +202,7 @@ class Environment:
         options = dict(pair.partition("=")[::2] for pair in parts.query.split("&") if pair)
         unknown = sorted(set(options) - {"ca", "cert", "key"})
         if unknown:
-            raise ConfigError(f"{name}: unknown option {unknown[0]!r}; known are ca, cert and key")
+            raise ConfigError(f"{name}: unknown option {quoted(unknown[0])}; known are ca, cert and key")
         if parts.scheme == "unix" and parts.path:
             return Upstream(path=unquote(parts.path))
         try:

@@ -10,6 +10,12 @@ from http import HTTPStatus
 from typing import ClassVar
 
 
+def quoted(value: object) -> str:
+    """``value`` as every message shows one: in double quotes, with escapes for what cannot be seen."""
+    escaped = (char if char.isprintable() else repr(char)[1:-1] for char in str(value))
+    return f'"{"".join(escaped)}"'
+
+
 @dataclass(frozen=True, slots=True)
 class Detail:
     """One of several things wrong: a finding in a policy, a failing test, a bad field."""

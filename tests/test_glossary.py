@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudsignal.errors import quoted
 from tests.support.words import all_texts, problems, prose_texts, python_texts, read_glossary, template_texts
 
 PROJECT = Path(__file__).parents[1]
@@ -101,3 +102,9 @@ def test_each_page_message_and_mail_of_allauth_has_our_words() -> None:
     missing = [name for name in names if not any(word in name for word in off) and not (ours / name).is_file()]
     assert len(names) > 60
     assert missing == []
+
+
+def test_values_in_messages_stand_in_double_quotes_and_steer_no_terminal() -> None:
+    assert [quoted(value) for value in ("publish", "it's", "a\x1b[0m\u202eb", 7)] == [
+        '"publish"', '"it\'s"', '"a\\x1b[0m\\u202eb"', '"7"',
+    ]  # fmt: skip

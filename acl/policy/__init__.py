@@ -25,6 +25,7 @@ from acl.policy.engine.model import (
     Who,
 )
 from acl.policy.engine.running import TestOutcome, decide, run_tests
+from acl.policy.engine.verdicts import NO_RULE
 from acl.policy.language.document import Parsed, parse
 from acl.policy.language.printer import canonical, digest, from_canonical, to_json, to_yaml
 from acl.policy.language.reader import Finding, Fix, Span
@@ -49,6 +50,7 @@ __all__ = [
     "EMPTY_POLICY",
     "MAX_DOCUMENT_BYTES",
     "MAX_RULES",
+    "NO_RULE",
     "CompiledPolicy",
     "Decision",
     "Effect",

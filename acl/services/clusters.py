@@ -12,7 +12,7 @@ from acl.services.targets import settle
 from audit import kinds
 from audit.services.record import record
 from cloudsignal import ids
-from cloudsignal.errors import Conflict, Invalid, NotFound
+from cloudsignal.errors import Conflict, Invalid, NotFound, quoted
 from cloudsignal.tenancy.scopes import platform_scope
 from orgs.models import Organization, User
 
@@ -90,7 +90,7 @@ def retire_node(operator: User, name: str, *, ip: str = "") -> Node:
 def _cluster(name: str) -> Cluster:
     found = Cluster.objects.filter(name=name).first()
     if found is None:
-        raise NotFound(f"The cluster {name[:63]!r}")
+        raise NotFound(f"The cluster {quoted(name[:63])}")
     return found
 
 

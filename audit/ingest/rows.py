@@ -19,6 +19,7 @@ from typing import Any
 from audit.bounds import LATEST_US, cut, moment
 from audit.kinds import KINDS, Source
 from cloudsignal import ids
+from cloudsignal.errors import quoted
 from cloudsignal.wire.audit import AuditEvent
 from cloudsignal.wire.codec import WireError
 
@@ -72,10 +73,10 @@ def row_of(event: AuditEvent, *, node: str = "", incarnation: str = "") -> Row:
     try:
         event_id = uuid.UUID(event.id)
     except ValueError as error:
-        raise WireError(f"an event has the id {event.id[:60]!r}, which is no UUID") from error
+        raise WireError(f"an event has the id {quoted(event.id[:60])}, which is no UUID") from error
     known = KINDS.get(event.kind)
     if (known is None and not _KIND.match(event.kind)) or (known is not None and known.source is not Source.EDGE):
-        raise WireError(f"an edge may not write events of the kind {event.kind[:40]!r}")
+        raise WireError(f"an edge may not write events of the kind {quoted(event.kind[:40])}")
     return _row(event, event_id, node=node, incarnation=incarnation)
 
 

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import click
 
+from cloudsignal.errors import quoted
+
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -20,7 +22,7 @@ class Duration(click.ParamType[int]):
         """The seconds."""
         found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", str(value))
         if found is None:
-            self.fail(f"{value!r} is no length of time; write seconds, or 15m, 12h, 1d", param, ctx)
+            self.fail(f"{quoted(value)} is no length of time; write seconds, or 15m, 12h, 1d", param, ctx)
         return int(found[1]) * UNITS[found[2]]
 
 
@@ -33,7 +35,7 @@ class Number(click.IntRange):
             return super().convert(value, param, ctx)  # type: ignore[arg-type]
         except click.BadParameter:
             wanted = f"from {self.min} to {self.max}" if self.max is not None else f"of at least {self.min}"
-            self.fail(f"{str(value)!r} is no whole number {wanted}", param, ctx)
+            self.fail(f"{quoted(str(value))} is no whole number {wanted}", param, ctx)
 
 
 def claims_of(pairs: tuple[str, ...]) -> dict[str, str | list[str]]:
@@ -42,7 +44,7 @@ def claims_of(pairs: tuple[str, ...]) -> dict[str, str | list[str]]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise click.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--claim")
+            raise click.BadParameter(f"{quoted(pair)} is not KEY=VALUE", param_hint="--claim")
         known = claims.get(name)
         if known is None:
             claims[name] = value

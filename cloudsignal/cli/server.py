@@ -17,6 +17,7 @@ import httpx
 
 from cloudsignal import __version__
 from cloudsignal.cli.outcome import CommandError, Exit
+from cloudsignal.errors import quoted
 
 TIMEOUT = httpx.Timeout(60, connect=10)
 """Seconds. Comparing two large policies takes a while; connecting does not."""
@@ -170,9 +171,9 @@ def checked_url(text: str) -> str:
         host, _ = parts.hostname or "", parts.port
         httpx.URL(url)
     except (ValueError, httpx.InvalidURL):
-        raise CommandError(f"{text!r} is not an address; write https://signal.example.com", Exit.USAGE) from None
+        raise CommandError(f"{quoted(text)} is not an address; write https://signal.example.com", Exit.USAGE) from None
     if parts.scheme not in {"https", "http"} or not host or parts.username or parts.query or parts.fragment:
-        raise CommandError(f"{text!r} is not an address of a server; write https://signal.example.com", Exit.USAGE)
+        raise CommandError(f"{quoted(text)} is not a server's address; write https://signal.example.com", Exit.USAGE)
     if parts.scheme == "http" and not _loopback(host):
         raise CommandError(f"{url} would send your key in the clear; only https:// leaves this machine", Exit.USAGE)
     return url
@@ -214,7 +215,7 @@ class Body(dict[str, Any]):
     """A JSON object of an answer. A member that is not there is told as a server's fault, not as a traceback."""
 
     def __missing__(self, name: str) -> Any:
-        raise CommandError(f"the server's answer has no {name!r}; {STRANGE}", Exit.SERVER)
+        raise CommandError(f"the server's answer has no {quoted(name)}; {STRANGE}", Exit.SERVER)
 
 
 def _rows(found: Any, path: str) -> list[Any]:

@@ -10,6 +10,7 @@ import click
 from cloudsignal.cli.arguments import Number
 from cloudsignal.cli.checks import variables
 from cloudsignal.cli.outcome import CommandError
+from cloudsignal.errors import quoted
 from cloudsignal.supervisor.errors import StartError
 from cloudsignal.supervisor.layout import default_data_folder
 from cloudsignal.supervisor.options import PARTS, Options
@@ -23,7 +24,7 @@ def _parts(_: click.Context, __: click.Parameter, value: str | None) -> frozense
     chosen = frozenset(name.strip() for name in value.split(",")) if value else frozenset(PARTS)
     unknown = sorted(chosen - set(PARTS))
     if unknown:
-        raise click.BadParameter(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
+        raise click.BadParameter(f"there is no part {quoted(unknown[0])}; the parts are {', '.join(PARTS)}")
     return chosen
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from cloudsignal.config import Address, ConfigError, Environment
 from cloudsignal.edge import brokers
+from cloudsignal.errors import quoted
 from cloudsignal.secrets import pki
 from cloudsignal.supervisor import environment, health, programs, state
 from cloudsignal.supervisor.account import service_accounts
@@ -169,7 +170,7 @@ class Assembly:
         if cert and key:
             for name, file in (("EDGE_TLS_CERT", cert), ("EDGE_TLS_KEY", key)):
                 if not Path(file).is_file():
-                    raise ConfigError(f"{name} is {file!r}, which is not a readable file")
+                    raise ConfigError(f"{name} is {quoted(file)}, which is not a readable file")
             self.made |= {"EDGE_TLS_CERT": cert, "EDGE_TLS_KEY": key}
             # What an earlier start made: the pages would offer it to clients as what to verify the edge with.
             (self.layout.tls / "ca.pem").unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from cloudsignal import ids
-from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound
+from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, quoted
 from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from orgs.access.second_factor import has_second_factor
 from orgs.models import ApiKey, Membership, Organization, SignOnAccount, SingleSignOn, Through, User
@@ -150,7 +150,7 @@ def permissions_of(names: Sequence[str]) -> frozenset[Permission]:
     known = {permission.value: permission for permission in Permission}
     for name in names:
         if name not in known:
-            raise Invalid("unknown_scope", f"There is no scope {name!r}. Known: {', '.join(known)}.", field="scopes")
+            raise Invalid("unknown_scope", f"Unknown scope {quoted(name)}. Known: {', '.join(known)}.", field="scopes")
     return frozenset(known[name] for name in names)
 
 

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from audit import kinds
 from audit.services.record import Actor, record
-from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
+from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, quoted
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.api_keys import SECRET, KeyUse, digest_of, permissions_held, state
@@ -282,6 +282,8 @@ def _networks(ip_allow: Sequence[str]) -> list[str]:
             found.append(str(ipaddress.ip_network(text.strip(), strict=False)))
         except ValueError:
             raise Invalid(
-                "bad_network", f"{text[:64]!r} is not a network; write 203.0.113.7 or 203.0.113.0/24.", field="ip_allow"
+                "bad_network",
+                f"{quoted(text[:64])} is not a network; write 203.0.113.7 or 203.0.113.0/24.",
+                field="ip_allow",
             ) from None
     return found

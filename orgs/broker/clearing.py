@@ -11,7 +11,7 @@ from django.utils import timezone
 from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
-from cloudsignal.errors import Conflict, Invalid, NotFound
+from cloudsignal.errors import Conflict, Invalid, NotFound, quoted
 from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.order import NAMES_MAX
 from cloudsignal.wire.retained import TOPIC_BYTES
@@ -32,7 +32,7 @@ def clear_retained(access: Access, *, topics: Sequence[str] = (), username: str 
         raise Invalid("too_many_topics", f"Clear at most {NAMES_MAX} topics at a time.", field="topics")
     for topic in topics:
         if not 0 < len(topic.encode("utf-8", "replace")) <= TOPIC_BYTES or any(one in topic for one in "+#\0"):
-            raise Invalid("bad_topic", f"{topic[:80]!r} is not a topic of a retained message.", field="topics")
+            raise Invalid("bad_topic", f"{quoted(topic[:80])} is not a topic of a retained message.", field="topics")
     local = username.removesuffix(f"@{access.org_id}")
     whose = "*" if everything else local
     what = {"topics": list(topics[:50]), "count": len(topics)} if topics else {"username": whose}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from cloudsignal.errors import Invalid
+from cloudsignal.errors import Invalid, quoted
 from cloudsignal.wire.credential import ClaimValue
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]{0,63}\Z")
@@ -32,7 +32,7 @@ def _name(name: object) -> str:
     if not isinstance(name, str) or not NAME.match(name):
         raise Invalid(
             "bad_claim_name",
-            f"{str(name)[:64]!r} cannot name a claim: up to 64 letters, digits and _.:/-, beginning with a letter.",
+            f"{quoted(str(name)[:64])} cannot name a claim: use up to 64 letters, digits and _.:/-, a letter first.",
             field="claims",
         )
     return name
@@ -43,7 +43,7 @@ def _value(name: str, value: object) -> ClaimValue:
         return value
     if isinstance(value, int | float):
         if value != value or abs(value) > 2**53:  # noqa: PLR0124 - NaN differs from itself
-            raise Invalid("bad_claim", f"The number in claim {name!r} is out of range.", field="claims")
+            raise Invalid("bad_claim", f"The number in claim {quoted(name)} is out of range.", field="claims")
         return value
     if isinstance(value, str):
         return _text(name, value)
@@ -51,16 +51,16 @@ def _value(name: str, value: object) -> ClaimValue:
         return [_text(name, item) for item in value]
     raise Invalid(
         "bad_claim",
-        f"Claim {name!r} must be a string, a number, true or false, or a list of at most {LIST_MAX} strings.",
+        f"Claim {quoted(name)} must be a string, a number, true or false, or a list of at most {LIST_MAX} strings.",
         field="claims",
     )
 
 
 def _text(name: str, value: str) -> str:
     if len(value) > TEXT_MAX or "\0" in value:
-        raise Invalid("bad_claim", f"Claim {name!r} has at most {TEXT_MAX} characters and no NUL.", field="claims")
+        raise Invalid("bad_claim", f"Claim {quoted(name)}: at most {TEXT_MAX} characters and no NUL.", field="claims")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Invalid("bad_claim", f"Claim {name!r} is not valid Unicode.", field="claims") from None
+        raise Invalid("bad_claim", f"Claim {quoted(name)} is not valid Unicode.", field="claims") from None
     return value

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cloudsignal.errors import Detail, DomainError, Invalid
+from cloudsignal.errors import Detail, DomainError, Invalid, quoted
 from cloudsignal.wire.credential import ClaimValue
 from orgs.credentials.claims import clean_claims
 from orgs.credentials.issuing import LOCAL_NAME, TTL_DEFAULT, check_ttl
@@ -83,7 +83,7 @@ def _check_header(header: list[str]) -> None:
     for name in header:
         if name not in COLUMNS and not (name.startswith(CLAIM) and len(name) > len(CLAIM)):
             known = ", ".join((*COLUMNS, f"{CLAIM}NAME"))
-            raise Invalid("bad_column", f"There is no column {name[:40]!r}; known are {known}.", field="file")
+            raise Invalid("bad_column", f"There is no column {quoted(name[:40])}; known are {known}.", field="file")
     if not header or len(set(header)) != len(header):
         raise Invalid("bad_header", "The first line names the columns, each once.", field="file")
 

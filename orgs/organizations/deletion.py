@@ -20,7 +20,7 @@ from redis import Redis
 from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
-from cloudsignal.errors import Conflict, Invalid
+from cloudsignal.errors import Conflict, Invalid, quoted
 from cloudsignal.redis import State, write_state
 from cloudsignal.secrets.keyring import signing_key
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
@@ -51,7 +51,7 @@ def delete_organization(access: Access, *, confirm: str) -> Organization:
     with org_scope(access.org_id):
         org = Organization.objects.select_for_update().get(pk=access.org_id)
         if confirm.strip() != org.name:
-            raise Invalid("not_confirmed", f"Type the name of the organization, {org.name!r}.", field="confirm")
+            raise Invalid("not_confirmed", f"Type the name of the organization, {quoted(org.name)}.", field="confirm")
         if org.status == Organization.Status.DELETING:
             raise Conflict("deleting_already", "The deletion of this organization is already scheduled.")
         before = {"status": str(org.status)}

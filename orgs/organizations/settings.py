@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
-from cloudsignal.errors import Conflict, Invalid, NotFound
+from cloudsignal.errors import Conflict, Invalid, NotFound, quoted
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.access.second_factor import has_second_factor
@@ -100,6 +100,8 @@ def _origin(text: str) -> str:
     whole = f"{parts.scheme}://{host}{f':{port}' if port else ''}"
     if not fine or whole != text or not text.isascii() or len(text) > 255 or not host.strip(".-") or " " in text:
         raise Invalid(
-            "bad_origin", f"{text[:80]!r} is not an origin; write https://app.example.com.", field="allowed_origins"
+            "bad_origin",
+            f"{quoted(text[:80])} is not an origin; write https://app.example.com.",
+            field="allowed_origins",
         )
     return text

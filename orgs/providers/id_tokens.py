@@ -14,6 +14,7 @@ from typing import Any
 import jwt
 from jwt import PyJWK
 
+from cloudsignal.errors import quoted
 from cloudsignal.secrets.sealing import SealError, unseal
 from orgs.models import IdentityProvider
 from orgs.providers.jwks import KeyMissingError, find_key, jwks_url_of
@@ -32,6 +33,8 @@ class Check:
     name: str
     passed: bool
     detail: str
+    expired: bool = False
+    """Whether the check failed because its time is over: the token service has a code of its own for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ def _signature(provider: IdentityProvider, token: str, header: Mapping[str, Any]
     algorithm = header.get("alg")
     allowed = ", ".join(provider.algorithms)
     if algorithm not in provider.algorithms:
-        yield Check("algorithm", False, f"It says it is signed with {algorithm!r}; only {allowed} is accepted.")
+        yield Check("algorithm", False, f"It says it is signed with {quoted(algorithm)}; only {allowed} is accepted.")
         return
     yield Check("algorithm", True, f"{algorithm} is accepted.")
     try:
@@ -141,22 +144,23 @@ def _claim_check(
                 token, options=_only(*options), leeway=SKEW, issuer=provider.issuer, audience=provider.audience
             )
         except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError) as error:
-            return Check(name, False, _why(name, provider, payload, str(error)))
+            expired = isinstance(error, jwt.ExpiredSignatureError)
+            return Check(name, False, _why(name, provider, payload, error), expired=expired)
         return Check(name, True, good)
 
     return check
 
 
-def _why(name: str, provider: IdentityProvider, payload: Mapping[str, Any], error: str) -> str:
-    if name == "expiry" and error == "Signature has expired":
+def _why(name: str, provider: IdentityProvider, payload: Mapping[str, Any], error: Exception) -> str:
+    if isinstance(error, jwt.ExpiredSignatureError):
         with suppress(OverflowError):  # of the stone age
             ended = datetime.fromtimestamp(0, UTC) + timedelta(seconds=int(payload["exp"]))
             return f"It expired at {ended:%Y-%m-%d %H:%M:%S} UTC."
     if name == "issuer":
-        return f"It was issued by {str(payload.get('iss'))[:200]!r}, not by {provider.issuer!r}."
+        return f"It was issued by {quoted(str(payload.get('iss'))[:200])}, not by {quoted(provider.issuer)}."
     if name == "audience":
-        return f"It is meant for {str(payload.get('aud'))[:200]!r}, not for {provider.audience!r}."
-    return f"{error.rstrip('.')}."
+        return f"It is meant for {quoted(str(payload.get('aud'))[:200])}, not for {quoted(provider.audience)}."
+    return f"{str(error).rstrip('.')}."
 
 
 def _audience(provider: IdentityProvider, token: str, payload: Mapping[str, Any]) -> Check:
@@ -164,7 +168,9 @@ def _audience(provider: IdentityProvider, token: str, payload: Mapping[str, Any]
     if provider.kind == IdentityProvider.Kind.CLERK and "aud" not in payload:
         if payload.get("azp") == provider.audience:
             return Check("audience", True, "It is meant for us (azp).")
-        return Check("audience", False, f"Its azp is {str(payload.get('azp'))[:200]!r}, not {provider.audience!r}.")
+        return Check(
+            "audience", False, f"Its azp is {quoted(str(payload.get('azp'))[:200])}, not {quoted(provider.audience)}."
+        )
     check = _claim_check("audience", ("verify_aud",), require="aud", good="It is meant for us.")
     return check(provider, token, payload)
 

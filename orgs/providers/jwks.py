@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK, PyJWKError
 from jwt.exceptions import InvalidKeyError
 
+from cloudsignal.errors import quoted
 from cloudsignal.fetch import FetchError, get_json, slot
 
 FRESH_SECONDS = 600.0
@@ -90,7 +91,9 @@ def find_key(url: str, *, kid: str | None, algorithm: str, again: bool = False) 
     if document is None:
         if source.error:
             raise KeysUnavailableError(f"The provider's keys could not be fetched: {source.error}")
-        raise KeyMissingError(f"The provider has no key {kid[:64]!r}." if kid else "The token does not name its key.")
+        raise KeyMissingError(
+            f"The provider has no key {quoted(kid[:64])}." if kid else "The token does not name its key."
+        )
     return _usable(document, algorithm)
 
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from audit import kinds
 from audit.services.record import record
-from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
+from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, quoted
 from cloudsignal.fetch import FetchError, check_url
 from cloudsignal.secrets.sealing import seal
 from cloudsignal.tenancy.scopes import org_scope
@@ -179,7 +179,7 @@ def _algorithms(provider: IdentityProvider, wanted: Sequence[str]) -> list[str]:
     family = PUBLIC_KEY if provider.secret is None else SHARED_SECRET
     if wrong := [name for name in wanted if name not in family]:
         raise Invalid(
-            "bad_algorithm", f"{wrong[0][:20]!r} does not match this kind of key: {', '.join(family)}.",
+            "bad_algorithm", f"{quoted(wrong[0][:20])} does not match this kind of key: {', '.join(family)}.",
             field="algorithms",
         )  # fmt: skip
     if wanted:

@@ -80,10 +80,11 @@ def exchange_token(
     chosen, verdict = next((found for found in verdicts if found[1].subject), verdicts[0])
     if verdict.subject is None:
         failed = verdict.failed
-        name, detail = (failed.name, failed.detail) if failed else ("format", "The token is not valid.")
-        if name == "email":
-            raise Invalid("email_claim_required", detail, field="token")
-        raise Unauthenticated("token_expired" if name == "expiry" and "expired" in detail else "unauthorized", detail)
+        if failed is None:
+            raise Unauthenticated("unauthorized", "The token is not valid.")
+        if failed.name == "email":
+            raise Invalid("email_claim_required", failed.detail, field="token")
+        raise Unauthenticated("token_expired" if failed.expired else "unauthorized", failed.detail)
     subject = verdict.subject
     allowed = frozenset({Permission.CREDENTIALS_MANAGE})
     access = Access(org, None, None, allowed, actor or f"provider:{chosen.name}", ip)

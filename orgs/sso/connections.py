@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from audit import kinds
 from audit.services.record import record
-from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
+from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, quoted
 from cloudsignal.fetch import FetchError, check_url
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
@@ -190,7 +190,9 @@ def _apply_oidc(sign_on: SingleSignOn, wanted: WantedSignOn) -> None:
     if not client_id or not client_id.isprintable():
         raise Invalid("client_id_missing", "Enter the client ID from the provider.", field="client_id")
     if wrong := [name for name in wanted.algorithms if name not in PUBLIC_KEY]:
-        raise Invalid("bad_algorithm", f"{wrong[0][:20]!r} is none of {', '.join(PUBLIC_KEY)}.", field="algorithms")
+        raise Invalid(
+            "bad_algorithm", f"{quoted(wrong[0][:20])} is none of {', '.join(PUBLIC_KEY)}.", field="algorithms"
+        )
     moved = sign_on.issuer and sign_on.issuer != wanted.issuer
     if moved and sign_on.secret is not None and not wanted.secret and not wanted.drop_secret:
         raise Invalid(
@@ -224,7 +226,9 @@ def _domains(wanted: Sequence[str]) -> list[str]:
         raise Invalid("too_many_domains", f"At most {DOMAINS_MAX} domains.", field="domains")
     for domain in found:
         if not DOMAIN.match(domain):
-            raise Invalid("bad_domain", f"{domain[:80]!r} is not an email domain such as example.com.", field="domains")
+            raise Invalid(
+                "bad_domain", f"{quoted(domain[:80])} is not an email domain such as example.com.", field="domains"
+            )
     return found
 
 

@@ -20,6 +20,7 @@ import jwt
 from jwt import PyJWK
 
 from audit.kinds import SignOnReason
+from cloudsignal.errors import quoted
 from cloudsignal.fetch import FetchError, check_url, get_json, post_form
 from cloudsignal.secrets.sealing import SealError
 from orgs.models import SingleSignOn
@@ -134,7 +135,8 @@ def _claims(sign_on: SingleSignOn, configuration: Configuration, token: str, non
         if algorithm not in sign_on.algorithms:
             allowed = ", ".join(sign_on.algorithms)
             raise Refused(
-                SignOnReason.BAD_ASSERTION, f"The ID token is signed with {algorithm!r}; only {allowed} is accepted."
+                SignOnReason.BAD_ASSERTION,
+                f"The ID token is signed with {quoted(algorithm)}; accepted: {allowed}.",
             )
         kid = kid if isinstance(kid, str) else None
         try:

@@ -38,12 +38,12 @@ def test_every_command_is_listed_and_has_help(command: str) -> None:
         (["nonsense"], "No such command 'nonsense'"),
         (["acl", "nonsense"], "No such command 'nonsense'"),
         (["up", "--nonsense"], "No such option '--nonsense'"),
-        (["up", "--web-port", "70000"], "'--web-port': '70000' is no whole number from 0 to 65535"),
-        (["up", "--web-port", "http"], "'--web-port': 'http' is no whole number from 0 to 65535"),
-        (["up", "--edges", "0"], "'--edges': '0' is no whole number from 1 to 64"),
-        (["acl", "get", "--version", "x"], "'--version': 'x' is no whole number of at least 1"),
-        (["acl", "history", "--limit", "1.5"], "'--limit': '1.5' is no whole number from 1 to 100000"),
-        (["up", "--parts", "web,cache"], "there is no part 'cache'"),
+        (["up", "--web-port", "70000"], "'--web-port': \"70000\" is no whole number from 0 to 65535"),
+        (["up", "--web-port", "http"], "'--web-port': \"http\" is no whole number from 0 to 65535"),
+        (["up", "--edges", "0"], "'--edges': \"0\" is no whole number from 1 to 64"),
+        (["acl", "get", "--version", "x"], "'--version': \"x\" is no whole number of at least 1"),
+        (["acl", "history", "--limit", "1.5"], "'--limit': \"1.5\" is no whole number from 1 to 100000"),
+        (["up", "--parts", "web,cache"], 'there is no part "cache"'),
         (["up", "--demo", "--parts", "web"], "--demo needs all parts"),
         (["acl", "validate"], "Missing argument 'FILE'"),
     ],
@@ -58,15 +58,15 @@ def test_wrong_usage_is_exit_code_2_with_a_message(arguments: list[str], message
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("EDGE_MQTTS", "0.0.0.0:²", "EDGE_MQTTS is '0.0.0.0:²'; write host:port"),
+        ("EDGE_MQTTS", "0.0.0.0:²", 'EDGE_MQTTS is "0.0.0.0:²"; write host:port'),
         ("EDGE_MQTTS", "off", "--demo needs mqtts"),
         ("EDGE_NODE", "a node", "EDGE_NODE: write letters"),
         ("MQTT_UPSTREAM_URL", "mqtts://[::1", "MQTT_UPSTREAM_URL is no address"),
         ("CLOUDSIGNAL_EMAIL_URL", "smtp://[::1", "CLOUDSIGNAL_EMAIL_URL is not an address"),
-        ("CLOUDSIGNAL_PUBLIC_URL", "http://[::1", "CLOUDSIGNAL_PUBLIC_URL is 'http://[::1'"),
+        ("CLOUDSIGNAL_PUBLIC_URL", "http://[::1", 'CLOUDSIGNAL_PUBLIC_URL is "http://[::1"'),
         ("CLOUDSIGNAL_PUBLIC_URL", "https://a.example/below", "CLOUDSIGNAL_PUBLIC_URL is"),
-        ("CLOUDSIGNAL_PUBLIC_URL", "signal.example.com", "CLOUDSIGNAL_PUBLIC_URL is 'signal.example.com'"),
-        ("CLOUDSIGNAL_MQTT_HOST", "müller.example", "CLOUDSIGNAL_MQTT_HOST is 'müller.example'; write a host name"),
+        ("CLOUDSIGNAL_PUBLIC_URL", "signal.example.com", 'CLOUDSIGNAL_PUBLIC_URL is "signal.example.com"'),
+        ("CLOUDSIGNAL_MQTT_HOST", "müller.example", 'CLOUDSIGNAL_MQTT_HOST is "müller.example"; write a host name'),
         ("REDIS_URL", "redis://host:x/0", "REDIS_URL must start with redis://"),
         ("EDGE_JOURNAL_MB", "2000000", "EDGE_JOURNAL_MB is 2000000; it must lie between 1 and 1000000"),
         ("CLOUDSIGNAL_TRUSTED_PROXIES", "10.0.0.5/8, proxy", "CLOUDSIGNAL_TRUSTED_PROXIES: 'proxy'"),
@@ -86,7 +86,7 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     wrong = {"CLOUDSIGNAL_DEBUG": "maybe", "REDIS_URL": "localhost"}
     done = program("up", "--data", str(tmp_path / "data"), environment=wrong)
     assert done.code == 2
-    assert "CLOUDSIGNAL_DEBUG is 'maybe'" in done.errors
+    assert 'CLOUDSIGNAL_DEBUG is "maybe"' in done.errors
     assert "REDIS_URL must start with" in done.errors
 
 
@@ -97,7 +97,7 @@ def test_a_home_of_nobody_is_wrong_usage(command: str) -> None:
     assert "there is no such user" in done.errors
     done = program(command, "--data", "/dev/null/x", environment={"EDGE_TLS_CERT": "~nobody-of-this-name/x"})
     assert done.code in {1, 2}
-    assert "EDGE_TLS_CERT is '~nobody-of-this-name/x', and there is no such user" in done.errors + done.output
+    assert 'EDGE_TLS_CERT is "~nobody-of-this-name/x", and there is no such user' in done.errors + done.output
 
 
 def test_a_data_folder_that_cannot_be_used_is_exit_code_1() -> None:

@@ -142,11 +142,11 @@ MISTAKES = [
         "error: rules[0].topic - braces stand around variables only, and inside one level",
     ),
     (rule("id: a, topic: $share/g/a"), "error: rules[0].topic - rules name the filter itself: leave out $share/GROUP"),
-    (rule("id: A, topic: a"), "error: rules[0].id - 'A' is not an id: 1 to 64 of a-z, 0-9 and -, and not none"),
-    (rule("id: none, topic: a"), "error: rules[0].id - 'none' is not an id: 1 to 64 of a-z, 0-9 and -, and not none"),
+    (rule("id: A, topic: a"), 'error: rules[0].id - "A" is not an id: 1 to 64 of a-z, 0-9 and -, and not none'),
+    (rule("id: none, topic: a"), 'error: rules[0].id - "none" is not an id: 1 to 64 of a-z, 0-9 and -, and not none'),
     (rule("id: a, topic: a, effect: maybe"), 'error: rules[0].effect - "maybe" is not one of allow, deny'),
     (rule("id: a, topic: a, qos: 3"), "error: rules[0].qos - 3 is not a QoS: 0, 1 or 2"),
-    (rule("id: a, topic: a, retain: yes"), "error: rules[0].retain - 'yes' is not true or false"),
+    (rule("id: a, topic: a, retain: yes"), 'error: rules[0].retain - "yes" is not true or false'),
     (rule("id: a, topic: a, effect: deny, qos: 1"), "error: rules[0].qos - qos limits allow rules only"),
     (rule("id: a, topic: a, who: 7"), "error: rules[0].who - a glob is a text; put 7 in quotes"),
     (
@@ -155,7 +155,7 @@ MISTAKES = [
     ),
     (
         rule("id: a, topic: a, expires: 2027-01-31"),
-        "error: rules[0].expires - '2027-01-31' is not a time such as 2027-01-31T00:00:00Z",
+        'error: rules[0].expires - "2027-01-31" is not a time such as 2027-01-31T00:00:00Z',
     ),
     (
         'version: "3"\nrules: [{id: a, topic: a}, {id: a, topic: b}]',

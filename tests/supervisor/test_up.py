@@ -282,8 +282,8 @@ def test_started_with_nohup_it_outlives_its_terminal(own_parts: Stack) -> None:
         ({"CLOUDSIGNAL_PEPPER": "short"}, "CLOUDSIGNAL_PEPPER must be 32 bytes"),
         ({"CLOUDSIGNAL_SIGNING_KEY": "00" * 32}, "belong together"),
         ({"CLOUDSIGNAL_NODE_KEY": "00" * 32}, "CLOUDSIGNAL_NODE_KEY is not the one that is made from the pepper"),
-        ({"EDGE_MQTTS": "8883"}, "EDGE_MQTTS is '8883'; write host:port"),
-        ({"EDGE_METRICS": "0.0.0.0:9100"}, "EDGE_METRICS is '0.0.0.0:9100'"),
+        ({"EDGE_MQTTS": "8883"}, 'EDGE_MQTTS is "8883"; write host:port'),
+        ({"EDGE_METRICS": "0.0.0.0:9100"}, 'EDGE_METRICS is "0.0.0.0:9100"'),
         ({"EDGE_PLAINTEXT": "0.0.0.0:1883"}, "only a loopback or private address"),
     ],
 )

@@ -7,6 +7,8 @@ from datetime import datetime
 
 from acl.policy.engine.model import Decision, Effect, NearMiss, Rule
 
+NO_RULE = "no rule allows it"
+"""The reason of a denial in which no rule has a part."""
 MAX_NEAR_MISSES = 8
 """Near misses reported with one decision, the first ones in rule order."""
 MAX_REGIONS = 6
@@ -49,11 +51,9 @@ def denied(rule: Rule, near_misses: Sequence[NearMiss] = ()) -> Decision:
 def undecided(near_misses: Sequence[NearMiss] = ()) -> Decision:
     """No rule decides: deny by default."""
     if not near_misses:
-        return Decision(Effect.DENY, None, "no rule allows it")
+        return Decision(Effect.DENY, None, NO_RULE)
     first = near_misses[0]
-    return Decision(
-        Effect.DENY, None, f"no rule allows it; rule {first.rule} does not: {first.reason}", tuple(near_misses)
-    )
+    return Decision(Effect.DENY, None, f"{NO_RULE}; rule {first.rule} does not: {first.reason}", tuple(near_misses))
 
 
 def near_miss(rule: Rule, qos: int, retain: bool) -> NearMiss | None:

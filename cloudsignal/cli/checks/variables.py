@@ -13,6 +13,7 @@ import redis
 from cloudsignal.cli.checks.result import Level, Result, fine, problem, warning
 from cloudsignal.config import VARIABLES, ConfigError, Environment
 from cloudsignal.edge.settings import NODE
+from cloudsignal.errors import quoted
 from cloudsignal.startup import database, mail_server
 from cloudsignal.wire.said import node_key
 
@@ -174,7 +175,7 @@ def _host(environment: Environment, name: str) -> None:
         ipaddress.ip_address(value)
     except ValueError:
         if not _HOST.fullmatch(value):
-            raise ConfigError(f"{name} is {value!r}; write a host name alone, such as mqtt.example.com") from None
+            raise ConfigError(f"{name} is {quoted(value)}; write a host name alone, such as mqtt.example.com") from None
 
 
 def _node(environment: Environment, name: str) -> None:
