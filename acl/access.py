@@ -13,6 +13,7 @@ from acl.services.deployments import in_force
 from cloudsignal.errors import NotFound
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
+from orgs.access.rows import get_or_404
 from orgs.models import User
 from orgs.permissions import Permission
 
@@ -111,10 +112,7 @@ def get_version(access: Access, number: int) -> PolicyVersion:
     """One version with its text; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
-        found = PolicyVersion.objects.filter(org=access.org, number=number).first()
-    if found is None:
-        raise NotFound(f"Version {number}")
-    return found
+        return get_or_404(PolicyVersion, access.org_id, f"Version {number}", number=number)
 
 
 def list_deployments(access: Access, *, before: int | None = None, limit: int = PAGE) -> tuple[Deployment, ...]:
@@ -138,10 +136,7 @@ def get_deployment(access: Access, deployment_id: str) -> Deployment:
     """One deployment with its version; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
-        found = Deployment.objects.filter(org=access.org, pk=deployment_id).select_related("version").first()
-    if found is None:
-        raise NotFound("The deployment")
-    return found
+        return get_or_404(Deployment, access.org_id, "The deployment", related=["version"], pk=deployment_id)
 
 
 def deployment_progress(access: Access, deployment_id: str) -> Progress:

@@ -27,6 +27,7 @@ from cloudsignal import ids
 from cloudsignal.errors import Invalid, NotFound, Unavailable, quoted
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
+from orgs.access.rows import get_or_404
 from orgs.models import User
 from orgs.permissions import Permission
 
@@ -104,10 +105,7 @@ def get_event(access: Access, ts: datetime, event_id: uuid.UUID) -> Event:
     """One event by its key; raises :class:`NotFound`."""
     access.require(Permission.AUDIT_READ)
     with org_scope(access.org_id):
-        found = Event.objects.filter(org_id=access.org_id, ts=ts, id=event_id).first()
-    if found is None:
-        raise NotFound("The event")
-    return found
+        return get_or_404(Event, access.org_id, "The event", ts=ts, id=event_id)
 
 
 def count_up_to(access: Access, query: AuditQuery, cap: int = 1_000) -> int:

@@ -16,9 +16,10 @@ from acl.services.policies import check_known_policy, check_policy
 from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
-from cloudsignal.errors import Conflict, Invalid, NotFound
+from cloudsignal.errors import Conflict, Invalid
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
+from orgs.access.rows import get_or_404
 from orgs.models import Organization
 from orgs.permissions import Permission
 
@@ -64,9 +65,7 @@ def rollback(access: Access, *, number: int, note: str = "", over: str = "") -> 
     _check_note(note)
     with org_scope(access.org_id):
         org = Organization.objects.select_for_update().get(pk=access.org_id)
-        version = PolicyVersion.objects.filter(org=org, number=number).first()
-        if version is None:
-            raise NotFound(f"Version {number}")
+        version = get_or_404(PolicyVersion, org.pk, f"Version {number}", number=number)
         current = in_force(org.pk)
         _match_current(current, over)
         if current and current.version_id == version.pk:

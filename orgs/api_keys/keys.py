@@ -19,11 +19,12 @@ from django.utils import timezone
 
 from audit import kinds
 from audit.services.record import Actor, record
-from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, quoted
+from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, quoted
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.api_keys import SECRET, KeyUse, digest_of, permissions_held, state
 from orgs.access.grants import THROUGH_LIFETIME, Access, permissions_of
+from orgs.access.rows import get_or_404
 from orgs.actors import SystemActor
 from orgs.api_keys.reads import command_lines_of
 from orgs.models import ApiKey, Organization, User
@@ -267,10 +268,7 @@ def end_key(actor: Actor, key: ApiKey, *, because: ApiKey | None = None) -> None
 
 def locked_key(access: Access, key_id: int) -> ApiKey:
     """One key of the organization, locked; raises :class:`NotFound`."""
-    found = ApiKey.objects.select_for_update().filter(org=access.org, pk=key_id).first()
-    if found is None:
-        raise NotFound("The API key")
-    return found
+    return get_or_404(ApiKey, access.org_id, "The API key", lock=True, pk=key_id)
 
 
 def _networks(ip_allow: Sequence[str]) -> list[str]:

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from django.db.models import Q
 from django.utils import timezone
 
-from cloudsignal.errors import NotFound
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
+from orgs.access.rows import get_or_404
 from orgs.models import ApiKey, User
 from orgs.permissions import Permission
 
@@ -41,10 +41,7 @@ def get_api_key(access: Access, key_id: int) -> ApiKey:
     """One key, masked; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
-        found = ApiKey.objects.filter(org=access.org, pk=key_id).select_related("person").first()
-    if found is None:
-        raise NotFound("The API key")
-    return found
+        return get_or_404(ApiKey, access.org_id, "The API key", related=["person"], pk=key_id)
 
 
 def _not_over_by(moment: datetime) -> Q:

@@ -17,7 +17,7 @@ from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.credential import ClaimValue
 from orgs.access.grants import Access
 from orgs.credentials.claims import bounded, clean_claims
-from orgs.credentials.issuing import discard_sessions, local_name, record_claims, tell_edges, tell_edges_of_many
+from orgs.credentials.issuing import discard_sessions, find_identity, record_claims, tell_edges, tell_edges_of_many
 from orgs.models import Credential, MqttIdentity
 from orgs.models.credential import unended
 from orgs.permissions import Permission
@@ -39,10 +39,7 @@ def get_identity(access: Access, username: str) -> MqttIdentity:
     """One identity by the local part of its username; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
-        found = MqttIdentity.objects.filter(org=access.org, username=local_name(access, username)).first()
-    if found is None:
-        raise NotFound("The user", code="user_not_found")
-    return found
+        return find_identity(access, username)
 
 
 def merge_claims(
@@ -116,10 +113,7 @@ def _set_claims(
     access: Access, username: str, change: Callable[[dict[str, ClaimValue]], dict[str, ClaimValue]]
 ) -> MqttIdentity:
     with org_scope(access.org_id):
-        rows = MqttIdentity.objects.select_for_update()
-        identity = rows.filter(org=access.org, username=local_name(access, username)).first()
-        if identity is None:
-            raise NotFound("The user", code="user_not_found")
+        identity = find_identity(access, username, lock=True)
         before = dict(identity.claims)
         after = bounded(change(before))
         if after != before:

@@ -21,12 +21,13 @@ from django.utils import timezone
 from audit import kinds
 from audit.services.record import record
 from cloudsignal import ids, outbox
-from cloudsignal.errors import Conflict, Invalid, Limit, NotFound, Unauthenticated
+from cloudsignal.errors import Conflict, Invalid, Limit, Unauthenticated
 from cloudsignal.secrets.keyring import pepper
 from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.credential import ClaimValue, mint_secret, secret_mac
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import Access
+from orgs.access.rows import get_or_404
 from orgs.credentials.claims import bounded, clean_claims
 from orgs.models import Credential, MqttIdentity, Organization
 from orgs.models.credential import RENEWED_AT_MOST, signing_in, unended
@@ -141,9 +142,7 @@ def refresh_credential(access: Access, token_id: str, *, ttl: int | None = None)
     holds ``credentials.manage``.
     """
     with org_scope(access.org_id):
-        named = Credential.objects.filter(org=access.org, token_id=token_id).first()
-        if named is None:
-            raise NotFound("The credential")
+        named = get_or_404(Credential, access.org_id, "The credential", token_id=token_id)
         identity = MqttIdentity.objects.select_for_update().get(org=access.org, pk=named.identity_id)
         found = Credential.objects.get(org=access.org, pk=named.pk)  # it may have been revoked before the lock
         if not found.refreshable:
@@ -172,11 +171,9 @@ def revoke_credential(access: Access, token_id: str) -> Credential:
     """End one secret: live sessions that signed in with it are closed. Revoking twice changes nothing."""
     access.require(Permission.CREDENTIALS_MANAGE)
     with org_scope(access.org_id):
-        found = Credential.objects.filter(org=access.org, token_id=token_id).first()
-        if found is None:
-            raise NotFound("The credential")
-        identity = MqttIdentity.objects.select_for_update().get(org=access.org, pk=found.identity_id)
-        found = Credential.objects.select_for_update().select_related("identity").get(org=access.org, pk=found.pk)
+        named = get_or_404(Credential, access.org_id, "The credential", token_id=token_id)
+        identity = MqttIdentity.objects.select_for_update().get(org=access.org, pk=named.identity_id)
+        found = Credential.objects.select_for_update().select_related("identity").get(org=access.org, pk=named.pk)
         if found.revoked_at is None:
             found.revoked_at = timezone.now()
             found.save(update_fields=["revoked_at"])
@@ -198,10 +195,7 @@ def revoke_identity(access: Access, username: str) -> MqttIdentity:
     """End a username: every secret of it, and every live session. It comes back only by a new credential."""
     access.require(Permission.CREDENTIALS_MANAGE)
     with org_scope(access.org_id):
-        rows = MqttIdentity.objects.select_for_update()
-        identity = rows.filter(org=access.org, username=local_name(access, username)).first()
-        if identity is None:
-            raise NotFound("The user", code="user_not_found")
+        identity = find_identity(access, username, lock=True)
         if identity.revoked_at is None:
             identity.revoked_at = timezone.now()
             ended = _unended(identity).update(revoked_at=identity.revoked_at)
@@ -209,6 +203,12 @@ def revoke_identity(access: Access, username: str) -> MqttIdentity:
             discard_sessions([identity])
             _record_revoked(access, identity, ended)
     return identity
+
+
+def find_identity(access: Access, username: str, *, lock: bool = False) -> MqttIdentity:
+    """The identity of a username's local part, perhaps locked; raises :class:`NotFound`. Needs the scope."""
+    local = local_name(access, username)
+    return get_or_404(MqttIdentity, access.org_id, "The user", code="user_not_found", lock=lock, username=local)
 
 
 def local_name(access: Access, username: str) -> str:

@@ -11,9 +11,10 @@ from django.db.models import Count, Max, Model, Q, QuerySet
 from django.utils import timezone
 
 from cloudsignal.cursors import read_cursor, write_cursor
-from cloudsignal.errors import Invalid, NotFound
+from cloudsignal.errors import Invalid
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
+from orgs.access.rows import get_or_404
 from orgs.models import Credential, MqttIdentity
 from orgs.models.credential import signing_in, unended
 from orgs.permissions import Permission
@@ -113,10 +114,7 @@ def get_credential(access: Access, token_id: str) -> Credential:
     """One credential with its identity; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
-        found = Credential.objects.filter(org=access.org, token_id=token_id).select_related("identity").first()
-    if found is None:
-        raise NotFound("The credential")
-    return found
+        return get_or_404(Credential, access.org_id, "The credential", related=["identity"], token_id=token_id)
 
 
 def credential_counts(access: Access) -> CredentialCounts:

@@ -32,6 +32,7 @@ from cloudsignal.secrets.sealing import derive
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import Access
+from orgs.access.rows import get_or_404
 from orgs.models import Invitation, Membership, Organization, User
 from orgs.people.members import add_member, check_end, check_grant, clean_role
 from orgs.permissions import PERMISSIONS, Permission, Role
@@ -114,6 +115,13 @@ def list_invitations(access: Access) -> tuple[Invitation, ...]:
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return tuple(Invitation.objects.filter(org=access.org).order_by("-created_at", "-id")[:500])
+
+
+def get_invitation(access: Access, invitation_id: str) -> Invitation:
+    """One invitation; raises :class:`NotFound`."""
+    access.require(Permission.ORG_READ)
+    with org_scope(access.org_id):
+        return get_or_404(Invitation, access.org_id, "The invitation", pk=invitation_id)
 
 
 def read_link(token: str) -> Offer:
@@ -250,11 +258,7 @@ def _not_known(access: Access, address: str, now: datetime) -> None:
 
 
 def _locked(org_id: str, invitation_id: str) -> Invitation:
-    rows = Invitation.objects.select_for_update(of=("self",)).select_related("org")
-    found = rows.filter(org_id=org_id, pk=invitation_id).first()
-    if found is None:
-        raise NotFound("The invitation")
-    return found
+    return get_or_404(Invitation, org_id, "The invitation", lock=True, related=["org"], pk=invitation_id)
 
 
 def _clean(email: str) -> str:

@@ -11,9 +11,10 @@ from django.utils import timezone
 
 from audit import kinds
 from audit.services.record import record
-from cloudsignal.errors import Conflict, Forbidden, Invalid, NotFound
+from cloudsignal.errors import Conflict, Forbidden, Invalid
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access, access_org
+from orgs.access.rows import get_or_404
 from orgs.api_keys.keys import end_personal_keys
 from orgs.models import Membership, Organization, User
 from orgs.permissions import PERMISSIONS, Permission, Role
@@ -98,10 +99,7 @@ def get_member(access: Access, member_id: int) -> Membership:
     """One membership with its person; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
-        found = Membership.objects.filter(org=access.org, pk=member_id).select_related("user").first()
-    if found is None:
-        raise NotFound("The member")
-    return found
+        return get_or_404(Membership, access.org_id, "The member", related=["user"], pk=member_id)
 
 
 def add_member(access: Access, user: User, *, role: Role, ends_at: datetime | None) -> Membership:
@@ -167,11 +165,7 @@ def _locked(access: Access, member_id: int) -> Membership:
     Organization.objects.select_for_update().get(pk=access.org_id)
     if access.user is not None and access_org(access.user, access.org_id).role is not access.role:
         raise Conflict("own_role_changed", "Your own role was changed in the meantime; reload the page.")
-    rows = Membership.objects.select_for_update(of=("self",)).select_related("user")
-    found = rows.filter(org=access.org, pk=member_id).first()
-    if found is None:
-        raise NotFound("The member")
-    return found
+    return get_or_404(Membership, access.org_id, "The member", lock=True, related=["user"], pk=member_id)
 
 
 def _target(membership: Membership) -> str:

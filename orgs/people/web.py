@@ -26,6 +26,7 @@ from orgs.people.invitations import (
     accept_invitation,
     code_of,
     codes_are_needed,
+    get_invitation,
     invite,
     is_for,
     list_invitations,
@@ -107,7 +108,7 @@ def revoke(request: HttpRequest, access: Access, invitation_id: str) -> HttpResp
         gone = revoke_invitation(access, invitation_id)
         messages.success(request, f"The invitation of {gone.email} is revoked.")
         return redirect("orgs:people", access.org_id)
-    found = _invitation(access, invitation_id)
+    found = get_invitation(access, invitation_id)
     question = Question(
         title=f"Revoke the invitation of {found.email}?",
         text="The link stops working at once. You can invite the same address again.",
@@ -309,10 +310,3 @@ def _going(access: Access, member: Membership, url: str) -> Question:
         url=url,
         cancel=reverse("orgs:people", args=[access.org_id]),
     )
-
-
-def _invitation(access: Access, invitation_id: str) -> Invitation:
-    for one in list_invitations(access):
-        if one.pk == invitation_id:
-            return one
-    raise NotFound("The invitation")

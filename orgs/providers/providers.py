@@ -10,12 +10,13 @@ from django.utils import timezone
 
 from audit import kinds
 from audit.services.record import record
-from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, quoted
+from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, quoted
 from cloudsignal.fetch import FetchError, check_url
 from cloudsignal.secrets.sealing import seal
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import Access
+from orgs.access.rows import get_or_404
 from orgs.models import IdentityProvider, Organization
 from orgs.permissions import Permission
 from orgs.providers.id_tokens import SECRET_PURPOSE, Verdict, judge
@@ -72,7 +73,7 @@ def change_provider(access: Access, provider_id: str, wanted: Wanted) -> Identit
     _not_beyond(access)
     with org_scope(access.org_id):
         hold_acting_key(access)
-        provider = _locked(access, provider_id)
+        provider = _found(access, provider_id, lock=True)
         if wanted.name != provider.name:
             raise Invalid(
                 "name_is_fixed", "A provider's name is part of its users' names and cannot be changed.", field="name"
@@ -90,7 +91,7 @@ def remove_provider(access: Access, provider_id: str) -> None:
     """Believe it no more. Identities it vouched for stay, with the credentials they have."""
     access.require(Permission.PROVIDERS_MANAGE)
     with org_scope(access.org_id):
-        provider = _locked(access, provider_id)
+        provider = _found(access, provider_id, lock=True)
         record(access, kinds.PROVIDER_CHANGED, target=f"provider:{provider.name}", before=_facts(provider))
         provider.delete()
 
@@ -104,7 +105,8 @@ def list_providers(access: Access) -> tuple[IdentityProvider, ...]:
 def get_provider(access: Access, provider_id: str) -> IdentityProvider:
     """One provider; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
-    return _found(access, provider_id)
+    with org_scope(access.org_id):
+        return _found(access, provider_id)
 
 
 def enabled_providers(org_id: str, *, all_of_them: bool = False) -> tuple[IdentityProvider, ...]:
@@ -117,7 +119,9 @@ def enabled_providers(org_id: str, *, all_of_them: bool = False) -> tuple[Identi
 def try_token(access: Access, provider_id: str, token: str) -> Verdict:
     """Judge a token as the exchange would, check by check, and issue nothing. Fetches keys: outside transactions."""
     access.require(Permission.PROVIDERS_MANAGE)
-    return judge(_found(access, provider_id), token.strip())
+    with org_scope(access.org_id):
+        provider = _found(access, provider_id)
+    return judge(provider, token.strip())
 
 
 def _not_beyond(access: Access) -> None:
@@ -135,19 +139,9 @@ def _not_beyond(access: Access) -> None:
         )
 
 
-def _found(access: Access, provider_id: str) -> IdentityProvider:
-    with org_scope(access.org_id):
-        found = IdentityProvider.objects.filter(org=access.org, pk=provider_id).first()
-    if found is None:
-        raise NotFound("The identity provider", code="provider_not_found")
-    return found
-
-
-def _locked(access: Access, provider_id: str) -> IdentityProvider:
-    found = IdentityProvider.objects.select_for_update().filter(org=access.org, pk=provider_id).first()
-    if found is None:
-        raise NotFound("The identity provider", code="provider_not_found")
-    return found
+def _found(access: Access, provider_id: str, *, lock: bool = False) -> IdentityProvider:
+    what, code = "The identity provider", "provider_not_found"
+    return get_or_404(IdentityProvider, access.org_id, what, code=code, lock=lock, pk=provider_id)
 
 
 def _apply(provider: IdentityProvider, wanted: Wanted) -> None:

@@ -15,6 +15,7 @@ from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound, qu
 from cloudsignal.fetch import FetchError, check_url
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
+from orgs.access.rows import get_or_404
 from orgs.access.second_factor import has_second_factor
 from orgs.models import Membership, Organization, SignOnAccount, SingleSignOn, User
 from orgs.names import clean_name
@@ -102,10 +103,7 @@ def get_sign_on(access: Access, sign_on_id: str) -> SingleSignOn:
     """One of them; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
-        found = SingleSignOn.objects.filter(org=access.org, pk=sign_on_id).first()
-    if found is None:
-        raise NotFound("The SSO connection")
-    return found
+        return get_or_404(SingleSignOn, access.org_id, "The SSO connection", pk=sign_on_id)
 
 
 def count_people(access: Access, sign_on: SingleSignOn) -> int:
@@ -159,11 +157,7 @@ def target_of(sign_on: SingleSignOn) -> str:
 
 
 def _locked(org_id: str, sign_on_id: str) -> SingleSignOn:
-    rows = SingleSignOn.objects.select_for_update(of=("self",)).select_related("org")
-    found = rows.filter(org_id=org_id, pk=sign_on_id).first()
-    if found is None:
-        raise NotFound("The SSO connection")
-    return found
+    return get_or_404(SingleSignOn, org_id, "The SSO connection", lock=True, related=["org"], pk=sign_on_id)
 
 
 def _apply(access: Access, sign_on: SingleSignOn, wanted: WantedSignOn) -> None:

@@ -27,6 +27,7 @@ from cloudsignal import ids, outbox
 from cloudsignal.errors import NotFound
 from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from orgs.access.grants import Access
+from orgs.access.rows import get_or_404
 from orgs.models import Invitation, Membership, Organization, SignOnAccount, SingleSignOn, Through, User
 from orgs.people.members import add_member
 from orgs.permissions import PERMISSIONS, Role
@@ -65,10 +66,7 @@ def find_sign_on(org_id: str, sign_on_id: str) -> SingleSignOn:
     if not ids.ORG.match(org_id):
         raise NotFound("The SSO connection")
     with org_scope(org_id):
-        found = SingleSignOn.objects.filter(org_id=org_id, pk=sign_on_id).select_related("org").first()
-    if found is None:
-        raise NotFound("The SSO connection")
-    return found
+        return get_or_404(SingleSignOn, org_id, "The SSO connection", related=["org"], pk=sign_on_id)
 
 
 def ways_into(org_id: str) -> tuple[SingleSignOn, ...]:
