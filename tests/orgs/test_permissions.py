@@ -48,4 +48,4 @@ def test_an_operator_looks_and_changes_nothing_but_what_fills_the_shared_broker(
 
 
 def test_what_a_key_may_hold_has_words_on_the_pages_that_give_and_list_keys() -> None:
-    assert SECRET | COMMAND_LINE <= set(SCOPES)
+    assert set(SCOPES) >= SECRET | COMMAND_LINE
