@@ -13,6 +13,7 @@ from celery import Celery
 from celery.beat import Scheduler
 from celery.signals import heartbeat_sent, setup_logging, worker_init, worker_ready
 
+from cloudsignal import task_names
 from cloudsignal.queue import PREFIX, QUEUE, mend
 from cloudsignal.startup import require
 
@@ -48,17 +49,17 @@ app.conf.update(
     beat_scheduler="cloudsignal.celery:AliveScheduler",
     beat_max_loop_interval=2,
     beat_schedule={
-        "sweep-outbox": {"task": "cloudsignal.tasks.sweep_outbox", "schedule": 2.0, "options": {"expires": 4}},
-        "reconcile": {"task": "cloudsignal.tasks.reconcile", "schedule": 10.0, "options": {"expires": 10}},
-        "ensure-partitions": {"task": "audit.tasks.ensure_partitions", "schedule": 600.0, "options": {"expires": 300}},
-        "expire-credentials": {"task": "orgs.tasks.expire_credentials", "schedule": 300.0, "options": {"expires": 200}},
+        "sweep-outbox": {"task": task_names.SWEEP_OUTBOX, "schedule": 2.0, "options": {"expires": 4}},
+        "reconcile": {"task": task_names.RECONCILE, "schedule": 10.0, "options": {"expires": 10}},
+        "ensure-partitions": {"task": task_names.ENSURE_PARTITIONS, "schedule": 600.0, "options": {"expires": 300}},
+        "expire-credentials": {"task": task_names.EXPIRE_CREDENTIALS, "schedule": 300.0, "options": {"expires": 200}},
         "purge-organizations": {
-            "task": "orgs.tasks.purge_organizations",
+            "task": task_names.PURGE_ORGANIZATIONS,
             "schedule": 600.0,
             "options": {"expires": 500},
         },
-        "clear-sessions": {"task": "orgs.tasks.clear_sessions", "schedule": 3600.0, "options": {"expires": 3000}},
-        "note-missing-nodes": {"task": "acl.tasks.note_missing_nodes", "schedule": 5.0, "options": {"expires": 5}},
+        "clear-sessions": {"task": task_names.CLEAR_SESSIONS, "schedule": 3600.0, "options": {"expires": 3000}},
+        "note-missing-nodes": {"task": task_names.NOTE_MISSING_NODES, "schedule": 5.0, "options": {"expires": 5}},
     },
 )
 app.autodiscover_tasks(["cloudsignal", "orgs", "acl", "audit"])
@@ -91,8 +92,8 @@ def _mend_queue(**_: Any) -> None:
 @worker_ready.connect
 def _reconcile_at_start(**_: Any) -> None:
     """What a killed worker had in hand is redelivered after half a minute; looking at once is quicker."""
-    app.send_task("cloudsignal.tasks.reconcile", expires=30)
-    app.send_task("audit.tasks.ensure_partitions", expires=300)
+    app.send_task(task_names.RECONCILE, expires=30)
+    app.send_task(task_names.ENSURE_PARTITIONS, expires=300)
 
 
 @worker_ready.connect

@@ -9,7 +9,7 @@ order changes nothing. Rows with the same task and key that wait together are se
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -50,11 +50,31 @@ def enqueue(
     ``immediate`` runs it in this process right after the commit, so that the answer to the person does not come before
     the work is done; when that fails (Redis is slow or away) the row stays and a worker does it.
     """
-    if not transaction.get_connection().in_atomic_block:
-        raise RuntimeError("enqueue belongs into the transaction of the change it follows")
-    row = OutboxRow.objects.create(org_id=org, task=task, key=key, payload=dict(payload or {}))
-    follow = partial(_run_now, row.pk, task, dict(payload or {})) if immediate else _drain_now
+    row = defer(task, org=org, key=key, payload=payload)
+    follow = partial(_run_now, row, task, dict(payload or {})) if immediate else _drain_now
     transaction.on_commit(follow, robust=True)
+
+
+def defer(
+    task: str, *, org: str, key: str, payload: Mapping[str, str] | None = None, wait: timedelta = timedelta()
+) -> int:
+    """Leave ``task`` to the sweep, within two seconds after ``wait``; returns the row, for :func:`withdraw`.
+
+    Must be called inside a transaction.
+    """
+    if not transaction.get_connection().in_atomic_block:
+        raise RuntimeError("an outbox row belongs into the transaction of the change it follows")
+    available_at = timezone.now() + wait
+    row = OutboxRow.objects.create(
+        org_id=org, task=task, key=key, payload=dict(payload or {}), available_at=available_at
+    )
+    return int(row.pk)
+
+
+def withdraw(rows: Sequence[int]) -> int:
+    """Take rows back that nobody has begun to send; returns how many."""
+    deleted, _ = OutboxRow.objects.filter(pk__in=rows, attempts=0).delete()
+    return deleted
 
 
 def drain() -> int:

@@ -11,7 +11,7 @@ from django.utils import timezone
 from redis.exceptions import RedisError
 
 from audit.kinds import CloseCause
-from cloudsignal import outbox
+from cloudsignal import outbox, task_names
 from cloudsignal.redis import announce, client, fast_client
 from cloudsignal.wire.change import Change
 from orgs.broker import orders
@@ -24,15 +24,13 @@ AWAY = (RedisError, OperationalError, InterfaceError)
 """Redis or PostgreSQL is away: the task runs again in a moment."""
 
 
-@shared_task(
-    name="orgs.tasks.push_credential", autoretry_for=AWAY, max_retries=8, retry_backoff=1, retry_backoff_max=30
-)
+@shared_task(name=task_names.PUSH_CREDENTIAL, autoretry_for=AWAY, max_retries=8, retry_backoff=1, retry_backoff_max=30)
 def push_credential(org: str, username: str) -> bool:
     """Write the present record of one username to Redis."""
     return push.push_credential(fast_client(), org, username) or push.catch_up(fast_client(), org, username)
 
 
-@shared_task(name="orgs.tasks.close_session", autoretry_for=AWAY, max_retries=3, retry_backoff=1, retry_backoff_max=5)
+@shared_task(name=task_names.CLOSE_SESSION, autoretry_for=AWAY, max_retries=3, retry_backoff=1, retry_backoff_max=5)
 def close_session(org: str, session: str) -> None:
     """Ask the edges to close one live session."""
     change = Change(kind="close", org=org, session=session, cause=CloseCause.KICKED, committed_at=time.time())
@@ -40,7 +38,7 @@ def close_session(org: str, session: str) -> None:
 
 
 @shared_task(
-    name="orgs.tasks.discard_sessions", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
+    name=task_names.DISCARD_SESSIONS, autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
     time_limit=70,
 )  # fmt: skip
 def discard_sessions(org: str, usernames: str, issued_at: str) -> int:
@@ -49,7 +47,7 @@ def discard_sessions(org: str, usernames: str, issued_at: str) -> int:
 
 
 @shared_task(
-    name="orgs.tasks.release_session", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
+    name=task_names.RELEASE_SESSION, autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
     time_limit=70,
 )  # fmt: skip
 def release_session(org: str, client_id: str, issued_at: str) -> None:
@@ -58,7 +56,7 @@ def release_session(org: str, client_id: str, issued_at: str) -> None:
 
 
 @shared_task(
-    name="orgs.tasks.clear_retained", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
+    name=task_names.CLEAR_RETAINED, autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
     time_limit=70,
 )  # fmt: skip
 def clear_retained(org: str, topics: str, username: str) -> int:
@@ -67,14 +65,14 @@ def clear_retained(org: str, topics: str, username: str) -> int:
     return orders.clear_retained(client(), org, json.loads(topics), username=username)
 
 
-@shared_task(name="orgs.tasks.expire_credentials")
+@shared_task(name=task_names.EXPIRE_CREDENTIALS)
 def expire_credentials() -> int:
     """Delete credentials that expired a week ago; the audit keeps what happened with them."""
     return cleanup.delete_expired(before=timezone.now() - push.KEPT_AFTER_EXPIRY)
 
 
 @shared_task(
-    name="orgs.tasks.send_invitation", bind=True, autoretry_for=(OSError,), max_retries=8, retry_backoff=5,
+    name=task_names.SEND_INVITATION, bind=True, autoretry_for=(OSError,), max_retries=8, retry_backoff=5,
     retry_backoff_max=600,
 )  # fmt: skip
 def send_invitation(self: Task[..., bool], org: str, invitation: str) -> bool:
@@ -83,7 +81,7 @@ def send_invitation(self: Task[..., bool], org: str, invitation: str) -> bool:
 
 
 @shared_task(
-    name="orgs.tasks.send_linked", bind=True, autoretry_for=(OSError,), max_retries=8, retry_backoff=5,
+    name=task_names.SEND_LINKED, bind=True, autoretry_for=(OSError,), max_retries=8, retry_backoff=5,
     retry_backoff_max=600,
 )  # fmt: skip
 def send_linked(self: Task[..., bool], org: str, sign_on: str, user: str) -> bool:
@@ -91,7 +89,7 @@ def send_linked(self: Task[..., bool], org: str, sign_on: str, user: str) -> boo
     return outbox.once(self.request.id, lambda: login.send_linked(org, sign_on, int(user)))
 
 
-@shared_task(name="orgs.tasks.clear_sessions", soft_time_limit=120, time_limit=130)
+@shared_task(name=task_names.CLEAR_SESSIONS, soft_time_limit=120, time_limit=130)
 def clear_sessions() -> None:
     """Delete the sessions of browsers that are over, and notes of tasks that cannot come again."""
     cleanup.clear_sessions()
@@ -99,7 +97,7 @@ def clear_sessions() -> None:
 
 
 @shared_task(
-    name="orgs.tasks.forget_organization", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=120,
+    name=task_names.FORGET_ORGANIZATION, autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=120,
     time_limit=130,
 )  # fmt: skip
 def forget_organization(org: str) -> None:
@@ -107,14 +105,14 @@ def forget_organization(org: str) -> None:
     deletion.forget_organization(client(), org)
 
 
-@shared_task(name="orgs.tasks.purge_organizations", soft_time_limit=600, time_limit=660)
+@shared_task(name=task_names.PURGE_ORGANIZATIONS, soft_time_limit=600, time_limit=660)
 def purge_organizations() -> int:
     """Delete organizations whose grace period has ended."""
     return deletion.purge_due()
 
 
 @shared_task(
-    name="orgs.tasks.abandon_batch", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=120,
+    name=task_names.ABANDON_BATCH, autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=120,
     time_limit=130,
 )  # fmt: skip
 def abandon_batch(org: str, tokens: str) -> int:
@@ -123,7 +121,7 @@ def abandon_batch(org: str, tokens: str) -> int:
 
 
 @shared_task(
-    name="orgs.tasks.push_batch", autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
+    name=task_names.PUSH_BATCH, autoretry_for=AWAY, max_retries=8, retry_backoff=1, soft_time_limit=60,
     time_limit=70,
 )  # fmt: skip
 def push_batch(org: str, usernames: str) -> int:

@@ -15,12 +15,12 @@ from acl.services.drafts import match
 from acl.services.policies import check_known_policy, check_policy
 from audit import kinds
 from audit.services.record import record
-from cloudsignal import outbox
 from cloudsignal.errors import Conflict, Invalid
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.access.rows import get_or_404
 from orgs.models import Organization
+from orgs.organizations.publishing import publish_organization
 from orgs.permissions import Permission
 
 NOTE_MAX = 200
@@ -113,8 +113,7 @@ def _begin(
     note: str,
     before: Deployment | None,
 ) -> Deployment:
-    org.bump()
-    org.save(update_fields=["revision", "revised_at"])
+    publish_organization(org)
     _supersede(org)
     deployment = Deployment.objects.create(
         org=org,
@@ -134,7 +133,6 @@ def _begin(
         before={"version": before.version.number, "digest": before.version.digest} if before else None,
         after={"version": version.number, "digest": version.digest, "note": note, "revision": org.revision},
     )
-    outbox.enqueue("acl.tasks.push_bundle", org=org.pk, key=org.pk, payload={"org": org.pk})
     return deployment
 
 

@@ -19,6 +19,7 @@ from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError
 from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
 from orgs.models import Organization
+from orgs.organizations.publishing import next_revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,7 @@ def catch_up(redis: Redis, org_id: str) -> bool:
             return False
         if found and (found.revision > org.revision or (found.revision == org.revision and _differ(found, wanted))):
             org.revision = found.revision
-            org.bump()
-            org.save(update_fields=["revision", "revised_at"])
+            next_revision(org)
     if claimed > org.revision:
         redis.delete(keys.bundle(org_id))
     return push_bundle(redis, org_id) is not None

@@ -15,10 +15,10 @@ from acl.services.deployments import in_force
 from acl.services.nodes import known
 from acl.services.targets import lock, status_of
 from cloudsignal import ids
-from cloudsignal.models import OutboxRow
 from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire.report import BundleReport
 from orgs.models import Organization
+from orgs.organizations.publishing import push_again
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def _went_back(org: Organization, node: Node, report: BundleReport, current: Dep
     target = Target.objects.filter(org=org, deployment=current, node=node, status=Target.Status.ENFORCING).first()
     if target is None or _replayed(target, report) or not _restarted(node, target, _time(report, current)):
         return True
-    _push_again(org)
+    push_again(org)
     _change(current, target, Target.Status.PENDING, at=_time(report, current), reason=WENT_BACK)
     return True
 
@@ -88,7 +88,7 @@ def _refused(org: Organization, node: Node, report: BundleReport) -> bool:
     A node that enforces the deployment already goes on with it. One that has been started since has nothing to go on
     with, denies everything, and so refuses.
     """
-    _push_again(org)
+    push_again(org)
     deployment = in_force(org.pk)
     if deployment is None:
         return False
@@ -117,11 +117,6 @@ def _supersede(org: Organization, node: Node, newer: Deployment) -> None:
         org=org, node=node, status=Target.Status.PENDING, deployment__revision__lt=newer.revision
     )
     older.update(status=Target.Status.SUPERSEDED)
-
-
-def _push_again(org: Organization) -> None:
-    """Left to the sweep, which comes within two seconds: ingest neither signs nor sends tasks."""
-    OutboxRow.objects.create(org_id=org.pk, task="acl.tasks.push_bundle", key=org.pk, payload={"org": org.pk})
 
 
 def _replayed(target: Target, report: BundleReport) -> bool:

@@ -39,7 +39,7 @@ def clear_retained(access: Access, *, topics: Sequence[str] = (), username: str 
     with org_scope(access.org_id):
         record(access, kinds.RETAINED_CLEARED, target=f"org:{access.org_id}", username=local, after=what)
         outbox.enqueue(
-            "orgs.tasks.clear_retained",
+            CLEAR_RETAINED,
             org=access.org_id,
             key=f"{access.org_id}/{timezone.now().timestamp()}",
             payload={
@@ -65,7 +65,7 @@ def release_session(access: Access, client_id: str) -> StoredSession:
         after = {"client_id": client_id}
         record(access, kinds.SESSION_RELEASED, target=f"org:{access.org_id}", username=found.username, after=after)
         outbox.enqueue(
-            "orgs.tasks.release_session",
+            RELEASE_SESSION,
             org=access.org_id,
             key=f"{access.org_id}/{sha256(client_id.encode('utf-8', 'replace')).hexdigest()}",  # they may be long
             payload={

@@ -23,6 +23,7 @@ from audit.services.record import record
 from cloudsignal import ids, outbox
 from cloudsignal.errors import Conflict, Invalid, Limit, Unauthenticated
 from cloudsignal.secrets.keyring import pepper
+from cloudsignal.task_names import DISCARD_SESSIONS, PUSH_BATCH, PUSH_CREDENTIAL
 from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.credential import ClaimValue, mint_secret, secret_mac
 from orgs.access.acting_key import hold_acting_key
@@ -332,7 +333,7 @@ def tell_edges(identity: MqttIdentity) -> None:
     identity.revised_at = timezone.now()
     identity.save()
     outbox.enqueue(
-        "orgs.tasks.push_credential",
+        PUSH_CREDENTIAL,
         org=identity.org_id,
         key=f"{identity.org_id}/{identity.username}",
         payload={"org": identity.org_id, "username": identity.username},
@@ -348,7 +349,7 @@ def tell_edges_of_many(identities: Sequence[MqttIdentity]) -> None:
         revision=F("revision") + 1, revised_at=timezone.now()
     )
     outbox.enqueue(
-        "orgs.tasks.push_batch",
+        PUSH_BATCH,
         org=org_id,
         key=f"{org_id}/{identities[0].username} and {len(identities) - 1} more",
         payload={"org": org_id, "usernames": " ".join(identity.username for identity in identities)},
@@ -361,7 +362,7 @@ def discard_sessions(identities: Sequence[MqttIdentity]) -> None:
     client ids are free for a replacement, and nobody who kept a secret finds anything to come back to."""
     org_id = identities[0].org_id
     outbox.enqueue(
-        "orgs.tasks.discard_sessions",
+        DISCARD_SESSIONS,
         org=org_id,
         key=f"{org_id}/{identities[0].username} and {len(identities) - 1} more",
         payload={

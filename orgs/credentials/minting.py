@@ -24,11 +24,11 @@ from django.db import connection
 from redis.exceptions import RedisError
 
 from audit import kinds
-from cloudsignal import ids
+from cloudsignal import ids, outbox
 from cloudsignal.errors import Conflict, DomainError
-from cloudsignal.models import OutboxRow
 from cloudsignal.redis import State, client, write_states
 from cloudsignal.secrets.keyring import pepper
+from cloudsignal.task_names import ABANDON_BATCH, PUSH_BATCH
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
@@ -206,15 +206,14 @@ def _store(access: Access, prepared: Sequence[_Prepared], aside: ThreadPoolExecu
         known = {each.entry.username: each.entry for each in prepared if each.issued.local not in made}
         further, skipped = _further(access, known)
         minted = [*(Minted(each.entry.line, each.issued) for each in fresh), *further]
-        claim = OutboxRow.objects.create(
-            org_id=access.org_id, task="orgs.tasks.abandon_batch", key=prepared[0].issued.token_id,
+        claim = outbox.defer(
+            ABANDON_BATCH, org=access.org_id, key=prepared[0].issued.token_id, wait=CLAIM,
             payload={"org": access.org_id, "tokens": " ".join(one.issued.token_id for one in minted)},
-            available_at=now + CLAIM,
         )  # fmt: skip
     if further:
         minted.sort(key=lambda one: one.line)
     pushed = aside.submit(_push, access.org_id, fresh, now)
-    return _Stored(tuple(minted), tuple(skipped), [each.issued.local for each in fresh], claim.pk, pushed)
+    return _Stored(tuple(minted), tuple(skipped), [each.issued.local for each in fresh], claim, pushed)
 
 
 def _further(access: Access, known: dict[str, Entry]) -> tuple[list[Minted], list[Skipped]]:
@@ -243,8 +242,8 @@ def _arrive(access: Access, stored: _Stored) -> None:
     except RedisError as error:
         logger.warning("issuing: Redis is unavailable, a worker pushes: %s", type(error).__name__)
         with org_scope(access.org_id):
-            OutboxRow.objects.create(
-                org_id=access.org_id, task="orgs.tasks.push_batch", key=f"push {stored.claim}",
+            outbox.defer(
+                PUSH_BATCH, org=access.org_id, key=f"push {stored.claim}",
                 payload={"org": access.org_id, "usernames": " ".join(stored.fresh)},
             )  # fmt: skip
 
@@ -255,8 +254,7 @@ def _release(claims: Sequence[int]) -> None:
     if not claims:
         return
     with platform_scope():
-        deleted, _ = OutboxRow.objects.filter(pk__in=claims, attempts=0).delete()
-        if deleted != len(claims):
+        if outbox.withdraw(claims) != len(claims):
             raise Conflict(
                 "minting_too_slow",
                 f"Issuing the credentials took longer than {CLAIM.seconds} s, so they were revoked; try again.",

@@ -23,6 +23,7 @@ from cloudsignal import outbox
 from cloudsignal.errors import Conflict, Invalid, quoted
 from cloudsignal.redis import State, write_state
 from cloudsignal.secrets.keyring import signing_key
+from cloudsignal.task_names import FORGET_ORGANIZATION
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import LAST_REVISION, Bundle, sign_bundle
@@ -32,6 +33,7 @@ from orgs.access.grants import Access
 from orgs.actors import PLATFORM
 from orgs.broker.orders import give_order
 from orgs.models import Organization
+from orgs.organizations.publishing import publish_organization
 from orgs.permissions import Permission
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def delete_organization(access: Access, *, confirm: str) -> Organization:
             raise Conflict("deleting_already", "The deletion of this organization is already scheduled.")
         before = {"status": str(org.status)}
         org.status, org.delete_after = Organization.Status.DELETING, timezone.now() + GRACE
-        _save(access, org)
+        publish_organization(org, "status", "delete_after")
         after = {"status": str(org.status), "delete_after": org.delete_after.isoformat()}
         record(access, kinds.ORG_DELETED, target=f"org:{org.pk}", before=before, after=after)
     return org
@@ -73,7 +75,7 @@ def restore_organization(access: Access) -> Organization:
         suspended = org.suspended_at is not None
         org.status = Organization.Status.SUSPENDED if suspended else Organization.Status.ACTIVE
         org.delete_after = None
-        _save(access, org)
+        publish_organization(org, "status", "delete_after")
         after = {"status": str(org.status)}
         record(access, kinds.ORG_RESUMED, target=f"org:{org.pk}", before={"status": "deleting"}, after=after)
     return org
@@ -107,7 +109,7 @@ def _record_deleted(org_id: str, name: str) -> None:
     with platform_scope():
         before = {"id": org_id, "name": name}
         record(PLATFORM, kinds.ORG_DELETED, target=f"org:{org_id}", before=before, after={"deleted": True})
-        outbox.enqueue("orgs.tasks.forget_organization", org="", key=org_id, payload={"org": org_id}, immediate=True)
+        outbox.enqueue(FORGET_ORGANIZATION, org="", key=org_id, payload={"org": org_id}, immediate=True)
 
 
 def forget_organization(redis: Redis, org_id: str) -> None:
@@ -150,9 +152,3 @@ def _forget_changes(redis: Redis, org_id: str) -> None:
         if gone:
             redis.xdel(keys.CHANGES, *gone)
         after = f"({entries[-1][0].decode()}"
-
-
-def _save(access: Access, org: Organization) -> None:
-    org.bump()
-    org.save(update_fields=["status", "delete_after", "revision", "revised_at"])
-    outbox.enqueue("acl.tasks.push_bundle", org=access.org_id, key=access.org_id, payload={"org": access.org_id})

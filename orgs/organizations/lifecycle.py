@@ -9,12 +9,13 @@ from acl.models.cluster import DEFAULT_CLUSTER
 from acl.services.deployments import begin_with_deny_all
 from audit import kinds
 from audit.services.record import record
-from cloudsignal import ids, outbox
+from cloudsignal import ids
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from orgs.access.grants import Access
 from orgs.models import Membership, Organization, User
 from orgs.names import clean_name
+from orgs.organizations.publishing import publish_organization
 from orgs.permissions import PERMISSIONS, Permission, Role
 
 OWNED_MAX = 25
@@ -87,13 +88,11 @@ def _set_status(operator: User, org_id: str, status: Organization.Status, *, rea
         org.suspended_at, org.suspended_reason = timezone.now() if suspend else None, reason
         if org.status != Organization.Status.DELETING:
             org.status = status
-        org.bump()
-        org.save(update_fields=["status", "suspended_at", "suspended_reason", "revision", "revised_at"])
+        publish_organization(org, "status", "suspended_at", "suspended_reason")
         access = Access(org, operator, None, frozenset(), f"operator:{operator.email}", ip)
         kind = kinds.ORG_SUSPENDED if suspend else kinds.ORG_RESUMED
         after = {"status": str(org.status), "suspended": suspend, "reason": reason}
         record(access, kind, target=f"org:{org_id}", before={"status": before}, after=after)
-        outbox.enqueue("acl.tasks.push_bundle", org=org_id, key=org_id, payload={"org": org_id})
     return org
 
 

@@ -7,13 +7,13 @@ from urllib.parse import urlsplit
 
 from audit import kinds
 from audit.services.record import record
-from cloudsignal import outbox
 from cloudsignal.errors import Conflict, Invalid, NotFound, quoted
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.access.second_factor import has_second_factor
 from orgs.models import Organization
 from orgs.organizations.lifecycle import rename_organization
+from orgs.organizations.publishing import publish_organization
 from orgs.permissions import Permission
 
 ORIGINS_MAX = 50
@@ -74,10 +74,8 @@ def change_quotas(access: Access, quotas: Mapping[str, int]) -> Organization:
         if before != dict(quotas):
             for name, value in quotas.items():
                 setattr(org, name, value)
-            org.bump()
-            org.save(update_fields=[*quotas, "revision", "revised_at"])
+            publish_organization(org, *quotas)
             record(access, kinds.ORG_UPDATED, target=f"org:{org.pk}", before=before, after=dict(quotas))
-            outbox.enqueue("acl.tasks.push_bundle", org=org.pk, key=org.pk, payload={"org": org.pk})
     return org
 
 

@@ -29,6 +29,7 @@ from cloudsignal.addresses import fold_address
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, NotFound
 from cloudsignal.limits import check, take
 from cloudsignal.secrets.sealing import derive
+from cloudsignal.task_names import SEND_INVITATION
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import Access
@@ -239,7 +240,7 @@ def _signature(invitation: Invitation) -> str:
 def _announce(access: Access, invitation: Invitation) -> None:
     record(access, kinds.INVITATION_SENT, target=f"invitation:{invitation.email}", after=_facts(invitation))
     payload: Mapping[str, str] = {"org": access.org_id, "invitation": invitation.pk}
-    outbox.enqueue("orgs.tasks.send_invitation", org=access.org_id, key=invitation.pk, payload=payload)
+    outbox.enqueue(SEND_INVITATION, org=access.org_id, key=invitation.pk, payload=payload)
 
 
 def _not_known(access: Access, address: str, now: datetime) -> None:

@@ -6,6 +6,7 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
 from cloudsignal.errors import NotFound
+from cloudsignal.task_names import CLOSE_SESSION
 from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.report import LiveSession
 from orgs.access.grants import Access
@@ -31,7 +32,7 @@ def close_session(access: Access, session_id: str) -> LiveSession:
             after={"client_id": found.client_id, "node": found.node, "ip": found.ip},
         )
         outbox.enqueue(
-            "orgs.tasks.close_session",
+            CLOSE_SESSION,
             org=access.org_id,
             key=f"{access.org_id}/{found.session}",
             payload={"org": access.org_id, "session": found.session},

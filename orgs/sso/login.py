@@ -25,6 +25,7 @@ from audit.kinds import SignOnReason
 from audit.services.record import record
 from cloudsignal import ids, outbox
 from cloudsignal.errors import NotFound
+from cloudsignal.task_names import SEND_LINKED
 from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from orgs.access.grants import Access
 from orgs.access.rows import get_or_404
@@ -294,7 +295,7 @@ def _link(sign_on: SingleSignOn, user: User, asserted: Asserted, ip: str) -> Non
 def _tell(sign_on: SingleSignOn, user: User) -> None:
     """Of an account that was there before. Who has just come in for the first time knows."""
     payload = {"org": sign_on.org_id, "sign_on": sign_on.pk, "user": str(user.pk)}
-    outbox.enqueue("orgs.tasks.send_linked", org=sign_on.org_id, key=f"{sign_on.pk}/{user.pk}", payload=payload)
+    outbox.enqueue(SEND_LINKED, org=sign_on.org_id, key=f"{sign_on.pk}/{user.pk}", payload=payload)
 
 
 def _join(sign_on: SingleSignOn, user: User, entry: Entry, ip: str) -> None:
