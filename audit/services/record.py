@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from django.db import transaction
+import msgspec
+from django.db import connection, transaction
 
 from audit.kinds import KINDS
 from audit.models import Event
 from cloudsignal.wire.audit import uuid7
 
 Json = Mapping[str, object]
+
+_MANY = """
+INSERT INTO audit_event (ts, id, org_id, kind, node, session, username, client_id, ip, port, transport, mqtt_version,
+                         tls_version, tls_cipher, reason, action, topic, qos, retain, size, rule, policy_digest, count,
+                         actor, target, before, after)
+SELECT %(ts)s, id, %(org)s, %(kind)s, '', '', username, '', %(ip)s, 0, '', '', '', '', '', '', '', -1, false, 0, '', '',
+       1, %(actor)s, target, before::jsonb, after::jsonb
+FROM unnest(%(ids)s::uuid[], %(usernames)s::text[], %(targets)s::text[], %(before)s::text[], %(after)s::text[])
+     AS entry (id, username, target, before, after)
+"""
 
 
 class Actor(Protocol):
@@ -47,8 +59,7 @@ def record(
     Raises ``KeyError`` for a kind that is not in the registry and ``RuntimeError`` outside a transaction: the event
     and the change stand or fall together.
     """
-    if not transaction.get_connection().in_atomic_block:
-        raise RuntimeError("an audit event is written in the transaction of the change it describes")
+    _in_transaction()
     return Event.objects.create(
         ts=datetime.now(UTC),
         id=uuid.UUID(uuid7()),
@@ -62,3 +73,43 @@ def record(
         after=dict(after) if after is not None else None,
         reason=reason,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedChange:
+    """One of many changes of a kind, as :func:`record` takes it."""
+
+    target: str
+    username: str = ""
+    before: Json | None = None
+    after: Json | None = None
+
+
+def record_many(actor: Actor, kind: str, changes: Sequence[AuditedChange]) -> None:
+    """Write an event for each of ``changes``, as :func:`record` does, in one statement: a thousand cost a few ms."""
+    _in_transaction()
+    if not changes:
+        return
+    values = {
+        "ts": datetime.now(UTC),
+        "org": actor.org_id,
+        "kind": KINDS[kind].name,
+        "ip": actor.ip or None,
+        "actor": actor.actor,
+        "ids": [uuid.UUID(uuid7()) for _ in changes],
+        "usernames": [change.username for change in changes],
+        "targets": [change.target for change in changes],
+        "before": [_json(change.before) for change in changes],
+        "after": [_json(change.after) for change in changes],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_MANY, values)
+
+
+def _in_transaction() -> None:
+    if not transaction.get_connection().in_atomic_block:
+        raise RuntimeError("an audit event is written in the transaction of the change it describes")
+
+
+def _json(value: Json | None) -> str | None:
+    return None if value is None else msgspec.json.encode(dict(value)).decode()

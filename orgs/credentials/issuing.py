@@ -402,19 +402,18 @@ def _record_revoked(access: Access, identity: MqttIdentity, credentials: int) ->
     )
 
 
+def issued_facts(issued: Issued, claims: Mapping[str, ClaimValue]) -> dict[str, object]:
+    """What the audit keeps of a secret: everything but the secret."""
+    return {
+        "token_id": issued.token_id,
+        "expires_at": issued.expires_at.isoformat() if issued.expires_at else None,
+        "static": issued.static,
+        "hint": issued.password[-4:],
+        "claims": claims,
+    }
+
+
 def _record(access: Access, kind: str, issued: Issued, identity: MqttIdentity, retired: Sequence[str]) -> None:
-    """What the audit keeps of a secret: everything but the secret; and which made room for it."""
-    record(
-        access,
-        kind,
-        target=f"credential:{issued.token_id}",
-        username=identity.username,
-        after={
-            "token_id": issued.token_id,
-            "expires_at": issued.expires_at.isoformat() if issued.expires_at else None,
-            "static": issued.static,
-            "hint": issued.password[-4:],
-            "claims": identity.claims,
-            **({"retired": list(retired)} if retired else {}),
-        },
-    )
+    """Write down a secret, and which made room for it."""
+    after = issued_facts(issued, identity.claims) | ({"retired": list(retired)} if retired else {})
+    record(access, kind, target=f"credential:{issued.token_id}", username=identity.username, after=after)

@@ -17,13 +17,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from uuid import UUID
 
 import msgspec
 from django.db import connection
 from redis.exceptions import RedisError
 
 from audit import kinds
+from audit.services.record import AuditedChange, record_many
 from cloudsignal import ids, outbox
 from cloudsignal.errors import Conflict, DomainError
 from cloudsignal.redis import State, client, write_states
@@ -31,13 +31,12 @@ from cloudsignal.secrets.keyring import pepper
 from cloudsignal.task_names import ABANDON_BATCH, PUSH_BATCH
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
-from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import Access
 from orgs.credentials.csv_file import Entry
-from orgs.credentials.issuing import Issued, issue_credential, revoke_credential
+from orgs.credentials.issuing import Issued, issue_credential, issued_facts, revoke_credential
 from orgs.credentials.push import KEPT_AFTER_EXPIRY
 from orgs.models import MqttIdentity, Organization
 from orgs.permissions import Permission
@@ -51,11 +50,11 @@ CLAIM = timedelta(seconds=60)
 _TABLE = """
 CREATE TEMP TABLE IF NOT EXISTS minting (
     username text, static boolean, claims text, note text, token_id text, mac bytea, hint text,
-    expires_at timestamptz, event uuid, after text
+    expires_at timestamptz
 ) ON COMMIT DELETE ROWS
 """
-_COLUMNS = "username, static, claims, note, token_id, mac, hint, expires_at, event, after"
-_TYPES = ["text", "bool", "text", "text", "text", "bytea", "text", "timestamptz", "uuid", "text"]
+_COLUMNS = "username, static, claims, note, token_id, mac, hint, expires_at"
+_TYPES = ["text", "bool", "text", "text", "text", "bytea", "text", "timestamptz"]
 _STORE = """
 WITH made AS (
     INSERT INTO orgs_mqttidentity (org_id, username, static, provider, external_id, email, claims, note, revision,
@@ -66,13 +65,6 @@ WITH made AS (
     INSERT INTO orgs_credential (org_id, identity_id, token_id, mac, hint, issued_at, expires_at, refreshed_from,
                                  created_by)
     SELECT %(org)s, made.id, token_id, mac, hint, %(now)s, expires_at, '', %(actor)s
-    FROM minting JOIN made USING (username)
-), events AS (
-    INSERT INTO audit_event (ts, id, org_id, kind, node, session, username, client_id, ip, port, transport,
-                             mqtt_version, tls_version, tls_cipher, reason, action, topic, qos, retain, size, rule,
-                             policy_digest, count, actor, target, after)
-    SELECT %(now)s, event, %(org)s, %(kind)s, '', '', username, '', %(ip)s, 0, '', '', '', '', '', '', '', -1, false,
-           0, '', '', 1, %(actor)s, 'credential:' || token_id, after::jsonb
     FROM minting JOIN made USING (username)
 )
 SELECT username FROM made
@@ -203,6 +195,7 @@ def _store(access: Access, prepared: Sequence[_Prepared], aside: ThreadPoolExecu
         hold_acting_key(access)
         made = _insert(access, prepared, now)
         fresh = [each for each in prepared if each.issued.local in made]
+        record_many(access, kinds.CREDENTIAL_ISSUED, [_change(each) for each in fresh])
         known = {each.entry.username: each.entry for each in prepared if each.issued.local not in made}
         further, skipped = _further(access, known)
         minted = [*(Minted(each.entry.line, each.issued) for each in fresh), *further]
@@ -263,29 +256,26 @@ def _release(claims: Sequence[int]) -> None:
 
 def _insert(access: Access, prepared: Sequence[_Prepared], now: datetime) -> set[str]:
     """Write the rows; returns the usernames that were new. Row-level security forbids COPY into its tables."""
-    values = {"org": access.org_id, "actor": access.actor, "ip": access.ip or None, "now": now}
     with connection.cursor() as cursor:
         cursor.execute(_TABLE)
         with cursor.copy(f"COPY minting ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(_TYPES)
             for each in prepared:
                 copy.write_row(each.row)
-        cursor.execute(_STORE, {**values, "kind": kinds.CREDENTIAL_ISSUED})
+        cursor.execute(_STORE, {"org": access.org_id, "actor": access.actor, "now": now})
         return {str(row[0]) for row in cursor.fetchall()}
 
 
 def _row(entry: Entry, issued: Issued, mac: bytes) -> tuple[object, ...]:
-    after = {
-        "token_id": issued.token_id,
-        "expires_at": issued.expires_at.isoformat() if issued.expires_at else None,
-        "static": issued.static,
-        "hint": issued.password[-4:],
-        "claims": entry.claims,
-    }
     return (
         issued.local, entry.static, _json(entry.claims), entry.note, issued.token_id, mac, issued.password[-4:],
-        issued.expires_at, UUID(uuid7()), _json(after),
+        issued.expires_at,
     )  # fmt: skip
+
+
+def _change(each: _Prepared) -> AuditedChange:
+    issued = each.issued
+    return AuditedChange(f"credential:{issued.token_id}", issued.local, after=issued_facts(issued, each.entry.claims))
 
 
 def _json(value: object) -> str:
