@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db.models import Prefetch
 
 from acl.models import Cluster, Deployment, Node, PolicyDraft, PolicyVersion, Target
-from acl.services.deployments import in_force
+from acl.models.deployment import in_force
 from cloudsignal.errors import NotFound
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access

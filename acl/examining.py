@@ -59,6 +59,8 @@ class Examined:
     """Whether there are too many topics to look for warnings here."""
     digest: str | None
     """Of the canonical form; None when the text is not a policy."""
+    document: bytes = b""
+    """The canonical form, for a deployment."""
 
     @property
     def errors(self) -> list[Finding]:
@@ -160,9 +162,12 @@ class Verdict:
         return decision.reason.partition(f"by rule {decision.rule}")[2].lstrip(", ") if decision.rule else ""
 
 
-def examine(text: str, *, org: str, now: datetime) -> Examined:
-    """Parse ``text`` and, when it is a policy, look for warnings and run its tests as identities of ``org``."""
-    return _examined(parse(text), org=org, now=now)
+def examine(text: str, *, org: str, now: datetime, to_deploy: bool = False) -> Examined:
+    """Parse ``text`` and, when it is a policy, look for warnings and run its tests as identities of ``org``.
+
+    ``to_deploy`` asks for the canonical document instead of the warnings: they stop nothing, and take longest.
+    """
+    return _examined(parse(text), org=org, now=now, to_deploy=to_deploy)
 
 
 FINDING = ("level", "path", "message", "code", "line", "column", "end_line", "end_column")
@@ -187,11 +192,11 @@ def validation(text: str, *, org: str, now: datetime) -> bytes:
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _examined(parsed: Parsed, *, org: str, now: datetime) -> Examined:
+def _examined(parsed: Parsed, *, org: str, now: datetime, to_deploy: bool = False) -> Examined:
     policy = parsed.policy
     tests = run_tests(policy, org=org, now=now) if policy else ()
     quick = policy is not None and is_quick(policy)
-    warnings = lint(parsed, now=now) if quick else ()
+    warnings = lint(parsed, now=now) if quick and not to_deploy else ()
     findings = tuple(sorted((*parsed.findings, *warnings), key=lambda finding: (finding.line, finding.column)))
     return Examined(
         findings=findings,
@@ -200,6 +205,7 @@ def _examined(parsed: Parsed, *, org: str, now: datetime) -> Examined:
         rules=len(policy.rules) if policy else 0,
         unlinted=policy is not None and not quick,
         digest=digest(policy) if policy else None,
+        document=canonical(policy) if policy and to_deploy else b"",
     )
 
 
@@ -223,26 +229,6 @@ def review(before: str, after: str, *, org: str, now: datetime) -> Review:
 def count_rules(*texts: str) -> list[int]:
     """How many rules there are in each of ``texts``."""
     return [len(policy.rules) if (policy := parse(text).policy) else 0 for text in texts]
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """Whether a text may be deployed: not with ``errors``, nor with a test that fails."""
-
-    errors: tuple[Finding, ...]
-    tests: tuple[TestOutcome, ...] = ()
-    document: bytes = b""
-    """Canonical JSON."""
-    digest: str = ""
-
-
-def check(text: str, *, org: str, now: datetime) -> Checked:
-    """Parse ``text`` and run its tests."""
-    parsed = parse(text)
-    if parsed.policy is None:
-        return Checked(parsed.errors)
-    tests = run_tests(parsed.policy, org=org, now=now)
-    return Checked((), tests, canonical(parsed.policy), digest(parsed.policy))
 
 
 @dataclass(frozen=True, slots=True)

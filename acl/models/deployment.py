@@ -82,3 +82,11 @@ class Target(models.Model):
 
     def __str__(self) -> str:
         return f"{self.deployment_id} on {self.node_id}: {self.status}"
+
+
+def in_force(org_id: str) -> Deployment | None:
+    """The newest deployment with its version and organization, all as they are at one moment.
+
+    Needs the organization's scope, or the platform's.
+    """
+    return Deployment.objects.filter(org_id=org_id).select_related("version", "org").order_by("-revision").first()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from django.db.models import Max
 
-from acl.examining import Checked
+from acl.examining import Examined
 from acl.models import Deployment, Node, PolicyDraft, PolicyVersion, Target
+from acl.models.deployment import in_force
 from acl.policy.language.presets import PRESETS
 from acl.services.drafts import match
-from acl.services.policies import check_known_policy, check_policy
+from acl.services.examination import examine_to_deploy
 from audit import kinds
 from audit.services.record import record
 from cloudsignal.errors import Conflict, Invalid
@@ -41,7 +42,7 @@ def deploy(access: Access, *, note: str = "", if_match: str | None = None, over:
         draft = PolicyDraft.objects.get(org=access.org)
         match(draft, if_match)
     # Parsing may take a while and needs no lock; the draft is compared again under one.
-    checked = check_policy(draft.text, org=access.org_id)
+    checked = examine_to_deploy(access.org_id, draft.text)
     with org_scope(access.org_id):
         org = Organization.objects.select_for_update().get(pk=access.org_id)
         now = PolicyDraft.objects.get(org=org)
@@ -78,25 +79,17 @@ def begin_with_deny_all(access: Access) -> Deployment:
     org = Organization.objects.select_for_update().get(pk=access.org_id)
     text = BLANK.text
     PolicyDraft.objects.create(org=org, text=text, updated_by=access.actor)
-    checked = check_known_policy(text, org=org.pk)
+    checked = examine_to_deploy(org.pk, text, ours=True)
     version = _add_version(access, checked, source=text, note="deny everything")
     return _begin(access, org, version, kind=Deployment.Kind.DEPLOY, note=version.note, before=None)
 
 
-def in_force(org_id: str) -> Deployment | None:
-    """The newest deployment with its version and organization, all as they are at one moment.
-
-    Needs the organization's scope, or the platform's.
-    """
-    return Deployment.objects.filter(org_id=org_id).select_related("version", "org").order_by("-revision").first()
-
-
-def _add_version(access: Access, checked: Checked, *, source: str, note: str) -> PolicyVersion:
+def _add_version(access: Access, checked: Examined, *, source: str, note: str) -> PolicyVersion:
     last = PolicyVersion.objects.filter(org=access.org).aggregate(last=Max("number"))["last"] or 0
     return PolicyVersion.objects.create(
         org=access.org,
         number=last + 1,
-        digest=checked.digest,
+        digest=checked.digest or "",
         document=checked.document,
         source=source,
         note=note,

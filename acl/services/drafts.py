@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from acl.models import PolicyDraft
 from acl.policy.language.presets import preset
-from acl.services.policies import check_size
+from acl.services.examination import check_size
 from audit import kinds
 from audit.services.record import record
 from cloudsignal.errors import Conflict, NotFound

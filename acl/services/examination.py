@@ -1,7 +1,8 @@
-"""Looking at policy documents without storing anything: may it be deployed, and how does it stand to another one."""
+"""Looking at policy documents without storing anything: the one examination that page, API, CLI and deploy ask."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.utils import timezone
@@ -11,11 +12,12 @@ from acl.access import current_deployment, get_draft, get_version
 from acl.examining import Examined, Review, Unreadable
 from acl.models import PolicyVersion
 from acl.policy import EMPTY_POLICY, Finding, PolicyDiff, canonical
-from acl.services.policies import check_size
 from cloudsignal.errors import Detail, Invalid, Limit
 from orgs.access.grants import Access
 from orgs.permissions import Permission
 
+TEXT_MAX = 1024 * 1024
+"""Bytes of a policy document."""
 NAGS = 1024
 _nags: dict[str, tuple[Finding | None]] = {}
 
@@ -43,6 +45,37 @@ def validate(access: Access, text: str) -> bytes:
     return bench.run(access.org_id, examining.validation, text, org=access.org_id, now=timezone.now())
 
 
+def examine_to_deploy(org_id: str, text: str, *, ours: bool = False) -> Examined:
+    """The same with the canonical document. Raises :class:`Invalid` with every error, or with every failing test.
+
+    For services that have asked for a permission of their own. A text of ``ours`` is looked at here and now, without
+    the limits on what tenants write.
+    """
+    if ours:
+        found = examining.examine(text, org=org_id, now=timezone.now(), to_deploy=True)
+    else:
+        check_size(text)
+        found = bench.run(org_id, examining.examine, text, org=org_id, now=timezone.now(), to_deploy=True)
+    if not found.is_policy:
+        message = f"The policy has {_count(found.errors, 'error')}; nothing was deployed."
+        raise Invalid("policy_invalid", message, details=_details(found.errors))
+    if found.failing:
+        raise Invalid(
+            "policy_tests_failed",
+            f"{_count(found.failing, 'test')} in the policy failed; nothing was deployed.",
+            details=[Detail(f"{outcome.name}: {outcome.message}") for outcome in found.failing],
+        )
+    return found
+
+
+def check_size(text: str) -> None:
+    """Raise :class:`Invalid` when ``text`` is too large or cannot be stored."""
+    if len(text) > TEXT_MAX or len(text.encode("utf-8", "surrogatepass")) > TEXT_MAX:
+        raise Invalid("policy_too_large", "A policy document has at most 1 MiB.", field="text")
+    if "\0" in text or not _is_unicode(text):
+        raise Invalid("policy_not_text", "The document contains NUL or is not valid Unicode.", field="text")
+
+
 def review(access: Access, before: str, after: str) -> Review:
     """What ``after`` comes to, and how it stands to ``before``. Raises as :func:`examine` does."""
     access.require(Permission.ORG_READ)
@@ -60,9 +93,8 @@ def compare(access: Access, old: Side, new: Side) -> PolicyDiff:
     check_size(after)
     found = bench.run(access.org_id, examining.compare, before, after, now=timezone.now())
     if isinstance(found, Unreadable):
-        details = [Detail(f"{each.path} - {each.message}", each.path, each.line) for each in found.errors]
         message = "The document has errors; it cannot be compared."
-        raise Invalid("policy_invalid", message, field=f"{found.side}_text", details=details)
+        raise Invalid("policy_invalid", message, field=f"{found.side}_text", details=_details(found.errors))
     return found
 
 
@@ -94,6 +126,22 @@ def _may_examine(access: Access, text: str) -> None:
     if not access.may(Permission.POLICY_SIMULATE):  # a key that checks documents in CI holds no more than that
         access.require(Permission.ORG_READ)
     check_size(text)
+
+
+def _details(errors: Sequence[Finding]) -> list[Detail]:
+    return [Detail(f"{each.path} - {each.message}", each.path, each.line) for each in errors]
+
+
+def _count(things: Sequence[object], word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(access: Access, side: Side, name: str) -> str:

@@ -9,7 +9,7 @@ from django.db.models import OuterRef, Subquery
 from redis import Redis
 
 from acl.models import Deployment
-from acl.services.deployments import in_force
+from acl.models.deployment import in_force
 from cloudsignal.redis import State, records, write_state
 from cloudsignal.secrets.keyring import signing_key
 from cloudsignal.tenancy.scopes import org_scope, platform_scope

@@ -11,7 +11,7 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from acl.models import Deployment, Node, Target
-from acl.services.deployments import in_force
+from acl.models.deployment import in_force
 from acl.services.nodes import known
 from acl.services.targets import lock, status_of
 from cloudsignal import ids

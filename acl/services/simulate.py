@@ -12,7 +12,7 @@ from acl import bench, examining
 from acl.examining import Simulation, Verdict
 from acl.policy import Finding, Identity, Request
 from acl.policy.engine.topics import unfit_character
-from acl.services.policies import check_size
+from acl.services.examination import check_size
 from cloudsignal.errors import Invalid
 from cloudsignal.wire.credential import ClaimValue
 from orgs.access.grants import Access

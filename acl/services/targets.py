@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from django.db import connection
 
 from acl.models import Deployment, Node, Target
-from acl.services.deployments import in_force
+from acl.models.deployment import in_force
 from orgs.models import Organization
 
 LOCK_SECONDS = 3

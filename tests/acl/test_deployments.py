@@ -20,8 +20,7 @@ from acl.models import Cluster, Deployment, Node, PolicyVersion, Target
 from acl.policy import digest, parse
 from acl.services.deployments import deploy, rollback
 from acl.services.drafts import save_draft
-from acl.services.examination import Side, compare
-from acl.services.policies import TEXT_MAX
+from acl.services.examination import TEXT_MAX, Side, compare
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
 from cloudsignal.models import OutboxRow
