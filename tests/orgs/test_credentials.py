@@ -102,7 +102,7 @@ def test_when_redis_is_away_the_row_waits_for_a_worker(
     with platform_scope():
         row = OutboxRow.objects.get(task="orgs.tasks.push_credential")
     assert row.payload == {"org": access.org_id, "username": issued.local}
-    assert "away" in row.last_error
+    assert "unavailable" in row.last_error
 
 
 @pytest.mark.parametrize("ttl", [60, 86_400])
