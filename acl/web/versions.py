@@ -30,8 +30,8 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
     versions = list_versions(access, before=number, limit=PAGE + 1)
     context = {
         "versions": versions[:PAGE],
-        "older": versions[PAGE - 1].number if len(versions) > PAGE else None,
-        "first_page": number is None,
+        "older_url": f"?before={versions[PAGE - 1].number}" if len(versions) > PAGE else "",
+        "newest_url": "" if number is None else request.path,
         "deployments": list_deployments(access, limit=20) if number is None else (),
         "current": current_deployment(access),
         "may_deploy": access.may(Permission.POLICY_DEPLOY),

@@ -168,3 +168,25 @@ def field(bound: BoundField, **extra: Any) -> dict[str, Any]:
         "suffix": extra.get("suffix", ""),
         "optional": extra.get("optional", False),
     }
+
+
+@register.simple_block_tag
+def table(content: str, label: str = "", labelled_by: str = "") -> SafeString:
+    """A list's table, which scrolls sideways by itself. Without a link or button in each row it needs a name
+    (``label``, or the id of its heading), so that the keyboard reaches what lies out of sight."""
+    region: SafeString | str = ""
+    if label or labelled_by:
+        name, value = ("aria-label", label) if label else ("aria-labelledby", labelled_by)
+        region = format_html(' tabindex="0" role="region" {}="{}"', name, value)
+    return format_html('<div class="scroll"{}><table class="table">{}</table></div>', region, content)
+
+
+@register.simple_block_tag
+def list_foot(
+    content: str, *, newest_url: str = "", older_url: str = "", newest: str = "Newest", older: str = "Older"
+) -> SafeString | str:
+    """Below a table: the way to the other pages of the list, and in the block how much of it is shown."""
+    first = format_html('<a href="{}">{}</a>', newest_url, newest) if newest_url else ""
+    rest = format_html('<a href="{}" rel="next">{}</a>', older_url, older) if older_url else ""
+    said = format_html("<span>{}</span>", content.strip()) if content.strip() else ""
+    return format_html('<div class="list-foot">{}{}{}</div>', first, rest, said) if first or rest or said else ""

@@ -61,7 +61,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
         "pills": pills(form, path) if form.is_valid() else [],
         "clear_url": path,
         "older_url": address(path, {**query_of(form), "cursor": page.next_cursor or ""}) if page.next_cursor else "",
-        "first_page": not form.data.get("cursor"),
+        "newest_url": path if form.data.get("cursor") else "",
         "may_manage": access.may(Permission.CREDENTIALS_MANAGE),
     }
     return render(request, "orgs/credentials.html", context, status=422 if form.errors else 200)
