@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orgs.api_keys.forms import SCOPES
-from orgs.api_keys.keys import SECRET
-from orgs.permissions import COMMAND_LINE, OPERATOR, PERMISSIONS, Permission, Role, may, roles_with
+from orgs.permissions import OPERATOR, PERMISSIONS, Permission, Role, may, roles_with
 
 TABLE = {
     (Permission.ORG_DELETE, Permission.ORG_TRANSFER, Permission.RETAINED_CLEAR): "owner",
@@ -45,7 +43,3 @@ def test_an_operator_looks_and_changes_nothing_but_what_fills_the_shared_broker(
     look = {Permission.ORG_READ, Permission.AUDIT_READ, Permission.AUDIT_EXPORT}
     assert look | {Permission.RETAINED_CLEAR} == OPERATOR
     assert PERMISSIONS[Role.OWNER] >= OPERATOR
-
-
-def test_what_a_key_may_hold_has_words_on_the_pages_that_give_and_list_keys() -> None:
-    assert set(SCOPES) >= SECRET | COMMAND_LINE
