@@ -12,6 +12,7 @@ from audit import kinds
 from audit.services.record import record
 from cloudsignal import outbox
 from cloudsignal.errors import Conflict, Invalid, NotFound, quoted
+from cloudsignal.task_names import CLEAR_RETAINED, RELEASE_SESSION
 from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.order import NAMES_MAX
 from cloudsignal.wire.retained import TOPIC_BYTES
