@@ -82,7 +82,7 @@ def _messages(node: Node) -> list[Row]:
 
 
 def _sessions(node: Node) -> Iterator[Session]:
-    return (session for org in node.snapshot.organizations.values() for session in org.sessions.values())
+    return iter(node.sessions)
 
 
 async def serve(node: Node, address: Address) -> asyncio.Server:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 
 from audit.kinds import LIMIT_REACHED, TLS_FAILED, AuthReason, CloseCause
@@ -22,7 +22,8 @@ from cloudsignal.edge.control.changes import Changes
 from cloudsignal.edge.control.desired_state import Snapshot
 from cloudsignal.edge.control.heartbeat import Beat
 from cloudsignal.edge.redis import Store, UnavailableError
-from cloudsignal.edge.session.machine import Phase, Session
+from cloudsignal.edge.session.context import Phase
+from cloudsignal.edge.session.register import Register
 from cloudsignal.edge.session.retention import settle_will
 from cloudsignal.edge.settings import Settings
 from cloudsignal.edge.signin.flow import Gate
@@ -53,8 +54,6 @@ class Node:
         self.name = settings.node
         self.upstream: Upstream = settings.upstream
         self.incarnation = uuid7()
-        self.started_at = time.time()
-        self.draining = False
         self.clients: dict[str, Client] = {}
         """Every connection past its TLS handshake, by session id."""
         self.counters: dict[str, int] = {}
@@ -80,8 +79,9 @@ class Node:
             verify_key=settings.verify_key,
             cleared=self.ledger.cleared,
         )
-        self.gate = Gate(self)
-        self.watch = Watch(self)
+        self.sessions = Register()
+        """Every session that has signed in."""
+        self.watch = Watch(self.clients, local=self.dialer.local)
         self.changes = Changes(self)
         self.turns = Turns()
         self.reports = Reports(self.store, self.key)
@@ -95,6 +95,18 @@ class Node:
             changed=self.changes.organization_changed,
             report=self.reports.put,
         )
+        self.gate = Gate(
+            store=self.store,
+            snapshot=self.snapshot,
+            sessions=self.sessions,
+            dialer=self.dialer,
+            limits=self.limits,
+            ledger=self.ledger,
+            journal=self.journal,
+            pepper=settings.pepper,
+            failure_floor=settings.failure_floor,
+            pump=self.pump,
+        )
         self.follower = Follower(
             self.store,
             self.snapshot,
@@ -103,7 +115,15 @@ class Node:
             close=self.changes.close_asked,
             reconnected=self._redis_is_back,
         )
-        self.beat = Beat(self)
+        self.beat = Beat(
+            self.store,
+            self.journal,
+            self.counters,
+            name=self.name,
+            incarnation=self.incarnation,
+            address=str(settings.mqtts or settings.wss or ""),
+            key=self.key,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- life of the process -------------------------------------------------------------------------------------
@@ -137,7 +157,7 @@ class Node:
 
     async def stop(self) -> None:
         """End every session (MQTT 5: server shutting down), ship the trail, say goodbye."""
-        self.draining = True
+        self.gate.closed = True
         for client in list(self.clients.values()):
             client.session.end(CloseCause.DRAINING)
             client.pump()
@@ -184,14 +204,6 @@ class Node:
         """A CONNECT has arrived."""
         await self.gate.sign_in(client)
 
-    def register(self, client: Client) -> None:
-        """The credential is good: changes of organization and identity concern this session from now on."""
-        session = client.session
-        session.org.sessions[session.id] = session
-        held = session.org.clients.get(session.client_id)
-        session.before = held if held is None or held.live else held.before
-        session.org.clients[session.client_id] = session
-
     def signed_in(self, client: Client) -> None:
         """The client has its CONNACK."""
         self.count("connects")
@@ -212,17 +224,12 @@ class Node:
         self.watch.closed(session.id)
         if session.refusal is AuthReason.PROTOCOL:
             self.limits.failed(ip, "")
-        if not hasattr(session, "org"):
+        if session.grant is None:
             return
-        org = session.org
         settle_will(session)
-        if org.sessions.pop(session.id, None) is not None:
+        if self.sessions.remove(session):
             self.count("messages_in", session.messages_in)
             self.count("messages_out", session.messages_out)
-            if org.clients.get(session.client_id) is session:
-                del org.clients[session.client_id]
-                if session.before is not None and session.before.live:
-                    org.clients[session.client_id] = session.before
             self.gate.release(session)
             self.beat.remove(session)
 
@@ -249,7 +256,7 @@ class Node:
         """What was said meanwhile did not arrive, or was forgotten."""
         self.reports.again()
         self.ledger.again()
-        self.spawn(self.gate.renew(self._sessions()))
+        self.spawn(self.gate.renew(self.sessions))
 
     async def _recount(self, org: str) -> None:
         """Compare the ledger of retained messages with the broker, again when this try no longer stands in the way."""
@@ -266,8 +273,8 @@ class Node:
 
     async def _broker_lost(self, client: Client) -> None:
         session = client.session
-        if hasattr(session, "org"):
-            newest = session.org.clients.get(session.client_id)
+        if session.grant is not None:
+            newest = self.sessions.holder(session.org, session.client_id)
             taken = newest is not None and newest is not session
             if not taken and session.phase is Phase.LIVE:
                 taken = await self.beat.held_elsewhere(session)
@@ -286,17 +293,13 @@ class Node:
             self._say_alive()
             if time.monotonic() - renewed > LIVE_TTL / 2:
                 renewed = time.monotonic()
-                self.spawn(self.gate.renew(self._sessions()))
+                self.spawn(self.gate.renew(self.sessions))
             self.flush()
 
     # --- small things --------------------------------------------------------------------------------------------
 
-    def _sessions(self) -> Iterator[Session]:
-        for org in self.snapshot.organizations.values():
-            yield from org.sessions.values()
-
     def _identities(self) -> Iterator[tuple[str, str]]:
-        for session in self._sessions():
+        for session in self.sessions:
             yield session.org.id, session.username
 
     def pump(self, session_id: str) -> None:
@@ -323,9 +326,9 @@ class Node:
         except OSError as error:
             logger.warning("the revisions seen cannot be kept on disk: %s", error)
 
-    def spawn(self, work: object) -> None:
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run a task until it ends or the process does."""
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from audit.kinds import AuthReason, CloseCause
-from cloudsignal.edge.session.machine import Phase, Session
+from cloudsignal.edge.session.context import Phase
+from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.timer_wheel import Wheel
 from cloudsignal.edge.transport.connection import Client
-
-if TYPE_CHECKING:
-    from cloudsignal.edge.node import Node
 
 logger = logging.getLogger("cloudsignal.edge")
 
@@ -36,8 +34,10 @@ JUMP = 2.0
 class Watch:
     """Looks at the sessions of one process."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, clients: Mapping[str, Client], *, local: bool) -> None:
+        self._clients = clients
+        self._local = local
+        """The broker is on this machine."""
         self._wheel: Wheel[str] = Wheel(self._look)
         self._turned = time.monotonic()
         self._ahead = time.time() - self._turned
@@ -77,7 +77,7 @@ class Watch:
         """
         logger.warning("the clock was put %s by %.0f seconds", "forward" if by > 0 else "back", abs(by))
         self._wheel = Wheel(self._look)
-        for session_id, client in self._node.clients.items():
+        for session_id, client in self._clients.items():
             session = client.session
             session.opened_at = session.heard_at = now
             if not since <= session.connected_at <= now:
@@ -87,7 +87,7 @@ class Watch:
             self._wheel.add(session_id, now)
 
     def _look(self, session_id: str) -> float | None:
-        client = self._node.clients.get(session_id)
+        client = self._clients.get(session_id)
         if client is None or client.session.phase is Phase.CLOSED:
             return None
         session = client.session
@@ -121,7 +121,7 @@ class Watch:
     def _ping_every(self, session: Session) -> float:
         """Seconds between pings to the broker: half of what it bears of silence, and less where it is far away."""
         borne = session.broker_keep_alive / 2 or math.inf
-        return borne if self._node.dialer.local else min(borne, PING_EVERY)
+        return borne if self._local else min(borne, PING_EVERY)
 
     def _look_early(self, client: Client, now: float) -> float | None:
         session = client.session

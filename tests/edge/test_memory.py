@@ -11,7 +11,8 @@ from cloudsignal.edge import codec
 from cloudsignal.edge.audit.events import ListTrail, Origin
 from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Publish, Subscribe, Subscription
 from cloudsignal.edge.session import memo, subscriptions
-from cloudsignal.edge.session.machine import CLIENT_ID_MAX, CONNECT_MAX, Session
+from cloudsignal.edge.session.context import CONNECT_MAX
+from cloudsignal.edge.session.machine import CLIENT_ID_MAX, Session
 from cloudsignal.edge.session.memo import SESSION_BYTES, Memo, Purse
 from cloudsignal.edge.session.uplink import ALIAS_BYTES
 from cloudsignal.wire.bundle import Quotas

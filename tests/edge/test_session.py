@@ -13,7 +13,8 @@ from cloudsignal.edge import codec
 from cloudsignal.edge.audit.events import ListTrail, Origin
 from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Publish, Subscribe, Subscription, Will
 from cloudsignal.edge.session import responses
-from cloudsignal.edge.session.machine import Grant, Phase, Session
+from cloudsignal.edge.session.context import Grant, Phase
+from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.mountpoint import MAX_TOPIC_BYTES, Mount, MountError, upstream_client_id
 from cloudsignal.edge.session.organization import Force, Organization
 from cloudsignal.edge.session.uplink import PUBLISH_DENIED

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Iterable
+from typing import Protocol
 
 from audit.kinds import AuthReason, CloseCause
+from cloudsignal.edge.audit.journal import Journal
+from cloudsignal.edge.broker.retained import Ledger
+from cloudsignal.edge.control.desired_state import Snapshot
+from cloudsignal.edge.control.heartbeat import Beat
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.organization import Organization
+from cloudsignal.edge.session.register import Register
 from cloudsignal.edge.signin.check import session_end
-from cloudsignal.edge.timeouts import LOOK_EVERY, SIGN_IN_WITHIN
+from cloudsignal.edge.timeouts import LOOK_EVERY, SIGN_IN_WITHIN, Watch
+from cloudsignal.edge.transport.connection import Client
 from cloudsignal.wire.change import Change
-
-if TYPE_CHECKING:
-    from cloudsignal.edge.node import Node
 
 logger = logging.getLogger("cloudsignal.edge")
 
@@ -24,25 +27,46 @@ SLICE = 0.002
 """Seconds spent on judging sessions anew before everything else gets its turn."""
 
 
+class Host(Protocol):
+    """What changes reach in the process (:class:`cloudsignal.edge.node.Node`)."""
+
+    clients: dict[str, Client]
+    sessions: Register
+    snapshot: Snapshot
+    watch: Watch
+    beat: Beat
+    ledger: Ledger
+    journal: Journal
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run a task until it ends or the process does."""
+
+    def pump(self, session_id: str) -> None:
+        """Write what a session has to say."""
+
+    def flush(self) -> None:
+        """Write the journal."""
+
+
 class Changes:
     """Applies changes to the live sessions of one process."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, host: Host) -> None:
+        self._host = host
 
     def organization_changed(self, org: Organization) -> None:
         """A new bundle is in force. Sessions notice at their next byte; this sees to what they hold already."""
-        gone = org.id not in self._node.snapshot.organizations
-        self._node.spawn(self._forget(org) if gone else self._rejudge(org))
+        gone = org.id not in self._host.snapshot.organizations
+        self._host.spawn(self._forget(org) if gone else self._rejudge(org))
 
     async def credentials_changed(self, names: Iterable[tuple[str, str]], committed_at: float) -> None:
         """Re-read these records and apply them to live sessions: end, extend, or take over claims."""
         wanted = set(names)
-        records = await self._node.snapshot.fetch_credentials(wanted)
+        records = await self._host.snapshot.fetch_credentials(wanted)
         now = time.time()
         for org_id in {org for org, _ in records}:
-            org = self._node.snapshot.organizations.get(org_id)
-            for session in list(org.sessions.values()) if org is not None else ():
+            org = self._host.snapshot.organizations.get(org_id)
+            for session in self._host.sessions.of(org) if org is not None else ():
                 record = records.get((org_id, session.username))
                 if record is None or session.ended:
                     continue
@@ -52,19 +76,19 @@ class Changes:
                     session.end(cause, **_since(committed_at))
                 else:
                     if end and not 0 < session.expires_at <= end:
-                        self._node.watch.soon(session.id)  # it ends sooner than it was to be looked at
+                        self._host.watch.soon(session.id)  # it ends sooner than it was to be looked at
                     if session.expires_at != end:
                         session.expires_at = end
-                        self._node.beat.add(session)  # the list of live sessions says when the credential ends
+                        self._host.beat.add(session)  # the list of live sessions says when the credential ends
                     if dict(record.claims) != dict(session.identity.claims):
                         session.adopt(claims=record.claims)
                         self._rejudge_session(session)
-                self._node.pump(session.id)
+                self._host.pump(session.id)
 
     def close_asked(self, change: Change) -> None:
         """Somebody asked for one session to be closed."""
-        client = self._node.clients.get(change.session)
-        if client is None or getattr(client.session, "org", None) is None or client.session.org.id != change.org:
+        client = self._host.clients.get(change.session)
+        if client is None or client.session.org_id() != change.org:
             return
         details = {"asked": change.cause} if change.cause else {}
         since = _since(change.committed_at)
@@ -73,20 +97,20 @@ class Changes:
 
     async def _forget(self, org: Organization) -> None:
         """An organization was deleted: its sessions end, and the journal keeps nothing of it once that is shipped."""
-        self._node.ledger.detach(org.id)
+        self._host.ledger.detach(org.id)
         await self._rejudge(org)
         end = time.monotonic() + SIGN_IN_WITHIN
-        while org.sessions and time.monotonic() < end:
+        while self._host.sessions.of(org) and time.monotonic() < end:
             await asyncio.sleep(0.05)
         try:
-            self._node.journal.sweep()
+            self._host.journal.sweep()
         except OSError as error:
             logger.warning("the audit journal cannot be begun anew: %s", error)
 
     async def _rejudge(self, org: Organization) -> None:
         force = org.force
         pause = time.perf_counter() + SLICE
-        for session in list(org.sessions.values()):
+        for session in self._host.sessions.of(org):
             if org.force is not force:
                 return
             if session.ended:
@@ -96,18 +120,18 @@ class Changes:
             else:
                 session.adopt()
                 self._rejudge_session(session)
-            self._node.pump(session.id)
+            self._host.pump(session.id)
             if time.perf_counter() > pause:
                 await asyncio.sleep(0)
                 pause = time.perf_counter() + SLICE
-        self._node.flush()
+        self._host.flush()
 
     def _rejudge_session(self, session: Session) -> None:
         """Judge what the session holds; it is looked at again when the first rule that mattered expires."""
         session.rejudge()
         now = time.time()
         if session.judge.until < now + LOOK_EVERY and not session.ended:
-            self._node.watch.soon(session.id)  # that look finds out when the next is due
+            self._host.watch.soon(session.id)  # that look finds out when the next is due
 
 
 def _since(committed_at: float) -> dict[str, float]:

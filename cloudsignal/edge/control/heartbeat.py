@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from cloudsignal.edge.redis import Command, UnavailableError
+from cloudsignal.edge.audit.journal import Journal
+from cloudsignal.edge.redis import Command, Store, UnavailableError
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import HEARTBEAT_SECONDS, SESSIONS_SECONDS, Heartbeat, LiveSession
 from cloudsignal.wire.said import Kind, say
-
-if TYPE_CHECKING:
-    from cloudsignal.edge.node import Node
 
 logger = logging.getLogger("cloudsignal.edge.control.heartbeat")
 
@@ -45,8 +43,27 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 class Beat:
     """Writes heartbeat and session list."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        counters: Mapping[str, int],
+        *,
+        name: str,
+        incarnation: str,
+        address: str,
+        key: bytes,
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._counters = counters
+        self._name = name
+        self._incarnation = incarnation
+        self._address = address
+        """Where clients reach this node."""
+        self._key = key
+        """Seals what this node says of itself."""
+        self._started_at = time.time()
         self._listed: dict[str, Session] = {}
         self._fresh: dict[str, Session] = {}
         """Listed, and not written yet."""
@@ -79,16 +96,16 @@ class Beat:
 
     async def farewell(self) -> None:
         """Take the node off the list at once instead of letting it expire."""
-        name = self._node.name
+        name = self._name
         try:
-            await self._node.store.call(("DEL", keys.node(name), keys.sessions(name)))
+            await self._store.call(("DEL", keys.node(name), keys.sessions(name)))
         except UnavailableError:
             logger.debug("no farewell: redis is unavailable")
 
     async def held_elsewhere(self, session: Session) -> bool:
         """Whether a newer session, on any node, has the client id of this one."""
         try:
-            held = (await self._node.store.call(("GET", keys.client(session.org.id, session.client_id))))[0]
+            held = (await self._store.call(("GET", keys.client(session.org.id, session.client_id))))[0]
         except UnavailableError:
             return False
         return isinstance(held, bytes) and held.rpartition(b"\n")[2] != session.id.encode()
@@ -102,36 +119,35 @@ class Beat:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        name = keys.sessions(self._node.name)
+        name = keys.sessions(self._name)
         fresh, self._fresh = list(self._fresh.values()), {}
         gone, self._gone = self._gone, []
         for start in range(0, len(fresh), _CHUNK):
-            self._node.store.send(*self._listing(name, fresh[start : start + _CHUNK]))
+            self._store.send(*self._listing(name, fresh[start : start + _CHUNK]))
         for start in range(0, len(gone), _CHUNK):
             part = gone[start : start + _CHUNK]
-            self._node.store.send(("HDEL", name, *(session.id for session in part)))
-            self._node.store.send(*(("HDEL", keys.live(org), *ids) for org, ids in _by_organization(part).items()))
+            self._store.send(("HDEL", name, *(session.id for session in part)))
+            self._store.send(*(("HDEL", keys.live(org), *ids) for org, ids in _by_organization(part).items()))
 
     async def _beat(self) -> None:
-        node = self._node
         self._write()
         expected = len(self._listed)
         self._at = max(
             time.time(), self._at + 0.001
         )  # only what is later than before is believed, also by a clock put back
         heartbeat = Heartbeat(
-            node=node.name,
-            incarnation=node.incarnation,
-            sequence=node.journal.sequence,
-            started_at=node.started_at,
+            node=self._name,
+            incarnation=self._incarnation,
+            sequence=self._journal.sequence,
+            started_at=self._started_at,
             at=self._at,
-            address=str(node.settings.mqtts or node.settings.wss or ""),
+            address=self._address,
             sessions=expected,
-            counters=dict(node.counters),
+            counters=dict(self._counters),
         )
-        name = keys.sessions(node.name)
-        _, listed = await node.store.call(
-            ("SET", keys.node(node.name), say(Kind.HEARTBEAT, encode(heartbeat), node.key), "EX", SESSIONS_SECONDS),
+        name = keys.sessions(self._name)
+        _, listed = await self._store.call(
+            ("SET", keys.node(self._name), say(Kind.HEARTBEAT, encode(heartbeat), self._key), "EX", SESSIONS_SECONDS),
             ("EVAL", COUNT, 1, name, SESSIONS_SECONDS),
         )
         due = time.monotonic() - self._indexed >= INDEX_SECONDS / 4
@@ -148,10 +164,10 @@ class Beat:
         identifiers = list(self._listed)
         self._fresh.clear()
         self._gone.clear()
-        await self._node.store.call(("DEL", name))
+        await self._store.call(("DEL", name))
         for start in range(0, len(identifiers), _CHUNK):
             chunk = (self._listed.get(identifier) for identifier in identifiers[start : start + _CHUNK])
-            await self._node.store.call(*self._listing(name, [session for session in chunk if session is not None]))
+            await self._store.call(*self._listing(name, [session for session in chunk if session is not None]))
 
     def _listing(self, name: str, sessions: list[Session]) -> list[Command]:
         fields: list[str | bytes] = []
@@ -161,7 +177,7 @@ class Beat:
             return [("EXPIRE", name, SESSIONS_SECONDS)]
         commands: list[Command] = [("HSET", name, *fields), ("EXPIRE", name, SESSIONS_SECONDS)]
         for org, ids in _by_organization(sessions).items():
-            commands.append(("EVAL", INDEX, 1, keys.live(org), self._node.name, INDEX_SECONDS, *ids))
+            commands.append(("EVAL", INDEX, 1, keys.live(org), self._name, INDEX_SECONDS, *ids))
         return commands
 
     def _entry(self, session: Session) -> bytes:
@@ -171,7 +187,7 @@ class Beat:
                 org=session.org.id,
                 username=session.username,
                 client_id=session.client_id,
-                node=self._node.name,
+                node=self._name,
                 ip=session.origin.ip,
                 port=session.origin.port,
                 transport=session.origin.transport,

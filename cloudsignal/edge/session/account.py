@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 
 from acl.policy import Decision
@@ -10,11 +11,10 @@ from audit.kinds import ACL_DENIED, LIMIT_REACHED, NO_RULE, SUBSCRIBE, UNSUBSCRI
 from cloudsignal.edge.audit.events import Origin, Trail, make_event, shortened
 from cloudsignal.edge.session.authorizer import Judge
 from cloudsignal.edge.session.organization import Organization
-from cloudsignal.edge.session.subscriptions import Asked
 from cloudsignal.wire.audit import AuditEvent, uuid7
 
 
-class Account:
+class Account(ABC):
     """The part of a session that events tell of, and what makes them."""
 
     __slots__ = (
@@ -79,15 +79,15 @@ class Account:
         if not self._again((self.id, limit)):
             self.trail.fold((self.id, limit), self.event(LIMIT_REACHED, reason=limit))
 
-    def subscribed(self, one: Asked, granted: int) -> None:
-        """The broker granted a subscription."""
+    def subscribed(self, topic_filter: bytes, rule: str, granted: int) -> None:
+        """The broker granted a subscription that ``rule`` allows, with this QoS."""
         self.trail.note(
             self.event(
                 SUBSCRIBE,
                 action="subscribe",
-                topic=one.topic_filter.decode(),
+                topic=topic_filter.decode(),
                 qos=granted,
-                rule=one.rule,
+                rule=rule,
                 policy_digest=self.judge.force.digest,
             )
         )
@@ -131,6 +131,6 @@ class Account:
         }
         return self.event(kind, reason=reason, details={**facts, **details})
 
+    @abstractmethod
     def org_id(self) -> str:
         """The organization it has signed in to; empty before."""
-        return self.org.id if hasattr(self, "org") else ""

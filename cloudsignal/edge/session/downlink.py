@@ -7,8 +7,8 @@ closes the connection and is reported as critical.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING
 
 from cloudsignal.edge.codec import (
     Kind,
@@ -27,12 +27,11 @@ from cloudsignal.edge.codec.connect import check_topic_name
 from cloudsignal.edge.codec.primitives import UnfitError, binary, checked_text, malformed
 from cloudsignal.edge.codec.properties import decode_properties
 from cloudsignal.edge.session.authorizer import TALLY
+from cloudsignal.edge.session.context import Context
 from cloudsignal.edge.session.frames import ELEMENTS, LIGHT, TOPIC_SHIFT, TURN_MAX, YIELD, Carry, long_length
 from cloudsignal.edge.session.memo import LONGEST, Memo
 from cloudsignal.edge.session.mountpoint import MountError
-
-if TYPE_CHECKING:
-    from cloudsignal.edge.session.machine import Session
+from cloudsignal.edge.session.subscriptions import Subscriptions
 
 HEADS_MAX = 64
 """Ready-made headers kept per session: one per topic, flags and size of packet."""
@@ -47,10 +46,23 @@ TOPICS_MAX = 512
 class Downlink:
     """The broker's half of a session, from its CONNACK on."""
 
-    __slots__ = ("_carry", "_heads", "_ready", "_session", "_swallowed", "_topics", "_weight")
+    __slots__ = (
+        "_carry",
+        "_finished",
+        "_heads",
+        "_ready",
+        "_session",
+        "_subscriptions",
+        "_swallowed",
+        "_topics",
+        "_weight",
+    )
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Context, subscriptions: Subscriptions, finished: Callable[[int], None]) -> None:
         self._session = session
+        self._subscriptions = subscriptions
+        self._finished = finished
+        """The broker has refused a QoS 2 message of the client."""
         self._carry = Carry()
         self._heads: Memo[bytes, bytes] = Memo(session.purse, HEADS_MAX)
         self._ready = self._heads.known
@@ -290,9 +302,9 @@ class Downlink:
         elif kind in {Kind.PUBACK, Kind.PUBREC, Kind.PUBREL, Kind.PUBCOMP}:
             self._acknowledge(first, body)
         elif kind == Kind.SUBACK:
-            session.subscriptions.suback(*decode_suback(body, session.version))
+            self._subscriptions.suback(*decode_suback(body, session.version))
         elif kind == Kind.UNSUBACK:
-            session.subscriptions.unsuback(*decode_suback(body, session.version))
+            self._subscriptions.unsuback(*decode_suback(body, session.version))
         elif kind == Kind.PINGRESP:
             if session.own_pings:
                 session.own_pings -= 1
@@ -313,5 +325,5 @@ class Downlink:
             session.to_broker.append(acknowledgement(Kind.PUBCOMP, packet.packet_id, session.version))
             return
         if kind is Kind.PUBREC and packet.code >= Reason.UNSPECIFIED:
-            session.uplink.finished(packet.packet_id)
+            self._finished(packet.packet_id)
         session.to_client.append(acknowledgement(kind, packet.packet_id, session.version, packet.code))

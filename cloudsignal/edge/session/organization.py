@@ -1,21 +1,16 @@
-"""One organization at this edge: what is in force for it, its live sessions, and the quota they share."""
+"""One organization at this edge: what is in force for it, and the quotas its sessions share."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from acl.policy import CompiledPolicy
 from cloudsignal.edge.broker.retained import Retained
 from cloudsignal.edge.session.memo import ORGANIZATION_BYTES, UNFINISHED_BYTES, UNREAD_BYTES, Purse
 from cloudsignal.edge.session.mountpoint import Mount
 from cloudsignal.wire.bundle import Quotas
-
-if TYPE_CHECKING:
-    from cloudsignal.edge.session.machine import Session
-
 
 FILTERS_FLOOR = 1_000
 """Filters clients may ask for a minute, however low the quota of messages is."""
@@ -44,10 +39,6 @@ class Organization:
     id: str
     mount: Mount
     force: Force
-    sessions: dict[str, Session] = field(default_factory=dict)
-    """Signed-in sessions by session id."""
-    clients: dict[str, Session] = field(default_factory=dict)
-    """The newest session of each client id."""
     retained: Retained = field(init=False)
     waiting: deque[Callable[[], None]] = field(default_factory=deque)
     """Sessions with more work than one turn may do (:mod:`cloudsignal.edge.transport.turns`), first come first."""
@@ -109,11 +100,3 @@ class Organization:
         minute = int(now) // 60
         if minute != self._minute:
             self._minute, self._spent, self._asked = minute, 0, 0
-
-    def full(self, client_id: str, username: str) -> bool:
-        """Whether no further connection fits; one that takes over from its own earlier one needs no room."""
-        limit = self.force.quotas.connections
-        if not limit or len(self.sessions) < limit:
-            return False
-        held = self.clients.get(client_id)
-        return held is None or held.ended or held.username != username

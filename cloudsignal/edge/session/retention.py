@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from cloudsignal.edge.broker.retained import Refusal
 from cloudsignal.edge.codec import Properties, Property, Publish
+from cloudsignal.edge.session.context import Context
 from cloudsignal.wire.retained import Entry
-
-if TYPE_CHECKING:
-    from cloudsignal.edge.session.machine import Session
 
 WILL_TIMES = (Property.MESSAGE_EXPIRY, Property.WILL_DELAY)
 """Of a will's properties they are kept: they say when the broker drops it."""
 
 
-def retain(session: Session, message: Publish, size: int, now: float) -> Refusal | None:
+def retain(session: Context, message: Publish, size: int, now: float) -> Refusal | None:
     """Count a retained message that goes upstream, or say why it must not."""
     retained = session.org.retained
     if not message.payload:
@@ -29,7 +26,7 @@ def retain(session: Session, message: Publish, size: int, now: float) -> Refusal
     return full
 
 
-def reserve_will(session: Session) -> Refusal | None:
+def reserve_will(session: Context) -> Refusal | None:
     """Why a retained will has no room; when it has, room is kept for it until :func:`settle_will`."""
     will = session.connect.will
     if will is None or not (will.retain and will.payload):
@@ -42,7 +39,7 @@ def reserve_will(session: Session) -> Refusal | None:
     return full
 
 
-def forget_will(session: Session) -> None:
+def forget_will(session: Context) -> None:
     """The broker has the will: keep what is judged anew, and when it ends."""
     will = session.connect.will
     if will is not None:
@@ -50,7 +47,7 @@ def forget_will(session: Session) -> None:
         will.properties = Properties((name, value) for name, value in will.properties if name in WILL_TIMES)
 
 
-def settle_will(session: Session) -> None:
+def settle_will(session: Context) -> None:
     """The connection is gone: count a retained will that the broker publishes, and give its room back."""
     size, session.will_bytes = session.will_bytes, 0
     will = session.connect.will

@@ -8,8 +8,7 @@ the client had asked for it: MQTT cannot tell a client that a subscription has e
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from audit.kinds import NO_RULE
 from cloudsignal.edge.codec import (
@@ -27,10 +26,8 @@ from cloudsignal.edge.codec import (
 )
 from cloudsignal.edge.codec.connect import check_topic_filter
 from cloudsignal.edge.codec.primitives import checked_text, malformed
+from cloudsignal.edge.session.context import Asked, Context
 from cloudsignal.edge.session.mountpoint import MountError
-
-if TYPE_CHECKING:
-    from cloudsignal.edge.session.machine import Session
 
 PENDING_MAX = 256
 """SUBSCRIBE packets, and UNSUBSCRIBE packets, that the broker has not answered yet."""
@@ -56,31 +53,14 @@ Pending = dict[int, list[Item]]
 class Memory(Protocol):
     """Where the filters of stored sessions are kept (``stored.Stored``), so that the next connection knows them."""
 
-    def added(self, session: Session, one: Asked, *, withheld: bool) -> None:
-        """The broker holds this subscription, or it is to be brought back when it is granted again."""
+    def added(self, session: Context, one: Asked, *, withheld: bool, held: int) -> None:
+        """The broker holds this subscription of ``held``, or it is to be brought back when it is granted again."""
 
-    def removed(self, session: Session, filters: Iterable[bytes]) -> None:
+    def removed(self, session: Context, filters: Iterable[bytes]) -> None:
         """The broker holds these no longer."""
 
-    def emptied(self, session: Session) -> None:
+    def emptied(self, session: Context) -> None:
         """The broker has begun a new session."""
-
-
-@dataclass(slots=True)
-class Asked:
-    """One filter of a SUBSCRIBE on its way to the broker, or of a live subscription."""
-
-    topic_filter: bytes
-    """As the client names it."""
-    options: int
-    """The options byte as forwarded (MQTT 5 s3.8.3.1)."""
-    rule: str = ""
-    refusal: int | None = None
-    """The edge's own refusal; ``None`` when the broker is asked."""
-    wanted: int = 0
-    """The options byte as the client sent it."""
-    identifier: int = 0
-    """Subscription Identifier (MQTT 5 s3.8.2.1.2); 0 for none."""
 
 
 class Subscriptions:
@@ -100,7 +80,7 @@ class Subscriptions:
         "withheld",
     )
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Context) -> None:
         self._session = session
         self.live: dict[bytes, Asked] = {}
         self.withheld: dict[bytes, Asked] = {}
@@ -234,11 +214,12 @@ class Subscriptions:
         self.withheld.pop(one.topic_filter, None)
         if old is None or (old.wanted, old.identifier) != (one.wanted, one.identifier):
             self._remember(one, withheld=False)
-        session.subscribed(one, code)
+        session.subscribed(one.topic_filter, one.rule, code)
 
     def _remember(self, one: Asked, *, withheld: bool) -> None:
         if self.memory is not None and self._session.session_expiry:
-            self.memory.added(self._session, one, withheld=withheld)
+            held = len(self.live) + len(self.withheld)
+            self.memory.added(self._session, one, withheld=withheld, held=held)
 
     def _remembered_no_longer(self, filters: list[bytes]) -> None:
         gone = [topic_filter for topic_filter in filters if topic_filter not in self.live]

@@ -8,7 +8,6 @@ path below, which is where the rules are.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from acl.policy import Decision
 from acl.policy.engine.topics import MAX_LEVELS
@@ -36,14 +35,12 @@ from cloudsignal.edge.codec import (
 )
 from cloudsignal.edge.codec.primitives import binary, malformed, protocol_error
 from cloudsignal.edge.session.authorizer import TALLY
+from cloudsignal.edge.session.context import Asked, Context
 from cloudsignal.edge.session.frames import ELEMENTS, LIGHT, TOPIC_SHIFT, TURN_MAX, YIELD, Carry, long_length, too_large
 from cloudsignal.edge.session.memo import LONGEST, Memo
 from cloudsignal.edge.session.mountpoint import MountError
 from cloudsignal.edge.session.retention import retain
-from cloudsignal.edge.session.subscriptions import Asked
-
-if TYPE_CHECKING:
-    from cloudsignal.edge.session.machine import Session
+from cloudsignal.edge.session.subscriptions import Subscriptions
 
 HEADS_MAX = 64
 """Ready-made headers kept per session: one per topic, flags and size of packet."""
@@ -91,13 +88,15 @@ class Uplink:
         "_open",
         "_refused",
         "_session",
+        "_subscriptions",
         "_topics",
         "_unfinished",
         "_weight",
     )
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Context, subscriptions: Subscriptions) -> None:
         self._session = session
+        self._subscriptions = subscriptions
         self._carry = Carry()
         self._heads: Memo[bytes, bytes] = Memo(session.purse, HEADS_MAX)
         self._topics: Memo[bytes, bytes] = Memo(session.purse, TOPICS_MAX)
@@ -459,7 +458,7 @@ class Uplink:
             codes = [Reason.UNSPECIFIED if one.refusal is None else one.refusal for one in asked]
             session.to_client.append(suback(message.packet_id, codes, session.version))
             return
-        session.subscriptions.ask(message.packet_id, asked, message.properties)
+        self._subscriptions.ask(message.packet_id, asked, message.properties)
         upstream = Subscribe(message.packet_id, forwarded, message.properties)
         session.to_broker.append(encode_subscribe(upstream, session.version))
 
@@ -484,10 +483,10 @@ class Uplink:
         decision = session.judge.subscribe(entry.topic_filter)
         if not decision.allowed:
             session.denied("subscribe", entry.topic_filter, decision, qos=entry.qos, size=size)
-            session.subscriptions.refused(entry.topic_filter)
+            self._subscriptions.refused(entry.topic_filter)
             one.refusal = Reason.NOT_AUTHORIZED if five else Reason.UNSPECIFIED
             return one
-        if not session.subscriptions.reserve(entry.topic_filter, room):
+        if not self._subscriptions.reserve(entry.topic_filter, room):
             return self._too_many(entry, "subscriptions_per_session")  # in number, or too long together
         one.options = entry.options & ~3 | min(entry.qos, decision.qos)
         one.rule = decision.rule or NO_RULE
@@ -499,7 +498,7 @@ class Uplink:
         if any(topic_filter.count(b"/") > MAX_LEVELS + 1 for topic_filter in message.filters):  # $share/GROUP/ apart
             raise ProtocolError(Reason.FILTER_INVALID, f"a topic filter has more than {MAX_LEVELS} levels")
         self._weight = (len(message.filters) + len(message.properties)) // ELEMENTS + (len(body) >> TOPIC_SHIFT)
-        session.subscriptions.leave(message.packet_id, list(message.filters))
+        self._subscriptions.leave(message.packet_id, list(message.filters))
         try:
             message.filters = [session.mount.filter(topic_filter) for topic_filter in message.filters]
         except MountError as error:

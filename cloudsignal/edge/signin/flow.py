@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audit.kinds import AuthReason, CloseCause
-from cloudsignal.edge.redis import Command, NotSentError, UnavailableError
-from cloudsignal.edge.session.machine import Grant, Session
+from cloudsignal.edge.audit.journal import Journal
+from cloudsignal.edge.broker.retained import Ledger
+from cloudsignal.edge.control.desired_state import Snapshot
+from cloudsignal.edge.redis import Command, NotSentError, Store, UnavailableError
+from cloudsignal.edge.session.context import Asked, Grant
+from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.organization import Organization
-from cloudsignal.edge.session.subscriptions import Asked
+from cloudsignal.edge.session.register import Register
 from cloudsignal.edge.signin.check import (
     METRICS_APPENDED,
     Checked,
@@ -33,14 +37,12 @@ from cloudsignal.edge.signin.stored_sessions import (
     resumed,
     session_lifetime,
 )
+from cloudsignal.edge.transport.address_limits import Limits
 from cloudsignal.edge.transport.connection import Client
-from cloudsignal.edge.transport.dialer import BrokerUnreachableError
+from cloudsignal.edge.transport.dialer import BrokerUnreachableError, Dialer
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.credential import Credential
-
-if TYPE_CHECKING:
-    from cloudsignal.edge.node import Node
 
 SLOWED = 2.0
 """Seconds a failed sign-in takes from an address that fails often."""
@@ -148,9 +150,35 @@ CHUNK = 200
 class Gate:
     """Decides who comes in."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self.stored = Stored(node.store)
+    def __init__(
+        self,
+        *,
+        store: Store,
+        snapshot: Snapshot,
+        sessions: Register,
+        dialer: Dialer,
+        limits: Limits,
+        ledger: Ledger,
+        journal: Journal,
+        pepper: bytes,
+        failure_floor: float,
+        pump: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._snapshot = snapshot
+        self._sessions = sessions
+        self._dialer = dialer
+        self._limits = limits
+        self._ledger = ledger
+        self._journal = journal
+        self._pepper = pepper
+        self._failure_floor = failure_floor
+        """Seconds a failed sign-in takes at least."""
+        self._pump = pump
+        """Writes what a session has to say."""
+        self.closed = False
+        """The process is stopping: nobody comes in."""
+        self.stored = Stored(store)
         self.holds = Holds()
         self._released: dict[str, list[tuple[Session, int]]] = {}
         """Client ids to be given back, by key."""
@@ -158,15 +186,15 @@ class Gate:
 
     async def sign_in(self, client: Client) -> None:
         """Take a session from SIGNING_IN to a connection with the broker, or refuse it."""
-        node, session = self._node, client.session
+        session = client.session
         started = time.monotonic()
-        if node.draining:
+        if self.closed:
             session.refuse(AuthReason.UNAVAILABLE)
             return
         name = parse_name(session.connect.username)
         meant = name or without_metrics(session.connect.username)
-        known = meant.org if meant is not None and meant.org in node.snapshot.organizations else ""
-        refused = node.limits.refused(session.origin.ip, known)
+        known = meant.org if meant is not None and meant.org in self._snapshot.organizations else ""
+        refused = self._limits.refused(session.origin.ip, known)
         if refused and known:
             session.refuse(AuthReason.RATE_LIMITED, org=known)
             return
@@ -182,26 +210,25 @@ class Gate:
             return
         if session.ended:
             return
-        org = node.snapshot.organizations.get(record.org)
+        org = self._snapshot.organizations.get(record.org)
         if org is None:
             session.refuse(AuthReason.NO_POLICY, org=record.org)
         elif org.force.suspended:
             session.refuse(AuthReason.ORG_SUSPENDED, org=org.id)
-        elif org.full(session.client_id, record.username):
+        elif self._sessions.full(org, session.client_id, record.username):
             session.refuse(AuthReason.QUOTA, org=org.id)
-        elif node.journal.share_full(org.id):
+        elif self._journal.share_full(org.id):
             session.refuse(AuthReason.QUOTA, org=org.id, details={"limit": "audit_journal"})
         else:
             await self._enter(client, org, record, token_id)
 
     async def _verify(self, session: Session, name: Name) -> tuple[Credential | None, AuthReason, str]:
         """The record when its secret was presented, else why not. No refusal rests on memory: Redis is asked."""
-        node = self._node
-        known = node.snapshot.known_credential(name.org, name.local)
+        known = self._snapshot.known_credential(name.org, name.local)
         checked = self._check(known, session, name) if known is not None else None
         if known is None or checked is None or checked.secret is None:
             try:
-                known = await node.snapshot.credential(name.org, name.local)
+                known = await self._snapshot.credential(name.org, name.local)
             except UnavailableError:
                 return None, (checked.reason if checked else None) or AuthReason.UNAVAILABLE, ""
             checked = self._check(known, session, name)
@@ -210,18 +237,17 @@ class Gate:
         return known, AuthReason.UNKNOWN, checked.secret.token_id
 
     def _check(self, record: Credential | None, session: Session, name: Name) -> Checked:
-        pepper, password = self._node.settings.pepper, session.connect.password
+        pepper, password = self._pepper, session.connect.password
         return check(record, pepper=pepper, name=name, password=password, now=time.time())
 
     async def _fail(self, session: Session, org: str, reason: AuthReason, started: float) -> None:
         """Refuse after the time every refusal takes, so that nothing can be told from it. ``org`` is one there is."""
-        node = self._node
-        floor = node.settings.failure_floor
+        floor = self._failure_floor
         presented = session.connect.username or ""
         session.forget_connect()
         if reason is not AuthReason.UNAVAILABLE:
-            node.limits.failed(session.origin.ip, org)
-            if node.limits.slowed(session.origin.ip):
+            self._limits.failed(session.origin.ip, org)
+            if self._limits.slowed(session.origin.ip):
                 floor = SLOWED
         elapsed = time.monotonic() - started
         await asyncio.sleep(floor * (int(elapsed / floor) + 1) - elapsed if floor else 0)
@@ -232,25 +258,25 @@ class Gate:
             session.refuse(reason, org=org, details=details)
 
     async def _enter(self, client: Client, org: Organization, record: Credential, token_id: str) -> None:
-        node, session = self._node, client.session
+        session = client.session
         end, _ = session_end(record, token_id, now=time.time())
         client_id = session.client_id or f"auto-{uuid7().replace('-', '')}"
-        holder = org.clients.get(client_id)
+        holder = self._sessions.holder(org, client_id)
         if holder is not None and not holder.ended and holder.username != record.username:
             session.refuse(AuthReason.CLIENT_ID_TAKEN, org=org.id)
             return
         session.subscriptions.memory = self.stored
-        node.ledger.attach(org.retained)
+        self._ledger.attach(org.retained)
         grant = Grant(org, record.username, client_id, token_id, end, record.claims)
         session.welcome(grant)
         if session.ended:
             return
         # From here on the session is found by every change of its organization and identity.
-        node.register(client)
+        self._sessions.add(session)
         claim = self._claim(session)
         broker = None
         try:
-            broker = await node.dialer.dial(client)
+            broker = await self._dialer.dial(client)
             if not await self._claimed(session, claim):
                 session.refuse(AuthReason.CLIENT_ID_TAKEN)
             elif not session.ended and session_lifetime(session) and not await self._kept(session):
@@ -273,7 +299,7 @@ class Gate:
 
         Nobody holds most client ids, and Redis needs no script to say so.
         """
-        store, key = self._node.store, keys.client(session.org.id, session.client_id)
+        store, key = self._store, keys.client(session.org.id, session.client_id)
         if key in self._released:
             self.give_back()
         value = f"{session.username}\n{session.id}"
@@ -292,7 +318,7 @@ class Gate:
             free = await asked[0] is not None
             self.holds.forget(session.org.id, session.client_id)
             if not free and not session.ended:
-                session.taking = taking = self._node.store.ask(_command(TAKE, [(session, held_seconds(session))]))
+                session.taking = taking = self._store.ask(_command(TAKE, [(session, held_seconds(session))]))
                 await asyncio.wait([taking])  # to be known also when the client goes meanwhile: see release
                 session.took_over = bool(taking.result())
                 free = taking.result() is not None
@@ -312,7 +338,7 @@ class Gate:
         limit = session.org.force.quotas.stored_sessions
         command = ("EVAL", KEEP, 1, keys.stored(session.org.id), now, session.client_id)
         try:
-            (kept,) = await self._node.store.call((*command, now + held_seconds(session), limit, HELD_MAX))
+            (kept,) = await self._store.call((*command, now + held_seconds(session), limit, HELD_MAX))
         except UnavailableError:
             return True  # as with client ids: they are claimed when it is back
         return bool(kept)
@@ -333,7 +359,7 @@ class Gate:
 
     async def _renew(self, holds: list[tuple[Session, int]]) -> None:
         now = time.time()
-        lost = set(await self._node.store.ask(_command(CLAIM, holds)))
+        lost = set(await self._store.ask(_command(CLAIM, holds)))
         for number, (session, seconds) in enumerate(holds, 1):
             if number not in lost:
                 session.held_until = now + seconds
@@ -342,7 +368,7 @@ class Gate:
                     session.end(CloseCause.TAKEN_OVER, text="another username holds the client ID")
                 else:
                     session.refuse(AuthReason.CLIENT_ID_TAKEN)
-                self._node.pump(session.id)
+                self._pump(session.id)
 
     def release(self, session: Session) -> None:
         """The connection is gone: the client id stays with the username while the broker keeps the session.
@@ -366,7 +392,7 @@ class Gate:
         holds = [hold for each in released.values() for hold in each]
         for start in range(0, len(holds), CHUNK):
             part = holds[start : start + CHUNK]
-            answer = self._node.store.ask(_command(RELEASE, part))
+            answer = self._store.ask(_command(RELEASE, part))
             answer.add_done_callback(partial(self._given_back, part))
 
     def _given_back(self, holds: list[tuple[Session, int]], answer: asyncio.Future[Any]) -> None:

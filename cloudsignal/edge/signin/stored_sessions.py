@@ -9,14 +9,11 @@ asked for again. Without them deliveries are judged all the same.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cloudsignal.edge.redis import Store
-from cloudsignal.edge.session.subscriptions import Asked
+from cloudsignal.edge.session.context import Asked, Context
 from cloudsignal.wire import keys
-
-if TYPE_CHECKING:
-    from cloudsignal.edge.session.machine import Session
 
 LIVE_TTL = 7_200
 """Seconds a client id stays with its username without word from the edge that holds the session."""
@@ -50,20 +47,19 @@ class Stored:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def added(self, session: Session, one: Asked, *, withheld: bool) -> None:
-        """The broker holds this subscription, or it is to be brought back when it is granted again."""
-        held = len(session.subscriptions.live) + len(session.subscriptions.withheld)
+    def added(self, session: Context, one: Asked, *, withheld: bool, held: int) -> None:
+        """The broker holds this subscription of ``held``, or it is to be brought back when it is granted again."""
         if held > FILTERS_MAX or len(one.topic_filter) > FILTER_BYTES:
             return
         key = keys.filters(session.org.id, session.client_id)
         note = bytes([one.wanted | (WITHHELD if withheld else 0)]) + one.identifier.to_bytes(4, "big")
         self._store.send(("HSET", key, one.topic_filter, note), ("EXPIRE", key, held_seconds(session)))
 
-    def removed(self, session: Session, filters: Iterable[bytes]) -> None:
+    def removed(self, session: Context, filters: Iterable[bytes]) -> None:
         """The broker holds these no longer."""
         self._store.send(("HDEL", keys.filters(session.org.id, session.client_id), *filters))
 
-    def emptied(self, session: Session) -> None:
+    def emptied(self, session: Context) -> None:
         """The broker has begun a new session."""
         self._store.send(("DEL", keys.filters(session.org.id, session.client_id)))
 
@@ -87,11 +83,11 @@ def resumed(reply: Any) -> tuple[tuple[Asked, bool], ...]:
     return tuple(found[:FILTERS_MAX])
 
 
-def session_lifetime(session: Session) -> int:
+def session_lifetime(session: Context) -> int:
     """Seconds the broker keeps the session after the connection; 0 when it ends with it."""
     return min(session.session_expiry, STORED_MAX)
 
 
-def held_seconds(session: Session) -> int:
+def held_seconds(session: Context) -> int:
     """Seconds until what is said of a live session on Redis expires, should its edge fall silent."""
     return LIVE_TTL + session_lifetime(session)

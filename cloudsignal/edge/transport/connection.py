@@ -10,17 +10,17 @@ import asyncio
 import ssl
 import time
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 from audit.kinds import AuthReason, CloseCause
+from cloudsignal.config import Upstream
 from cloudsignal.edge.audit.events import Origin
+from cloudsignal.edge.audit.journal import Journal
 from cloudsignal.edge.codec import Kind
-from cloudsignal.edge.session.machine import Phase, Session
+from cloudsignal.edge.session.context import Phase
+from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.transport.admission import Place
-from cloudsignal.edge.transport.turns import SLICE
-
-if TYPE_CHECKING:
-    from cloudsignal.edge.node import Node
+from cloudsignal.edge.transport.turns import SLICE, Turns
 
 READ_BUFFER = memoryview(bytearray(262_144))
 """Where every read of every session goes, decrypted; it is copied out before a callback returns."""
@@ -49,6 +49,33 @@ _LISTENING = (Phase.LIVE, Phase.NEW)
 """In between the client waits for its answer, and is not read from."""
 
 
+class Host(Protocol):
+    """What a connection asks of the process it runs in (:class:`cloudsignal.edge.node.Node`)."""
+
+    name: str
+    upstream: Upstream
+    journal: Journal
+    turns: Turns
+
+    def opened(self, client: Client) -> None:
+        """A TLS handshake is done."""
+
+    async def sign_in(self, client: Client) -> None:
+        """A CONNECT has arrived: take the session to a connection with the broker, or refuse it."""
+
+    def signed_in(self, client: Client) -> None:
+        """The client has its CONNACK."""
+
+    def broker_lost(self, client: Client) -> None:
+        """The broker has closed a session that had not ended."""
+
+    def closed(self, client: Client, ip: str) -> None:
+        """The client's socket is gone."""
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Raise a counter of the heartbeat and the metrics."""
+
+
 class Client(asyncio.BufferedProtocol):
     """The client's side."""
 
@@ -64,7 +91,7 @@ class Client(asyncio.BufferedProtocol):
         "_task",
         "_unread",
         "broker",
-        "node",
+        "host",
         "place",
         "session",
         "transport",
@@ -73,8 +100,8 @@ class Client(asyncio.BufferedProtocol):
     transport: asyncio.Transport
     session: Session
 
-    def __init__(self, node: Node, origin: Origin, place: Place) -> None:
-        self.node = node
+    def __init__(self, host: Host, origin: Origin, place: Place) -> None:
+        self.host = host
         self.broker: Broker | None = None
         self.place = place
         """Its place among those that have not said CONNECT."""
@@ -92,7 +119,7 @@ class Client(asyncio.BufferedProtocol):
         self._task: asyncio.Task[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._ip = origin.ip
-        self.session = Session(origin, node.journal, node=node.name, upstream_password=node.upstream.password)
+        self.session = Session(origin, host.journal, node=host.name, upstream_password=host.upstream.password)
 
     # --- asyncio's side ------------------------------------------------------------------------------------------
 
@@ -106,7 +133,7 @@ class Client(asyncio.BufferedProtocol):
             self.session.origin = Origin(
                 origin.ip, origin.port, origin.transport, tls.version() or "", cipher[0] if cipher else ""
             )
-        self.node.opened(self)
+        self.host.opened(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the transport puts what it reads."""
@@ -153,7 +180,7 @@ class Client(asyncio.BufferedProtocol):
             self.broker = None
         if self._linger is not None:
             self._linger.cancel()
-        self.node.closed(self, self._ip)
+        self.host.closed(self, self._ip)
         self.session.release()
 
     # --- our side ------------------------------------------------------------------------------------------------
@@ -252,7 +279,7 @@ class Client(asyncio.BufferedProtocol):
             pause(self.broker.transport)
         if not self._queued:
             self._queued = True
-            self.node.turns.wait(self.session.org, self._go_on)
+            self.host.turns.wait(self.session.org, self._go_on)
 
     def _go_on(self) -> None:
         """Work off the next part of what was received; read on when nothing is left of it."""
@@ -290,10 +317,10 @@ class Client(asyncio.BufferedProtocol):
         """Write what the session has to say, the trail first; start signing in or close as it asks."""
         session, broker = self.session, self.broker
         try:
-            self.node.journal.flush()
+            self.host.journal.flush()
         except OSError:
-            self.node.count("journal_failures")
-            if session.noted > self.node.journal.written:
+            self.host.count("journal_failures")
+            if session.noted > self.host.journal.written:
                 self.abort()  # what cannot be recorded is not answered
                 return
         if session.to_broker and broker is not None and broker.transport is not None:
@@ -319,7 +346,7 @@ class Client(asyncio.BufferedProtocol):
         elif session.phase is _LIVE and self._task is not None:
             self._task = None
             self.read_on()
-            self.node.signed_in(self)
+            self.host.signed_in(self)
             if session.unread:
                 self._wait()
 
@@ -335,7 +362,7 @@ class Client(asyncio.BufferedProtocol):
         session.cuts = ()
 
     async def _sign_in(self) -> None:
-        await self.node.sign_in(self)
+        await self.host.sign_in(self)
         if not self._closing:
             self.pump()
 
@@ -417,7 +444,7 @@ class Broker(asyncio.BufferedProtocol):
         self._client.settle()
         if not self._client.session.ended:
             self.pause_writing()  # until it is known why, there is nobody to write to
-            self._client.node.broker_lost(self._client)
+            self._client.host.broker_lost(self._client)
 
     def close(self) -> None:
         """Close after what is queued."""

@@ -8,14 +8,15 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from typing import Protocol
 
 from cloudsignal.config import Address
 from cloudsignal.edge.audit.events import Origin
-from cloudsignal.edge.node import Node
 from cloudsignal.edge.transport import proxy_protocol
-from cloudsignal.edge.transport.admission import Place
+from cloudsignal.edge.transport.address_limits import Limits
+from cloudsignal.edge.transport.admission import Admission, Place
 from cloudsignal.edge.transport.certificates import Certificates
-from cloudsignal.edge.transport.connection import Client
+from cloudsignal.edge.transport.connection import Client, Host
 from cloudsignal.edge.transport.proxy_protocol import ProxyError
 from cloudsignal.edge.transport.tls_transport import HANDSHAKE, NothingSaidError, SecureTransport
 
@@ -27,7 +28,23 @@ DEFER = 1
 """Seconds the kernel keeps a connection to itself whose client says nothing (``TCP_DEFER_ACCEPT``): MQTT clients speak
 first. No more, because what waits there takes room from others."""
 
-MakeClient = Callable[[Node, Origin, Place], Client]
+
+class Reception(Host, Protocol):
+    """What a listener asks of the process besides."""
+
+    clients: dict[str, Client]
+    limits: Limits
+    admission: Admission
+    capacity: int
+
+    def tls_failed(self, origin: Origin, reason: str) -> None:
+        """A handshake failed."""
+
+    def turned_away(self, origin: Origin, limit: str) -> None:
+        """A connection was closed before its handshake because a limit was reached."""
+
+
+MakeClient = Callable[[Host, Origin, Place], Client]
 
 
 class ListenError(OSError):
@@ -39,7 +56,7 @@ class Listener:
 
     def __init__(
         self,
-        node: Node,
+        host: Reception,
         address: Address,
         transport: str,
         make: MakeClient,
@@ -47,7 +64,7 @@ class Listener:
         *,
         proxied: bool = False,
     ) -> None:
-        self._node = node
+        self._host = host
         self._transport = transport
         self._make = make
         self._certificates = certificates
@@ -102,18 +119,18 @@ class Listener:
             self._admit(connection, (str(address[0]).removeprefix("::ffff:"), int(address[1])))
 
     def _admit(self, connection: socket.socket, address: tuple[str, int]) -> None:
-        node = self._node
+        host = self._host
         origin = Origin(address[0], address[1], self._transport)
         limit = ""
-        if node.journal.full:
+        if host.journal.full:
             limit = "audit_journal"
-        elif len(node.clients) + len(self._tasks) >= node.capacity:
+        elif len(host.clients) + len(self._tasks) >= host.capacity:
             limit = "file_descriptors"
         elif not self._proxied:
             limit = self._address_limit(origin)
         if limit:
             connection.close()
-            node.turned_away(origin, limit)
+            host.turned_away(origin, limit)
             return
         connection.setblocking(False)
         task = asyncio.get_running_loop().create_task(self._serve(connection, origin))
@@ -122,7 +139,7 @@ class Listener:
 
     def _address_limit(self, origin: Origin) -> str:
         """The limit this address has reached, or nothing; then it is counted until ``limits.release``."""
-        return "" if self._node.limits.admit(origin.ip) else "address_connections"
+        return "" if self._host.limits.admit(origin.ip) else "address_connections"
 
     async def _serve(self, connection: socket.socket, origin: Origin) -> None:
         counted = not self._proxied
@@ -136,7 +153,7 @@ class Listener:
                 limit = self._address_limit(origin)
                 if limit:
                     connection.close()
-                    self._node.turned_away(origin, limit)
+                    self._host.turned_away(origin, limit)
                     return
                 counted = True
             place = await self._place(connection, origin)
@@ -145,27 +162,27 @@ class Listener:
             await self._hand_over(connection, origin, place)
             counted, place = False, None  # the client's from here on: see node.closed
         except ProxyError as error:
-            self._node.tls_failed(origin, str(error))
+            self._host.tls_failed(origin, str(error))
         except NothingSaidError:
             pass
         except (OSError, ssl.SSLError, TimeoutError) as error:
-            self._node.tls_failed(origin, handshake_reason(error))
+            self._host.tls_failed(origin, handshake_reason(error))
         finally:
             if place is not None:
                 place.leave()
             if counted:
-                self._node.limits.release(origin.ip)
+                self._host.limits.release(origin.ip)
 
     async def _place(self, connection: socket.socket, origin: Origin) -> Place | None:
         """A place among those that have not signed in, waited for in turn; ``None`` when the connection was closed."""
         try:
-            place = await self._node.admission.enter(origin.ip)
+            place = await self._host.admission.enter(origin.ip)
         except BaseException:
             connection.close()
             raise
         if place is None:
             connection.close()
-            self._node.turned_away(origin, "handshakes")
+            self._host.turned_away(origin, "handshakes")
         return place
 
     async def _hand_over(self, connection: socket.socket, origin: Origin, place: Place) -> None:
@@ -173,7 +190,7 @@ class Listener:
         loop = asyncio.get_running_loop()
 
         def make() -> Client:
-            client = self._make(self._node, origin, place)
+            client = self._make(self._host, origin, place)
             place.give_up = client.give_up
             return client
 

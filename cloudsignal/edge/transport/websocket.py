@@ -18,11 +18,10 @@ from websockets.typing import Subprotocol
 
 from cloudsignal.edge.audit.events import Origin
 from cloudsignal.edge.codec import Reason
-from cloudsignal.edge.node import Node
-from cloudsignal.edge.session.machine import CONNECT_MAX, Phase
+from cloudsignal.edge.session.context import CONNECT_MAX, Phase
 from cloudsignal.edge.session.uplink import SMALL
 from cloudsignal.edge.transport.admission import Place
-from cloudsignal.edge.transport.connection import Client, pause
+from cloudsignal.edge.transport.connection import Client, Host, pause
 
 PATHS = frozenset({"/", "/mqtt"})
 
@@ -51,8 +50,8 @@ class WebSocketClient(Client):
 
     __slots__ = ("_greeting", "_rest", "_resting", "_unfinished", "_websocket")
 
-    def __init__(self, node: Node, origin: Origin, place: Place) -> None:
-        super().__init__(node, origin, place)
+    def __init__(self, host: Host, origin: Origin, place: Place) -> None:
+        super().__init__(host, origin, place)
         self._websocket = ServerProtocol(subprotocols=[Subprotocol("mqtt")], max_size=CONNECT_MAX, logger=_SILENT)
         self._greeting = 0
         """Bytes of the handshake so far."""

@@ -15,7 +15,8 @@ import atheris
 with atheris.instrument_imports(include=["cloudsignal.edge"]):
     from cloudsignal.edge import codec
     from cloudsignal.edge.codec import ProtocolError
-    from cloudsignal.edge.session.machine import Phase, Session
+    from cloudsignal.edge.session.context import Phase
+    from cloudsignal.edge.session.machine import Session
     from cloudsignal.edge.transport.proxy_protocol import HEADER, ProxyError, parse, variable_length
 from cloudsignal.edge.audit.events import ListTrail, Origin
 from tests.edge.fuzz.streams import broker_packet, check_end, client_packet, connect_packet, live_session, welcome

@@ -7,7 +7,8 @@ from typing import Any
 
 from acl.policy import compile_policy, parse
 from cloudsignal.edge.audit.events import ListTrail, Origin
-from cloudsignal.edge.session.machine import Grant, Phase, Session
+from cloudsignal.edge.session.context import Grant, Phase
+from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.mountpoint import Mount
 from cloudsignal.edge.session.organization import Force, Organization
 from cloudsignal.wire.bundle import Quotas

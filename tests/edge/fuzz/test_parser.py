@@ -17,7 +17,8 @@ from acl.policy.engine.topics import unfit_character
 from cloudsignal.edge import codec
 from cloudsignal.edge.audit.events import ListTrail, Origin
 from cloudsignal.edge.codec import ProtocolError
-from cloudsignal.edge.session.machine import Phase, Session
+from cloudsignal.edge.session.context import Phase
+from cloudsignal.edge.session.machine import Session
 from tests.edge.conformance.harness import packets as mqtt
 from tests.edge.conformance.harness.client import Client, Endpoint
 from tests.edge.conformance.harness.servers import Edge
