@@ -1,1 +1,1 @@
-"""The tests. They mirror the packages; ``tests/stack`` holds the fixtures of the running system."""
+"""The tests. They mirror the packages; ``tests/support`` holds what they share."""

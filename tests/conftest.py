@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from tests.stack.databases import Databases
-from tests.stack.system import Stack
+from tests.support.databases import Databases
 from tests.support.schedule import OneLane, in_lane, place
+from tests.support.system import Stack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -33,7 +33,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
-WITHOUT_DJANGO = {"policy", "wire", "edge", "supervisor", "cli", "demo", "stack", "e2e", "browser", "benchmarks"}
+WITHOUT_DJANGO = {"policy", "wire", "edge", "supervisor", "cli", "demo", "e2e", "browser", "benchmarks"}
 """Folders whose tests never import Django in the test process."""
 
 
@@ -160,7 +160,7 @@ def browser() -> Iterator[Browser]:
     """The system's Chromium, for one file of tests: its event loop would be in the way of other files' own."""
     from playwright.sync_api import expect, sync_playwright
 
-    from tests.stack.browser import PATIENCE, chromium, flags
+    from tests.support.browser import PATIENCE, chromium, flags
 
     # Playwright runs an event loop in this thread; Django would take its own synchronous calls for a mistake.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
@@ -174,7 +174,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser profile of its own: no cookies of other tests. Fails the test on script errors and foreign requests."""
-    from tests.stack.browser import Watch
+    from tests.support.browser import Watch
 
     watch = Watch()
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")

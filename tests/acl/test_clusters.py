@@ -13,7 +13,7 @@ from audit.access import AuditQuery, search, search_platform
 from cloudsignal.errors import Conflict, Invalid, NotFound
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import User
-from tests.world import organization, person
+from tests.support.world import organization, person
 
 pytestmark = pytest.mark.django_db
 

@@ -28,7 +28,7 @@ from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.models import Organization
 from orgs.permissions import Role
-from tests.world import member, organization
+from tests.support.world import member, organization
 
 pytestmark = pytest.mark.django_db
 

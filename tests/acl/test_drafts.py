@@ -11,7 +11,7 @@ from acl.services.drafts import load_preset, save_draft
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Conflict, Forbidden, Invalid, NotFound
 from orgs.permissions import Role
-from tests.world import member, organization
+from tests.support.world import member, organization
 
 pytestmark = pytest.mark.django_db
 

@@ -26,7 +26,7 @@ from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError, decode
 from orgs.access.grants import Access
 from orgs.organizations.lifecycle import resume_organization, suspend_organization
-from tests.world import organization, person
+from tests.support.world import organization, person
 
 pytestmark = pytest.mark.django_db
 

@@ -12,7 +12,7 @@ from cloudsignal.errors import Forbidden, Invalid
 from orgs.access.grants import Access
 from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Role
-from tests.world import member, organization
+from tests.support.world import member, organization
 
 pytestmark = pytest.mark.django_db
 

@@ -10,15 +10,15 @@ import pytest
 if TYPE_CHECKING:
     from pytest_django.fixtures import Settings
 
-    from tests.api.calling import Caller, World
-    from tests.api.issuer import Issuer
+    from tests.support.calling import Caller, World
+    from tests.support.issuer import Issuer
 
 
 @pytest.fixture
 def acme(transactional_db: None) -> World:
     """An organization."""
-    from tests.api.calling import World
-    from tests.world import organization
+    from tests.support.calling import World
+    from tests.support.world import organization
 
     return World(organization("Acme"))
 
@@ -26,8 +26,8 @@ def acme(transactional_db: None) -> World:
 @pytest.fixture
 def rival(transactional_db: None) -> World:
     """Another organization, to be kept apart."""
-    from tests.api.calling import World
-    from tests.world import organization
+    from tests.support.calling import World
+    from tests.support.world import organization
 
     return World(organization("Rival"))
 
@@ -35,7 +35,7 @@ def rival(transactional_db: None) -> World:
 @pytest.fixture
 def nobody() -> Caller:
     """A caller without a key or a session."""
-    from tests.api.calling import Caller
+    from tests.support.calling import Caller
 
     return Caller()
 
@@ -43,8 +43,8 @@ def nobody() -> Caller:
 @pytest.fixture
 def operator(transactional_db: None) -> Caller:
     """Platform staff."""
-    from tests.api.calling import Caller
-    from tests.world import person
+    from tests.support.calling import Caller
+    from tests.support.world import person
 
     return Caller(user=person(operator=True))
 
@@ -63,7 +63,7 @@ def limit(settings: Settings) -> Callable[[str, str], None]:
 def issuer(settings: Settings) -> Iterator[Issuer]:
     """An OpenID Connect issuer on loopback, which the settings allow for this test."""
     from orgs.providers import jwks
-    from tests.api.issuer import issuing
+    from tests.support.issuer import issuing
 
     settings.PROVIDER_NETWORKS = "127.0.0.0/8"
     jwks.forget()

@@ -25,8 +25,8 @@ from orgs.models import Membership, User
 from orgs.organizations.settings import change_settings
 from orgs.permissions import Role
 from orgs.tasks import clear_sessions
-from tests.api.calling import Caller, World
-from tests.world import person
+from tests.support.calling import Caller, World
+from tests.support.world import person
 
 PASSWORD = "a-rather-long-password"
 

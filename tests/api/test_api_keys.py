@@ -9,7 +9,7 @@ from audit.models import Event
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import ApiKey
 from orgs.permissions import Role
-from tests.api.calling import Caller, World
+from tests.support.calling import Caller, World
 
 
 def test_a_new_key_is_shown_once_and_then_masked(acme: World) -> None:

@@ -28,8 +28,8 @@ from orgs.organizations.lifecycle import resume_organization, suspend_organizati
 from orgs.people import members
 from orgs.permissions import Role
 from orgs.providers.providers import Wanted, add_provider
-from tests.api.calling import Caller, World
-from tests.world import member, person
+from tests.support.calling import Caller, World
+from tests.support.world import member, person
 
 PASSWORD = "correct horse battery"
 

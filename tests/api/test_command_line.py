@@ -26,8 +26,8 @@ from orgs.api_keys.cli_login import LoginRequest, approve_login, read_request
 from orgs.models import ApiKey, Membership, Organization
 from orgs.people.members import add_member, remove_member
 from orgs.permissions import COMMAND_LINE, PERMISSIONS, Role
-from tests.api.calling import Answer, Caller, World
-from tests.world import member, person
+from tests.support.calling import Answer, Caller, World
+from tests.support.world import member, person
 
 if TYPE_CHECKING:
     from pytest_django.fixtures import Settings

@@ -10,7 +10,7 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from cloudsignal.redis import client as redis_client
-from tests.api.calling import Caller, World
+from tests.support.calling import Caller, World
 
 KEY = {"kind": "pk", "name": "Web"}
 

@@ -9,7 +9,7 @@ from redis import Redis
 
 from cloudsignal.api import idempotency
 from cloudsignal.redis import client as redis_client
-from tests.api.calling import World
+from tests.support.calling import World
 
 pytestmark = pytest.mark.django_db
 

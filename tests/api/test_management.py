@@ -10,7 +10,7 @@ from cloudsignal.wire.codec import decode
 from cloudsignal.wire.credential import open_credential
 from cloudsignal.wire.report import LiveSession
 from orgs.permissions import Role
-from tests.api.calling import World
+from tests.support.calling import World
 from tests.support.sessions import publish
 
 RULES = 'version: "3"\nrules:\n  - id: all\n    topic: "a/#"\n'

@@ -28,9 +28,9 @@ from orgs.models import Invitation, Membership, Organization, User
 from orgs.organizations import deletion
 from orgs.people import invitations, members
 from orgs.permissions import Role
-from tests.api.calling import Caller, World
-from tests.stack.databases import Databases
-from tests.world import member, person
+from tests.support.calling import Caller, World
+from tests.support.databases import Databases
+from tests.support.world import member, person
 
 SOON = datetime.now(UTC) + timedelta(days=30)
 

@@ -26,11 +26,11 @@ from orgs.people.invitations import invite
 from orgs.permissions import PERMISSIONS, Permission, Role
 from orgs.providers.providers import Wanted, add_provider
 from orgs.sso.connections import WantedSignOn, add_sign_on
-from tests.api.calling import Answer, Caller, World
-from tests.api.operations import OPERATIONS, Operation
-from tests.stack.databases import Databases
+from tests.support.calling import Answer, Caller, World
+from tests.support.databases import Databases
+from tests.support.operations import OPERATIONS, Operation
 from tests.support.sessions import publish
-from tests.world import member
+from tests.support.world import member
 
 MARKER = "zebra-crossing"
 """Stands in everything of the victim's that could be read."""

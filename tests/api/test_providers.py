@@ -26,9 +26,9 @@ from orgs.permissions import Role
 from orgs.providers import jwks
 from orgs.providers.id_tokens import judge
 from orgs.providers.providers import Wanted, add_provider, change_provider, remove_provider, try_token
-from tests.api.calling import Caller, World
-from tests.api.issuer import AUDIENCE, Issuer
-from tests.world import member
+from tests.support.calling import Caller, World
+from tests.support.issuer import AUDIENCE, Issuer
+from tests.support.world import member
 
 SECRET = "0123456789abcdef0123456789abcdef-shared"
 

@@ -16,9 +16,9 @@ from orgs.models import Membership, MqttIdentity, Organization
 from orgs.people import members
 from orgs.permissions import Role
 from orgs.sso.connections import WantedSignOn, add_sign_on, approve_domains
-from tests.api.calling import Caller, World
+from tests.support.calling import Caller, World
 from tests.support.races import meanwhile
-from tests.world import member, person
+from tests.support.world import member, person
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from cloudsignal.redis import client as redis_client
 from orgs.people import invitations
 from orgs.providers.providers import Wanted, add_provider
 from orgs.sso.connections import WantedSignOn, add_sign_on
-from tests.api.calling import Caller, World
-from tests.stack.databases import Databases
+from tests.support.calling import Caller, World
+from tests.support.databases import Databases
 
 CLIENT_SECRET = "marker-client-secret-marker-client-secret"
 SHARED = "marker-shared-secret-marker-shared-secret"

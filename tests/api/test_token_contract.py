@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
-    from tests.api.calling import World
-    from tests.api.issuer import Issuer
+    from tests.support.calling import World
+    from tests.support.issuer import Issuer
 
 FIELDS = {
     "access_token", "token_type", "expires_in", "mqtt_credentials", "token_id", "user_email", "provider",
@@ -321,7 +321,7 @@ def test_rate_limits_say_when_to_come_back(http: httpx.Client, acme: World, limi
 def provider(acme: World, issuer: Issuer) -> str:
     """An identity provider of the organization, by name."""
     from orgs.providers.providers import Wanted, add_provider
-    from tests.api.issuer import AUDIENCE
+    from tests.support.issuer import AUDIENCE
 
     add_provider(acme.owner, Wanted(name="login", kind="oidc", issuer=issuer.url, audience=AUDIENCE))
     return "login"

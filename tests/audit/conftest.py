@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
-from tests.stack.databases import Databases
+from tests.support.databases import Databases
 
 if TYPE_CHECKING:
     from audit.ingest.consumer import Ingest
@@ -33,7 +33,7 @@ def ingest(redis: Redis) -> Ingest:
 @pytest.fixture
 def org(db: None) -> Organization:
     """An organization."""
-    from tests.audit.making import make_org
+    from tests.support.audit_events import make_org
 
     return make_org()
 
@@ -41,6 +41,6 @@ def org(db: None) -> Organization:
 @pytest.fixture
 def access(org: Organization) -> Access:
     """The owner's access to it."""
-    from tests.audit.making import access_to
+    from tests.support.audit_events import access_to
 
     return access_to(org)

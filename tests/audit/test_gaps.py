@@ -15,7 +15,7 @@ from audit.models import Event, Journal
 from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire.audit import AuditEvent
 from cloudsignal.wire.report import Heartbeat
-from tests.audit.making import INCARNATION, NODE, event, now
+from tests.support.audit_events import INCARNATION, NODE, event, now
 
 pytestmark = pytest.mark.django_db
 

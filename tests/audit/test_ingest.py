@@ -27,8 +27,8 @@ from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import BundleReport
 from cloudsignal.wire.said import Kind, say
 from orgs.models import Organization
-from tests.audit.making import INCARNATION, NODE, event, keep, make_org, now, put
-from tests.stack.databases import Databases
+from tests.support.audit_events import INCARNATION, NODE, event, keep, make_org, now, put
+from tests.support.databases import Databases
 
 pytestmark = pytest.mark.django_db
 

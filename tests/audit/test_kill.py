@@ -25,8 +25,8 @@ from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import AuditEvent
 from orgs.models import Organization
-from tests.audit.making import event, make_org, now, put
-from tests.stack.databases import Databases
+from tests.support.audit_events import event, make_org, now, put
+from tests.support.databases import Databases
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180), pytest.mark.processes]
 

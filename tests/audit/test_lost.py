@@ -16,7 +16,7 @@ from audit.models import Event, Journal, OpenSession
 from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire.audit import AuditEvent, uuid7
 from orgs.models import Organization
-from tests.audit.making import INCARNATION, NODE, event, make_org, now
+from tests.support.audit_events import INCARNATION, NODE, event, make_org, now
 
 pytestmark = pytest.mark.django_db
 

@@ -20,7 +20,7 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import Heartbeat
 from cloudsignal.wire.said import Kind, say
-from tests.audit.making import now
+from tests.support.audit_events import now
 
 pytestmark = pytest.mark.django_db
 

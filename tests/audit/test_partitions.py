@@ -20,8 +20,8 @@ from audit.tasks import ensure_partitions
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from orgs.models import Organization
-from tests.audit.making import event, keep, now, put
-from tests.stack.databases import Databases
+from tests.support.audit_events import event, keep, now, put
+from tests.support.databases import Databases
 
 pytestmark = pytest.mark.django_db
 

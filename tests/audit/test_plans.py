@@ -18,8 +18,8 @@ from audit.access import AuditQuery
 from audit.services import partitions
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import Organization
-from tests.audit.making import access_to, event, keep, make_org, now, operator
-from tests.stack.databases import Databases
+from tests.support.audit_events import access_to, event, keep, make_org, now, operator
+from tests.support.databases import Databases
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

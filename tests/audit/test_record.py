@@ -12,7 +12,7 @@ from audit import kinds
 from audit.models import Event
 from audit.services.record import AuditedChange, record, record_many
 from cloudsignal.tenancy.scopes import org_scope
-from tests.world import organization
+from tests.support.world import organization
 
 PROJECT = Path(__file__).parents[2]
 AFTER = {"claims": {"room": "hall", "n": [1, 2.5, True, None]}, "hint": "ab\"\\'é\U0001f600", "empty": ""}

@@ -33,7 +33,7 @@ from cloudsignal.wire.report import BundleReport
 from cloudsignal.wire.said import Kind, say
 from orgs.access.grants import Access
 from orgs.models import Organization
-from tests.world import organization, person
+from tests.support.world import organization, person
 
 pytestmark = pytest.mark.django_db
 

@@ -22,7 +22,7 @@ from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.models import Organization
 from orgs.permissions import Role
-from tests.audit.making import access_to, event, events, keep, make_org, now, operator
+from tests.support.audit_events import access_to, event, events, keep, make_org, now, operator
 
 pytestmark = pytest.mark.django_db
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tests.stack.databases import Databases
+from tests.support.databases import Databases
 
 if TYPE_CHECKING:
     from orgs.access.grants import Access
@@ -56,7 +56,7 @@ def main() -> None:
 
 def measure(databases: Databases) -> dict[str, Any]:
     """All figures of one run."""
-    from tests.world import organization
+    from tests.support.world import organization
 
     access = organization("Benchmark")
     hmac_per_s, argon2_per_s = verify_per_s(), argon2_per_s_()
@@ -198,7 +198,7 @@ def slowdown() -> float:
     """Seconds of the last batch against those of the second, of the longest file in a new organization."""
     from orgs.credentials.csv_file import ROWS_MAX, read_roster
     from orgs.credentials.minting import mint_in_batches
-    from tests.world import organization
+    from tests.support.world import organization
 
     access, took, began = organization("Growing"), list[float](), time.perf_counter()
     text = "username\n" + "".join(f"grow-{number}\n" for number in range(ROWS_MAX))

@@ -28,9 +28,9 @@ from pathlib import Path
 
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conftest import Rig, build_rig, stop_rig
-from tests.edge.parts import Broker, Issued, Process, wait_for
-from tests.edge.wire import Wire
+from tests.support.parts import Broker, Issued, Process, wait_for
 from tests.support.ports import free_port
+from tests.support.wire import Wire
 
 QUICK = os.environ.get("QUICK", "0") not in {"", "0"}
 ROUNDS = 1 if QUICK else 5

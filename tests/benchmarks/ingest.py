@@ -16,7 +16,7 @@ from collections.abc import Callable
 import psycopg
 from redis import Redis
 
-from tests.stack.databases import Databases
+from tests.support.databases import Databases
 
 PER_ENTRY = 50
 
@@ -79,7 +79,7 @@ def encoded(count: int) -> list[bytes]:
     from cloudsignal.secrets.keyring import node_key
     from cloudsignal.wire.audit import AuditBatch, encode_batch
     from cloudsignal.wire.said import Kind, say
-    from tests.audit.making import event, make_org
+    from tests.support.audit_events import event, make_org
 
     orgs = [make_org(f"org {number}") for number in range(20)]
     events = [

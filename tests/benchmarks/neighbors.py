@@ -29,9 +29,9 @@ import httpx
 import psutil
 
 from tests.edge.conftest import Rig, build_rig, stop_rig
-from tests.edge.parts import ALLOW_ALL
-from tests.edge.wire import dial_tls
-from tests.stack.system import Stack
+from tests.support.parts import ALLOW_ALL
+from tests.support.system import Stack
+from tests.support.wire import dial_tls
 
 QUICK = os.environ.get("QUICK") == "1"
 SECONDS = 2.0 if QUICK else 10.0

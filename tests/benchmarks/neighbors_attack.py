@@ -19,9 +19,9 @@ from typing import Any
 import httpx
 
 from cloudsignal.edge.codec.properties import USER_PROPERTIES_MAX
-from tests.edge.wire import ClosedError, Wire
 from tests.support import attacks, attacks_broker, attacks_connections, attacks_policy, attacks_web
 from tests.support.attacks_connections import Target
+from tests.support.wire import ClosedError, Wire
 
 PAUSE = 0.05
 

@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
-    from tests.stack.system import Stack
+    from tests.support.system import Stack
 
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
 

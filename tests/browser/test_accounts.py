@@ -21,7 +21,7 @@ from cloudsignal.mail import END
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-    from tests.stack.system import Stack
+    from tests.support.system import Stack
 
 pytestmark = [pytest.mark.browser, pytest.mark.stack, pytest.mark.timeout(300)]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.program import Done, process
+from tests.support.command_line import Done, process
 
 if TYPE_CHECKING:
-    from tests.stack.system import Stack
+    from tests.support.system import Stack
 
 PASSWORD = "correct horse battery"
 SEED = """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from acl.policy.language.presets import PRESETS, Preset
-from tests.cli.program import program
+from tests.support.command_line import program
 
 POLICY = """\
 version: "3"

@@ -19,9 +19,9 @@ from cloudsignal.secrets import pki
 from cloudsignal.supervisor import state
 from cloudsignal.supervisor.postgres import ADMIN, APP
 from cloudsignal.wire.said import node_key
-from tests.cli.program import Done, program
-from tests.stack.process import temporary_data_folder
-from tests.stack.system import Stack
+from tests.support.command_line import Done, program
+from tests.support.process import temporary_data_folder
+from tests.support.system import Stack
 
 
 @pytest.fixture(scope="module")

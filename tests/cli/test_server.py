@@ -19,7 +19,7 @@ from cloudsignal.cli import audit
 from cloudsignal.cli.outcome import CommandError, Exit
 from cloudsignal.cli.server import Server, checked_url, plain
 from cloudsignal.secrets import pki
-from tests.cli.program import Done, program
+from tests.support.command_line import Done, program
 
 ME = {
     "kind": "key", "name": "sk_...x7m4", "operator": False, "organization_id": "org_aaaaaaaaaaaa",

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from cloudsignal.demo.cast import OPERATOR, TROUPES
-from tests.stack.process import clean_environment
-from tests.stack.system import Stack
+from tests.support.process import clean_environment
+from tests.support.system import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

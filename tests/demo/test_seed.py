@@ -10,8 +10,8 @@ import pytest
 
 from cloudsignal.demo.cast import TROUPES
 from cloudsignal.supervisor.part import PROJECT
-from tests.stack.process import clean_environment
-from tests.stack.system import Stack
+from tests.support.process import clean_environment
+from tests.support.system import Stack
 
 pytestmark = [pytest.mark.stack]
 

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.device import Device
-from tests.e2e.tenants import Tenant, make_tenant
-from tests.stack.system import Stack
+from tests.support.device import Device
+from tests.support.system import Stack
+from tests.support.tenants import Tenant, make_tenant
 
 pytestmark = pytest.mark.stack
 

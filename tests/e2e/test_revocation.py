@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from tests.e2e.tenants import PASSWORD, Tenant, make_tenant
-from tests.e2e.wireclient import WireClient
-from tests.stack.system import Stack
+from tests.support.system import Stack
+from tests.support.tenants import PASSWORD, Tenant, make_tenant
+from tests.support.wire_client import WireClient
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 

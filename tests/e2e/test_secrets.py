@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.tenants import PASSWORD, Tenant, make_tenant
-from tests.stack.system import Stack
+from tests.support.system import Stack
+from tests.support.tenants import PASSWORD, Tenant, make_tenant
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

@@ -7,9 +7,9 @@ import ssl
 import httpx
 import pytest
 
-from tests.e2e.tenants import make_tenant
-from tests.edge.wire import Wire, dial_tls
-from tests.stack.system import Stack
+from tests.support.system import Stack
+from tests.support.tenants import make_tenant
+from tests.support.wire import Wire, dial_tls
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 

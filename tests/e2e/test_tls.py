@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from tests.stack.system import Stack
+from tests.support.system import Stack
 
 pytestmark = pytest.mark.stack
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.device import Device
-from tests.stack.system import Stack
+from tests.support.device import Device
+from tests.support.system import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.browser]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.parts import ALLOW_ALL, Authority, Broker, Edge, Issued, Plane, Valkey
-from tests.edge.wire import Wire, dial_tls
+from tests.support.parts import ALLOW_ALL, Authority, Broker, Edge, Issued, Plane, Valkey
+from tests.support.wire import Wire, dial_tls
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cloudsignal.edge.codec import Connect, Kind, Will, encode_connect
 from tests.edge.conftest import Rig
-from tests.edge.wire import dial_tls, dial_websocket
+from tests.support.wire import dial_tls, dial_websocket
 
 POLICY = "version: '3'\nrules: [{id: hole, effect: deny, topic: 'ok/hole/#', action: sub}, {id: ok, topic: 'ok/#'}]"
 

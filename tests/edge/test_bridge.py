@@ -15,9 +15,9 @@ import pytest
 
 from cloudsignal.edge.codec import Kind, Properties, Property, connack
 from tests.edge.conftest import Rig
-from tests.edge.parts import Broker, Edge, Issued, Process, wait_for
-from tests.edge.wire import Wire, dial_tls
+from tests.support.parts import Broker, Edge, Issued, Process, wait_for
 from tests.support.ports import free_port
+from tests.support.wire import Wire, dial_tls
 
 NO_STATE = """
 version: '3'

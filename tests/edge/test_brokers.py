@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from cloudsignal.edge import brokers
 from cloudsignal.edge.brokers import mosquitto_config, vernemq_config, vernemq_script
-from tests.edge.parts import Broker, wait_for
+from tests.support.parts import Broker, wait_for
 
 A, B = "org_aaaaaaaaaaaa", "org_bbbbbbbbbbbb"
 

@@ -18,8 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.edge.conftest import Rig
-from tests.edge.parts import Edge, Issued, wait_for
-from tests.stack.browser import chromium, flags
+from tests.support.browser import chromium, flags
+from tests.support.parts import Edge, Issued, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Playwright, WebSocket

@@ -18,7 +18,7 @@ from cloudsignal.edge.redis import Store
 from cloudsignal.wire.bundle import Bundle, open_bundle, sign_bundle
 from cloudsignal.wire.codec import WireError
 from tests.edge.conftest import Rig
-from tests.edge.parts import ALLOW_ALL, PEPPER, wait_for
+from tests.support.parts import ALLOW_ALL, PEPPER, wait_for
 
 DENY = "version: '3'\nrules: []"
 

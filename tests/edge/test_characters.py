@@ -24,9 +24,9 @@ from cloudsignal.edge.codec import (
 from cloudsignal.edge.codec.primitives import binary, packet, u16
 from cloudsignal.edge.session.machine import Session
 from tests.edge.conftest import Rig
-from tests.edge.parts import ALLOW_ALL, Broker
 from tests.edge.test_session import Bench
-from tests.edge.wire import ClosedError, dial_unix
+from tests.support.parts import ALLOW_ALL, Broker
+from tests.support.wire import ClosedError, dial_unix
 
 UNFIT = [*range(0x01, 0x20), *range(0x7F, 0xA0), 0xFDD0, 0xFDDF, 0xFDEF]
 UNFIT += [plane << 16 | end for plane in range(17) for end in (0xFFFE, 0xFFFF)]

@@ -15,7 +15,7 @@ from redis import Redis
 
 from cloudsignal.wire import keys
 from tests.edge.conftest import Rig
-from tests.edge.parts import Broker, Issued, wait_for
+from tests.support.parts import Broker, Issued, wait_for
 
 TAKEN, AWAY = 0x85, 0x88
 

@@ -16,8 +16,8 @@ from cloudsignal.edge.signin.holds import RETURN_WITHIN
 from cloudsignal.edge.signin.stored_sessions import LIVE_TTL
 from cloudsignal.wire import keys
 from tests.edge.conftest import Rig, build_rig, stop_rig
-from tests.edge.parts import ALLOW_ALL, Edge, Issued, wait_for
-from tests.edge.wire import Wire, dial_tls
+from tests.support.parts import ALLOW_ALL, Edge, Issued, wait_for
+from tests.support.wire import Wire, dial_tls
 
 TAKEN, AWAY = 0x85, 0x88
 MAY_BE_TAKEN = b"the client ID cannot be confirmed right now; try again later"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.edge.conftest import Rig
-from tests.edge.parts import ALLOW_ALL
+from tests.support.parts import ALLOW_ALL
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 

@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.edge.conftest import Rig, build_rig, stop_rig
-from tests.edge.parts import Issued, Watched, wait_for
-from tests.edge.wire import ClosedError, dial_websocket
+from tests.support.parts import Issued, Watched, wait_for
+from tests.support.wire import ClosedError, dial_websocket
 
 CONNECTIONS = 120
 

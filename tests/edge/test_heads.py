@@ -17,7 +17,7 @@ from cloudsignal.wire.bundle import open_bundle, sign_bundle
 from cloudsignal.wire.codec import WireError, decode, encode
 from cloudsignal.wire.heads import AGE_MAX, SLACK, Heads, SignedHeads, open_heads, sign_heads
 from tests.edge.conftest import Rig
-from tests.edge.parts import ALLOW_ALL, Edge, Plane, wait_for
+from tests.support.parts import ALLOW_ALL, Edge, Plane, wait_for
 
 DENY = "version: '3'\nrules: []"
 KEY = Ed25519PrivateKey.generate()

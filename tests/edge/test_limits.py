@@ -17,10 +17,10 @@ from cloudsignal.edge.codec import Kind, Subscribe, Subscription, connack, encod
 from cloudsignal.wire.bundle import Quotas
 from tests.benchmarks.edge import resident
 from tests.edge.conftest import Rig
-from tests.edge.parts import Edge, early_in_a_minute, wait_for
 from tests.edge.test_live import ended
 from tests.edge.test_transports import metrics
-from tests.edge.wire import ClosedError, Wire, dial_tls, dial_websocket
+from tests.support.parts import Edge, early_in_a_minute, wait_for
+from tests.support.wire import ClosedError, Wire, dial_tls, dial_websocket
 
 MakeRig = Callable[..., Rig]
 BOTH = pytest.mark.parametrize("version", [4, 5])

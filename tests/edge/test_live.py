@@ -14,8 +14,8 @@ from cloudsignal.wire.codec import decode
 from cloudsignal.wire.report import Heartbeat, LiveSession
 from cloudsignal.wire.said import unchecked
 from tests.edge.conftest import Rig
-from tests.edge.parts import ALLOW_ALL, early_in_a_minute, wait_for
-from tests.edge.wire import Wire
+from tests.support.parts import ALLOW_ALL, early_in_a_minute, wait_for
+from tests.support.wire import Wire
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 

@@ -20,8 +20,8 @@ from cloudsignal.edge.control.revisions import Floors
 from cloudsignal.edge.redis import BACKOFF, Store, UnavailableError
 from cloudsignal.edge.transport.admission import PER_ADDRESS
 from tests.edge.conftest import Rig
-from tests.edge.parts import wait_for
-from tests.edge.wire import ClosedError, Wire
+from tests.support.parts import wait_for
+from tests.support.wire import ClosedError, Wire
 
 MakeRig = Callable[..., Rig]
 

@@ -33,7 +33,7 @@ from cloudsignal.wire.change import Change
 from cloudsignal.wire.credential import seal_credential
 from cloudsignal.wire.heads import digest_bytes
 from tests.edge.conftest import Rig
-from tests.edge.parts import ALLOW_ALL, NODE_KEY, PEPPER, Plane, Valkey
+from tests.support.parts import ALLOW_ALL, NODE_KEY, PEPPER, Plane, Valkey
 
 DENY = "version: '3'\nrules: []"
 SEEDS, ROUNDS = int(os.environ.get("CHAOS_SEEDS", "1")), 4

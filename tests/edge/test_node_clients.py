@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.edge.conftest import Rig
-from tests.stack.npm import installed
+from tests.support.npm import installed
 
 PROJECT = Path(__file__).parent / "node"
 

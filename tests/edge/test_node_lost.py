@@ -22,8 +22,8 @@ from cloudsignal.edge.audit.open_sessions import NAME, OpenSessions
 from cloudsignal.edge.codec import Connect, Properties, encode_connect
 from cloudsignal.wire.audit import AuditEvent
 from tests.edge.conftest import Rig
-from tests.edge.parts import Issued, wait_for
 from tests.edge.test_journal import read_all
+from tests.support.parts import Issued, wait_for
 
 MakeRig = Callable[..., Rig]
 

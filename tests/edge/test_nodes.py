@@ -14,8 +14,8 @@ from cloudsignal.edge.audit.events import make_event
 from cloudsignal.edge.audit.journal import Journal
 from tests.benchmarks.edge import UNLIMITED, Idle, Target, build_load, resident
 from tests.edge.conftest import Rig, build_rig, stop_rig
-from tests.edge.parts import ALLOW_ALL, Edge, Watched, wait_for
-from tests.edge.wire import ClosedError, dial_tls
+from tests.support.parts import ALLOW_ALL, Edge, Watched, wait_for
+from tests.support.wire import ClosedError, dial_tls
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from cloudsignal.edge.codec import Kind
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle, sign_bundle
 from tests.edge.conftest import Rig
-from tests.edge.parts import ALLOW_ALL, wait_for
-from tests.edge.wire import ClosedError, Wire
+from tests.support.parts import ALLOW_ALL, wait_for
+from tests.support.wire import ClosedError, Wire
 
 MakeRig = Callable[..., Rig]
 DENY = "version: '3'\nrules: [{id: ok, topic: 'ok/#'}]"

@@ -22,9 +22,9 @@ from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.responses import AUTH_ANSWERS, CLOSE_ANSWERS
 from cloudsignal.wire.change import Change
 from tests.edge.conftest import Rig
-from tests.edge.parts import Issued, wait_for
 from tests.edge.test_node_clients import run
 from tests.edge.test_session import Bench
+from tests.support.parts import Issued, wait_for
 
 DOCS = Path(__file__).parents[2] / "docs" / "edge.md"
 BOTH = pytest.mark.parametrize("version", [4, 5])

@@ -18,10 +18,10 @@ from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.bundle import Quotas
 from cloudsignal.wire.retained import Entry
 from tests.edge.conftest import Rig
-from tests.edge.parts import Edge, wait_for
 from tests.edge.test_session import Bench
-from tests.edge.wire import Wire, dial_tls
 from tests.support.attacks_broker import retained_flood
+from tests.support.parts import Edge, wait_for
+from tests.support.wire import Wire, dial_tls
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 MakeRig = Callable[..., Rig]

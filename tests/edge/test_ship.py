@@ -15,7 +15,7 @@ from cloudsignal.edge.audit.journal import Journal, segments
 from cloudsignal.edge.audit.shipper import ROTATE_BYTES, Shipper
 from cloudsignal.edge.redis import Store, UnavailableError
 from tests.edge.conftest import Rig
-from tests.edge.parts import NODE_KEY
+from tests.support.parts import NODE_KEY
 
 
 def shipping(rig: Rig, journal: Journal, work: Callable[[Shipper], Awaitable[None]]) -> None:

@@ -11,8 +11,8 @@ from cloudsignal.edge.signin.check import SAME_WORK, Name, check, parse_name, se
 from cloudsignal.wire import keys
 from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
 from tests.edge.conftest import Rig
-from tests.edge.parts import PEPPER, Issued
-from tests.edge.wire import ClosedError
+from tests.support.parts import PEPPER, Issued
+from tests.support.wire import ClosedError
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 ORG = "org_aaaaaaaaaaaa"

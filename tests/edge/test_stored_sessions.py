@@ -10,8 +10,8 @@ import pytest
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conftest import Rig
-from tests.edge.parts import Issued, wait_for
-from tests.edge.wire import Wire
+from tests.support.parts import Issued, wait_for
+from tests.support.wire import Wire
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 

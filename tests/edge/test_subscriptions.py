@@ -19,9 +19,9 @@ from cloudsignal.edge.signin.stored_sessions import FILTER_BYTES, FILTERS_MAX, W
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conftest import Rig
-from tests.edge.parts import Issued, wait_for
 from tests.edge.test_session import ALL, ORG, Bench, force
-from tests.edge.wire import Wire
+from tests.support.parts import Issued, wait_for
+from tests.support.wire import Wire
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 ONLY_B = "version: '3'\nrules: [{id: s, who: sender, topic: '#'}, {id: b, topic: 'b/#', action: sub}]"

@@ -17,8 +17,8 @@ from cloudsignal.wire.codec import decode
 from cloudsignal.wire.report import Heartbeat
 from cloudsignal.wire.said import unchecked
 from tests.edge.conftest import Rig
-from tests.edge.parts import wait_for
-from tests.edge.wire import Wire
+from tests.support.parts import wait_for
+from tests.support.wire import Wire
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 POLICY = "version: '3'\nrules: [{id: ok, topic: 'ok/#'}, {id: in, topic: 'held', action: pub}]"

@@ -26,9 +26,9 @@ from cloudsignal.edge.transport.proxy_protocol import SIGNATURE, ProxyError, par
 from cloudsignal.edge.transport.websocket import FRAME_TOO_LARGE
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conftest import Rig
-from tests.edge.parts import Edge, early_in_a_minute, wait_for
-from tests.edge.wire import ClosedError, Wire, dial_tls, dial_websocket
+from tests.support.parts import Edge, early_in_a_minute, wait_for
 from tests.support.ports import free_port
+from tests.support.wire import ClosedError, Wire, dial_tls, dial_websocket
 
 MakeRig = Callable[..., Rig]
 

@@ -12,10 +12,10 @@ from cloudsignal.edge.session.authorizer import TALLY
 from cloudsignal.edge.session.mountpoint import IN_FLIGHT
 from tests.benchmarks.edge import UNLIMITED, resident
 from tests.edge.conftest import Rig
-from tests.edge.parts import Issued, Narrow, wait_for
 from tests.edge.test_session import BOTH, ORG, Bench
 from tests.edge.test_transports import metrics
-from tests.edge.wire import Wire
+from tests.support.parts import Issued, Narrow, wait_for
+from tests.support.wire import Wire
 
 MIB = 1024 * 1024
 

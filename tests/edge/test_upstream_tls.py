@@ -14,7 +14,7 @@ import pytest
 
 from cloudsignal.edge import brokers
 from tests.edge.conftest import Rig
-from tests.edge.parts import ALLOW_ALL, Authority, Edge, Plane, Process, Valkey, wait_for
+from tests.support.parts import ALLOW_ALL, Authority, Edge, Plane, Process, Valkey, wait_for
 from tests.support.ports import free_port
 
 SBIN = "/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin:/opt/homebrew/bin"

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent.parent
 def running(trusted: str = "") -> Iterator[str]:
     """Start it, and yield its address."""
     port = free_port()
-    command = http_server("127.0.0.1", port, "tests.front.application:application")
+    command = http_server("127.0.0.1", port, "tests.support.front_application:application")
     environment = {**os.environ, "TRUSTED": trusted, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, *command[1:]], cwd=ROOT, env=environment)
     try:

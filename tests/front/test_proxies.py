@@ -11,8 +11,8 @@ import pytest
 from cloudsignal.front.app import THREADS
 from cloudsignal.proxies import visitor
 from tests.front.conftest import running
-from tests.front.proxies import PROXIES, proxy
 from tests.support.attacks_web import where, without_a_body
+from tests.support.reverse_proxies import PROXIES, proxy
 
 VISITOR = "127.9.9.9"
 """Where requests come from: an address of this machine that is not the proxy's."""

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.api.calling import World
+    from tests.support.calling import World
 
 
 @pytest.fixture
 def acme(transactional_db: None) -> World:
     """The victim."""
-    from tests.api.calling import World
-    from tests.world import organization
+    from tests.support.calling import World
+    from tests.support.world import organization
 
     return World(organization("Acme"))
 
@@ -22,7 +22,7 @@ def acme(transactional_db: None) -> World:
 @pytest.fixture
 def rival(transactional_db: None) -> World:
     """Who wants in."""
-    from tests.api.calling import World
-    from tests.world import organization
+    from tests.support.calling import World
+    from tests.support.world import organization
 
     return World(organization("Rival"))

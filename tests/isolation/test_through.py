@@ -14,13 +14,13 @@ from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import Membership, SignOnAccount, SingleSignOn
 from orgs.permissions import Role
 from orgs.sso.web.sessions import MARK
-from tests.api.calling import Caller, World
-from tests.api.operations import OPERATIONS
 from tests.api.test_permissions import MARKER, call, fill, fingerprint
-from tests.isolation.crawling import asks, send
-from tests.stack.databases import Databases
+from tests.support.calling import Caller, World
+from tests.support.crawling import asks, send
+from tests.support.databases import Databases
+from tests.support.operations import OPERATIONS
+from tests.support.world import person
 from tests.web.test_gate import TABLE
-from tests.world import person
 
 NOT_OF_ONE = {"/v2/me", "/v2/organizations", "/v2/command-line/login"}
 """Operations that name no organization."""

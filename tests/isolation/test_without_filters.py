@@ -11,11 +11,11 @@ from django.db.models import QuerySet
 
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.models import Credential, Organization
-from tests.api.calling import World
-from tests.api.operations import OPERATIONS
 from tests.api.test_permissions import MARKER, call, fill, fingerprint
-from tests.isolation.crawling import asks, send
-from tests.stack.databases import Databases
+from tests.support.calling import World
+from tests.support.crawling import asks, send
+from tests.support.databases import Databases
+from tests.support.operations import OPERATIONS
 from tests.web.test_gate import PAGES, TABLE
 
 BY_ORGANIZATION = {"org", "org_id", "org__in"}
@@ -85,6 +85,6 @@ def test_postgres_alone_returns_nothing_foreign(
 def _own_page(name: str, org_id: str) -> Any:
     from django.urls import reverse
 
-    from tests.isolation.crawling import Ask
+    from tests.support.crawling import Ask
 
     return Ask("get", reverse(name, args=[org_id]), name, own=True)

@@ -24,7 +24,7 @@ from orgs.models import ApiKey, Membership, Organization
 from orgs.permissions import COMMAND_LINE, Permission, Role
 from tests.support.races import meanwhile
 from tests.support.traces import events
-from tests.world import member, organization
+from tests.support.world import member, organization
 
 pytestmark = pytest.mark.django_db
 

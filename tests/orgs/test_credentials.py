@@ -34,7 +34,7 @@ from orgs.credentials.issuing import (
 from orgs.credentials.reads import credential_counts, get_credential, list_credentials, list_identities
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Role
-from tests.world import member, organization
+from tests.support.world import member, organization
 
 pytestmark = pytest.mark.django_db
 

@@ -17,8 +17,8 @@ from orgs.access.grants import Access
 from orgs.models import Organization
 from orgs.organizations import deletion
 from orgs.organizations.deletion import delete_organization, purge_due, restore_organization
-from tests.stack.databases import Databases
-from tests.world import organization
+from tests.support.databases import Databases
+from tests.support.world import organization
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

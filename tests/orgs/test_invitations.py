@@ -33,7 +33,7 @@ from orgs.people.invitations import (
 from orgs.permissions import Role
 from tests.support.races import meanwhile
 from tests.support.traces import events, tasks
-from tests.world import member, organization, person
+from tests.support.world import member, organization, person
 
 pytestmark = pytest.mark.django_db
 

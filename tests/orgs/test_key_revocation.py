@@ -25,7 +25,7 @@ from orgs.people.invitations import invite
 from orgs.people.members import change_member
 from orgs.permissions import Role
 from orgs.providers.providers import Wanted, add_provider, change_provider, enabled_providers
-from tests.world import member, organization
+from tests.support.world import member, organization
 
 pytestmark = pytest.mark.django_db
 

@@ -20,7 +20,7 @@ from orgs.people.reads import list_members
 from orgs.permissions import Role
 from tests.support.races import meanwhile
 from tests.support.traces import events
-from tests.world import member, organization
+from tests.support.world import member, organization
 
 pytestmark = pytest.mark.django_db
 

@@ -27,8 +27,8 @@ from orgs.credentials.minting import mint, mint_in_batches
 from orgs.credentials.reads import list_credentials
 from orgs.permissions import Role
 from orgs.tasks import abandon_batch
-from tests.stack.databases import Databases
-from tests.world import member, organization
+from tests.support.databases import Databases
+from tests.support.world import member, organization
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

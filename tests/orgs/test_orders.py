@@ -20,7 +20,7 @@ from orgs.broker import orders
 from orgs.credentials.identities import revoke_everything
 from orgs.credentials.issuing import issue_credential, revoke_credential, revoke_identity
 from orgs.organizations import deletion
-from tests.world import organization
+from tests.support.world import organization
 
 pytestmark = pytest.mark.django_db
 

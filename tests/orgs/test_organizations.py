@@ -26,7 +26,7 @@ from orgs.organizations.lifecycle import (
 from orgs.people.members import add_member, transfer_ownership
 from orgs.people.reads import list_members
 from orgs.permissions import Permission, Role
-from tests.world import member, organization, person
+from tests.support.world import member, organization, person
 
 pytestmark = pytest.mark.django_db
 

@@ -29,7 +29,7 @@ from orgs.credentials.issuing import (
 from orgs.credentials.push import SECRETS_MAX, push_credential
 from orgs.credentials.reads import credential_counts, get_credential, list_credentials
 from orgs.models import Credential
-from tests.world import organization
+from tests.support.world import organization
 
 pytestmark = pytest.mark.django_db
 

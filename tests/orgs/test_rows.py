@@ -14,7 +14,7 @@ from cloudsignal.errors import NotFound
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.rows import get_or_404
 from orgs.models import Membership
-from tests.world import organization
+from tests.support.world import organization
 
 PROJECT = Path(__file__).parents[2]
 

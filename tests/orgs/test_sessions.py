@@ -21,7 +21,7 @@ from orgs.permissions import Role
 from orgs.sessions.closing import close_session
 from orgs.sessions.reads import live_sessions
 from tests.support.sessions import publish
-from tests.world import member, organization
+from tests.support.world import member, organization
 
 pytestmark = pytest.mark.django_db
 

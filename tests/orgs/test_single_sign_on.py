@@ -38,7 +38,7 @@ from orgs.sso.login import enter, foresee, link, send_linked
 from orgs.sso.protocol import Asserted, Refused, secret_of
 from tests.support.races import meanwhile
 from tests.support.traces import events, tasks
-from tests.world import member, organization, person
+from tests.support.world import member, organization, person
 
 pytestmark = pytest.mark.django_db
 

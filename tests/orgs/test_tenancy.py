@@ -13,8 +13,8 @@ from audit.models import Event
 from cloudsignal.tenancy.scopes import SETTINGS, api_key_scope, org_scope, platform_scope, user_scope
 from orgs.credentials.issuing import issue_credential
 from orgs.models import ApiKey, Credential, Membership, MqttIdentity, Organization
-from tests.stack.databases import Databases
-from tests.world import organization, person
+from tests.support.databases import Databases
+from tests.support.world import organization, person
 
 pytestmark = pytest.mark.django_db
 

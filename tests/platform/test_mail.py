@@ -11,7 +11,7 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from cloudsignal.mail import kept_mail
-from tests.world import organization, person
+from tests.support.world import organization, person
 
 
 @pytest.fixture

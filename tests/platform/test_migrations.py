@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.management import call_command
 from psycopg.conninfo import make_conninfo
 
-from tests.stack.databases import Databases
+from tests.support.databases import Databases
 
 ROOT = Path(__file__).parents[2]
 NAME = "cloudsignal_migrations"

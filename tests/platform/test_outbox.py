@@ -19,7 +19,7 @@ from cloudsignal import outbox
 from cloudsignal.models import OutboxRow
 from cloudsignal.redis import FAST_SECONDS, client
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
-from tests.world import organization
+from tests.support.world import organization
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -28,7 +28,7 @@ from orgs.people.invitations import invite
 from orgs.permissions import Role
 from orgs.tasks import send_invitation
 from tests.platform.test_worker import celery, soon
-from tests.world import organization
+from tests.support.world import organization
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

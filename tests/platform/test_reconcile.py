@@ -24,7 +24,7 @@ from orgs.access.grants import Access
 from orgs.credentials.issuing import issue_credential, revoke_identity
 from orgs.models import Credential, MqttIdentity, Organization
 from orgs.tasks import push_credential
-from tests.world import organization
+from tests.support.world import organization
 
 pytestmark = pytest.mark.django_db
 

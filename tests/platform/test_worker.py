@@ -22,7 +22,7 @@ from cloudsignal.redis import client
 from cloudsignal.wire import keys
 from orgs.access.grants import Access
 from orgs.credentials.issuing import issue_credential
-from tests.world import organization
+from tests.support.world import organization
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

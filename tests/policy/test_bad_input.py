@@ -32,7 +32,7 @@ from acl.policy.analysis import comparison
 from acl.policy.analysis.budget import Budget
 from acl.policy.analysis.comparison import Relation
 from acl.policy.language.presets import PRESETS
-from tests.policy.strategies import LATER, NOW
+from tests.support.policy_strategies import LATER, NOW
 
 OLD = """version: "2.1"
 global: [{topic: news/#, permission: subscribe}]

@@ -11,7 +11,7 @@ import pytest
 
 from acl.policy import Policy, canonical, compile_policy, parse, run_tests
 from acl.policy.engine import evaluate
-from tests.policy.strategies import NOW
+from tests.support.policy_strategies import NOW
 
 PERMISSIONS = {"publish": "pub", "subscribe": "sub", "both": "pub+sub"}
 BINDINGS = {

@@ -33,8 +33,8 @@ from acl.policy import (
 from acl.policy.analysis.explanation import Outcome
 from acl.policy.engine import evaluate
 from acl.policy.engine import levels as levels_module
-from tests.policy import strategies as world
-from tests.policy.strategies import NOW
+from tests.support import policy_strategies as world
+from tests.support.policy_strategies import NOW
 
 QOS = st.integers(0, 2)
 ACTIONS = st.sampled_from(("pub", "sub", "receive"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from acl.policy import MAX_RULES, Parsed, Policy, parse, to_json
 from acl.policy.language.presets import PRESETS
 from acl.policy.language.schema import schema_text
-from tests.policy import strategies as world
+from tests.support import policy_strategies as world
 
 SCHEMA = json.loads(schema_text())
 VALIDATOR = jsonschema_rs.validator_for(SCHEMA, validate_formats=True)

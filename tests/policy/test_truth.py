@@ -16,7 +16,7 @@ from acl.policy.analysis.comparison import Relation
 from acl.policy.engine import evaluate
 from acl.policy.engine import levels as levels_module
 from acl.policy.engine.templates import Template, compile_pattern
-from tests.policy.strategies import LATER, NOW, random_policy, random_rule
+from tests.support.policy_strategies import LATER, NOW, random_policy, random_rule
 
 SOMEBODY = Identity("org_abcdefghijkl", "u", "c")
 LEVELS = ("a", "+", "{username}")

@@ -14,7 +14,7 @@ from cloudsignal.config import ConfigError
 from cloudsignal.secrets import pki
 from cloudsignal.supervisor.assembly import Assembly, System
 from cloudsignal.supervisor.options import Options
-from tests.stack.process import temporary_data_folder
+from tests.support.process import temporary_data_folder
 
 DATABASES = {
     "DATABASE_URL": "postgresql://app@db.example.com/cloudsignal",

@@ -12,7 +12,7 @@ import pytest
 from cloudsignal.supervisor.account import PARTS, Account, require_reachable, service_accounts
 from cloudsignal.supervisor.errors import StartError
 from cloudsignal.supervisor.layout import SOCKET_PATH_MAX, Layout, default_data_folder
-from tests.stack.process import temporary_data_folder
+from tests.support.process import temporary_data_folder
 
 
 def mode(path: Path) -> int:

@@ -8,7 +8,7 @@ import psycopg
 import psycopg_pool
 
 from cloudsignal.startup import database
-from tests.stack.system import Stack
+from tests.support.system import Stack
 
 
 def test_the_pool_gives_up_soon_so_that_whoever_asks_next_is_served_as_soon_as_there_is_a_server() -> None:

@@ -6,8 +6,8 @@ import signal
 from pathlib import Path
 
 from cloudsignal.supervisor.saving import LONGEST, SHORTEST, interval
-from tests.edge.parts import Broker, wait_for
-from tests.edge.wire import dial_unix
+from tests.support.parts import Broker, wait_for
+from tests.support.wire import dial_unix
 
 ORG = "org_aaaaaaaaaaaa"
 

@@ -21,8 +21,8 @@ import redis
 from cloudsignal.supervisor import state
 from cloudsignal.supervisor.part import PROJECT
 from cloudsignal.supervisor.postgres import ADMIN, APP, DELETE, OWNER
-from tests.stack.process import Up, clean_environment, temporary_data_folder
-from tests.stack.system import Stack
+from tests.support.process import Up, clean_environment, temporary_data_folder
+from tests.support.system import Stack
 
 DATA_PARTS = "postgres,valkey,mosquitto"
 NAMES = DATA_PARTS.split(",")

@@ -13,9 +13,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.cli.program import program
-from tests.stack.system import HOST, Stack
 from tests.support.attacks_web import without_a_body
+from tests.support.command_line import program
+from tests.support.system import HOST, Stack
 
 pytestmark = [pytest.mark.stack]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloudsignal.edge.codec import Kind, Publish, encode_publish
-from tests.edge.wire import Wire
+from tests.support.wire import Wire
 
 WINDOW = 64
 """Messages without an answer at a time."""

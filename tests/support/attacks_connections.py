@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tests.edge.wire import ClosedError, Wire, dial_tls, dial_websocket
+from tests.support.wire import ClosedError, Wire, dial_tls, dial_websocket
 
 
 @dataclass(frozen=True)

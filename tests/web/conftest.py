@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def acme(db: None) -> Access:
     """An organization, seen by its owner."""
-    from tests.world import organization
+    from tests.support.world import organization
 
     return organization("Acme")
 

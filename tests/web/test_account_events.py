@@ -15,8 +15,8 @@ from audit.models import Event
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.accounts.events import CHANGES
 from orgs.models import Membership, User
-from tests.api.calling import Caller
-from tests.world import organization, person
+from tests.support.calling import Caller
+from tests.support.world import organization, person
 
 pytestmark = pytest.mark.django_db
 

@@ -15,9 +15,9 @@ from audit.models import Event
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
 from orgs.permissions import Role
-from tests.audit.making import event as happening
-from tests.audit.making import keep
-from tests.world import member, organization, person
+from tests.support.audit_events import event as happening
+from tests.support.audit_events import keep
+from tests.support.world import member, organization, person
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from orgs.permissions import Role
-from tests.world import member
+from tests.support.world import member
 
 if TYPE_CHECKING:
     from orgs.access.grants import Access

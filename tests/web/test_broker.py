@@ -21,7 +21,7 @@ from orgs.broker.reads import list_retained, list_stored
 from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Role
 from tests.support.sessions import publish
-from tests.world import member, person
+from tests.support.world import member, person
 
 pytestmark = pytest.mark.django_db
 

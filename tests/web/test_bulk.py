@@ -23,7 +23,7 @@ from orgs.credentials import minting
 from orgs.credentials.issuing import LIVE_SECRETS_MAX, check_secret, issue_credential
 from orgs.credentials.reads import get_credential, list_credentials, list_identities
 from orgs.permissions import Role
-from tests.world import member
+from tests.support.world import member
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

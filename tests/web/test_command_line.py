@@ -22,7 +22,7 @@ from orgs.api_keys.reads import get_api_key, list_api_keys
 from orgs.models import ApiKey, Organization, User
 from orgs.permissions import Role
 from tests.api.test_command_line import BACK, VERIFIER, asked
-from tests.world import member, organization, person
+from tests.support.world import member, organization, person
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

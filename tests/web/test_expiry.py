@@ -16,7 +16,7 @@ from orgs.credentials.identities import get_identity, merge_claims
 from orgs.credentials.issuing import Issued, issue_credential, refresh_credential, revoke_credential
 from orgs.models import Credential
 from orgs.permissions import Role
-from tests.world import member, organization
+from tests.support.world import member, organization
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

@@ -17,7 +17,7 @@ from orgs.access.web.gate import Gate
 from orgs.credentials.issuing import issue_credential
 from orgs.credentials.reads import get_credential
 from orgs.permissions import Permission, Role, may
-from tests.world import member, organization, person
+from tests.support.world import member, organization, person
 
 if TYPE_CHECKING:
     from pytest_django.fixtures import Settings

@@ -22,7 +22,7 @@ from orgs.credentials.reads import get_credential
 from orgs.people.invitations import invite
 from orgs.permissions import Permission, Role
 from orgs.providers.providers import Wanted, add_provider
-from tests.world import member, organization
+from tests.support.world import member, organization
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

@@ -10,7 +10,7 @@ from django.template import Context, Template
 from django.test import Client
 from django.urls import reverse
 
-from tests.world import person
+from tests.support.world import person
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 BY_HAND = {

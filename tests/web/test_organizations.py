@@ -16,8 +16,8 @@ from orgs.credentials.issuing import issue_credential
 from orgs.organizations.lifecycle import suspend_organization
 from orgs.permissions import Role
 from tests.support.sessions import publish
+from tests.support.world import member, person
 from tests.web.test_audit import happened
-from tests.world import member, person
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

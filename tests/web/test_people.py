@@ -18,8 +18,8 @@ from orgs.models import Membership
 from orgs.people.invitations import code_of, invite, link_of, list_invitations
 from orgs.people.reads import list_members
 from orgs.permissions import Role
-from tests.api.calling import Caller
-from tests.world import member, organization, person
+from tests.support.calling import Caller
+from tests.support.world import member, organization, person
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

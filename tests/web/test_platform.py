@@ -15,7 +15,7 @@ from orgs.access.grants import Access, access_org
 from orgs.credentials.issuing import issue_credential
 from orgs.models import User
 from orgs.organizations.lifecycle import suspend_organization
-from tests.world import person
+from tests.support.world import person
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor
@@ -177,7 +177,7 @@ def test_nothing_is_inline_and_nothing_comes_from_elsewhere(acme: Access, owner:
 
 def test_the_navigation_shows_only_what_the_role_may(acme: Access, visitor: Visitor) -> None:
     from orgs.permissions import Role
-    from tests.world import member
+    from tests.support.world import member
 
     def links(role: Role) -> list[str]:
         page = visitor(member(acme.org, role)).get(reverse("orgs:home", args=[acme.org_id]))

@@ -23,7 +23,7 @@ from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Role
-from tests.world import member
+from tests.support.world import member
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

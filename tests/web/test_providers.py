@@ -15,7 +15,7 @@ from orgs.credentials.reads import list_identities
 from orgs.models import IdentityProvider
 from orgs.permissions import Role
 from orgs.providers.providers import Wanted, add_provider, get_provider, list_providers
-from tests.world import member, organization
+from tests.support.world import member, organization
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

@@ -19,9 +19,9 @@ from orgs.access.grants import Access
 from orgs.models import SignOnAccount, SingleSignOn, User
 from orgs.sso import saml
 from orgs.sso.connections import WantedSignOn, add_sign_on, approve_domains, change_sign_on
-from tests.web.saml_provider import ENTITY, NAMES, SamlProvider
-from tests.web.signing_on import DOMAIN, Browser
-from tests.world import organization, person
+from tests.support.saml_provider import ENTITY, NAMES, SamlProvider
+from tests.support.signing_on import DOMAIN, Browser
+from tests.support.world import organization, person
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

@@ -17,7 +17,7 @@ from orgs.permissions import Role
 from orgs.sso import saml
 from orgs.sso.connections import SIGN_ONS_MAX, WantedSignOn, add_sign_on, get_sign_on, list_sign_ons
 from orgs.sso.protocol import secret_of
-from tests.world import member, organization, person
+from tests.support.world import member, organization, person
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

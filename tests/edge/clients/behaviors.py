@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tests.edge.clients.driving import Client, Library
 from tests.edge.conftest import Rig
-from tests.edge.parts import ALLOW_ALL
+from tests.support.parts import ALLOW_ALL
 
 POLICY = "version: '3'\nrules:\n  - {id: open, topic: open/#}\n"
 SEEN_SECONDS = 8.0

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.edge.conftest import Rig
-from tests.edge.parts import Issued
-from tests.stack.npm import installed
+from tests.support.npm import installed
+from tests.support.parts import Issued
 
 DRIVERS = Path(__file__).parent / "drivers"
 NODE = Path(__file__).parent.parent / "node"

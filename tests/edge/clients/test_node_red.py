@@ -13,8 +13,8 @@ import pytest
 
 from tests.edge.clients.behaviors import POLICY
 from tests.edge.conftest import Rig
-from tests.edge.parts import Issued, wait_for
-from tests.stack.npm import installed
+from tests.support.npm import installed
+from tests.support.parts import Issued, wait_for
 from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.soak]

@@ -18,7 +18,7 @@ from cloudsignal.wire.audit import AuditEvent
 from tests.edge.conformance.harness.client import Client, Endpoint
 from tests.edge.conformance.harness.packets import Will
 from tests.edge.conformance.harness.servers import Edge, Tenant
-from tests.policy.strategies import CLAIMS, random_policy
+from tests.support.policy_strategies import CLAIMS, random_policy
 
 DIRECTOR = Rule("director", ("#", "$s/#"), action="pub", who=Who(("zz-director",)))
 """Lets the test publish anything; speaks of nobody else, so it changes no verdict."""

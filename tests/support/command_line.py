@@ -13,7 +13,7 @@ from unittest import mock
 
 from cloudsignal.cli import main
 from cloudsignal.supervisor.part import PROJECT
-from tests.stack.process import clean_environment
+from tests.support.process import clean_environment
 
 OWN = {"CLOUDSIGNAL_URL", "CLOUDSIGNAL_API_KEY", "CLOUDSIGNAL_CA", "BROWSER"}
 

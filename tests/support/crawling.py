@@ -12,9 +12,9 @@ from django.urls import reverse
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import Membership
 from orgs.permissions import Role
-from tests.api.calling import World
+from tests.support.calling import World
+from tests.support.world import member, person
 from tests.web.test_gate import PAGES, TABLE
-from tests.world import member, person
 
 FORM = {
     "confirm": "Acme", "name": "stolen", "text": "username\nstolen\n", "claims": "stolen = yes", "role": "viewer",

@@ -482,7 +482,7 @@ class Edge(Process):
 class Watched(Edge):
     """An edge that collects all garbage every few seconds and says how much it was and how long it took."""
 
-    module = "tests.edge.watched"
+    module = "tests.support.watched_edge"
 
     def collections(self) -> list[tuple[int, float]]:
         """Objects found by each full collection, and the seconds it took."""
@@ -493,4 +493,4 @@ class Watched(Edge):
 class Narrow(Edge):
     """An edge on which organizations may leave half a MiB unread."""
 
-    module = "tests.edge.narrow"
+    module = "tests.support.narrow_edge"

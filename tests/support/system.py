@@ -17,7 +17,7 @@ from cloudsignal.config import VARIABLES
 from cloudsignal.supervisor.part import PROJECT
 from cloudsignal.supervisor.postgres import ADMIN, APP, DATABASE, OWNER
 from cloudsignal.supervisor.secret import Secrets, load_or_make
-from tests.stack.process import StackError, Up, clean_environment, temporary_data_folder
+from tests.support.process import StackError, Up, clean_environment, temporary_data_folder
 
 HOST = "127.0.0.1"
 

@@ -20,7 +20,7 @@ from cloudsignal.supervisor.ports import Ports
 from cloudsignal.supervisor.postgres import ADMIN, APP, DATABASE, DELETE, OWNER, Postgres
 from cloudsignal.supervisor.secret import load_or_make
 from cloudsignal.supervisor.valkey import Valkey
-from tests.stack.process import Up, temporary_data_folder
+from tests.support.process import Up, temporary_data_folder
 
 TEST_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 """A test database need not survive a power cut."""

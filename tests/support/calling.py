@@ -16,7 +16,7 @@ from orgs.access.grants import Access
 from orgs.api_keys.keys import create_api_key
 from orgs.models import User
 from orgs.permissions import Role
-from tests.world import member
+from tests.support.world import member
 
 
 @dataclass

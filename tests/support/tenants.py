@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tests.stack.system import Stack
+from tests.support.system import Stack
 
 PASSWORD = "correct horse battery staple"
 

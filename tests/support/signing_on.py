@@ -15,8 +15,8 @@ from django.urls import reverse
 from orgs.access.grants import Access
 from orgs.models import SingleSignOn
 from orgs.sso.connections import WantedSignOn, add_sign_on, approve_domains
-from tests.api.issuer import CLIENT_ID, CLIENT_SECRET, Issuer
-from tests.world import person
+from tests.support.issuer import CLIENT_ID, CLIENT_SECRET, Issuer
+from tests.support.world import person
 
 DOMAIN = "acme.example"
 

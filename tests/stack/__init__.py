@@ -1,1 +1,0 @@
-"""Fixtures of real parts: the embedded databases, the whole system, a browser."""
