@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.urls import URLPattern, get_resolver
 
-from tests.test_docs import missing_paths
+from tests.support.docs import missing_paths
 
 PROJECT = Path(__file__).parent.parent
 PAGE = (PROJECT / "docs" / "development.md").read_text()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parent.parent
+from tests.support.docs import PROJECT, missing_paths
+
 DOCS = PROJECT / "docs"
 DECISIONS = sorted((DOCS / "decisions").glob("[0-9]*.md"))
 PAGES = sorted([*DOCS.rglob("*.md"), PROJECT / "README.md", PROJECT / "CHANGELOG.md"])
@@ -15,7 +16,6 @@ WITH_PATHS = sorted((DOCS / "decisions").glob("*.md"))
 """Pages on which every path in backticks is a file or folder of this repository."""
 
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
-TOPS = {path.name for path in PROJECT.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 
 def anchors(text: str) -> set[str]:
@@ -33,12 +33,6 @@ def broken_links(page: Path, text: str) -> list[str]:
         if not exists:
             broken.append(f"{name}#{anchor}" if anchor else name)
     return broken
-
-
-def missing_paths(text: str) -> list[str]:
-    """Paths in backticks, below a folder of this repository, that do not exist. ``*`` stands for any name."""
-    named = [path for path in re.findall(r"`([\w.*-]+(?:/[\w.*-]*)+)`", text) if path.split("/")[0] in TOPS]
-    return sorted({path for path in named if not any(PROJECT.glob(path.rstrip("/")))})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))

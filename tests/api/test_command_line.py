@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import threading
 from collections.abc import Callable
@@ -26,31 +25,12 @@ from orgs.api_keys.cli_login import LoginRequest, approve_login, read_request
 from orgs.models import ApiKey, Membership, Organization
 from orgs.people.members import add_member, remove_member
 from orgs.permissions import COMMAND_LINE, PERMISSIONS, Role
-from tests.support.calling import Answer, Caller, World
+from tests.support.calling import Caller, World
+from tests.support.cli_login import BACK, LOGOUT, VERIFIER, asked, challenge, redeem
 from tests.support.world import member, person
 
 if TYPE_CHECKING:
     from pytest_django.fixtures import Settings
-
-BACK = "http://127.0.0.1:54321/callback"
-VERIFIER = "correct-horse-battery-staple-0123456789-ABCDEFG"
-LOGIN, LOGOUT = "/v2/command-line/login", "/v2/command-line/logout"
-
-
-def challenge(verifier: str = VERIFIER) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
-
-
-def asked(**changes: str) -> dict[str, str]:
-    """The parameters of an authorization request, as the program sends them."""
-    return {
-        "response_type": "code", "code_challenge_method": "S256", "code_challenge": challenge(), "redirect_uri": BACK,
-        "state": "s" * 32, "machine": "laptop",
-    } | changes  # fmt: skip
-
-
-def redeem(code: str, verifier: str = VERIFIER, redirect_uri: str = BACK) -> Answer:
-    return Caller().post(LOGIN, {"code": code, "code_verifier": verifier, "redirect_uri": redirect_uri})
 
 
 def sign_in(access: Access) -> Caller:

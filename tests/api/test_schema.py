@@ -21,8 +21,8 @@ from schemathesis.specs.openapi.checks import (
 
 from cloudsignal.api.schema import document
 from orgs.permissions import Role
-from tests.api.test_permissions import fill
 from tests.support.calling import World
+from tests.support.operations import fill
 
 EXAMPLES = {GenerationMode.POSITIVE: 4, GenerationMode.NEGATIVE: 2}
 """Requests for each operation: as the document wants them, and as it does not."""

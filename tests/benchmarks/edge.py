@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloudsignal.wire.bundle import Quotas
-from tests.edge.conftest import Rig, build_rig, stop_rig
 from tests.support.parts import Broker, Issued, Process, wait_for
 from tests.support.ports import free_port
+from tests.support.rig import Rig, build_rig, stop_rig
 from tests.support.wire import Wire
 
 QUICK = os.environ.get("QUICK", "0") not in {"", "0"}

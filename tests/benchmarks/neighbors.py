@@ -28,8 +28,8 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.edge.conftest import Rig, build_rig, stop_rig
 from tests.support.parts import ALLOW_ALL
+from tests.support.rig import Rig, build_rig, stop_rig
 from tests.support.system import Stack
 from tests.support.wire import dial_tls
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Error, expect
 
-from tests.browser.test_screens import ALL, accessible
+from tests.support.accessibility import ALL, accessible
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

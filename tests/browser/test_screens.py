@@ -6,8 +6,9 @@ import gzip
 from typing import TYPE_CHECKING
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
+
+from tests.support.accessibility import ALL, accessible
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.stack, pytest.mark.timeout(300)]
 
-ALL = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
 NARROW = {"runOnly": ["scrollable-region-focusable", "target-size", "nested-interactive"]}
 OFF_SCREEN = """() => [...document.querySelectorAll("main :is(a, button, input, select)")].filter((each) => {
@@ -117,13 +117,6 @@ def look(page: Page, url: str) -> None:
     assert beyond == 0, f"{beyond} px stick out at 390"
     accessible(page, NARROW)
     assert page.evaluate(OFF_SCREEN) == [], "actions that lie beyond the edge of a phone"
-
-
-def accessible(page: Page, rules: dict[str, list[str]]) -> None:
-    """No violation of ``rules`` on the page as it stands."""
-    found = Axe().run(page, options=rules).response["violations"]
-    told = [f"{one['id']}: {node['target']} {node['html'][:200]}" for one in found for node in one["nodes"]]
-    assert not told, "\n".join(told)
 
 
 @pytest.mark.parametrize("screen", sorted(SCREENS))

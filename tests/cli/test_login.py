@@ -18,8 +18,8 @@ import pytest
 from cloudsignal.cli.loopback import Listener, Proof
 from cloudsignal.cli.outcome import CommandError, Exit
 from cloudsignal.supervisor.part import PROJECT
-from tests.browser.test_screens import ALL, accessible
 from tests.cli.conftest import PASSWORD, Place
+from tests.support.accessibility import ALL, accessible
 from tests.support.command_line import Done, alone, command, process
 
 if TYPE_CHECKING:

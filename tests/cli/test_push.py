@@ -10,7 +10,7 @@ import pytest
 
 from cloudsignal.cli.push import _await, _outcome
 from cloudsignal.cli.server import Server
-from tests.cli.test_server import reply, serving
+from tests.support.http_server import reply, serving
 
 
 def progress(*nodes: tuple[str, bool], status: str = "pending", finished: bool = False) -> dict[str, Any]:

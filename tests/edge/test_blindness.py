@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cloudsignal.edge.codec import Connect, Kind, Will, encode_connect
-from tests.edge.conftest import Rig
+from tests.support.rig import Rig
 from tests.support.wire import dial_tls, dial_websocket
 
 POLICY = "version: '3'\nrules: [{id: hole, effect: deny, topic: 'ok/hole/#', action: sub}, {id: ok, topic: 'ok/#'}]"

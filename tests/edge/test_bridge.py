@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from cloudsignal.edge.codec import Kind, Properties, Property, connack
-from tests.edge.conftest import Rig
 from tests.support.parts import Broker, Edge, Issued, Process, wait_for
 from tests.support.ports import free_port
+from tests.support.rig import Rig
 from tests.support.wire import Wire, dial_tls
 
 NO_STATE = """

@@ -17,9 +17,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.edge.conftest import Rig
 from tests.support.browser import chromium, flags
 from tests.support.parts import Edge, Issued, wait_for
+from tests.support.rig import Rig
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Playwright, WebSocket

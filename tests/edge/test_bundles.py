@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from acl.policy import canonical, parse
-from cloudsignal.edge.audit.events import ListTrail
 from cloudsignal.edge.control.desired_state import Snapshot, read_policy
 from cloudsignal.edge.redis import Store
 from cloudsignal.wire.bundle import Bundle, open_bundle, sign_bundle
 from cloudsignal.wire.codec import WireError
-from tests.edge.conftest import Rig
 from tests.support.parts import ALLOW_ALL, PEPPER, wait_for
+from tests.support.rig import Rig
+from tests.support.trail import ListTrail
 
 DENY = "version: '3'\nrules: []"
 

@@ -9,7 +9,7 @@ import pytest
 from acl.policy import Identity, Request, compile_policy, explain, parse
 from acl.policy.engine.topics import MAX_LEVELS, unfit_character
 from cloudsignal.edge import codec
-from cloudsignal.edge.audit.events import ListTrail, Origin
+from cloudsignal.edge.audit.events import Origin
 from cloudsignal.edge.codec import (
     Connect,
     Kind,
@@ -23,9 +23,10 @@ from cloudsignal.edge.codec import (
 )
 from cloudsignal.edge.codec.primitives import binary, packet, u16
 from cloudsignal.edge.session.machine import Session
-from tests.edge.conftest import Rig
-from tests.edge.test_session import Bench
 from tests.support.parts import ALLOW_ALL, Broker
+from tests.support.rig import Rig
+from tests.support.session_bench import Bench
+from tests.support.trail import ListTrail
 from tests.support.wire import ClosedError, dial_unix
 
 UNFIT = [*range(0x01, 0x20), *range(0x7F, 0xA0), 0xFDD0, 0xFDDF, 0xFDEF]

@@ -14,8 +14,8 @@ import pytest
 from redis import Redis
 
 from cloudsignal.wire import keys
-from tests.edge.conftest import Rig
 from tests.support.parts import Broker, Issued, wait_for
+from tests.support.rig import Rig
 
 TAKEN, AWAY = 0x85, 0x88
 

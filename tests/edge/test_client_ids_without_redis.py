@@ -15,8 +15,8 @@ from cloudsignal.edge.codec import Kind
 from cloudsignal.edge.signin.holds import RETURN_WITHIN
 from cloudsignal.edge.signin.stored_sessions import LIVE_TTL
 from cloudsignal.wire import keys
-from tests.edge.conftest import Rig, build_rig, stop_rig
 from tests.support.parts import ALLOW_ALL, Edge, Issued, wait_for
+from tests.support.rig import Rig, build_rig, stop_rig
 from tests.support.wire import Wire, dial_tls
 
 TAKEN, AWAY = 0x85, 0x88

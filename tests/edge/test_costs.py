@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cloudsignal.edge import codec
-from cloudsignal.edge.audit.events import ListTrail, Origin
+from cloudsignal.edge.audit.events import Origin
 from cloudsignal.edge.codec import (
     Connect,
     Kind,
@@ -28,9 +28,10 @@ from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.mountpoint import Mount
 from cloudsignal.edge.session.organization import BLOCKS_BYTES, Organization
 from cloudsignal.edge.transport.turns import Turns
-from tests.edge.conftest import Rig
-from tests.edge.test_session import ALL, ORG, Bench, force
 from tests.support import attacks
+from tests.support.rig import Rig
+from tests.support.session_bench import ALL, ORG, Bench, force
+from tests.support.trail import ListTrail
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.edge.conftest import Rig
 from tests.support.parts import ALLOW_ALL
+from tests.support.rig import Rig
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 

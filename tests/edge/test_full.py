@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.edge.conftest import Rig
+from tests.support.rig import Rig
 
 
 def test_clients_sign_in_and_publish_while_valkey_has_no_room(rig: Rig) -> None:

@@ -6,8 +6,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from tests.edge.conftest import Rig, build_rig, stop_rig
 from tests.support.parts import Issued, Watched, wait_for
+from tests.support.rig import Rig, build_rig, stop_rig
 from tests.support.wire import ClosedError, dial_websocket
 
 CONNECTIONS = 120

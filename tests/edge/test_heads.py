@@ -16,8 +16,8 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle, sign_bundle
 from cloudsignal.wire.codec import WireError, decode, encode
 from cloudsignal.wire.heads import AGE_MAX, SLACK, Heads, SignedHeads, open_heads, sign_heads
-from tests.edge.conftest import Rig
 from tests.support.parts import ALLOW_ALL, Edge, Plane, wait_for
+from tests.support.rig import Rig
 
 DENY = "version: '3'\nrules: []"
 KEY = Ed25519PrivateKey.generate()

@@ -16,22 +16,7 @@ from cloudsignal.edge.audit.events import make_event
 from cloudsignal.edge.audit.framing import frame
 from cloudsignal.edge.audit.journal import SEGMENT_BYTES, Journal, SegmentReader, segments
 from cloudsignal.wire.audit import AuditEvent
-
-
-def read_all(folder: Path) -> dict[str, AuditEvent]:
-    """Every event in every segment with its highest count, as ingest would end up with."""
-    found: dict[str, AuditEvent] = {}
-    for number, path in segments(folder):
-        reader = SegmentReader(number, path)
-        while True:
-            events, reader.offset = reader.read(limit=7)
-            if not events:
-                break
-            for event in events.values():
-                old = found.get(event.id)
-                if old is None or event.count > old.count:
-                    found[event.id] = event
-    return found
+from tests.support.journal import read_all
 
 
 def test_a_flushed_event_is_in_the_file_before_anything_else_happens(tmp_path: Path) -> None:

@@ -16,11 +16,9 @@ import pytest
 from cloudsignal.edge.codec import Kind, Subscribe, Subscription, connack, encode_subscribe
 from cloudsignal.wire.bundle import Quotas
 from tests.benchmarks.edge import resident
-from tests.edge.conftest import Rig
-from tests.edge.test_live import ended
-from tests.edge.test_transports import metrics
-from tests.support.parts import Edge, early_in_a_minute, wait_for
-from tests.support.wire import ClosedError, Wire, dial_tls, dial_websocket
+from tests.support.parts import Edge, early_in_a_minute, metrics, wait_for
+from tests.support.rig import Rig
+from tests.support.wire import ClosedError, Wire, dial_tls, dial_websocket, ended
 
 MakeRig = Callable[..., Rig]
 BOTH = pytest.mark.parametrize("version", [4, 5])

@@ -13,21 +13,11 @@ from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import decode
 from cloudsignal.wire.report import Heartbeat, LiveSession
 from cloudsignal.wire.said import unchecked
-from tests.edge.conftest import Rig
 from tests.support.parts import ALLOW_ALL, early_in_a_minute, wait_for
-from tests.support.wire import Wire
+from tests.support.rig import Rig
+from tests.support.wire import ended
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
-
-
-def ended(wire: Wire, reason: int, *, seconds: float = 20.0) -> None:
-    """The peer closes; with MQTT 5 it says why."""
-    packets = wire.closed(seconds=seconds)
-    if wire.version == 5:
-        assert [first for first, _ in packets] == [Kind.DISCONNECT]
-        assert packets[0][1][0] == reason
-    else:
-        assert packets == []
 
 
 @BOTH

@@ -19,8 +19,8 @@ from cloudsignal.edge.codec import Kind
 from cloudsignal.edge.control.revisions import Floors
 from cloudsignal.edge.redis import BACKOFF, Store, UnavailableError
 from cloudsignal.edge.transport.admission import PER_ADDRESS
-from tests.edge.conftest import Rig
 from tests.support.parts import wait_for
+from tests.support.rig import Rig
 from tests.support.wire import ClosedError, Wire
 
 MakeRig = Callable[..., Rig]

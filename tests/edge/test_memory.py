@@ -8,7 +8,7 @@ import pytest
 
 from audit.kinds import LIMIT_REACHED
 from cloudsignal.edge import codec
-from cloudsignal.edge.audit.events import ListTrail, Origin
+from cloudsignal.edge.audit.events import Origin
 from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Publish, Subscribe, Subscription
 from cloudsignal.edge.session import memo, subscriptions
 from cloudsignal.edge.session.context import CONNECT_MAX
@@ -16,7 +16,8 @@ from cloudsignal.edge.session.machine import CLIENT_ID_MAX, Session
 from cloudsignal.edge.session.memo import SESSION_BYTES, Memo, Purse
 from cloudsignal.edge.session.uplink import ALIAS_BYTES
 from cloudsignal.wire.bundle import Quotas
-from tests.edge.test_session import BOTH, ORG, Bench
+from tests.support.session_bench import BOTH, ORG, Bench
+from tests.support.trail import ListTrail
 
 PREFIX = f"{ORG}/t/".encode()
 

@@ -21,7 +21,6 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cloudsignal.edge import node
-from cloudsignal.edge.audit.events import ListTrail
 from cloudsignal.edge.control import change_stream, desired_state
 from cloudsignal.edge.control.bundle_status import Reports
 from cloudsignal.edge.control.change_stream import Follower
@@ -32,8 +31,9 @@ from cloudsignal.wire.bundle import open_bundle
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.credential import seal_credential
 from cloudsignal.wire.heads import digest_bytes
-from tests.edge.conftest import Rig
 from tests.support.parts import ALLOW_ALL, NODE_KEY, PEPPER, Plane, Valkey
+from tests.support.rig import Rig
+from tests.support.trail import ListTrail
 
 DENY = "version: '3'\nrules: []"
 SEEDS, ROUNDS = int(os.environ.get("CHAOS_SEEDS", "1")), 4

@@ -4,27 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.edge.conftest import Rig
-from tests.support.npm import installed
-
-PROJECT = Path(__file__).parent / "node"
-
-
-def run(script: str, options: dict[str, object], *, seconds: float = 60) -> Any:
-    """Run a script of ``tests/edge/node``; returns what it printed."""
-    node = shutil.which("node")
-    assert node, "node is not installed; run `make setup`"
-    command = [node, str(PROJECT / script), f"{installed(PROJECT)}/", json.dumps(options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+from tests.support.node_clients import PROJECT, run
+from tests.support.rig import Rig
 
 
 @pytest.mark.parametrize("version", [4, 5])

@@ -21,9 +21,9 @@ from cloudsignal.edge.audit.journal import Journal
 from cloudsignal.edge.audit.open_sessions import NAME, OpenSessions
 from cloudsignal.edge.codec import Connect, Properties, encode_connect
 from cloudsignal.wire.audit import AuditEvent
-from tests.edge.conftest import Rig
-from tests.edge.test_journal import read_all
+from tests.support.journal import read_all
 from tests.support.parts import Issued, wait_for
+from tests.support.rig import Rig
 
 MakeRig = Callable[..., Rig]
 

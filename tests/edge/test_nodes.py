@@ -13,8 +13,8 @@ import pytest
 from cloudsignal.edge.audit.events import make_event
 from cloudsignal.edge.audit.journal import Journal
 from tests.benchmarks.edge import UNLIMITED, Idle, Target, build_load, resident
-from tests.edge.conftest import Rig, build_rig, stop_rig
 from tests.support.parts import ALLOW_ALL, Edge, Watched, wait_for
+from tests.support.rig import Rig, build_rig, stop_rig
 from tests.support.wire import ClosedError, dial_tls
 
 

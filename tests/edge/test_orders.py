@@ -13,10 +13,9 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
 from cloudsignal.wire.codec import WireError
 from cloudsignal.wire.order import Order, open_order, sign_order
-from tests.edge.conftest import Rig
-from tests.edge.test_retained import counted, retain, retained_at_broker, second_edge
-from tests.edge.test_stored_sessions import keep, stored
+from tests.support.broker_state import counted, keep, retain, retained_at_broker, second_edge, stored
 from tests.support.parts import Edge, Issued, wait_for
+from tests.support.rig import Rig
 from tests.support.wire import dial_tls
 
 BOTH = pytest.mark.parametrize("version", [4, 5])

@@ -17,8 +17,8 @@ import pytest
 from cloudsignal.edge.codec import Kind
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle, sign_bundle
-from tests.edge.conftest import Rig
 from tests.support.parts import ALLOW_ALL, wait_for
+from tests.support.rig import Rig
 from tests.support.wire import ClosedError, Wire
 
 MakeRig = Callable[..., Rig]

@@ -16,15 +16,16 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge import codec
-from cloudsignal.edge.audit.events import ListTrail, Origin
+from cloudsignal.edge.audit.events import Origin
 from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Publish, Reason
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.responses import AUTH_ANSWERS, CLOSE_ANSWERS
 from cloudsignal.wire.change import Change
-from tests.edge.conftest import Rig
-from tests.edge.test_node_clients import run
-from tests.edge.test_session import Bench
+from tests.support.node_clients import run
 from tests.support.parts import Issued, wait_for
+from tests.support.rig import Rig
+from tests.support.session_bench import Bench
+from tests.support.trail import ListTrail
 
 DOCS = Path(__file__).parents[2] / "docs" / "edge.md"
 BOTH = pytest.mark.parametrize("version", [4, 5])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -17,42 +16,15 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.bundle import Quotas
 from cloudsignal.wire.retained import Entry
-from tests.edge.conftest import Rig
-from tests.edge.test_session import Bench
 from tests.support.attacks_broker import retained_flood
-from tests.support.parts import Edge, wait_for
+from tests.support.broker_state import counted, ledger, retain, retained_at_broker, second_edge, total
+from tests.support.parts import wait_for
+from tests.support.rig import Rig
+from tests.support.session_bench import Bench
 from tests.support.wire import Wire, dial_tls
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 MakeRig = Callable[..., Rig]
-
-
-def retain(client: Wire, topic: str, payload: bytes = b"x", **options: Any) -> int:
-    """Publish a retained message; 0 when it was taken, whoever is subscribed to it."""
-    code = client.publish(topic, payload, retain=True, **options)
-    return 0 if code < 0x80 else code
-
-
-def ledger(rig: Rig, org: str) -> dict[bytes, Entry]:
-    return {name: Entry.read(value) for name, value in rig.valkey.redis.hgetall(keys.retained(org)).items()}
-
-
-def total(rig: Rig, org: str) -> int:
-    return int(rig.valkey.redis.get(keys.retained_bytes(org)) or 0)
-
-
-def counted(rig: Rig, org: str, count: int) -> None:
-    wait_for(lambda: len(ledger(rig, org)) == count, what=f"{count} retained messages in the ledger")
-    assert total(rig, org) == sum(entry.size for entry in ledger(rig, org).values())
-
-
-def retained_at_broker(client: Wire, *filters: str) -> list[bytes]:
-    client.subscribe(*filters)
-    client.ping()
-    topics = [message.topic for message in client.deliveries if message.retain]
-    client.deliveries.clear()
-    client.unsubscribe(*filters)
-    return sorted(topics)
 
 
 @BOTH
@@ -160,17 +132,6 @@ def test_a_retained_will_that_expires_is_counted_until_then() -> None:
     entry = bench.org.retained.take()[0][b"last/words"].entry
     assert entry is not None
     assert entry.ends == entry.at + 630
-
-
-def second_edge(rig: Rig) -> Edge:
-    return Edge(
-        rig.edge.folder / "second",
-        redis_url=rig.valkey.url,
-        upstream=f"unix://{rig.broker.socket}",
-        verify_key=rig.plane.verify_key,
-        authority=rig.authority,
-        node="edge-2",
-    )
 
 
 def refusals(one: Wire, two: Wire, number: int) -> list[int]:

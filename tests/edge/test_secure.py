@@ -17,8 +17,8 @@ from cloudsignal.edge.codec.packets import Publish
 from cloudsignal.edge.transport.certificates import server_context
 from cloudsignal.edge.transport.connection import Client
 from cloudsignal.edge.transport.tls_transport import SecureTransport
-from tests.edge.conftest import Rig
 from tests.support.parts import Authority, Issued, wait_for
+from tests.support.rig import Rig
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 

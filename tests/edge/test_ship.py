@@ -14,8 +14,8 @@ from cloudsignal.edge.audit.framing import frame
 from cloudsignal.edge.audit.journal import Journal, segments
 from cloudsignal.edge.audit.shipper import ROTATE_BYTES, Shipper
 from cloudsignal.edge.redis import Store, UnavailableError
-from tests.edge.conftest import Rig
 from tests.support.parts import NODE_KEY
+from tests.support.rig import Rig
 
 
 def shipping(rig: Rig, journal: Journal, work: Callable[[Shipper], Awaitable[None]]) -> None:

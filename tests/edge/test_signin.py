@@ -10,8 +10,8 @@ from cloudsignal.edge.codec import Connect, Kind, Properties, Will, encode_conne
 from cloudsignal.edge.signin.check import SAME_WORK, Name, check, parse_name, session_end
 from cloudsignal.wire import keys
 from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
-from tests.edge.conftest import Rig
 from tests.support.parts import PEPPER, Issued
+from tests.support.rig import Rig
 from tests.support.wire import ClosedError
 
 BOTH = pytest.mark.parametrize("version", [4, 5])

@@ -7,7 +7,7 @@ import pytest
 from audit.kinds import ACL_DENIED, CRITICAL
 from cloudsignal.edge import codec
 from cloudsignal.edge.codec import Kind, Properties, Property, Publish
-from tests.edge.test_session import BOTH, ORG, Bench, force, unpack
+from tests.support.session_bench import BOTH, ORG, Bench, force, unpack
 
 TOPIC = f"{ORG}/t/a/b".encode()
 

@@ -9,25 +9,11 @@ import pytest
 
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
-from tests.edge.conftest import Rig
-from tests.support.parts import Issued, wait_for
-from tests.support.wire import Wire
+from tests.support.broker_state import keep, stored
+from tests.support.parts import wait_for
+from tests.support.rig import Rig
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
-
-
-def keep(rig: Rig, issued: Issued, client_id: str, version: int, *, clean: bool = False) -> tuple[int, Wire]:
-    """Sign in for a session that is kept."""
-    wire = rig.dial()
-    answer = wire.connect(
-        version=version, client_id=client_id, username=issued.username, password=issued.password, clean=clean,
-        properties=[(17, 3_600)] if version == 5 and not clean else [],
-    )  # fmt: skip
-    return answer.code, wire
-
-
-def stored(rig: Rig, org: str) -> dict[str, float]:
-    return {name.decode(): end for name, end in rig.valkey.redis.zrange(keys.stored(org), 0, -1, withscores=True)}
 
 
 @BOTH

@@ -18,9 +18,9 @@ from cloudsignal.edge.session.uplink import FILTERS_MIN
 from cloudsignal.edge.signin.stored_sessions import FILTER_BYTES, FILTERS_MAX, WITHHELD, resumed
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
-from tests.edge.conftest import Rig
-from tests.edge.test_session import ALL, ORG, Bench, force
 from tests.support.parts import Issued, wait_for
+from tests.support.rig import Rig
+from tests.support.session_bench import ALL, ORG, Bench, force
 from tests.support.wire import Wire
 
 BOTH = pytest.mark.parametrize("version", [4, 5])

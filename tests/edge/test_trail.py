@@ -16,8 +16,8 @@ from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import decode
 from cloudsignal.wire.report import Heartbeat
 from cloudsignal.wire.said import unchecked
-from tests.edge.conftest import Rig
 from tests.support.parts import wait_for
+from tests.support.rig import Rig
 from tests.support.wire import Wire
 
 BOTH = pytest.mark.parametrize("version", [4, 5])

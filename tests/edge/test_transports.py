@@ -25,9 +25,9 @@ from cloudsignal.edge.transport.certificates import Certificates
 from cloudsignal.edge.transport.proxy_protocol import SIGNATURE, ProxyError, parse, variable_length
 from cloudsignal.edge.transport.websocket import FRAME_TOO_LARGE
 from cloudsignal.wire.bundle import Quotas
-from tests.edge.conftest import Rig
-from tests.support.parts import Edge, early_in_a_minute, wait_for
+from tests.support.parts import early_in_a_minute, metrics, wait_for
 from tests.support.ports import free_port
+from tests.support.rig import Rig
 from tests.support.wire import ClosedError, Wire, dial_tls, dial_websocket
 
 MakeRig = Callable[..., Rig]
@@ -365,14 +365,6 @@ def test_an_address_with_too_many_connections_is_turned_away(make_rig: MakeRig) 
     clients[0].disconnect()
     time.sleep(0.2)
     rig.client(issued, client_id="c0")
-
-
-def metrics(edge: Edge) -> dict[str, float]:
-    """What a scrape says."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{edge.metrics_port}/metrics") as answer:
-        text = answer.read().decode()
-    rows = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    return {name: float(value) for name, value in rows}
 
 
 def test_metrics_tell_what_the_edge_does(make_rig: MakeRig) -> None:

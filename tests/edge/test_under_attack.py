@@ -11,10 +11,10 @@ import pytest
 
 from cloudsignal.edge.transport import address_limits
 from tests.benchmarks.edge import resident
-from tests.edge.conftest import Rig
 from tests.support import attacks_connections as attacks
 from tests.support.attacks_connections import Target
 from tests.support.parts import Issued, wait_for
+from tests.support.rig import Rig
 
 MakeRig = Callable[..., Rig]
 

@@ -11,10 +11,9 @@ from cloudsignal.edge.codec import Properties, Property
 from cloudsignal.edge.session.authorizer import TALLY
 from cloudsignal.edge.session.mountpoint import IN_FLIGHT
 from tests.benchmarks.edge import UNLIMITED, resident
-from tests.edge.conftest import Rig
-from tests.edge.test_session import BOTH, ORG, Bench
-from tests.edge.test_transports import metrics
-from tests.support.parts import Issued, Narrow, wait_for
+from tests.support.parts import Issued, Narrow, metrics, wait_for
+from tests.support.rig import Rig
+from tests.support.session_bench import BOTH, ORG, Bench
 from tests.support.wire import Wire
 
 MIB = 1024 * 1024

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from cloudsignal.edge import brokers
-from tests.edge.conftest import Rig
 from tests.support.parts import ALLOW_ALL, Authority, Edge, Plane, Process, Valkey, wait_for
 from tests.support.ports import free_port
+from tests.support.rig import Rig
 
 SBIN = "/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin:/opt/homebrew/bin"
 

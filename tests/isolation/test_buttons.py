@@ -13,10 +13,10 @@ from django.urls import Resolver404, resolve
 
 from orgs.credentials.issuing import issue_credential
 from orgs.permissions import OPERATOR, PERMISSIONS, Permission, Role
-from tests.api.test_permissions import MARKER, fill
 from tests.support.calling import Caller, World
+from tests.support.operations import MARKER, fill
+from tests.support.pages import TABLE
 from tests.support.world import person
-from tests.web.test_gate import TABLE
 
 LINK = re.compile(r'<a\b[^>]*?\bhref="([^"]+)"|\bhx-get="([^"]+)"')
 FORM = re.compile(r"<form\b([^>]*)>", re.DOTALL)

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from tests.api.test_permissions import MARKER, fill, fingerprint
 from tests.support.calling import World
 from tests.support.crawling import asks, send, thieves
 from tests.support.databases import Databases
+from tests.support.operations import MARKER, fill, fingerprint
 
 WITHOUT_IDS = {"acl:preset", "acl:version", "acl:rollback", "orgs:provider-new", "orgs:sign-on-new"}
 """Pages whose address names a kind, or a number that every organization counts by itself."""

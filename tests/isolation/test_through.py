@@ -14,13 +14,12 @@ from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import Membership, SignOnAccount, SingleSignOn
 from orgs.permissions import Role
 from orgs.sso.web.sessions import MARK
-from tests.api.test_permissions import MARKER, call, fill, fingerprint
 from tests.support.calling import Caller, World
 from tests.support.crawling import asks, send
 from tests.support.databases import Databases
-from tests.support.operations import OPERATIONS
+from tests.support.operations import MARKER, OPERATIONS, call, fill, fingerprint
+from tests.support.pages import TABLE
 from tests.support.world import person
-from tests.web.test_gate import TABLE
 
 NOT_OF_ONE = {"/v2/me", "/v2/organizations", "/v2/command-line/login"}
 """Operations that name no organization."""

@@ -11,12 +11,11 @@ from django.db.models import QuerySet
 
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.models import Credential, Organization
-from tests.api.test_permissions import MARKER, call, fill, fingerprint
 from tests.support.calling import World
 from tests.support.crawling import asks, send
 from tests.support.databases import Databases
-from tests.support.operations import OPERATIONS
-from tests.web.test_gate import PAGES, TABLE
+from tests.support.operations import MARKER, OPERATIONS, call, fill, fingerprint
+from tests.support.pages import PAGES, TABLE
 
 BY_ORGANIZATION = {"org", "org_id", "org__in"}
 """What the code filters by; of organizations themselves also the primary key."""

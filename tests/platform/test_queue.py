@@ -27,7 +27,7 @@ from cloudsignal.wire import keys
 from orgs.people.invitations import invite
 from orgs.permissions import Role
 from orgs.tasks import send_invitation
-from tests.platform.test_worker import celery, soon
+from tests.support.worker import celery, soon
 from tests.support.world import organization
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from django.conf import settings
 from redis import Redis
 
 from acl.services.deployments import deploy, rollback
@@ -22,38 +14,10 @@ from cloudsignal.redis import client
 from cloudsignal.wire import keys
 from orgs.access.grants import Access
 from orgs.credentials.issuing import issue_credential
+from tests.support.worker import celery, kill, soon
 from tests.support.world import organization
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def celery(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Celery process of its own group, gone afterwards."""
-    command = [sys.executable, "-m", "celery", "-A", "cloudsignal", *arguments]
-    log = (settings.DATA_DIR / f"{arguments[0]}.log").open("ab")
-    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-    try:
-        yield process
-    finally:
-        kill(process)
-        log.close()
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """kill -9 of the whole group: a worker and its children at once."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def soon(question: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def revision(redis: Redis, access: Access) -> int:

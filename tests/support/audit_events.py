@@ -13,8 +13,9 @@ from redis import Redis
 from acl.models import Cluster
 from audit.ingest.rows import row_of
 from audit.ingest.store import store
+from audit.models import Event
 from cloudsignal.secrets.keyring import node_key
-from cloudsignal.tenancy.scopes import platform_scope
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import BATCH_MAX, AuditBatch, AuditEvent, encode_batch, uuid7
 from cloudsignal.wire.said import Kind, say
@@ -71,3 +72,16 @@ def keep(found: Iterable[AuditEvent]) -> None:
 def now() -> datetime:
     """The present time."""
     return datetime.now(UTC)
+
+
+def happened(access: Access, ago: timedelta = timedelta(), **fields: object) -> Event:
+    """An event of the organization; by default a denied publish without a rule."""
+    values: dict[str, object] = {
+        "kind": "acl_denied", "username": "agent-7", "client_id": "c1", "ip": "192.0.2.7", "port": 50000,
+        "transport": "mqtts", "mqtt_version": "5", "tls_version": "TLSv1.3", "tls_cipher": "TLS_AES_256_GCM_SHA384",
+        "action": "publish", "topic": "agents/agent-8/card", "qos": 1, "rule": "none", "node": "e1", "session": "s1",
+    }  # fmt: skip
+    with org_scope(access.org_id):
+        return Event.objects.create(
+            ts=datetime.now(UTC) - ago, id=uuid.uuid4(), org_id=access.org_id, **(values | fields)
+        )

@@ -13,8 +13,8 @@ from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import Membership
 from orgs.permissions import Role
 from tests.support.calling import World
+from tests.support.pages import PAGES, TABLE
 from tests.support.world import member, person
-from tests.web.test_gate import PAGES, TABLE
 
 FORM = {
     "confirm": "Acme", "name": "stolen", "text": "username\nstolen\n", "claims": "stolen = yes", "role": "viewer",

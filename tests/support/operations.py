@@ -5,10 +5,28 @@ A new endpoint that is missing here fails ``test_permissions``. ``{...}`` in a p
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from orgs.permissions import Permission
+from acl.models import Deployment
+from audit.access import AuditQuery, cursor_of, search
+from cloudsignal.redis import client as redis_client
+from cloudsignal.tenancy.scopes import org_scope
+from cloudsignal.wire import keys
+from cloudsignal.wire.report import LiveSession
+from orgs.credentials.issuing import issue_credential
+from orgs.models import ApiKey, Membership
+from orgs.people.invitations import invite
+from orgs.permissions import Permission, Role
+from orgs.providers.providers import Wanted, add_provider
+from orgs.sso.connections import WantedSignOn, add_sign_on
+from tests.support.calling import Answer, Caller, World
+from tests.support.databases import Databases
+from tests.support.sessions import publish
+from tests.support.world import member
 
 P = Permission
 
@@ -114,3 +132,72 @@ OPERATIONS = (
     Operation("GET", "/v2/audit/events", P.AUDIT_READ),
     Operation("GET", "/v2/audit/events/{cursor}", P.AUDIT_READ),
 )
+
+
+MARKER = "zebra-crossing"
+"""Stands in everything of the victim's that could be read."""
+
+
+def fill(world: World, marker: str = MARKER) -> dict[str, str]:
+    """Give an organization one of everything; returns the ids by the names that paths use."""
+    owner = world.owner
+    with_marker = member(owner.org, Role.VIEWER)
+    issued = issue_credential(owner, username=f"{marker}-device", claims={"name": marker})
+    invitation = invite(owner, email=f"{marker}@example.com", role="viewer")
+    provider = add_provider(owner, Wanted(marker, "oidc", "https://id.example.com", marker))
+    sign_on = add_sign_on(owner, "oidc", WantedSignOn(marker, issuer="https://id.example.com", client_id=marker))
+    world.key()
+    session = LiveSession(
+        session=f"s-{world.id}", org=world.id, username=marker, client_id=marker, node="n1", ip="", port=0,
+        transport="mqtts", mqtt_version="5", tls_version="", tls_cipher="", token_id="", connected_at=0.0, expires_at=0,
+    )  # fmt: skip
+    publish(redis_client(), session)
+    redis_client().hset(keys.retained(world.id), f"{marker}/topic", "10 1700000000 0 device")
+    redis_client().zadd(keys.stored(world.id), {f"{marker}-client": 4_000_000_000})
+    with org_scope(world.id):
+        key = ApiKey.objects.filter(org=owner.org).first()
+        deployment = Deployment.objects.get(org=owner.org)
+        membership = Membership.objects.get(org=owner.org, user=with_marker.user)
+    assert key is not None
+    event = search(owner, AuditQuery()).events[0]
+    return {
+        "organization_id": world.id, "token_id": issued.token_id, "username": issued.local, "name": "name",
+        "member_id": str(membership.pk), "invitation_id": invitation.pk, "key_id": str(key.pk),
+        "provider_id": provider.pk, "sign_on_id": sign_on.pk, "session": session.session, "number": "1",
+        "deployment_id": deployment.pk, "cursor": cursor_of(event),
+    }  # fmt: skip
+
+
+def call(caller: Caller, operation: Operation, ids: dict[str, str], org_id: str) -> Answer:
+    """Ask, with the ids filled in."""
+    path = operation.path.format(**ids)
+    body: Any = operation.body
+    if isinstance(body, str):
+        headers, body = {"content_type": "text/csv"}, body.encode()
+    else:
+        headers = {}
+        if operation.method != "GET":
+            body = json.loads(re.sub(r'"\{(\w+)\}"', lambda found: json.dumps(ids[found[1]]), json.dumps(body or {})))
+        if operation.gate == "token" and operation.method == "POST":
+            body = {**body, "organization_id": org_id}
+    separator = "&" if "?" in path else "?"
+    if not operation.path.startswith("/v2/tokens"):
+        path += f"{separator}organization_id={org_id}"
+    return caller(operation.method, path, body, **{name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def fingerprint(databases: Databases, org_id: str) -> str:
+    """A hash over every row of an organization, in every table: seen as the superuser, past row-level security."""
+    digest = hashlib.sha256()
+    with databases.admin() as admin:
+        tables = admin.execute(
+            "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE a.attname = 'org_id' "
+            "AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace "
+            "AND c.relname <> 'cloudsignal_outboxrow' ORDER BY 1"
+        ).fetchall()
+        for (table,) in [*tables, ("orgs_organization",)]:
+            column = "id" if table == "orgs_organization" else "org_id"
+            statement = f"SELECT md5(t::text) FROM {table} t WHERE {column} = %s ORDER BY 1"  # noqa: S608
+            rows = admin.execute(statement, [org_id])
+            digest.update(repr((table, rows.fetchall())).encode())
+    return digest.hexdigest()

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -494,3 +495,11 @@ class Narrow(Edge):
     """An edge on which organizations may leave half a MiB unread."""
 
     module = "tests.support.narrow_edge"
+
+
+def metrics(edge: Edge) -> dict[str, float]:
+    """What a scrape says."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{edge.metrics_port}/metrics") as answer:
+        text = answer.read().decode()
+    rows = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in rows}

@@ -304,3 +304,13 @@ def dial_websocket(port: int, context: ssl.SSLContext | None, *, path: str = "/m
     if rest:
         wire._feed(rest)
     return wire
+
+
+def ended(wire: Wire, reason: int, *, seconds: float = 20.0) -> None:
+    """The peer closes; with MQTT 5 it says why."""
+    packets = wire.closed(seconds=seconds)
+    if wire.version == 5:
+        assert [first for first, _ in packets] == [Kind.DISCONNECT]
+        assert packets[0][1][0] == reason
+    else:
+        assert packets == []

@@ -16,7 +16,7 @@ from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
 from orgs.permissions import Role
 from tests.support.audit_events import event as happening
-from tests.support.audit_events import keep
+from tests.support.audit_events import happened, keep
 from tests.support.world import member, organization, person
 
 if TYPE_CHECKING:
@@ -25,19 +25,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.django_db
 
 HTMX = {"HX-Request": "true"}
-
-
-def happened(access: Access, ago: timedelta = timedelta(), **fields: object) -> Event:
-    """An event of the organization; by default a denied publish without a rule."""
-    values: dict[str, object] = {
-        "kind": "acl_denied", "username": "agent-7", "client_id": "c1", "ip": "192.0.2.7", "port": 50000,
-        "transport": "mqtts", "mqtt_version": "5", "tls_version": "TLSv1.3", "tls_cipher": "TLS_AES_256_GCM_SHA384",
-        "action": "publish", "topic": "agents/agent-8/card", "qos": 1, "rule": "none", "node": "e1", "session": "s1",
-    }  # fmt: skip
-    with org_scope(access.org_id):
-        return Event.objects.create(
-            ts=datetime.now(UTC) - ago, id=uuid.uuid4(), org_id=access.org_id, **(values | fields)
-        )
 
 
 def url(access: Access) -> str:

@@ -19,8 +19,8 @@ from orgs.api_keys.keys import create_api_key
 from orgs.credentials.issuing import issue_credential
 from orgs.permissions import Role
 from orgs.sessions.web import progress
+from tests.support.sessions import connected
 from tests.support.world import member, organization
-from tests.web.test_organizations import connected
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

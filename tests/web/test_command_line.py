@@ -21,7 +21,7 @@ from orgs.api_keys.keys import create_api_key, create_personal_key
 from orgs.api_keys.reads import get_api_key, list_api_keys
 from orgs.models import ApiKey, Organization, User
 from orgs.permissions import Role
-from tests.api.test_command_line import BACK, VERIFIER, asked
+from tests.support.cli_login import BACK, VERIFIER, asked
 from tests.support.world import member, organization, person
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from orgs.access.grants import Access
 from orgs.credentials.issuing import issue_credential, revoke_credential
 from orgs.credentials.reads import get_credential, list_credentials, list_identities
 from orgs.permissions import Role
+from tests.support.sessions import connected
 from tests.support.world import member
-from tests.web.test_organizations import connected
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

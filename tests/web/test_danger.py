@@ -20,8 +20,8 @@ from orgs.organizations import export
 from orgs.organizations.deletion import delete_organization
 from orgs.organizations.lifecycle import suspend_organization
 from orgs.permissions import Role
+from tests.support.sessions import connected
 from tests.support.world import member, organization, person
-from tests.web.test_organizations import connected
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor

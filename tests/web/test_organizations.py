@@ -9,33 +9,18 @@ from django.test import Client
 from django.urls import reverse
 
 from cloudsignal.console.onboarding import Progress, steps
-from cloudsignal.redis import client as redis_client
-from cloudsignal.wire.report import LiveSession
 from orgs.access.grants import Access, list_organizations
 from orgs.credentials.issuing import issue_credential
 from orgs.organizations.lifecycle import suspend_organization
 from orgs.permissions import Role
-from tests.support.sessions import publish
+from tests.support.audit_events import happened
+from tests.support.sessions import connected
 from tests.support.world import member, person
-from tests.web.test_audit import happened
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visitor
 
 pytestmark = pytest.mark.django_db
-
-
-def connected(access: Access, username: str = "sensor", **changes: object) -> LiveSession:
-    """A live session, as an edge would publish it."""
-    values: dict[str, object] = {
-        "session": f"s-{username}", "org": access.org_id, "username": username, "client_id": f"{username}-1",
-        "node": "edge-1", "ip": "192.0.2.7", "port": 50000, "transport": "mqtts", "mqtt_version": "5",
-        "tls_version": "TLSv1.3", "tls_cipher": "TLS_AES_256_GCM_SHA384", "token_id": "tok_x",
-        "connected_at": 1_790_000_000.0, "expires_at": 0,
-    }  # fmt: skip
-    session = LiveSession(**(values | changes))  # type: ignore[arg-type]
-    publish(redis_client(), session)
-    return session
 
 
 def test_a_new_organization_leads_to_its_home_and_refuses_everything(visitor: Visitor) -> None:

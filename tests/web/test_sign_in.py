@@ -39,8 +39,8 @@ from orgs.providers import jwks
 from orgs.sso.connections import WantedSignOn, approve_domains, change_sign_on, remove_sign_on
 from orgs.sso.login import link
 from orgs.sso.protocol import Asserted
-from tests.api.test_command_line import asked, redeem
 from tests.support.calling import Caller
+from tests.support.cli_login import asked, redeem
 from tests.support.issuer import CLIENT_ID, Issuer, issuing
 from tests.support.signing_on import DOMAIN, Browser, add_oidc, cast
 from tests.support.world import member, organization, person

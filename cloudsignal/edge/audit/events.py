@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from audit.bounds import TEXT_BYTES
@@ -66,33 +66,3 @@ def shortened(name: str, text: bytes) -> tuple[str, dict[str, str | int]]:
         return text.decode(), {}
     facts: dict[str, str | int] = {f"{name}_bytes": len(text), f"{name}_sha256": hashlib.sha256(text).hexdigest()}
     return text[:TEXT_BYTES].decode(errors="ignore"), facts
-
-
-@dataclass(slots=True)
-class ListTrail:
-    """A trail in memory, for tests of the session without any I/O."""
-
-    taken: int = 0
-    events: list[AuditEvent] = field(default_factory=list)
-    folded: dict[Hashable, AuditEvent] = field(default_factory=dict)
-
-    def record(self, event: AuditEvent) -> None:
-        """Keep an event."""
-        self.events.append(event)
-
-    def note(self, event: AuditEvent) -> None:
-        """Keep an event."""
-        self.events.append(event)
-
-    def again(self, key: Hashable) -> bool:
-        """Count a repetition."""
-        if key in self.folded:
-            self.folded[key].count += 1
-        return key in self.folded
-
-    def fold(self, key: Hashable, event: AuditEvent) -> None:
-        """Keep the first of equal events and count the others."""
-        if self.again(key):
-            return
-        self.folded[key] = event
-        self.events.append(event)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from tests.edge.clients.driving import Client, Library
-from tests.edge.conftest import Rig
 from tests.support.parts import ALLOW_ALL
+from tests.support.rig import Rig
 
 POLICY = "version: '3'\nrules:\n  - {id: open, topic: open/#}\n"
 SEEN_SECONDS = 8.0

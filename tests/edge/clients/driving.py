@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.edge.conftest import Rig
 from tests.support.npm import installed
 from tests.support.parts import Issued
+from tests.support.rig import Rig
 
 DRIVERS = Path(__file__).parent / "drivers"
 NODE = Path(__file__).parent.parent / "node"

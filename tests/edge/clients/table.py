@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.edge.clients.behaviors import BEHAVIORS
 from tests.edge.clients.driving import LIBRARIES, NODE, Library
-from tests.edge.conftest import build_rig, stop_rig
+from tests.support.rig import build_rig, stop_rig
 
 PAGE = Path(__file__).parents[3] / "docs" / "clients.md"
 BEGIN, END = "<!-- table: made by python -m tests.edge.clients.table -->", "<!-- end of the table -->"

@@ -11,7 +11,7 @@ import pytest
 from tests.edge.clients.behaviors import BEHAVIORS
 from tests.edge.clients.driving import LIBRARIES, NODE, Client, Library
 from tests.edge.clients.table import BEGIN, END, PAGE, versions
-from tests.edge.conftest import Rig
+from tests.support.rig import Rig
 
 QUICK = ("denied publish", "denied subscribe", "will", "retained", "resume")
 """Behaviors that are seen at once and kill nothing."""

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.edge.clients.behaviors import POLICY
-from tests.edge.conftest import Rig
 from tests.support.npm import installed
 from tests.support.parts import Issued, wait_for
 from tests.support.ports import free_port
+from tests.support.rig import Rig
 
 pytestmark = [pytest.mark.soak]
 

@@ -18,8 +18,9 @@ with atheris.instrument_imports(include=["cloudsignal.edge"]):
     from cloudsignal.edge.session.context import Phase
     from cloudsignal.edge.session.machine import Session
     from cloudsignal.edge.transport.proxy_protocol import HEADER, ProxyError, parse, variable_length
-from cloudsignal.edge.audit.events import ListTrail, Origin
+from cloudsignal.edge.audit.events import Origin
 from tests.edge.fuzz.streams import broker_packet, check_end, client_packet, connect_packet, live_session, welcome
+from tests.support.trail import ListTrail
 
 HEAD = 2
 """Bytes of an input that say what it is."""

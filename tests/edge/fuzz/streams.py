@@ -6,13 +6,14 @@ import random
 from typing import Any
 
 from acl.policy import compile_policy, parse
-from cloudsignal.edge.audit.events import ListTrail, Origin
+from cloudsignal.edge.audit.events import Origin
 from cloudsignal.edge.session.context import Grant, Phase
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.mountpoint import Mount
 from cloudsignal.edge.session.organization import Force, Organization
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conformance.harness import packets as mqtt
+from tests.support.trail import ListTrail
 
 ORG = "org_aaaaaaaaaaaa"
 

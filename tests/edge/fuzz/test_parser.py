@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from acl.policy.engine.topics import unfit_character
 from cloudsignal.edge import codec
-from cloudsignal.edge.audit.events import ListTrail, Origin
+from cloudsignal.edge.audit.events import Origin
 from cloudsignal.edge.codec import ProtocolError
 from cloudsignal.edge.session.context import Phase
 from cloudsignal.edge.session.machine import Session
@@ -32,6 +32,7 @@ from tests.edge.fuzz.streams import (
     live_session,
     welcome,
 )
+from tests.support.trail import ListTrail
 
 SEED = int(os.environ.get("FUZZ_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 """Set FUZZ_SEED to repeat a run."""
