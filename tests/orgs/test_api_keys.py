@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from cloudsignal.errors import DomainError, Forbidden, Unauthenticated
+from cloudsignal.errors import DomainError, Unauthenticated
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.api_keys import use_api_key
 from orgs.access.grants import Access
@@ -50,8 +50,7 @@ def secret_key(access: Access, name: str = "ci") -> NewKey:
 def test_who_does_not_manage_keys_makes_and_rotates_none(acme: Access, role: Role) -> None:
     made, asking = secret_key(acme), member(acme.org, role)
     for call in (lambda: secret_key(asking), lambda: rotate_api_key(asking, made.key.pk)):
-        with pytest.raises(Forbidden, match=r"api_keys\.manage"):
-            call()
+        assert code(call) == "forbidden"
     assert [key.pk for key in list_api_keys(asking)] == [made.key.pk]
     assert secret_key(member(acme.org, Role.ADMIN)).key.kind == "sk"
 

@@ -12,7 +12,7 @@ from django.core import mail
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from cloudsignal.errors import DomainError, Forbidden, Limit, NotFound
+from cloudsignal.errors import DomainError, Limit, NotFound
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.api_keys import use_api_key
 from orgs.access.grants import Access, access_org
@@ -72,8 +72,7 @@ def test_who_does_not_manage_members_invites_resends_and_revokes_nothing(acme: A
         lambda: resend_invitation(asking, open_one.pk),
         lambda: revoke_invitation(asking, open_one.pk),
     ):
-        with pytest.raises(Forbidden, match=r"members\.manage"):
-            call()
+        assert code(call) == "forbidden"
     assert [one.state for one in list_invitations(acme)] == ["open"]
     assert tasks(acme.org_id).count(SEND) == 1
 

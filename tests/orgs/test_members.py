@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, NotFound, Unauthenticated
+from cloudsignal.errors import Conflict, DomainError, Invalid, NotFound, Unauthenticated
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.api_keys import use_api_key
 from orgs.access.grants import Access, access_org
@@ -48,10 +48,8 @@ def code(call: Callable[[], object]) -> str:
 def test_who_does_not_manage_members_changes_and_removes_none(acme: Access, role: Role) -> None:
     other = membership(member(acme.org, Role.VIEWER))
     asking = member(acme.org, role)
-    with pytest.raises(Forbidden, match=r"members\.manage"):
-        change_member(asking, other, role="auditor")
-    with pytest.raises(Forbidden, match=r"members\.manage"):
-        remove_member(asking, other)
+    assert code(lambda: change_member(asking, other, role="auditor")) == "forbidden"
+    assert code(lambda: remove_member(asking, other)) == "forbidden"
     assert get_member(acme, other).role == Role.VIEWER
     assert change_member(member(acme.org, Role.ADMIN), other, role="auditor").role == Role.AUDITOR
 

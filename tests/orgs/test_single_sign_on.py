@@ -17,7 +17,7 @@ from django.core import mail
 from django.utils import timezone
 
 from audit.kinds import SignOnReason
-from cloudsignal.errors import DomainError, Forbidden, NotFound
+from cloudsignal.errors import DomainError, NotFound
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access, access_org
 from orgs.models import Invitation, Membership, SignOnAccount, SingleSignOn, User
@@ -89,8 +89,7 @@ def test_who_does_not_manage_providers_adds_changes_and_removes_none(acme: Acces
         lambda: change_sign_on(asking, made.pk, wanted(enabled=False)),
         lambda: remove_sign_on(asking, made.pk),
     ):
-        with pytest.raises(Forbidden, match=r"providers\.manage"):
-            call()
+        assert code(call) == "forbidden"
     assert [(one.name, one.enabled) for one in list_sign_ons(asking)] == [("Staff", True)]
 
 
