@@ -87,5 +87,5 @@ def _tolerant(call: Callable[[], T], otherwise: T) -> T:
     try:
         return call()
     except (RedisError, ValueError) as error:
-        logger.warning("the cache is of no use: %s", type(error).__name__)
+        logger.warning("the cache is unavailable: %s", type(error).__name__)
         return otherwise

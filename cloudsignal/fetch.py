@@ -68,7 +68,7 @@ def slot() -> Iterator[None]:
         yield
         return
     if not _slots.acquire(blocking=False):
-        raise FetchError("too many identity providers are being asked right now; try again in a moment.")
+        raise FetchError("too many requests to identity providers right now; try again in a moment.")
     _own.slot = True
     try:
         yield

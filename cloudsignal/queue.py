@@ -72,7 +72,7 @@ def _verified(queue: str, envelope: object) -> dict[str, Any]:
     if type(at) is not int or not isinstance(mac, str):
         raise UnsealedError("not an envelope")
     if not hmac.compare_digest(mac.encode(), _mac(queue, at, envelope).encode()):
-        raise UnsealedError("no seal of ours")
+        raise UnsealedError("the seal is not ours")
     age = time.time() - at
     if not -AHEAD_MAX <= age <= AGE_MAX:
         raise UnsealedError(f"sealed {age:.0f} seconds ago; at most {AGE_MAX} are trusted")
@@ -182,5 +182,5 @@ def mend(redis: Redis) -> int:
         spoilt.append(mutex)
     deleted = redis.delete(*spoilt) if spoilt else 0
     if deleted:
-        logger.warning("queue: %d keys that nobody can work with were deleted", deleted)
+        logger.warning("queue: %d unusable keys were deleted", deleted)
     return deleted

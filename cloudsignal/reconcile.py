@@ -71,7 +71,7 @@ def _mend(redis: Redis) -> None:
     mend_queue(redis)
     spoilt = [name for name, kind in KINDS.items() if redis.type(name) not in {kind, b"none"}]
     if spoilt:
-        logger.warning("reconcile: deleted what somebody has put in the place of %s", ", ".join(spoilt))
+        logger.warning("reconcile: deleted a foreign value at %s", ", ".join(spoilt))
         redis.delete(*spoilt)
 
 

@@ -130,7 +130,7 @@ def records(redis: Redis, names: Sequence[str]) -> list[tuple[int, bytes | None]
         if isinstance(answer, list):
             answers.append((revision_of(answer[0]), answer[1]))
         elif isinstance(answer, ResponseError) and str(answer).startswith("WRONGTYPE"):
-            logger.warning("%s on Redis is no record: somebody else has written to it", name)
+            logger.warning("%s on Redis is not a valid record: another program has written to it", name)
             answers.append((-1, None))
         else:
             raise answer

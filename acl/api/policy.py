@@ -52,7 +52,7 @@ class Draft(PolicyEndpoint):
         operation_id="get_draft", tags=TAGS, parameters=[ORGANIZATION, ETAG], responses={200: shapes.DraftSerializer}
     )
     def get(self, request: Request) -> Response:
-        """Read the draft. What stands in it is enforced nowhere."""
+        """Read the draft. It is not enforced."""
         draft = access.get_draft(self.access)
         return Response(shapes.DraftSerializer(draft).data, headers={"ETag": draft.etag})
 
@@ -125,7 +125,7 @@ class Diff(PolicyEndpoint):
         responses={200: shapes.ComparisonSerializer},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Compare two documents by what they allow, with a request for every difference that really flips."""
+        """Compare two documents by what they allow, with an example request for every difference."""
         wanted = valid(shapes.DiffSerializer, request)
         old = Side(text=wanted.get("old_text"), version=wanted.get("old_version"))
         new = Side(text=wanted.get("new_text"), version=wanted.get("new_version"))
@@ -183,7 +183,7 @@ class Deployments(PolicyEndpoint):
         responses={201: OpenApiResponse(shapes.DeploymentSerializer, "Sent to every node.")},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Make the draft the next version and send it to every node. Errors and failing tests refuse it."""
+        """Make the draft the next version and send it to every node. Refused if it has errors or failing tests."""
         wanted = valid(shapes.DeploySerializer, request)
         made = deployments.deploy(self.access, **wanted, if_match=request.headers.get("If-Match"))
         return Response(shapes.DeploymentSerializer(made).data, status=201)

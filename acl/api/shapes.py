@@ -154,7 +154,7 @@ class RegionSerializer(serializers.Serializer[Any]):
 
 
 class ComparisonSerializer(serializers.Serializer[Any]):
-    """How the new document stands to the old one."""
+    """How the new document relates to the old one."""
 
     relation = serializers.ChoiceField(["equivalent", "narrower", "wider", "incomparable"])
     widened = RegionSerializer(many=True)

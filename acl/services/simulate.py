@@ -104,5 +104,5 @@ def check_topic(topic: str, *, wildcards: bool) -> None:
     for position, level in enumerate(levels):
         if ("#" in level and (level != "#" or position != len(levels) - 1)) or ("+" in level and level != "+"):
             raise Invalid(
-                "bad_topic", "In a filter, + stands alone in its level and # alone in the last one.", field="topic"
+                "bad_topic", "In a filter, + must be a whole level and # the whole last level.", field="topic"
             )

@@ -71,7 +71,7 @@ class Events(OrgEndpoint):
         responses={200: page_serializer(EventSerializer)},
     )  # fmt: skip
     def get(self, request: Request) -> Response:
-        """Search the audit, newest first."""
+        """Search the audit log, newest first."""
         asked = request.query_params
         query = AuditQuery(
             kind=asked.get("kind", ""),

@@ -101,7 +101,7 @@ class Ingest:
             except (RedisError, DatabaseError, OSError) as error:
                 logger.warning("ingest waits %.1f s: %s", wait, _short(error))
             except Exception:
-                logger.exception("ingest waits %.1f s after an error that nobody expected", wait)
+                logger.exception("ingest waits %.1f s after an unexpected error", wait)
             else:
                 wait = BACKOFF_FIRST
                 continue

@@ -1,4 +1,4 @@
-"""``cloudsignal acl``: work on policy files. What stands here needs no server: it runs what the edge runs."""
+"""``cloudsignal acl``: work on policy files. Nothing here needs a server: it runs the code of the edge."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def acl() -> None:
 def validate(*, file: Path, local_only: bool, as_json: bool) -> int:
     """Check a policy FILE (YAML or JSON; - reads standard input).
 
-    Every finding stands on a line FILE:LINE:COLUMN. Exit code 1 when there are errors; warnings alone are fine.
-    Whoever is signed in also has the server check it; without a server the answer from here stands.
+    Each finding is one line, FILE:LINE:COLUMN. Exit code 1 when there are errors; warnings alone are fine.
+    When you are signed in, the server checks it too.
     """
     document = read_file(file)
     parsed = parse(document, filename=str(file))

@@ -78,7 +78,7 @@ def search(
 @audit.command()
 @filters
 @limit(10)
-@click.option("--for", "seconds", type=Duration(), metavar="TIME", help="End by itself after this time.")
+@click.option("--for", "seconds", type=Duration(), metavar="TIME", help="Stop after this time.")
 @online
 def tail(*, server: Server, limit: int, seconds: int | None, as_json: bool, **wanted: Any) -> int:
     """Show the latest events, then every new one, until Ctrl-C. --json is one object a line."""

@@ -34,7 +34,7 @@ def cut(rows: Iterable[Any], limit: int) -> tuple[list[Any], bool]:
 def say_more(more: bool, limit: int) -> None:
     """Tell on standard error that a list was cut."""
     if more:
-        click.echo(f"the first {limit:,} are shown, and there are more: ask for them with --limit", err=True)
+        click.echo(f"the first {limit:,} are shown; use --limit to show more", err=True)
 
 
 def when(time: str | None) -> str:
@@ -47,5 +47,5 @@ def agree(question: str, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked here; give --yes")
+        raise click.UsageError("cannot ask for confirmation here; give --yes")
     return click.confirm(question, err=True)

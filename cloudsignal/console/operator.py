@@ -81,7 +81,7 @@ def suspend(request: HttpRequest, user: User, org_id: str) -> HttpResponseBase:
 
 @operator_page(methods=("POST",))
 def resume(request: HttpRequest, user: User, org_id: str) -> HttpResponseBase:
-    """Let the clients of a suspended organization connect again."""
+    """Resume a suspended organization: its clients can connect again."""
     org = resume_organization(user, org_id, ip=address_of(request))
     messages.success(request, f"The clients of {org.name} may connect again.")
     return redirect("platform:operator-organizations")

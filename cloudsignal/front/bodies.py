@@ -86,7 +86,9 @@ class Body:
                     pass
         except TimeoutError:
             if self._stopped:
-                raise busy("Too many requests of this address are waiting for their bodies.") from None
+                raise busy(
+                    "Too many requests from this address are sending their bodies; send fewer at a time."
+                ) from None
             message = (
                 f"The request body did not arrive: send it within {WHOLE_SECONDS:.0f} seconds, "
                 f"with no pause over {SILENT_SECONDS:.0f} seconds."

@@ -1,4 +1,4 @@
-"""API: what lies in the broker."""
+"""API: retained messages and stored sessions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class StoredSessionSerializer(serializers.Serializer[StoredSession]):
 
     client_id = serializers.CharField()
     username = serializers.CharField(allow_blank=True)
-    ends_at = serializers.DateTimeField(help_text="When the broker drops it unless its client comes back.")
+    ends_at = serializers.DateTimeField(help_text="When the broker drops it unless its client connects again.")
     connected = serializers.BooleanField()
 
 
@@ -67,7 +67,7 @@ class Retained(OrgEndpoint):
         responses={200: page_serializer(RetainedMessageSerializer)},
     )  # fmt: skip
     def get(self, request: Request) -> Response:
-        """List the retained messages by topic, with size and time, never the payload. 10,000 are looked at."""
+        """List the retained messages by topic, with size and time, never the payload. The first 10,000 are searched."""
         found = list_retained(self.access, find=request.query_params.get("find", "")).rows
         cursor, limit = request.query_params.get("cursor", ""), limit_of(request)
         rows = [row for row in found if row.topic > cursor]
@@ -85,7 +85,7 @@ class ClearRetained(OrgEndpoint):
         responses={202: None},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Clear retained messages: on topics, of a username, or all. An edge does it within a moment."""
+        """Clear retained messages: on topics, of a username, or all. An edge does it shortly after."""
         wanted = valid(ClearRetainedSerializer, request)
         clearing.clear_retained(
             self.access,
@@ -106,7 +106,7 @@ class StoredSessions(OrgEndpoint):
         responses={200: page_serializer(StoredSessionSerializer)},
     )  # fmt: skip
     def get(self, request: Request) -> Response:
-        """List the sessions that outlive their connection by client ID. 10,000 are looked at."""
+        """List the sessions that outlive their connection by client ID. The first 10,000 are searched."""
         found = list_stored(self.access, find=request.query_params.get("find", "")).rows
         cursor, limit = request.query_params.get("cursor", ""), limit_of(request)
         rows = [row for row in found if row.client_id > cursor]
@@ -124,7 +124,7 @@ class ReleaseSession(OrgEndpoint):
         request=ReleaseSessionSerializer, responses={202: StoredSessionSerializer},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Discard a stored session with its queued messages and release its client ID. Its client is not connected."""
+        """Discard a stored session with its queued messages and release its client ID. The client must be offline."""
         wanted = valid(ReleaseSessionSerializer, request)
         return Response(
             StoredSessionSerializer(clearing.release_session(self.access, wanted["client_id"])).data, status=202

@@ -178,7 +178,7 @@ class OneUser(OrgEndpoint):
         operation_id="revoke_user", tags=["users"], parameters=[ORGANIZATION], responses={200: UserSerializer}
     )
     def delete(self, request: Request, username: str) -> Response:
-        """Revoke every secret of a username and close its live sessions."""
+        """Revoke every credential of a username and close its live sessions."""
         return Response(UserSerializer(credentials.revoke_identity(self.access, username)).data)
 
 
@@ -213,7 +213,7 @@ class Credentials(OrgEndpoint):
         request=IssueSerializer, responses={201: IssuedSerializer},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Issue a credential. The password is in this answer and nowhere else, and works at every edge already."""
+        """Issue a credential. The password is shown in this response only, and is active at every edge."""
         issued = credentials.issue_credential(self.access, **valid(IssueSerializer, request))
         return Response(IssuedSerializer(issued).data, status=201)
 
@@ -228,7 +228,7 @@ class OneCredential(OrgEndpoint):
         responses={200: CredentialSerializer},
     )  # fmt: skip
     def get(self, request: Request, token_id: str) -> Response:
-        """Show one credential, without its secret."""
+        """Show one credential, without its password."""
         return Response(CredentialSerializer(get_credential(self.access, token_id)).data)
 
     @extend_schema(
@@ -252,9 +252,9 @@ class BulkCredentials(OrgEndpoint):
         responses={201: BulkSerializer},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Issue a credential for every line of a CSV file (up to 10,000). A wrong line refuses the whole file.
+        """Issue a credential for every line of a CSV file (up to 10,000). One wrong line refuses the whole file.
 
-        Should this end half-way, what was made by then is revoked within a minute: nobody was shown it.
+        If the request is interrupted, credentials issued so far are revoked within a minute.
         """
         text: object = request.data
         if not isinstance(text, str):
@@ -281,7 +281,7 @@ class RevokeCredentials(OrgEndpoint):
     def post(self, request: Request) -> Response:
         """Revoke all credentials that one key or person has issued, or all of the organization.
 
-        With `dry_run` nothing ends: the answer is what would.
+        With `dry_run` nothing is revoked; the response shows what would be.
         """
         wanted = valid(RevokeManySerializer, request)
         issued_by = wanted.get("issued_by", "")
@@ -323,5 +323,5 @@ class OneSession(OrgEndpoint):
         operation_id="close_session", tags=["sessions"], parameters=[ORGANIZATION], responses={200: SessionSerializer}
     )
     def delete(self, request: Request, session: str) -> Response:
-        """Close a live session; the client may sign in again. Revoke its credential to keep it out."""
+        """Close a live session; the client may sign in again. To prevent that, revoke its credential."""
         return Response(SessionSerializer(sessions.close_session(self.access, session)).data)

@@ -196,7 +196,7 @@ class OneOrganization(OrgEndpoint):
         operation_id="change_organization", tags=TAGS, request=ChangeSerializer, responses={200: OrganizationSerializer}
     )
     def patch(self, request: Request, organization_id: str) -> Response:
-        """Rename it, say which origins may call the token service, require a second factor of its members."""
+        """Change its name, the origins that may call the token service, and whether members need a second factor."""
         wanted = valid(ChangeSerializer, request)
         if wanted.get("mfa_required") is False and self.access.org.mfa_required:
             self.step_up(request)
@@ -207,7 +207,7 @@ class OneOrganization(OrgEndpoint):
         responses={202: OrganizationSerializer},
     )  # fmt: skip
     def delete(self, request: Request, organization_id: str) -> Response:
-        """Disconnect every client now and delete everything after the grace period; the body repeats the name."""
+        """Disconnect every client now and delete everything after the grace period; the body must contain its name."""
         self.step_up(request)
         wanted = valid(ConfirmSerializer, request)
         org = deletion.delete_organization(self.access, confirm=wanted["confirm"])
@@ -223,7 +223,7 @@ class RestoreOrganization(OrgEndpoint):
         operation_id="restore_organization", tags=TAGS, request=None, responses={200: OrganizationSerializer}
     )
     def post(self, request: Request, organization_id: str) -> Response:
-        """End the grace period without deleting anything."""
+        """Cancel the deletion."""
         return Response(OrganizationSerializer(deletion.restore_organization(self.access)).data)
 
 
@@ -236,9 +236,9 @@ class ExportOrganization(OrgEndpoint):
         operation_id="export_organization", tags=TAGS, responses={200: {"type": "object", "additionalProperties": True}}
     )
     def get(self, request: Request, organization_id: str) -> Response:
-        """Take the organization's data along: members, users, credentials, providers, policy with its history.
+        """Export the organization's data: members, users, credentials, providers, policy with its history.
 
-        No secret is in it. The audit is read by `/v2/audit/events`; the dashboard has an archive of both.
+        It contains no secrets. Read the audit log with `/v2/audit/events`; the dashboard exports both in one archive.
         """
         return Response(export.export_organization(self.access))
 
@@ -269,7 +269,7 @@ class SuspendOrganization(OperatorEndpoint):
         responses={200: OrganizationSerializer},
     )  # fmt: skip
     def post(self, request: Request, organization_id: str) -> Response:
-        """Close every live session of the organization and admit none; its data stays."""
+        """Close every live session of the organization and refuse new ones; its data stays."""
         reason = valid(ReasonSerializer, request)["reason"]
         user = self.person(request)
         org = lifecycle.suspend_organization(user, organization_id, reason=reason, ip=address_of(request))
@@ -277,7 +277,7 @@ class SuspendOrganization(OperatorEndpoint):
 
 
 class ResumeOrganization(OperatorEndpoint):
-    """Let an organization in again."""
+    """Resume an organization."""
 
     needs: ClassVar = {"POST": None}
 
@@ -285,7 +285,7 @@ class ResumeOrganization(OperatorEndpoint):
         operation_id="resume_organization", tags=["operators"], request=None, responses={200: OrganizationSerializer}
     )
     def post(self, request: Request, organization_id: str) -> Response:
-        """Let the clients of a suspended organization connect again."""
+        """Resume a suspended organization: its clients can connect again."""
         org = lifecycle.resume_organization(self.person(request), organization_id, ip=address_of(request))
         return Response(OrganizationSerializer(org).data)
 

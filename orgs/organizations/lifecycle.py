@@ -67,7 +67,7 @@ def suspend_organization(operator: User, org_id: str, *, reason: str = "", ip: s
 
 
 def resume_organization(operator: User, org_id: str, *, ip: str = "") -> Organization:
-    """Let the clients of a suspended organization connect again. For operators; others get :class:`NotFound`."""
+    """Resume a suspended organization: its clients can connect again. For operators; others get :class:`NotFound`."""
     return _set_status(operator, org_id, Organization.Status.ACTIVE, reason="", ip=ip)
 
 

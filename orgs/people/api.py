@@ -108,7 +108,7 @@ class OneMember(OrgEndpoint):
         request=ChangeMemberSerializer, responses={200: MemberSerializer},
     )  # fmt: skip
     def patch(self, request: Request, member_id: int) -> Response:
-        """Change a member's role or end date."""
+        """Change a member's role or expiry."""
         wanted = valid(ChangeMemberSerializer, request)
         if wanted.get("role") == Role.OWNER:
             self.step_up(request)
@@ -123,7 +123,7 @@ class OneMember(OrgEndpoint):
 
     @extend_schema(operation_id="remove_member", tags=["members"], parameters=[ORGANIZATION], responses={204: None})
     def delete(self, request: Request, member_id: int) -> Response:
-        """Remove a member, or leave: anybody may remove themselves."""
+        """Remove a member; members can remove themselves."""
         members.remove_member(self.access, member_id)
         return Response(status=204)
 
@@ -165,7 +165,7 @@ class OneInvitation(OrgEndpoint):
         responses={200: InvitationSerializer},
     )  # fmt: skip
     def delete(self, request: Request, invitation_id: str) -> Response:
-        """Take an invitation back."""
+        """Revoke an invitation."""
         return Response(InvitationSerializer(invitations.revoke_invitation(self.access, invitation_id)).data)
 
 
@@ -179,7 +179,7 @@ class ResendInvitation(OrgEndpoint):
         responses={200: InvitationSerializer},
     )  # fmt: skip
     def post(self, request: Request, invitation_id: str) -> Response:
-        """Send it again with a new link; earlier links stop working."""
+        """Resend an invitation with a new link; earlier links stop working."""
         again = invitations.resend_invitation(self.access, invitation_id)
         return Response(InvitationSerializer(again, context={"codes": True}).data)
 

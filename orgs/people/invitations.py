@@ -161,7 +161,9 @@ def accept_invitation(user: User, token: str, *, code: str = "", ip: str = "") -
     with org_scope(offer.invitation.org_id):
         invitation = _locked(offer.invitation.org_id, offer.invitation.pk)
         if invitation.state != "open" or invitation.round != offer.invitation.round:
-            raise Conflict("invitation_changed", "This invitation was used or changed meanwhile; request a new one.")
+            raise Conflict(
+                "invitation_changed", "This invitation was used or changed in the meantime; request a new one."
+            )
         role = clean_role(invitation.role)
         access = Access(invitation.org, user, role, PERMISSIONS[role], f"user:{user.email}", ip)
         membership = add_member(access, user, role=role, ends_at=invitation.ends_at)

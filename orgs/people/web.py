@@ -103,7 +103,7 @@ def resend(request: HttpRequest, access: Access, invitation_id: str) -> HttpResp
 
 @org_page(Permission.MEMBERS_MANAGE, methods=("GET", "POST"))
 def revoke(request: HttpRequest, access: Access, invitation_id: str) -> HttpResponseBase:
-    """Take an invitation back."""
+    """Revoke an invitation."""
     if request.method == "POST":
         gone = revoke_invitation(access, invitation_id)
         messages.success(request, f"The invitation of {gone.email} is revoked.")

@@ -116,7 +116,7 @@ customElements.define("secret-once", class extends HTMLElement {
       if (!event.persisted) return;
       const gone = document.createElement("p");
       gone.className = "hint";
-      gone.textContent = "The secret was shown once and is gone. Issue another credential if you did not store it.";
+      gone.textContent = "The password was shown once and cannot be shown again. If you did not store it, issue another credential.";
       this.replaceChildren(gone);
     };
     window.addEventListener("pageshow", this.onshow);
@@ -279,7 +279,7 @@ const renew = async () => {
     return;
   }
   if (found.person && found.person !== person.content) {
-    toast("You are signed in as somebody else now. Copy what you typed before you reload this page.");
+    toast("You are now signed in as another person. Copy what you typed before you reload this page.");
     return;
   }
   document.querySelectorAll('input[name="csrfmiddlewaretoken"]').forEach((input) => { input.value = found.token; });
@@ -288,7 +288,7 @@ window.addEventListener("focus", renew);
 document.addEventListener("session-changed", renew);
 
 // --- htmx: nothing fails in silence ------------------------------------------------------------------------------------
-const AWAY = "CloudSignal does not answer. Nothing you typed is lost; try again in a moment.";
+const AWAY = "CloudSignal is unavailable. Nothing you typed is lost; try again in a moment.";
 document.addEventListener("htmx:sendError", () => toast(AWAY));
 document.addEventListener("htmx:afterOnLoad", () => document.querySelectorAll(".toast").forEach((item) => {
   if (item.dataset.text === AWAY) item.remove();
@@ -305,7 +305,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 document.addEventListener("htmx:responseError", (event) => {
   const code = event.detail.xhr.status;
   const said = words(event.detail.xhr);
-  if (code === 401) toast("You have been signed out. Sign in in another tab and come back: nothing you typed is lost.");
+  if (code === 401) toast("You are signed out. Sign in in another tab and come back: nothing you typed is lost.");
   else if (said) toast(said);
   else if (code === 403) toast("Your role does not allow this.");
   else if (code === 404) toast("This no longer exists, or you have no access to it.");

@@ -262,7 +262,7 @@ def test_a_list_that_was_cut_says_so() -> None:
         cut = program("acl", "history", "--limit", "2", environment=environment)
         whole = program("acl", "history", "--limit", "3", environment=environment)
         as_json = program("acl", "history", "--limit", "2", "--json", environment=environment)
-    assert "the first 2 are shown, and there are more" in cut.errors
+    assert "the first 2 are shown; use --limit" in cut.errors
     assert len(cut.output.splitlines()) == 3
-    assert "there are more" not in whole.errors
+    assert "use --limit" not in whole.errors
     assert json.loads(as_json.output)["more"] is True

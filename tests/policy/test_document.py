@@ -151,7 +151,7 @@ MISTAKES = [
     (rule("id: a, topic: a, who: 7"), "error: rules[0].who - a glob is a text; put 7 in quotes"),
     (
         rule("id: a, topic: a, who: []"),
-        "error: rules[0].who - an empty list matches nobody; leave it out or name somebody",
+        "error: rules[0].who - an empty list matches nobody; remove it, or name a client",
     ),
     (
         rule("id: a, topic: a, expires: 2027-01-31"),

@@ -78,7 +78,7 @@ LINT = {
     ),
     "expired": (
         "  - {id: a, topic: x, expires: 2026-01-01T00:00:00Z}\n",
-        "expired at 2026-01-01T00:00:00Z; it does not apply any more",
+        "expired at 2026-01-01T00:00:00Z; it no longer applies; remove it",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Page and API: what lies in the broker."""
+"""Page and API: retained messages and stored sessions."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class _Linter:
     def findings(self) -> Iterator[Finding]:
         for at, rule in enumerate(self._policy.rules):
             if rule.expired(self._now):
-                message = f"expired at {rule.expires:%Y-%m-%dT%H:%M:%SZ}; it does not apply any more"
+                message = f"expired at {rule.expires:%Y-%m-%dT%H:%M:%SZ}; it no longer applies; remove it"
                 yield self._finding(at, message, "expired", removable=True)
                 continue
             yield from self._mistakes(at, rule)

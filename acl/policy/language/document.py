@@ -216,7 +216,7 @@ class _DocumentReader:
     def _globs(self, node: Node, path: str) -> tuple[str, ...]:
         globs = self._texts(node, path, "a glob")
         if not globs:
-            self.error(path, "an empty list matches nobody; leave it out or name somebody", "empty", node.span)
+            self.error(path, "an empty list matches nobody; remove it, or name a client", "empty", node.span)
         if any("\0" in glob for glob in globs):
             self.error(path, "a glob cannot contain the character U+0000", "bad-glob", node.span)
         return tuple(dict.fromkeys(globs))

@@ -43,7 +43,7 @@ _PRESETS = (
     (
         "permit-all",
         "Permit all (prototyping)",
-        "Everybody may do everything inside the organization. Marked, nags, and ends by itself.",
+        "Every client may do everything inside the organization. Prototyping only: flagged, and it expires.",
     ),
     ("blank", "Blank", "No rules: every publish and subscribe is denied until you add one."),
 )

@@ -102,7 +102,7 @@ def _folder(data: Path) -> Iterator[Result]:
     try:
         require_usable(data, planned_accounts() if os.geteuid() == 0 else None)
     except StartError as error:
-        yield problem("data folder", f"{data} is of no use", str(error))
+        yield problem("data folder", f"{data} cannot be used", str(error))
         return
     there = next(folder for folder in (data, *data.parents) if folder.exists())
     if not os.access(there, os.W_OK | os.X_OK):

@@ -68,7 +68,7 @@ class Endpoint(APIView, ABC):
     http_method_names = ("get", "head", "post", "put", "patch", "delete")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let each POST that changes anything honour ``Idempotency-Key``; compare the methods with ``needs``."""
+        """Let each POST that changes anything honor ``Idempotency-Key``; compare the methods with ``needs``."""
         super().__init_subclass__(**kwargs)
         if "post" in cls.__dict__ and cls.changes and cls.scope not in {"token", "public"}:
             cls.post = _idempotent(cls.__dict__["post"])  # type: ignore[attr-defined]

@@ -46,7 +46,7 @@ class CommandLineLogin(PublicEndpoint):
         responses={201: SignedInSerializer},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Exchange the code of an approved sign-in for the key of that person's command line. Once, within a minute."""
+        """Exchange the code of an approved sign-in for the API key of the CLI session. Once, within a minute."""
         wanted = valid(RedeemSerializer, request)
         made = cli_login.redeem_code(
             wanted["code"],

@@ -141,7 +141,7 @@ class ApiKeys(OrgEndpoint):
         request=CreateApiKeySerializer, responses={201: NewApiKeySerializer},
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Make a key. Its secret is in this answer and nowhere else."""
+        """Create a key. Its secret is shown in this response only."""
         self.step_up(request)
         wanted = valid(CreateApiKeySerializer, request)
         made = api_keys.create_api_key(self.access, **wanted)
@@ -163,9 +163,10 @@ class OneApiKey(OrgEndpoint):
         parameters=[ORGANIZATION, OpenApiParameter("dry_run", bool, description="Only show what would be revoked.")],
     )  # fmt: skip
     def delete(self, request: Request, key_id: int) -> Response:
-        """End a key at once, and everything it has made: keys, identity providers, invitations, credentials, sessions.
+        """Revoke a key and what it has created at once: keys, identity providers, invitations, credentials, sessions.
 
-        With `dry_run` nothing ends: the answer is what would. To replace a key and keep what it has created, rotate it.
+        With `dry_run` nothing is revoked; the response shows what would be. To replace a key and keep what it has
+        created, rotate it.
         """
         key, made, reach = revocation.foresee(self.access, key_id)
         if request.query_params.get("dry_run", "").lower() not in {"1", "true"}:
@@ -186,7 +187,7 @@ class RotateApiKey(OrgEndpoint):
         request=RotateSerializer, responses={201: NewApiKeySerializer},
     )  # fmt: skip
     def post(self, request: Request, key_id: int) -> Response:
-        """Make a successor with the same rights; the old key goes on working for the overlap."""
+        """Create a key with the same scopes to replace this one; the old key stays active for the overlap."""
         self.step_up(request)
         wanted = valid(RotateSerializer, request)
         made = api_keys.rotate_api_key(self.access, key_id, overlap=wanted["overlap"])

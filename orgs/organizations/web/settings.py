@@ -33,7 +33,7 @@ def settings_page(request: HttpRequest, access: Access) -> HttpResponseBase:
         "org": access.org,
         "connection": way,
         "example": f"USERNAME@{access.org_id}",
-        "subscribe": way.subscribe(f"USERNAME@{access.org_id}", "SECRET"),
+        "subscribe": way.subscribe(f"USERNAME@{access.org_id}", "PASSWORD"),
         "may_update": access.may(Permission.ORG_UPDATE),
     }
     return render(request, "orgs/settings.html", context, status=422 if form.errors else 200)

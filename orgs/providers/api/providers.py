@@ -44,7 +44,7 @@ class WantedSerializer(serializers.Serializer[Any]):
 
     name = serializers.CharField(max_length=63, help_text="a-z, 0-9, - and _; part of its users, never changes.")
     kind = serializers.ChoiceField(IdentityProvider.Kind.choices)
-    issuer = serializers.CharField(max_length=255, help_text="As the iss claim has it, to the letter.")
+    issuer = serializers.CharField(max_length=255, help_text="Exactly the iss claim of the tokens.")
     audience = serializers.CharField(max_length=255, help_text="What the aud claim must hold (Clerk: azp).")
     jwks_url = serializers.CharField(max_length=500, default="", allow_blank=True)
     secret = serializers.CharField(max_length=1000, default="", allow_blank=True, help_text="In place of a JWKS URL.")
@@ -116,7 +116,7 @@ class OneProvider(OrgEndpoint):
         responses={200: ProviderSerializer},
     )  # fmt: skip
     def put(self, request: Request, provider_id: str) -> Response:
-        """Replace everything but the name; an empty secret keeps the one there is."""
+        """Replace everything but the name; an empty secret keeps the current one."""
         self.step_up(request)
         wanted = providers.Wanted(**valid(WantedSerializer, request))
         return Response(ProviderSerializer(providers.change_provider(self.access, provider_id, wanted)).data)
@@ -139,6 +139,6 @@ class TryToken(OrgEndpoint):
         responses={200: TrialSerializer},
     )  # fmt: skip
     def post(self, request: Request, provider_id: str) -> Response:
-        """Examine a token check by check, and issue nothing."""
+        """Check a token step by step, and issue nothing."""
         verdict = providers.try_token(self.access, provider_id, valid(TrySerializer, request)["token"])
         return Response(TrialSerializer({"accepted": verdict.failed is None, "checks": verdict.checks}).data)

@@ -41,8 +41,8 @@ CODES = frozenset(
 
 
 REPLACE_EXISTING = (
-    "Taken from clients that send it, with the same outcome either way: the new token joins the user's others, which "
-    "go on until they expire or are revoked, because another instance of the user may be using them."
+    "Accepted and without effect: the new token is added to the user's others, which stay valid until they expire or "
+    "are revoked, because another instance of the user may use them."
 )
 
 
@@ -284,7 +284,7 @@ class RefreshToken(TokenEndpoint):
         extensions=OWN_ERRORS, auth=[],
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """Issue a further password to who shows the present one, which goes on working until its own expiry."""
+        """Issue a further password in exchange for the current one, which stays valid until its own expiry."""
         wanted = valid(RefreshSerializer, request, lenient=True)
         take("tokens_of_address", network_of_caller(request))
         issued = token_exchange.refresh_token(
@@ -304,7 +304,7 @@ class RevokeToken(TokenEndpoint):
         extensions=OWN_ERRORS,
     )  # fmt: skip
     def post(self, request: Request) -> Response:
-        """End a token: its live sessions are closed at once."""
+        """Revoke a token: its live sessions are closed at once."""
         use = self.key(request)
         wanted = valid(RevokeSerializer, request, lenient=True)
         found = token_exchange.revoke_token(use.access, wanted["token_id"])
@@ -343,7 +343,7 @@ class Claims(TokenEndpoint):
     def patch(self, request: Request, username: str) -> Response:
         """Set the claims in the body, as `{name: value}` or `{"claims": {name: value}}`, and keep the others.
 
-        A claim is a text, a number, a truth value or a list of texts. It applies to live sessions at once.
+        A claim is a string, a number, a boolean or a list of strings. It applies to live sessions at once.
         """
         use = self.key(request)
         body = request.data
@@ -361,7 +361,7 @@ class OneClaim(TokenEndpoint):
 
     @extend_schema(operation_id="remove_claim", tags=TAGS, responses={200: ClaimsSerializer}, extensions=OWN_ERRORS)
     def delete(self, request: Request, username: str, name: str) -> Response:
-        """Take one claim away."""
+        """Remove one claim."""
         use = self.key(request)
         return Response(ClaimsSerializer(identities.remove_claim(use.access, username, name)).data)
 

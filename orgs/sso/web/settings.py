@@ -81,7 +81,7 @@ def remove(request: HttpRequest, access: Access, sign_on_id: str) -> HttpRespons
     if request.method == "POST":
         ask_again(request)
         remove_sign_on(access, sign_on_id)
-        messages.success(request, f"{sign_on.name} is removed. Nobody can sign in through it any more.")
+        messages.success(request, f"{sign_on.name} is removed. Nobody can sign in through it now.")
         return redirect("orgs:sign-ons", access.org_id)
     known = count_people(access, sign_on)
     question = Question(
