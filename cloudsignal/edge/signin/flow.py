@@ -13,7 +13,7 @@ from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge.audit.journal import Journal
 from cloudsignal.edge.broker.retained import Ledger
 from cloudsignal.edge.control.desired_state import Snapshot
-from cloudsignal.edge.redis import Command, NotSentError, Store, UnavailableError
+from cloudsignal.edge.redis import NotSentError, Store, UnavailableError
 from cloudsignal.edge.session.context import Asked, Grant
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.organization import Organization
@@ -27,11 +27,10 @@ from cloudsignal.edge.signin.check import (
     session_end,
     without_metrics,
 )
-from cloudsignal.edge.signin.holds import RETURN_WITHIN, Holds
+from cloudsignal.edge.signin.claims import CLAIM, KEEP, RELEASE, TAKE, command, kept_seconds
+from cloudsignal.edge.signin.holds import Holds
 from cloudsignal.edge.signin.stored_sessions import (
     HELD_MAX,
-    LIVE_TTL,
-    STORED_MAX,
     Stored,
     held_seconds,
     resumed,
@@ -46,96 +45,6 @@ from cloudsignal.wire.credential import Credential
 
 SLOWED = 2.0
 """Seconds a failed sign-in takes from an address that fails often."""
-
-_HELD = """
-local function held_of(key)
-  if redis.call('TYPE', key).ok ~= 'string' then return false end
-  return redis.call('GET', key)
-end
-"""
-"""What holds a client ID; a key that somebody has made something else of holds nothing."""
-
-TAKE = f"""{_HELD}
-local held = held_of(KEYS[1])
-local left = redis.call('TTL', KEYS[1])
-if left < 0 or left > {LIVE_TTL + STORED_MAX} then held = false end
-if held and string.match(held, '^[^\\n]*') ~= ARGV[1] then
-  return false
-end
-local seconds = math.max(tonumber(ARGV[3]), held and left or 0)
-redis.call('SET', KEYS[1], ARGV[1] .. '\\n' .. ARGV[2], 'EX', seconds)
-redis.call('EXPIRE', KEYS[2], seconds)
-return held or ''
-"""
-"""Take a client id unless another username holds it: ``username, session, seconds`` -> what it held, or nothing.
-
-A hold without an end, or longer than any of ours, was put there by somebody else: it would lock the username out for
-good.
-"""
-
-KEEP = """
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], ARGV[1] + ARGV[5], '+inf')
-if not redis.call('ZSCORE', KEYS[1], ARGV[2]) and ARGV[4] ~= '0'
-    and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
-redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
-return 1
-"""
-"""Note a session that outlives its connection: ``now, client id, end, quota, longest`` -> 0 when there are too many.
-
-What ends later than any session can, somebody else has noted.
-"""
-
-CLAIM = f"""{_HELD}
-local now, lost = tonumber(redis.call('TIME')[1]), {{}}
-for i = 1, #KEYS / 3 do
-  local key, filters, stored = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
-  local name, session, seconds, before, client_id, lifetime = unpack(ARGV, 6 * i - 5, 6 * i)
-  local held = held_of(key)
-  if not held or string.match(held, '^[^\\n]*') == name then
-    redis.call('SET', key, name .. '\\n' .. session, 'EX', seconds)
-    redis.call('EXPIRE', filters, seconds)
-    if lifetime ~= '0' then redis.call('ZADD', stored, now + seconds, client_id) end
-  else
-    lost[#lost + 1] = i
-  end
-end
-return lost
-"""
-"""Keep client IDs that no other username holds: ``username, session, seconds, (unused), client ID, lifetime`` each.
-
-The numbers, from 1, of those that another username holds.
-"""
-
-RELEASE = f"""{_HELD}
-local now = tonumber(redis.call('TIME')[1])
-for i = 1, #KEYS / 3 do
-  local key, filters, stored = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
-  local name, session, seconds, before, client_id, lifetime = unpack(ARGV, 6 * i - 5, 6 * i)
-  if held_of(key) == name .. '\\n' .. session then
-    if before ~= '' then
-      redis.call('SET', key, before, 'KEEPTTL')
-    elseif seconds == '0' then
-      redis.call('DEL', key, filters)
-      redis.call('ZREM', stored, client_id)
-    else
-      redis.call('EXPIRE', key, seconds)
-      redis.call('EXPIRE', filters, seconds)
-      if lifetime ~= '0' then
-        redis.call('ZADD', stored, now + lifetime, client_id)
-      else
-        redis.call('ZREM', stored, client_id)
-      end
-    end
-  end
-end
-"""
-"""Give them and their filters back (0 seconds) or keep them for so long, unless newer sessions have them.
-
-A session that never began leaves its client id to the one it was taken from (``before``): that one is live, or stored.
-"""
 
 UNCERTAIN = "the client ID cannot be confirmed right now; try again later"
 """Told when Redis is unavailable and the client ID may be another username's, on another edge."""
@@ -318,7 +227,7 @@ class Gate:
             free = await asked[0] is not None
             self.holds.forget(session.org.id, session.client_id)
             if not free and not session.ended:
-                session.taking = taking = self._store.ask(_command(TAKE, [(session, held_seconds(session))]))
+                session.taking = taking = self._store.ask(command(TAKE, [(session, held_seconds(session))]))
                 await asyncio.wait([taking])  # to be known also when the client goes meanwhile: see release
                 session.took_over = bool(taking.result())
                 free = taking.result() is not None
@@ -336,9 +245,9 @@ class Gate:
         """Whether the organization may have this session kept; one that it has already needs no room."""
         now = int(time.time())
         limit = session.org.force.quotas.stored_sessions
-        command = ("EVAL", KEEP, 1, keys.stored(session.org.id), now, session.client_id)
+        keep = ("EVAL", KEEP, 1, keys.stored(session.org.id), now, session.client_id)
         try:
-            (kept,) = await self._store.call((*command, now + held_seconds(session), limit, HELD_MAX))
+            (kept,) = await self._store.call((*keep, now + held_seconds(session), limit, HELD_MAX))
         except UnavailableError:
             return True  # as with client ids: they are claimed when it is back
         return bool(kept)
@@ -359,7 +268,7 @@ class Gate:
 
     async def _renew(self, holds: list[tuple[Session, int]]) -> None:
         now = time.time()
-        lost = set(await self._store.ask(_command(CLAIM, holds)))
+        lost = set(await self._store.ask(command(CLAIM, holds)))
         for number, (session, seconds) in enumerate(holds, 1):
             if number not in lost:
                 session.held_until = now + seconds
@@ -379,7 +288,7 @@ class Gate:
             session.taking.add_done_callback(lambda _: self.release(session))
             return
         key = keys.client(session.org.id, session.client_id)
-        self._released.setdefault(key, []).append((session, _kept_seconds(session)))
+        self._released.setdefault(key, []).append((session, kept_seconds(session)))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(GATHER, self.give_back)
 
@@ -392,7 +301,7 @@ class Gate:
         holds = [hold for each in released.values() for hold in each]
         for start in range(0, len(holds), CHUNK):
             part = holds[start : start + CHUNK]
-            answer = self._store.ask(_command(RELEASE, part))
+            answer = self._store.ask(command(RELEASE, part))
             answer.add_done_callback(partial(self._given_back, part))
 
     def _given_back(self, holds: list[tuple[Session, int]], answer: asyncio.Future[Any]) -> None:
@@ -408,29 +317,3 @@ async def _resumed(asked: list[asyncio.Future[Any]]) -> Sequence[tuple[Asked, bo
         with suppress(UnavailableError):
             return resumed(await answer)
     return ()
-
-
-def _kept_seconds(session: Session) -> int:
-    """Seconds a client ID stays with its username after the session; 0 when it is free at once.
-
-    Longer than the broker keeps the session when an edge without Redis may believe that the username has it still
-    (:mod:`cloudsignal.edge.signin.holds`).
-    """
-    if not session.at_broker:
-        return 0
-    if session.ousted:
-        return held_seconds(session)
-    return max(session_lifetime(session), RETURN_WITHIN if session.took_over else 0)
-
-
-def _command(script: str, holds: list[tuple[Session, int]]) -> Command:
-    """Run ``script`` for these sessions, each with its seconds."""
-    names: list[str] = []
-    values: list[str | bytes | int] = []
-    for session, seconds in holds:
-        org, client_id = session.org.id, session.client_id
-        names += keys.client(org, client_id), keys.filters(org, client_id), keys.stored(org)
-        taking = session.taking
-        displaced = taking.result() if taking is not None and taking.done() and not taking.exception() else None
-        values += session.username, session.id, seconds, displaced or b"", client_id, session_lifetime(session)
-    return ("EVAL", script, len(names), *names, *values)
