@@ -54,6 +54,22 @@ def mosquitto_config(
         "allow_anonymous true",
         f"acl_file {acl_file}",
         "allow_zero_length_clientid false",
+        *_kept(data, autosave),
+        "connection_messages false",
+        "log_dest stderr",
+        "log_type error",
+        "log_type warning",
+        "log_type notice",
+        "log_timestamp_format %Y-%m-%dT%H:%M:%S",
+    ]
+    if user:
+        lines.append(f"user {user}")
+    return "\n".join(lines) + "\n"
+
+
+def _kept(data: Path, autosave: int) -> list[str]:
+    """What a Mosquitto stores and for how long, and how much of it for one session: the same wherever it runs."""
+    return [
         "persistence true",
         f"persistence_location {data}/",
         f"autosave_interval {autosave}",
@@ -67,16 +83,7 @@ def mosquitto_config(
         f"max_packet_size {MAX_PACKET_BYTES + MOUNT_OVERHEAD}",
         "check_retain_source false",
         "sys_interval 0",
-        "connection_messages false",
-        "log_dest stderr",
-        "log_type error",
-        "log_type warning",
-        "log_type notice",
-        "log_timestamp_format %Y-%m-%dT%H:%M:%S",
     ]
-    if user:
-        lines.append(f"user {user}")
-    return "\n".join(lines) + "\n"
 
 
 def mosquitto_tls_config(*, host: str, port: int, ca: Path, cert: Path, key: Path, acl_file: Path, data: Path) -> str:
@@ -95,19 +102,8 @@ def mosquitto_tls_config(*, host: str, port: int, ca: Path, cert: Path, key: Pat
             "allow_anonymous true",
             f"acl_file {acl_file}",
             "set_tcp_nodelay true",
-            "persistence true",
-            f"persistence_location {data}/",
             # Each save rewrites everything, some 5 ms for a MiB, and everybody waits meanwhile.
-            f"autosave_interval {AUTOSAVE}",
-            "persistent_client_expiration 30d",
-            f"max_inflight_messages {IN_FLIGHT}",
-            f"max_queued_messages {QUEUED_MESSAGES}",
-            f"max_queued_bytes {QUEUED_BYTES}",
-            "queue_qos0_messages false",
-            f"message_size_limit {MAX_PACKET_BYTES}",
-            f"max_packet_size {MAX_PACKET_BYTES + MOUNT_OVERHEAD}",
-            "check_retain_source false",
-            "sys_interval 0",
+            *_kept(data, AUTOSAVE),
             "log_dest stderr",
             "",
         ]

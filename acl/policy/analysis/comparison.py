@@ -12,7 +12,7 @@ after every later ``expires``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -30,7 +30,7 @@ from acl.policy.engine.index import CompiledPolicy, compile_policy
 from acl.policy.engine.model import Effect, Identity, Policy, Request, Rule, as_utc
 from acl.policy.engine.running import Judge, decide
 from acl.policy.engine.templates import Pattern, compile_pattern, resolve
-from acl.policy.engine.topics import HASH, join
+from acl.policy.engine.topics import HASH, Levels, join
 
 EFFORT = 4_000_000
 """Steps that one comparison may take: two seconds of one core, whatever the policies are."""
@@ -130,13 +130,7 @@ class _Search:
         pattern = compile_pattern(changed.topics[0])
         near = self._near(pattern, action)
         walks: dict[object, Walk] = {}
-        for identity, at in self._askers(changed, near):
-            levels = resolve(pattern, identity, changed.effect)
-            if levels is None or not admits(changed.who, identity):
-                continue
-            if not self._budget.take(12 * (len(near[0]) + len(near[1])) + 8):
-                self.complete = False
-                return
+        for identity, at, levels in self._spoken_to(changed, pattern, near):
             old, new = (tuple(_entries(rules, identity, action, at)) for rules in near)
             walk = self._walk(walks, Walk(levels, old, new, action))
             tallies[0].add(identity, at, walk.widened, near, whole=walk.same == 0)
@@ -154,13 +148,7 @@ class _Search:
         near = self._near((*(() if limited else pattern[: below(pattern)]), HASH), "sub")
         lowered = False
         walks: dict[object, Walk] = {}
-        for identity, at in self._askers(changed, near):
-            levels = resolve(pattern, identity, changed.effect)
-            if levels is None or not admits(changed.who, identity):
-                continue
-            if not self._budget.take(12 * (len(near[0]) + len(near[1])) + 8):
-                self.complete = False
-                return
+        for identity, at, levels in self._spoken_to(changed, pattern, near):
             old, new = (tuple(_entries(rules, identity, "sub", at)) for rules in near)
             allows = [entry.levels for entry in (*old, *new) if entry.effect is Effect.ALLOW]
             filters, complete = asked(levels, allows, limited=limited)
@@ -209,6 +197,17 @@ class _Search:
         instants = self._instants(changed, *near)
         self.complete = self.complete and complete
         return product(identities, instants)
+
+    def _spoken_to(self, changed: Rule, pattern: Pattern, near: Near) -> Iterator[tuple[Identity, datetime, Levels]]:
+        """Those of :meth:`_askers` whom ``changed`` speaks to, with its filter as it is for them; within the budget."""
+        for identity, at in self._askers(changed, near):
+            levels = resolve(pattern, identity, changed.effect)
+            if levels is None or not admits(changed.who, identity):
+                continue
+            if not self._budget.take(12 * (len(near[0]) + len(near[1])) + 8):
+                self.complete = False
+                return
+            yield identity, at, levels
 
     def _walk(self, done: dict[object, Walk], walk: Walk) -> Walk:
         """``walk``, walked; or the one of ``done`` that is the same, for many identities meet the same filters."""
