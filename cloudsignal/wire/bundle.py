@@ -10,17 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from cloudsignal.wire.codec import WireError, decode, encode
+from cloudsignal.wire.codec import WireError, decode
+from cloudsignal.wire.signed import Seal
 
 VERSION = 1
 
 LAST_REVISION = 999_999_999_999_999
 """The revision of the last word about an organization: above every other (fifteen digits are the most on Redis)."""
 
-_CONTEXT = b"cloudsignal bundle v1\0"
+_SEAL = Seal(b"cloudsignal bundle v1\0", "the bundle's signature does not verify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +63,9 @@ class Bundle:
     v: int = VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class SignedBundle:
-    """The envelope stored on Redis."""
-
-    payload: bytes
-    signature: bytes
-
-
 def sign_bundle(bundle: Bundle, key: Ed25519PrivateKey) -> bytes:
     """Encode and sign ``bundle``; returns the envelope's bytes."""
-    payload = encode(bundle)
-    return encode(SignedBundle(payload=payload, signature=key.sign(_CONTEXT + payload)))
+    return _SEAL.sign(bundle, key)
 
 
 def open_bundle(data: bytes, key: Ed25519PublicKey, *, org: str) -> Bundle:
@@ -83,12 +74,7 @@ def open_bundle(data: bytes, key: Ed25519PublicKey, *, org: str) -> Bundle:
     Raises :class:`WireError` when it is malformed, has another version, is signed by another key, or belongs to
     another organization.
     """
-    envelope = decode(data, SignedBundle)
-    try:
-        key.verify(envelope.signature, _CONTEXT + envelope.payload)
-    except InvalidSignature as error:
-        raise WireError("the bundle's signature does not verify") from error
-    bundle = decode(envelope.payload, Bundle)
+    bundle = decode(_SEAL.open(data, key), Bundle)
     if bundle.v != VERSION:
         raise WireError(f"bundle version {bundle.v}, expected {VERSION}")
     if bundle.org != org:

@@ -8,14 +8,13 @@ believed for a while after it was signed; an edge never goes back to an older on
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from cloudsignal.wire.bundle import Bundle
-from cloudsignal.wire.codec import WireError, decode, encode
+from cloudsignal.wire.codec import WireError, decode
+from cloudsignal.wire.signed import Seal
 
 VERSION = 1
 
@@ -27,7 +26,7 @@ SLACK = 60
 """Seconds by which a bundle may be older than a list that does not name its organization yet: a commit under way, and
 clocks that differ."""
 
-_CONTEXT = b"cloudsignal heads v1\0"
+_SEAL = Seal(b"cloudsignal heads v1\0", "the signature of the list of heads does not verify", hashed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +56,19 @@ class Heads:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class SignedHeads:
-    """The envelope stored on Redis."""
-
-    payload: bytes
-    signature: bytes
-
-
 def digest_bytes(digest: str) -> bytes:
     """The 32 bytes of ``sha256:...``."""
     return bytes.fromhex(digest.removeprefix("sha256:"))
 
 
 def sign_heads(heads: Heads, key: Ed25519PrivateKey) -> bytes:
-    """Encode and sign a list: the SHA-256 of what may be a megabyte, so that it need not be read twice."""
-    payload = encode(heads)
-    return encode(SignedHeads(payload, key.sign(_CONTEXT + hashlib.sha256(payload).digest())))
+    """Encode and sign a list."""
+    return _SEAL.sign(heads, key)
 
 
 def open_heads(data: bytes, key: Ed25519PublicKey) -> Heads:
     """Verify and decode a list; raises :class:`WireError`."""
-    envelope = decode(data, SignedHeads)
-    try:
-        key.verify(envelope.signature, _CONTEXT + hashlib.sha256(envelope.payload).digest())
-    except InvalidSignature as error:
-        raise WireError("the signature of the list of heads does not verify") from error
-    heads = decode(envelope.payload, Heads)
+    heads = decode(_SEAL.open(data, key), Heads)
     if heads.v != VERSION:
         raise WireError(f"list of heads of version {heads.v}, expected {VERSION}")
     return heads

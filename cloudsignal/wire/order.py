@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from cloudsignal.wire.bundle import SignedBundle as Signed
-from cloudsignal.wire.codec import WireError, decode, encode
+from cloudsignal.wire.codec import WireError, decode
+from cloudsignal.wire.signed import Seal
 
 VERSION = 1
 
@@ -29,7 +28,7 @@ ERASE_SECONDS = 90 * 86_400.0
 GROUP = "edges"
 """The consumer group of all edges."""
 
-_CONTEXT = b"cloudsignal order v1\0"
+_SEAL = Seal(b"cloudsignal order v1\0", "the order's signature does not verify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +49,12 @@ class Order:
 
 def sign_order(order: Order, key: Ed25519PrivateKey) -> bytes:
     """Encode and sign an order."""
-    payload = encode(order)
-    return encode(Signed(payload=payload, signature=key.sign(_CONTEXT + payload)))
+    return _SEAL.sign(order, key)
 
 
 def open_order(data: bytes, key: Ed25519PublicKey, *, now: float) -> Order:
     """Verify and decode an order; raises :class:`WireError` when it is forged, malformed or over."""
-    envelope = decode(data, Signed)
-    try:
-        key.verify(envelope.signature, _CONTEXT + envelope.payload)
-    except InvalidSignature as error:
-        raise WireError("the order's signature does not verify") from error
-    order = decode(envelope.payload, Order)
+    order = decode(_SEAL.open(data, key), Order)
     if order.v != VERSION:
         raise WireError(f"order version {order.v}, expected {VERSION}")
     if now >= order.ends_at:

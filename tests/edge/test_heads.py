@@ -15,7 +15,7 @@ from redis import Redis
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle, sign_bundle
 from cloudsignal.wire.codec import WireError, decode, encode
-from cloudsignal.wire.heads import AGE_MAX, SLACK, Heads, SignedHeads, open_heads, sign_heads
+from cloudsignal.wire.heads import AGE_MAX, SLACK, Heads, open_heads, sign_heads
 from tests.support.parts import ALLOW_ALL, Edge, Plane, wait_for
 from tests.support.rig import Rig
 
@@ -154,8 +154,8 @@ def test_a_record_of_the_wrong_type_hides_no_other(rig: Rig, attacker: Redis, tm
 def test_a_list_that_was_changed_or_is_of_another_version_is_refused() -> None:
     heads = Heads(5, {"org_aaaaaaaaaaaa": (1, b"d" * 32)})
     assert open_heads(sign_heads(heads, KEY), KEY.public_key()) == heads
-    envelope = decode(sign_heads(heads, KEY), SignedHeads)
-    other = encode(SignedHeads(encode(Heads(6, heads.orgs)), envelope.signature))
+    envelope = decode(sign_heads(heads, KEY), Signed)
+    other = encode(Signed(encode(Heads(6, heads.orgs)), envelope.signature))
     for blob in (other, sign_heads(Heads(5, heads.orgs, v=2), KEY), b"", b"garbage"):
         with pytest.raises(WireError):
             open_heads(blob, KEY.public_key())

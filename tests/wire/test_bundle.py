@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cloudsignal.wire.bundle import Bundle, Quotas, SignedBundle, open_bundle, sign_bundle
+from cloudsignal.wire.bundle import Bundle, Quotas, open_bundle, sign_bundle
 from cloudsignal.wire.codec import WireError, decode, encode
+from cloudsignal.wire.signed import Signed
 
 KEY = Ed25519PrivateKey.generate()
 BUNDLE = Bundle(
@@ -55,9 +56,9 @@ def test_every_single_changed_byte_is_noticed() -> None:
 
 
 def test_a_payload_cannot_be_moved_under_another_signature() -> None:
-    other = decode(sign_bundle(dataclasses.replace(BUNDLE, revision=8), KEY), SignedBundle)
-    mine = decode(sign_bundle(BUNDLE, KEY), SignedBundle)
-    forged = encode(SignedBundle(payload=other.payload, signature=mine.signature))
+    other = decode(sign_bundle(dataclasses.replace(BUNDLE, revision=8), KEY), Signed)
+    mine = decode(sign_bundle(BUNDLE, KEY), Signed)
+    forged = encode(Signed(payload=other.payload, signature=mine.signature))
     with pytest.raises(WireError):
         open_bundle(forged, KEY.public_key(), org=BUNDLE.org)
 
