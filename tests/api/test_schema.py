@@ -86,3 +86,5 @@ def test_every_operation_is_described_and_every_refusal_documented() -> None:
             assert operation["operationId"], f"{method} {path}"
             assert {"400", "401", "404", "429"} <= operation["responses"].keys(), f"{method} {path}"
             assert any(status.startswith("2") for status in operation["responses"]), f"{method} {path}"
+            answers = {status: each for status, each in operation["responses"].items() if status in {"200", "201"}}
+            assert all("content" in each for each in answers.values()), f"{method} {path} says nothing of its answer"
