@@ -15,7 +15,7 @@ from acl.services import deployments, drafts, simulate
 from acl.services.examination import Side, compare, validate
 from cloudsignal.api import problems
 from cloudsignal.api.bodies import valid
-from cloudsignal.api.pages import PARAMETERS, limit_of, number_cursor, page, page_serializer
+from cloudsignal.api.pages import PARAMETERS, first_page, limit_of, number_cursor, page_serializer
 from cloudsignal.errors import Conflict
 from orgs.access.api.endpoint import OrgEndpoint
 from orgs.access.api.schema import ORGANIZATION
@@ -145,8 +145,7 @@ class Versions(PolicyEndpoint):
         """List the versions, newest first."""
         limit = limit_of(request)
         found = access.list_versions(self.access, before=number_cursor(request), limit=limit + 1)
-        following = str(found[limit - 1].number) if len(found) > limit else None
-        return page(found[:limit], shapes.VersionSerializer, next_cursor=following)
+        return first_page(found, shapes.VersionSerializer, limit=limit, cursor=lambda version: version.number)
 
 
 class OneVersion(PolicyEndpoint):
@@ -175,8 +174,7 @@ class Deployments(PolicyEndpoint):
         """List the deployments, newest first. The first is active."""
         limit = limit_of(request)
         found = access.list_deployments(self.access, before=number_cursor(request), limit=limit + 1)
-        following = str(found[limit - 1].revision) if len(found) > limit else None
-        return page(found[:limit], shapes.DeploymentSerializer, next_cursor=following)
+        return first_page(found, shapes.DeploymentSerializer, limit=limit, cursor=lambda one: one.revision)
 
     @extend_schema(
         operation_id="deploy", tags=TAGS, parameters=[ORGANIZATION, IF_MATCH], request=shapes.DeploySerializer,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
@@ -11,6 +11,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from cloudsignal.errors import Invalid
+
+R = TypeVar("R")
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
@@ -33,6 +35,18 @@ def page(
     """One page of a list."""
     data = [serializer(row, context=dict(context or {})).data for row in rows]
     return Response({"data": data, "next_cursor": next_cursor})
+
+
+def first_page(
+    rows: Sequence[R],
+    serializer: type[serializers.BaseSerializer[Any]],
+    *,
+    limit: int,
+    cursor: Callable[[R], object],
+) -> Response:
+    """The first ``limit`` of ``rows``; when there are more, with the ``cursor`` of the last one shown."""
+    following = str(cursor(rows[limit - 1])) if len(rows) > limit else None
+    return page(rows[:limit], serializer, next_cursor=following)
 
 
 def limit_of(request: Request) -> int:

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from cloudsignal.api.bodies import valid
-from cloudsignal.api.pages import PARAMETERS, limit_of, page, page_serializer
+from cloudsignal.api.pages import PARAMETERS, first_page, limit_of, page_serializer
 from orgs.access.api.endpoint import OrgEndpoint
 from orgs.access.api.schema import ORGANIZATION
 from orgs.broker import clearing
@@ -71,8 +71,7 @@ class Retained(OrgEndpoint):
         found = list_retained(self.access, find=request.query_params.get("find", "")).rows
         cursor, limit = request.query_params.get("cursor", ""), limit_of(request)
         rows = [row for row in found if row.topic > cursor]
-        after = rows[limit - 1].topic if len(rows) > limit else None
-        return page(rows[:limit], RetainedMessageSerializer, next_cursor=after)
+        return first_page(rows, RetainedMessageSerializer, limit=limit, cursor=lambda row: row.topic)
 
 
 class ClearRetained(OrgEndpoint):
@@ -110,8 +109,7 @@ class StoredSessions(OrgEndpoint):
         found = list_stored(self.access, find=request.query_params.get("find", "")).rows
         cursor, limit = request.query_params.get("cursor", ""), limit_of(request)
         rows = [row for row in found if row.client_id > cursor]
-        after = rows[limit - 1].client_id if len(rows) > limit else None
-        return page(rows[:limit], StoredSessionSerializer, next_cursor=after)
+        return first_page(rows, StoredSessionSerializer, limit=limit, cursor=lambda row: row.client_id)
 
 
 class ReleaseSession(OrgEndpoint):
