@@ -16,6 +16,7 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle, sign_bundle
 from cloudsignal.wire.codec import WireError, decode, encode
 from cloudsignal.wire.heads import AGE_MAX, SLACK, Heads, open_heads, sign_heads
+from cloudsignal.wire.signed import Signed
 from tests.support.parts import ALLOW_ALL, Edge, Plane, wait_for
 from tests.support.rig import Rig
 
