@@ -22,7 +22,7 @@ from orgs.access.api.schema import ORGANIZATION
 from orgs.permissions import Permission
 
 TEXTS = {
-    "kind": "One kind, or several separated by commas.",
+    "kind": "Event kinds, separated by commas.",
     "client_id": "The MQTT client ID.",
     "username": "The MQTT username.",
     "topic_prefix": "Beginning of the topic.",

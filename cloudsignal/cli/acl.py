@@ -55,7 +55,7 @@ def acl() -> None:
 
 @acl.command()
 @FILE
-@click.option("--local-only", is_flag=True, help="Do not ask the server that you are signed in to.")
+@click.option("--local-only", is_flag=True, help="Do not ask the server.")
 @json_option
 def validate(*, file: Path, local_only: bool, as_json: bool) -> int:
     """Check a policy FILE (YAML or JSON; - reads standard input).
@@ -105,7 +105,7 @@ def test(*, file: Path, org: str, as_json: bool) -> int:
 
 @acl.command()
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False), required=False)
-@click.option("--as", "username", required=True, metavar="NAME", help="Who asks: a username, without @org.")
+@click.option("--as", "username", required=True, metavar="NAME", help="The client: a username, without @org.")
 @click.option("--pub", metavar="TOPIC", help="May NAME publish to TOPIC?")
 @click.option("--sub", metavar="FILTER", help="May NAME subscribe to FILTER?")
 @click.option("--receive", metavar="TOPIC", help="Would a message on TOPIC be delivered to NAME?")
@@ -113,7 +113,7 @@ def test(*, file: Path, org: str, as_json: bool) -> int:
 @CLAIM
 @click.option("--qos", type=Number(0, 2), default=0, show_default=True)
 @click.option("--retain", is_flag=True, help="Publish as a retained message.")
-@click.option("--rules", is_flag=True, help="Say of every rule why it did or did not decide.")
+@click.option("--rules", is_flag=True, help="Explain for every rule why it did or did not decide.")
 @click.option("--org", help=f"The organization that {{org}} stands for.  [with FILE: {ORG}, else yours]")
 @json_option
 def simulate(
@@ -131,10 +131,10 @@ def simulate(
     org: str | None,
     as_json: bool,
 ) -> int:
-    """Ask a policy FILE one question. Exit code 0 when the answer is allow, 1 when it is deny.
+    """Simulate one request on a policy FILE. Exit code 0 when the answer is allow, 1 when it is deny.
 
     Without FILE the active version on the server is asked. Without --claim a known NAME has the claims that the
-    server stores, as on the wire; where none can be known it is said.
+    server stores.
     """
     asked: list[tuple[Literal["pub", "sub", "receive"], str]] = []
     asked += [("pub", pub)] if pub is not None else []

@@ -53,8 +53,8 @@ def claims_of(pairs: tuple[str, ...]) -> dict[str, str | list[str]]:
     return claims
 
 
-CLAIM = click.option("--claim", "claims", multiple=True, metavar="KEY=VALUE", help="A claim; give it twice for a list.")
-YES = click.option("--yes", is_flag=True, help="Do not ask.")
+CLAIM = click.option("--claim", "claims", multiple=True, metavar="KEY=VALUE", help="A claim; repeat it for a list.")
+YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 Command = TypeVar("Command", bound=Callable[..., int])
@@ -62,4 +62,6 @@ Command = TypeVar("Command", bound=Callable[..., int])
 
 def limit(default: int) -> Callable[[Command], Command]:
     """``--limit``: how many rows."""
-    return click.option("--limit", type=Number(1, 100_000), default=default, show_default=True, help="Rows at most.")
+    return click.option(
+        "--limit", type=Number(1, 100_000), default=default, show_default=True, help="Maximum number of rows."
+    )

@@ -23,15 +23,15 @@ LATE = timedelta(seconds=60)
 Wanted = dict[str, str | None]
 
 FILTERS = (
-    click.option("--kind", help="One kind, or several with commas: acl_denied,auth_failed."),
+    click.option("--kind", help="Event kinds, separated by commas: acl_denied,auth_failed."),
     click.option("--username", help="The MQTT username."),
     click.option("--client-id", help="The MQTT client ID."),
     click.option("--topic-prefix", metavar="TOPIC", help="Beginning of the topic."),
     click.option("--action", type=click.Choice(["publish", "subscribe", "receive", "will"])),
-    click.option("--rule", help="Id of the deciding rule, or none."),
+    click.option("--rule", help="ID of the deciding rule, or none."),
     click.option("--reason", help="A reason code."),
-    click.option("--ip", metavar="ADDRESS", help="Where it came from."),
-    click.option("--session", help="Id of an MQTT session."),
+    click.option("--ip", metavar="ADDRESS", help="The client's IP address."),
+    click.option("--session", help="ID of an MQTT session."),
 )
 
 
@@ -44,7 +44,7 @@ def filters(command: Callable[..., int]) -> Callable[..., int]:
 
 @click.group()
 def audit() -> None:
-    """The audit of an organization: search, follow."""
+    """The audit log of an organization: search, follow."""
 
 
 @audit.command()

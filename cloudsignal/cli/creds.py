@@ -32,7 +32,7 @@ def create(
     *, server: Server, name: str | None, ttl: int, static: bool, claims: tuple[str, ...], note: str, replace: bool,
     as_json: bool,
 ) -> int:  # fmt: skip
-    """Issue a credential for the username NAME (left out: a new opaque one). The secret is shown once, now."""
+    """Issue a credential for the username NAME (if missing: a new opaque one). The password is shown only now."""
     body = {
         "username": name, "ttl": ttl, "static": static, "claims": claims_of(claims), "note": note,
         "replace_existing": replace,
@@ -78,7 +78,7 @@ def list_(*, server: Server, state: str | None, username: str | None, limit: int
 @YES
 @online
 def revoke(*, server: Server, token: tuple[str, ...], username: str | None, yes: bool, as_json: bool) -> int:
-    """Revoke credentials by their TOKEN ids, or all of a username. Live sessions that use them are closed."""
+    """Revoke credentials by their TOKEN IDs, or all of a username. Live sessions that use them are closed."""
     if bool(token) == bool(username):
         raise click.UsageError("give either TOKEN ids or --username")
     what = f"every credential of {username}" if username else ", ".join(token)

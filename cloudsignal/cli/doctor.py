@@ -23,7 +23,7 @@ MARKS = {Level.FINE: "ok      ", Level.WARNING: "warning ", Level.PROBLEM: "prob
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder, instead of --name.")
 @json_option
 def doctor(*, name: str | None, data: Path | None, as_json: bool) -> int:
-    """Say what is missing or misconfigured here, and how to fix it. Changes nothing.
+    """Check this machine: what is missing or misconfigured, and how to fix it. Changes nothing.
 
     Exit code 1 when there is a problem; warnings alone do not count.
     """

@@ -22,20 +22,20 @@ from cloudsignal.cli.show import when
 
 CA = click.option(
     "--ca", envvar="CLOUDSIGNAL_CA", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="FILE",
-    help="Certificates of a private CA, PEM; remembered.  [env: CLOUDSIGNAL_CA]",
+    help="Certificates of a private CA, PEM; stored.  [env: CLOUDSIGNAL_CA]",
 )  # fmt: skip
 
 
 @click.command()
 @click.argument("url", envvar="CLOUDSIGNAL_URL", required=False)
-@click.option("--no-browser", is_flag=True, help="Print the address instead; takes a pasted code as well.")
+@click.option("--no-browser", is_flag=True, help="Print the address, and ask for the code.")
 @click.option("--timeout", type=Number(10, 3600), default=300, show_default=True, help="Seconds to wait.")
 @CA
 @json_option
 def login(*, url: str | None, no_browser: bool, timeout: int, ca: Path | None, as_json: bool) -> int:
     """Sign in to the server at URL through the browser, for one organization.
 
-    The browser asks which organization, shows what the CLI may do, and brings the answer to a port of
+    The browser asks which organization, shows what the CLI may do, and sends the response to a port of
     127.0.0.1 here. With --no-browser, or where there is no display, open the printed address anywhere and paste the
     code that it shows.
     """
@@ -74,9 +74,9 @@ def login(*, url: str | None, no_browser: bool, timeout: int, ca: Path | None, a
 @click.option("--all", "everything", is_flag=True, help="Of every server and organization.")
 @json_option
 def logout(*, url: str | None, org: str | None, everything: bool, as_json: bool) -> int:
-    """End the sign-in: the key is revoked on the server and deleted here.
+    """Sign out: the key is revoked on the server and deleted here.
 
-    Without options it is the one that commands use now.
+    Without options, the session that commands use now.
     """
     wanted = [
         one
@@ -103,7 +103,7 @@ def logout(*, url: str | None, org: str | None, everything: bool, as_json: bool)
 @click.command()
 @online
 def whoami(*, server: Server, as_json: bool) -> int:
-    """Say who commands act as, where, and what they may do."""
+    """Show the account, server, organization and permissions of commands."""
     found = server.get("/v2/me")
     if as_json:
         print_json({"url": server.url, **found})

@@ -19,7 +19,7 @@ Command = Callable[..., int]
 
 OPTIONS = (
     click.option("--url", envvar="CLOUDSIGNAL_URL", metavar="URL", help="The server.  [env: CLOUDSIGNAL_URL]"),
-    click.option("--org", metavar="ORG", help="The organization, when you are signed in to several."),
+    click.option("--org", metavar="ORG", help="The organization, if you are signed in to several."),
     click.option(
         "--api-key", envvar="CLOUDSIGNAL_API_KEY", metavar="KEY",
         help="An API key instead of a sign-in. Other users of this machine can see it: better set CLOUDSIGNAL_API_KEY.",

@@ -87,7 +87,7 @@ class Plan:
 @NO_WIDER
 @online
 def plan(*, server: Server, text: str, no_wider: bool, as_json: bool) -> int:
-    """Check FILE on the server and say what deploying it would change. Changes nothing.
+    """Check FILE on the server and show what deploying it would change. Changes nothing.
 
     Exit code 1 when it could not be deployed: errors, failing tests, or more allowed under --no-wider.
     """

@@ -41,7 +41,7 @@ def list_(*, server: Server, as_json: bool) -> int:
 @click.argument("session", nargs=-1, required=True)
 @online
 def close(*, server: Server, session: tuple[str, ...], as_json: bool) -> int:
-    """Close live sessions by id. Their clients may sign in again: revoke a credential to keep one out."""
+    """Close live sessions by ID. Their clients can sign in again: revoke a credential to keep one out."""
     closed, failed = server.delete_each(f"/v2/sessions/{quote(each, safe='')}" for each in session)
     if as_json:
         print_json({"closed": closed})

@@ -39,7 +39,7 @@ def data_folder(data: Path | None, name: str) -> Path:
 
 @click.command()
 @click.option("--demo", is_flag=True, help="Add two sample organizations and a small simulated fleet.")
-@click.option("--name", help="Name of the data folder in the usual place.  [default: default, or demo with --demo]")
+@click.option("--name", help="Name of the data folder in the default place.  [default: default, or demo with --demo]")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder, instead of --name.")
 @click.option("--listen", help="Address of the mqtts and wss listeners.  [default: 0.0.0.0, or 127.0.0.1 with --demo]")
 @click.option("--web-port", type=PORT, help="Dashboard, on localhost.  [default: 8000 or the next free one]")
@@ -63,7 +63,7 @@ def up(
 ) -> int:
     """Run CloudSignal on this machine until Ctrl-C.
 
-    Everything runs: PostgreSQL, Valkey, an MQTT broker, the dashboard, workers and the edge. Set DATABASE_URL,
+    Starts all parts: PostgreSQL, Valkey, an MQTT broker, the dashboard, workers and the edge. Set DATABASE_URL,
     REDIS_URL or MQTT_UPSTREAM_URL to use a server of your own instead of the embedded one.
 
     A port given here must be free; 0 takes any free one.

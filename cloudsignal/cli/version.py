@@ -13,7 +13,7 @@ from cloudsignal.cli.outcome import json_option, print_json
 @click.command()
 @json_option
 def version(*, as_json: bool) -> None:
-    """Say which CloudSignal and which Python this is."""
+    """Show the versions of CloudSignal and Python."""
     if as_json:
         print_json({"cloudsignal": __version__, "python": platform.python_version(), "system": platform.platform()})
     else:

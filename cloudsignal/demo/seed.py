@@ -187,7 +187,7 @@ def _until(question: Callable[[], bool], what: str) -> None:
 
 def _guide(places: Places, passwords: Passwords, visitors: list[tuple[Troupe, Issued]]) -> str:
     """What is printed: sign-ins, and commands that work as they stand."""
-    people = [(OPERATOR, "operator of the platform")]
+    people = [(OPERATOR, "operator")]
     people += [(email, f"{role} of {troupe.name}") for troupe, _ in visitors for email, role in troupe.people]
     lines = ["", "Sign in at " + places.web]
     lines += [f"  {email:<28} {passwords.of(email):<22} {what}" for email, what in people]
@@ -196,14 +196,14 @@ def _guide(places: Places, passwords: Passwords, visitors: list[tuple[Troupe, Is
         common = f"-V mqttv5 -h {places.host} -p {places.port}{ca} -u {visitor.username} -P {visitor.password}"
         lines += [
             "",
-            f"{troupe.name}: listen in, then try what is not allowed, and find it under Audit",
+            f"{troupe.name}: subscribe, then publish what is not allowed, and find the denial under Audit",
             f"  mosquitto_sub {common} -i visitor-sub -t '{troupe.listen}' -v",
             f"  mosquitto_pub {common} -i visitor-pub -t '{troupe.refused}' -m hello -q 1",
         ]
     ends = min(visitor.expires_at for _, visitor in visitors if visitor.expires_at)
     lines += [
         "",
-        f"These credentials end at {ends:%Y-%m-%d %H:%M} UTC. While the demo runs, new ones are written twice a day to",
+        f"These credentials expire at {ends:%Y-%m-%d %H:%M} UTC. The demo writes new ones twice a day to",
         f"  {guide_file(places.data)}",
     ]
     return "\n".join([*lines, ""])
