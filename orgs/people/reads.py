@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.utils import timezone
+
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.models import Membership
@@ -13,3 +15,8 @@ def list_members(access: Access) -> tuple[Membership, ...]:
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return tuple(Membership.objects.filter(org=access.org).select_related("user").order_by("user__email"))
+
+
+def has_ended(member: Membership) -> bool:
+    """Whether the membership is over."""
+    return member.ends_at is not None and member.ends_at <= timezone.now()

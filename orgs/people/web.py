@@ -8,7 +8,6 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils import timezone
 
 from cloudsignal.addresses import network_of
 from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, Unauthenticated
@@ -16,11 +15,9 @@ from cloudsignal.limits import take
 from cloudsignal.web.confirm import Question, Touched, confirm
 from cloudsignal.web.forms import Form
 from orgs.access.grants import Access
-from orgs.access.second_factor import has_second_factor
 from orgs.access.web.gate import address_of, org_page, public_page
 from orgs.access.web.reauthentication import ask_again
 from orgs.models import Invitation, Membership, User
-from orgs.organizations.settings import change_settings
 from orgs.people.forms import ROLE_WORDS, CodeForm, InviteForm, MemberForm
 from orgs.people.invitations import (
     accept_invitation,
@@ -36,7 +33,7 @@ from orgs.people.invitations import (
     revoke_invitation,
 )
 from orgs.people.members import change_member, get_member, remove_member, transfer_ownership
-from orgs.people.reads import list_members
+from orgs.people.reads import has_ended, list_members
 from orgs.permissions import Permission, Role
 
 
@@ -192,33 +189,6 @@ def transfer(request: HttpRequest, access: Access, member_id: int) -> HttpRespon
     return confirm(request, question)
 
 
-@org_page(Permission.ORG_UPDATE, methods=("GET", "POST"))
-def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Require a second factor of every member, or require it no more."""
-    asked = request.GET.get("required", "")  # so that a form that is sent twice does not undo itself
-    required = asked == "1" if asked else not access.org.mfa_required
-    if not required:
-        ask_again(request)
-    if request.method == "POST":
-        change_settings(access, mfa_required=required)
-        messages.success(request, f"Two-factor authentication is now {'required' if required else 'optional'}.")
-        return redirect("orgs:people", access.org_id)
-    without = sum(not has_second_factor(one.user) for one in list_members(access) if not _ended(one))
-    shut_out = "member who must set one up first" if without == 1 else ("members who must set one up first")
-    question = Question(
-        title="Require two-factor authentication?" if required else "Stop requiring two-factor authentication?",
-        text="Members without a second factor (an authenticator app or a passkey) must set one up first."
-        if required
-        else "Members can then remove their second factor; a stolen password is enough for them.",
-        blast=[Touched(f"{without}", shut_out if required else "members without a second factor")],
-        action="Require it" if required else "Stop requiring it",
-        url=f"{reverse('orgs:two-step', args=[access.org_id])}?required={int(required)}",
-        cancel=reverse("orgs:people", args=[access.org_id]),
-        danger=not required,
-    )
-    return confirm(request, question)
-
-
 @public_page(methods=("GET", "POST"))
 def accept(request: HttpRequest, token: str) -> HttpResponseBase:
     """What an invitation's link offers, to be accepted by the person it was sent to. The link itself is the key."""
@@ -274,12 +244,8 @@ def _refuse(form: Form, error: DomainError) -> None:
 
 def _row(access: Access, member: Membership) -> Row:
     may_change = access.may(Permission.MEMBERS_MANAGE) and _may_change(access, member)
-    may_transfer = access.may(Permission.ORG_TRANSFER) and not _mine(access, member) and not _ended(member)
-    return Row(member, _ended(member), _mine(access, member), may_change, may_transfer and member.role != Role.OWNER)
-
-
-def _ended(member: Membership) -> bool:
-    return member.ends_at is not None and member.ends_at <= timezone.now()
+    may_transfer = access.may(Permission.ORG_TRANSFER) and not _mine(access, member) and not has_ended(member)
+    return Row(member, has_ended(member), _mine(access, member), may_change, may_transfer and member.role != Role.OWNER)
 
 
 def _mine(access: Access, member: Membership) -> bool:
@@ -296,7 +262,7 @@ def _target(access: Access, member: Membership) -> tuple[str, ...]:
 
 def _going(access: Access, member: Membership, url: str) -> Question:
     mine = _mine(access, member)
-    others = [one for one in list_members(access) if one.pk != member.pk and not _ended(one)]
+    others = [one for one in list_members(access) if one.pk != member.pk and not has_ended(one)]
     owners = sum(one.role == Role.OWNER for one in others)
     left = "owner stays" if owners == 1 else "owners stay"
     blast = [Touched("1", f"membership as {member.role}"), Touched(f"{owners}", left)]

@@ -5,13 +5,19 @@ from __future__ import annotations
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 
 from cloudsignal.errors import DomainError
+from cloudsignal.web.confirm import Question, Touched, confirm
 from orgs.access.grants import Access
+from orgs.access.second_factor import has_second_factor
 from orgs.access.web.gate import org_page
+from orgs.access.web.reauthentication import ask_again
 from orgs.credentials.web.connection import connection
 from orgs.organizations.forms import OrganizationForm
 from orgs.organizations.lifecycle import rename_organization
+from orgs.organizations.settings import change_settings
+from orgs.people.reads import has_ended, list_members
 from orgs.permissions import Permission
 
 
@@ -37,3 +43,30 @@ def settings_page(request: HttpRequest, access: Access) -> HttpResponseBase:
         "may_update": access.may(Permission.ORG_UPDATE),
     }
     return render(request, "orgs/settings.html", context, status=422 if form.errors else 200)
+
+
+@org_page(Permission.ORG_UPDATE, methods=("GET", "POST"))
+def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
+    """Require a second factor of every member, or require it no more."""
+    asked = request.GET.get("required", "")  # so that a form that is sent twice does not undo itself
+    required = asked == "1" if asked else not access.org.mfa_required
+    if not required:
+        ask_again(request)
+    if request.method == "POST":
+        change_settings(access, mfa_required=required)
+        messages.success(request, f"Two-factor authentication is now {'required' if required else 'optional'}.")
+        return redirect("orgs:people", access.org_id)
+    without = sum(not has_second_factor(one.user) for one in list_members(access) if not has_ended(one))
+    shut_out = "member who must set one up first" if without == 1 else ("members who must set one up first")
+    question = Question(
+        title="Require two-factor authentication?" if required else "Stop requiring two-factor authentication?",
+        text="Members without a second factor (an authenticator app or a passkey) must set one up first."
+        if required
+        else "Members can then remove their second factor; a stolen password is enough for them.",
+        blast=[Touched(f"{without}", shut_out if required else "members without a second factor")],
+        action="Require it" if required else "Stop requiring it",
+        url=f"{reverse('orgs:two-step', args=[access.org_id])}?required={int(required)}",
+        cancel=reverse("orgs:people", args=[access.org_id]),
+        danger=not required,
+    )
+    return confirm(request, question)
