@@ -11,6 +11,7 @@ from orgs.credentials import api as credentials
 from orgs.organizations import api as organizations
 from orgs.people import api as members
 from orgs.providers.api import providers, tokens
+from orgs.sessions import api as sessions
 
 ORG = "organizations/<str:organization_id>"
 
@@ -55,8 +56,8 @@ urlpatterns = [
     path("credentials/bulk", credentials.BulkCredentials.as_view(), name="api-credentials-bulk"),
     path("credentials/revoke", credentials.RevokeCredentials.as_view(), name="api-credentials-revoke"),
     path("credentials/<str:token_id>", credentials.OneCredential.as_view(), name="api-credential"),
-    path("sessions", credentials.Sessions.as_view(), name="api-sessions"),
-    path("sessions/<str:session>", credentials.OneSession.as_view(), name="api-session"),
+    path("sessions", sessions.Sessions.as_view(), name="api-sessions"),
+    path("sessions/<str:session>", sessions.OneSession.as_view(), name="api-session"),
     path("retained", broker.Retained.as_view(), name="api-retained"),
     path("retained/clear", broker.ClearRetained.as_view(), name="api-retained-clear"),
     path("stored-sessions", broker.StoredSessions.as_view(), name="api-stored-sessions"),

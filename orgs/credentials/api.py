@@ -1,8 +1,7 @@
-"""``/v2/users``, ``/v2/credentials`` and ``/v2/sessions``: MQTT identities, their secrets, and who is connected."""
+"""``/v2/users`` and ``/v2/credentials``: MQTT identities and their secrets."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -14,7 +13,6 @@ from cloudsignal.api.bodies import valid
 from cloudsignal.api.pages import PARAMETERS, limit_of, page, page_serializer
 from cloudsignal.api.parsers import CsvParser
 from cloudsignal.errors import Invalid
-from cloudsignal.wire.report import LiveSession
 from orgs.access.api.endpoint import OrgEndpoint
 from orgs.access.api.schema import ORGANIZATION
 from orgs.credentials import identities, minting
@@ -24,8 +22,6 @@ from orgs.credentials.issuing import TTL_DEFAULT, TTL_MAX, TTL_MIN, Issued
 from orgs.credentials.reads import get_credential, list_credentials, list_identities
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Permission
-from orgs.sessions import closing as sessions
-from orgs.sessions.reads import live_sessions
 
 
 class UserSerializer(serializers.ModelSerializer[MqttIdentity]):
@@ -123,26 +119,6 @@ class EndedSerializer(serializers.Serializer[Any]):
     identities = serializers.IntegerField()
     credentials = serializers.IntegerField()
     sessions = serializers.IntegerField(allow_null=True, help_text="Live sessions that close; null: unavailable.")
-
-
-class SessionSerializer(serializers.Serializer[LiveSession]):
-    """A connected client."""
-
-    session = serializers.CharField()
-    username = serializers.CharField()
-    client_id = serializers.CharField(allow_blank=True)
-    node = serializers.CharField()
-    ip = serializers.CharField(allow_blank=True)
-    transport = serializers.CharField()
-    mqtt_version = serializers.CharField()
-    tls_version = serializers.CharField(allow_blank=True)
-    tls_cipher = serializers.CharField(allow_blank=True)
-    token_id = serializers.CharField(allow_blank=True)
-    connected_at = serializers.SerializerMethodField()
-
-    def get_connected_at(self, session: LiveSession) -> datetime:
-        """As a time."""
-        return datetime.fromtimestamp(session.connected_at, UTC)
 
 
 class Users(OrgEndpoint):
@@ -298,30 +274,3 @@ class RevokeCredentials(OrgEndpoint):
             ended = identities.revoke_everything(self.access)
         body = {"identities": ended.identities, "credentials": ended.credentials, "sessions": reach.sessions}
         return Response(body)
-
-
-class Sessions(OrgEndpoint):
-    """Who is connected."""
-
-    needs: ClassVar = {"GET": Permission.ORG_READ}
-
-    @extend_schema(
-        operation_id="list_sessions", tags=["sessions"], parameters=[ORGANIZATION],
-        responses={200: page_serializer(SessionSerializer)},
-    )  # fmt: skip
-    def get(self, request: Request) -> Response:
-        """List the live MQTT sessions, newest first."""
-        return page(live_sessions(self.access), SessionSerializer)
-
-
-class OneSession(OrgEndpoint):
-    """One of them."""
-
-    needs: ClassVar = {"DELETE": Permission.SESSIONS_CLOSE}
-
-    @extend_schema(
-        operation_id="close_session", tags=["sessions"], parameters=[ORGANIZATION], responses={200: SessionSerializer}
-    )
-    def delete(self, request: Request, session: str) -> Response:
-        """Close a live session; the client may sign in again. To prevent that, revoke its credential."""
-        return Response(SessionSerializer(sessions.close_session(self.access, session)).data)
