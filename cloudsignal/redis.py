@@ -140,3 +140,11 @@ def records(redis: Redis, names: Sequence[str]) -> list[tuple[int, bytes | None]
 def announce(redis: Redis, change: Change) -> None:
     """Add an entry to the change stream."""
     redis.xadd(keys.CHANGES, {keys.FIELD: encode(change)}, maxlen=keys.CHANGES_MAXLEN, approximate=True)
+
+
+def revisions_of(redis: Redis, names: list[str]) -> list[int]:
+    """The revision claimed under each key; -1 where there is none."""
+    pipeline = redis.pipeline(transaction=False)
+    for name in names:
+        pipeline.hget(name, "rev")
+    return [revision_of(value) if isinstance(value, bytes) else -1 for value in pipeline.execute(raise_on_error=False)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 
 from celery import Task, shared_task
@@ -10,15 +11,19 @@ from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 from redis.exceptions import RedisError
 
+from acl.services.reconcile import reconcile_bundles
 from audit.kinds import CloseCause
 from cloudsignal import outbox, task_names
 from cloudsignal.redis import announce, client, fast_client
 from cloudsignal.wire.change import Change
 from orgs.broker import orders
 from orgs.credentials import cleanup, minting, push
+from orgs.credentials.reconcile import mend, reconcile_credentials
 from orgs.organizations import deletion
 from orgs.people import invitations
 from orgs.sso import login
+
+logger = logging.getLogger(__name__)
 
 AWAY = (RedisError, OperationalError, InterfaceError)
 """Redis or PostgreSQL is away: the task runs again in a moment."""
@@ -127,3 +132,14 @@ def abandon_batch(org: str, tokens: str) -> int:
 def push_batch(org: str, usernames: str) -> int:
     """Write the records of usernames that were minted or revoked together, separated by spaces, to Redis."""
     return push.push_batch(fast_client(), org, usernames.split())
+
+
+@shared_task(name=task_names.RECONCILE, soft_time_limit=120, time_limit=150)
+def reconcile() -> int:
+    """Push what Redis lacks or has old; returns how many records were pushed."""
+    redis = client()
+    mend(redis)
+    pushed = reconcile_bundles(redis) + reconcile_credentials(redis)
+    if pushed:
+        logger.info("reconcile: records were missing or old on Redis", extra={"count": pushed})
+    return pushed

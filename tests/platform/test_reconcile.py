@@ -12,7 +12,6 @@ from acl.models import Deployment
 from acl.services.deployments import deploy
 from acl.services.drafts import save_draft
 from acl.tasks import push_bundle
-from cloudsignal.reconcile import LOCK, MARK, reconcile
 from cloudsignal.redis import client
 from cloudsignal.secrets.keyring import pepper, signing_key
 from cloudsignal.tenancy.scopes import platform_scope
@@ -22,8 +21,9 @@ from cloudsignal.wire.credential import open_credential
 from cloudsignal.wire.heads import SLACK, Heads, open_heads
 from orgs.access.grants import Access
 from orgs.credentials.issuing import issue_credential, revoke_identity
+from orgs.credentials.reconcile import LOCK, MARK
 from orgs.models import Credential, MqttIdentity, Organization
-from orgs.tasks import push_credential
+from orgs.tasks import push_credential, reconcile
 from tests.support.world import organization
 
 pytestmark = pytest.mark.django_db

@@ -1,17 +1,15 @@
-"""Bringing back what Redis lost, or what somebody has changed there: compare with the database, push what differs.
+"""Bringing back the credentials that Redis lost or has old: compare with the database, push what differs.
 
-The revisions of bundles are compared every time, and the bytes of up to 200 of them, in turn; what a record claims
-beside its seal proves nothing, so credentials are compared by the revision under it. Those that changed lately are
-compared every time, all of them when Redis has been restarted or emptied (its run id is not the one noted at the last
-full comparison), and every ten minutes besides. So a wiped Redis begins to fill itself within seconds, at some 4,000
-credentials a second (200,000 took 51 s on two busy cores; edges go on with what they have), and nothing that a failed
-push left behind, or that somebody has put there, stays for longer than the ten minutes.
+What a record claims beside its seal proves nothing, so credentials are compared by the revision under it. Those that
+changed lately are compared every time, all of them when Redis has been restarted or emptied (its run id is not the one
+noted at the last full comparison), and every ten minutes besides. So a wiped Redis begins to fill itself within
+seconds, at some 4,000 credentials a second (200,000 took 51 s on two busy cores; edges go on with what they have), and
+nothing that a failed push left behind, or that somebody has put there, stays longer than ten minutes.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -21,15 +19,12 @@ from django.db.models import Q
 from django.utils import timezone
 from redis import Redis
 
-from acl.services.push import catch_up as bundles_catch_up
-from acl.services.push import push_bundle, write_heads
 from cloudsignal.queue import mend as mend_queue
-from cloudsignal.redis import client, records, revision_of
+from cloudsignal.redis import records, revision_of
 from cloudsignal.tenancy.scopes import platform_scope
-from cloudsignal.wire import heads, keys
-from orgs.credentials.push import KEPT_AFTER_EXPIRY, push_many, sealed_revision
-from orgs.credentials.push import catch_up as credentials_catch_up
-from orgs.models import Credential, MqttIdentity, Organization
+from cloudsignal.wire import keys
+from orgs.credentials.push import KEPT_AFTER_EXPIRY, catch_up, push_many, sealed_revision
+from orgs.models import Credential, MqttIdentity
 
 logger = logging.getLogger(__name__)
 
@@ -41,62 +36,31 @@ LOCK_SECONDS = 150
 FULL_SECONDS = 600
 RECENT = timedelta(seconds=2 * FULL_SECONDS)
 CHUNK = 1_000
-CONTENTS = 200
-"""Bundles built and compared byte by byte in one run: 10,000 organizations take some eight minutes."""
 KINDS = {keys.CHANGES: b"stream", keys.AUDIT: b"stream", keys.REPORTS: b"stream", MARK: b"hash", LOCK: b"string"}
 
 Name = tuple[int, str, str, int]
 """Primary key, organization, username and revision of an identity."""
 
 
-def reconcile() -> int:
-    """Compare and push; returns how many records were pushed. Raises ``RedisError`` when Redis is unavailable."""
-    redis = client()
-    _mend(redis)
-    pushed = _bundles(redis)
+def reconcile_credentials(redis: Redis) -> int:
+    """Compare and push, one worker at a time; returns how many records were pushed."""
     if not 0 <= redis.ttl(LOCK) <= LOCK_SECONDS:
         redis.delete(LOCK)  # nobody of ours holds it for ever
-    if redis.set(LOCK, "1", nx=True, ex=LOCK_SECONDS):
-        try:
-            pushed += _credentials(redis)
-        finally:
-            redis.delete(LOCK)
-    if pushed:
-        logger.info("reconcile: records were missing or old on Redis", extra={"count": pushed})
-    return pushed
+    if not redis.set(LOCK, "1", nx=True, ex=LOCK_SECONDS):
+        return 0
+    try:
+        return _credentials(redis)
+    finally:
+        redis.delete(LOCK)
 
 
-def _mend(redis: Redis) -> None:
+def mend(redis: Redis) -> None:
     """Delete keys that have another type than all who use them expect, so that they cannot."""
     mend_queue(redis)
     spoilt = [name for name, kind in KINDS.items() if redis.type(name) not in {kind, b"none"}]
     if spoilt:
         logger.warning("reconcile: deleted a foreign value at %s", ", ".join(spoilt))
         redis.delete(*spoilt)
-
-
-def _bundles(redis: Redis) -> int:
-    with platform_scope():
-        wanted = list(Organization.objects.filter(revision__gt=0).order_by("pk").values_list("pk", "revision"))
-    pushed = 0
-    for start in range(0, len(wanted), CHUNK):
-        chunk = wanted[start : start + CHUNK]
-        found = _revisions(redis, [keys.bundle(org) for org, _ in chunk])
-        for (org, revision), there in zip(chunk, found, strict=True):
-            if there < revision:
-                pushed += push_bundle(redis, org) is not None
-            elif there > revision:
-                pushed += bundles_catch_up(redis, org)
-    pushed += sum(bundles_catch_up(redis, org) for org in _turn([org for org, _ in wanted]))
-    # Last, so that nobody is told of a bundle that is not there yet.
-    write_heads(redis)
-    return pushed
-
-
-def _turn(orgs: list[str]) -> list[str]:
-    """Whose bundles are compared byte by byte this time. By the clock: a place on Redis could be held there."""
-    parts = math.ceil(len(orgs) / CONTENTS) or 1
-    return orgs[int(time.time() / heads.EVERY) % parts :: parts]
 
 
 def _credentials(redis: Redis) -> int:
@@ -119,7 +83,7 @@ def _compare(redis: Redis, chunk: list[Name]) -> int:
     ahead = [(org, username) for _, org, username, claimed, _ in rows if claimed > 0]
     behind = [pk for pk, _, _, claimed, sealed in rows if claimed <= 0 and sealed < 0]
     pushed = push_many(redis, behind) if behind else 0
-    return pushed + sum(credentials_catch_up(redis, org, username) for org, username in ahead)
+    return pushed + sum(catch_up(redis, org, username) for org, username in ahead)
 
 
 def _recent() -> Iterator[list[Name]]:
@@ -148,11 +112,3 @@ def _identities() -> Iterator[list[Name]]:
             return
         yield [name for name in chunk if name[0] in usable]
         last = chunk[-1][0]
-
-
-def _revisions(redis: Redis, names: list[str]) -> list[int]:
-    """The revision claimed under each key; -1 where there is none."""
-    pipeline = redis.pipeline(transaction=False)
-    for name in names:
-        pipeline.hget(name, "rev")
-    return [revision_of(value) if isinstance(value, bytes) else -1 for value in pipeline.execute(raise_on_error=False)]
