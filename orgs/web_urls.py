@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from django.urls import path
 
-from cloudsignal.console import home
 from orgs.api_keys.web import cli_login, keys
 from orgs.broker import web as broker
 from orgs.credentials.web import bulk, credentials, expiry
@@ -19,8 +18,6 @@ app_name = "orgs"
 urlpatterns = [
     path("orgs/", organizations.index, name="list"),
     path("orgs/new/", organizations.new, name="new"),
-    path("o/<str:org_id>/", home.home, name="home"),
-    path("o/<str:org_id>/pulse/", home.pulse, name="pulse"),
     path("o/<str:org_id>/clients/", clients.index, name="clients"),
     path("o/<str:org_id>/clients/<str:session_id>/close/", clients.close, name="session-close"),
     path("o/<str:org_id>/broker/", broker.index, name="broker"),

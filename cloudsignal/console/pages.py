@@ -38,7 +38,7 @@ def start(request: HttpRequest, user: User) -> HttpResponseBase:
     """The one organization of a person; the list of several; of none the list as well, for operators that of all."""
     entries = list_organizations(user)
     if len(entries) == 1:
-        return redirect("orgs:home", entries[0].org.pk)
+        return redirect("platform:home", entries[0].org.pk)
     return redirect("platform:operator-organizations" if user.is_operator and not entries else "orgs:list")
 
 

@@ -44,7 +44,7 @@ class Command:
 
 
 ORG_PAGES: tuple[tuple[str, str, str, str, Permission], ...] = (
-    ("Home", "orgs:home", "home", "h", Permission.ORG_READ),
+    ("Home", "platform:home", "home", "h", Permission.ORG_READ),
     ("Clients", "orgs:clients", "clients", "c", Permission.ORG_READ),
     ("Credentials", "orgs:credentials", "key", "k", Permission.ORG_READ),
     ("Access control", "acl:policy", "shield", "a", Permission.ORG_READ),
@@ -173,7 +173,7 @@ class Shell:
 
     def _link(self, title: str, url: str, icon: str, key: str, beside: str | None = None) -> Link:
         path = self._request.path
-        home = reverse("orgs:home", args=[self.org_id]) if self.access else None
+        home = reverse("platform:home", args=[self.org_id]) if self.access else None
         current = path == url if url == home else path.startswith((url, f"{home}{beside}") if beside else url)
         return Link(title, url, icon, key, current)
 
@@ -189,7 +189,7 @@ class Shell:
             ]
         found += [Command(link.title, "Page", link.icon, link.url) for link in self.nav]
         found += [
-            Command(entry.org.name, "Organization", "orgs", reverse("orgs:home", args=[entry.org.pk]))
+            Command(entry.org.name, "Organization", "orgs", reverse("platform:home", args=[entry.org.pk]))
             for entry in self.organizations
             if entry.org.pk != self.org_id
         ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from django.urls import path
 
-from cloudsignal.console import operator, pages
+from cloudsignal.console import home, operator, pages
 
 app_name = "platform"
 urlpatterns = [
     path("", pages.start, name="start"),
+    path("o/<str:org_id>/", home.home, name="home"),
+    path("o/<str:org_id>/pulse/", home.pulse, name="pulse"),
     path("help/", pages.help_page, name="help"),
     path("session/", pages.session, name="session"),
     path("theme/", pages.theme, name="theme"),

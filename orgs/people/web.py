@@ -205,7 +205,7 @@ def accept(request: HttpRequest, token: str) -> HttpResponseBase:
             form.refuse(error)
         else:
             messages.success(request, f"Welcome to {offer.organization}. Your role is {joined.role}.")
-            return redirect("orgs:home", joined.org_id)
+            return redirect("platform:home", joined.org_id)
     else:
         form = CodeForm()
     context = {

@@ -47,7 +47,7 @@ def test_what_one_provider_vouches_for_opens_nothing_of_another_organization(
 ) -> None:
     victim, own = fill(acme), fill(rival, "otter")
     client = came_through(rival, acme, own["sign_on_id"])
-    assert client.get(reverse("orgs:home", args=[rival.id])).status_code == 200
+    assert client.get(reverse("platform:home", args=[rival.id])).status_code == 200
     before = fingerprint(databases, acme.id)
     statuses: Counter[int] = Counter()
     for ask in asks(victim, own):

@@ -70,7 +70,7 @@ class Browser:
 
     def status(self, access: Access) -> int:
         """What the home of an organization answers."""
-        return self.client.get(reverse("orgs:home", args=[access.org_id])).status_code
+        return self.client.get(reverse("platform:home", args=[access.org_id])).status_code
 
 
 def cast(**claims: Any) -> dict[str, Any]:

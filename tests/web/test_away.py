@@ -62,7 +62,7 @@ def ask_without_postgres(*paths: str) -> dict[str, Any]:
 
 
 def test_without_postgres_pages_and_api_are_503_and_the_navigation_stays() -> None:
-    home, audit, gone = reverse("orgs:home", args=[ORG]), reverse("audit:list", args=[ORG]), "/no/such/page"
+    home, audit, gone = reverse("platform:home", args=[ORG]), reverse("audit:list", args=[ORG]), "/no/such/page"
     found = ask_without_postgres(home, audit, gone, f"#{home}", "/v2/me", "/accounts/login/")
     assert {path: (status, wait) for path, (status, wait, _) in found.items()} == dict.fromkeys(found, (503, "5"))
     for path in (home, audit):
@@ -87,7 +87,7 @@ def test_what_nobody_caught_is_told_by_one_mapping(
             raise error
 
         monkeypatch.setattr("cloudsignal.console.home.sessions_or_none", fail)
-        answer = owner.get(reverse("orgs:home", args=[acme.org_id]))
+        answer = owner.get(reverse("platform:home", args=[acme.org_id]))
         answers.append((answer.status_code, answer.headers.get("Retry-After"), RAIL in answer.content.decode()))
     assert answers == [(503, "5", True), (503, "5", True), (500, None, False)]
 
@@ -102,7 +102,7 @@ def test_without_redis_a_page_that_needs_it_is_503_within_the_whole_shell(
 
     monkeypatch.setattr("cloudsignal.console.home.sessions_or_none", ask)
     owner.raise_request_exception = False
-    answer = owner.get(reverse("orgs:home", args=[acme.org_id]))
+    answer = owner.get(reverse("platform:home", args=[acme.org_id]))
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     page = answer.content.decode()
     assert RAIL in page

@@ -48,7 +48,9 @@ def test_deleting_shows_what_goes_and_wants_the_name(acme: Access, owner: Client
     page = owner.post(url, {"confirm": "Acme"}, follow=True).content.decode()
     assert present(acme).status == "deleting"
     assert "Cancel the deletion" in page
-    assert "This organization is being deleted" in owner.get(reverse("orgs:home", args=[acme.org_id])).content.decode()
+    assert (
+        "This organization is being deleted" in owner.get(reverse("platform:home", args=[acme.org_id])).content.decode()
+    )
     assert owner.post(url, {"confirm": "Acme"}).status_code == 422
 
 

@@ -100,7 +100,7 @@ def test_operator_pages_exist_for_operators_only(name: str, acme: Access, visito
 
 def test_an_operator_may_look_into_an_organization_but_not_change_it(acme: Access, visitor: Visitor) -> None:
     operator = visitor(person(operator=True))
-    assert operator.get(reverse("orgs:home", args=[acme.org_id])).status_code == 200
+    assert operator.get(reverse("platform:home", args=[acme.org_id])).status_code == 200
     assert operator.get(reverse("audit:list", args=[acme.org_id])).status_code == 200
     assert operator.post(reverse("acl:deploy", args=[acme.org_id])).status_code == 403
 
@@ -131,7 +131,7 @@ def test_ids_of_another_organization_lead_nowhere(acme: Access, owner: Client) -
 
 
 def test_pages_are_not_kept_by_caches(acme: Access, owner: Client) -> None:
-    assert "no-store" in owner.get(reverse("orgs:home", args=[acme.org_id])).headers["Cache-Control"]
+    assert "no-store" in owner.get(reverse("platform:home", args=[acme.org_id])).headers["Cache-Control"]
 
 
 def test_a_post_without_its_token_is_refused_in_words(acme: Access, visitor: Visitor) -> None:
@@ -231,7 +231,7 @@ def test_signing_in_again_leads_to_the_page_with_the_form_not_to_where_it_went(
 def test_what_a_role_may_not_open_leads_home(acme: Access, visitor: Visitor) -> None:
     page = visitor(member(acme.org, Role.VIEWER)).get(reverse("orgs:credential-new", args=[acme.org_id]))
     assert "Your role does not allow this" in page.content.decode()
-    assert f'href="{reverse("orgs:home", args=[acme.org_id])}"' in page.content.decode()
+    assert f'href="{reverse("platform:home", args=[acme.org_id])}"' in page.content.decode()
 
 
 @pytest.mark.parametrize(

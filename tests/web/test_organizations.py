@@ -28,7 +28,7 @@ def test_a_new_organization_leads_to_its_home_and_refuses_everything(visitor: Vi
     answer = visitor(ada).post(reverse("orgs:new"), {"name": "  Harbour   Logistics "}, follow=True)
     entry = list_organizations(ada)[0]
     assert entry.org.name == "Harbour Logistics"
-    assert answer.redirect_chain == [(reverse("orgs:home", args=[entry.org.pk]), 302)]
+    assert answer.redirect_chain == [(reverse("platform:home", args=[entry.org.pk]), 302)]
     assert "Every topic is denied until a rule allows it" in answer.content.decode()
 
 
@@ -52,17 +52,17 @@ def test_the_list_shows_own_organizations_and_names_the_next_step_when_there_is_
 
 
 def test_signing_in_leads_to_the_only_organization(acme: Access, owner: Client, visitor: Visitor) -> None:
-    assert owner.get("/").headers["Location"] == reverse("orgs:home", args=[acme.org_id])
+    assert owner.get("/").headers["Location"] == reverse("platform:home", args=[acme.org_id])
     assert visitor(person()).get("/").headers["Location"] == reverse("orgs:list")
     operator = visitor(person(operator=True))
     assert operator.get("/").headers["Location"] == reverse("platform:operator-organizations")
 
 
 def test_the_home_of_a_new_organization_names_the_next_step(acme: Access, owner: Client) -> None:
-    page = owner.get(reverse("orgs:home", args=[acme.org_id]))
+    page = owner.get(reverse("platform:home", args=[acme.org_id]))
     assert [step.state for step in page.context["steps"]] == ["next", "later", "later", "later", "later"]
     issue_credential(acme, username="sensor")
-    assert [step.state for step in owner.get(reverse("orgs:home", args=[acme.org_id])).context["steps"]][:2] == [
+    assert [step.state for step in owner.get(reverse("platform:home", args=[acme.org_id])).context["steps"]][:2] == [
         "done",
         "next",
     ]
@@ -74,14 +74,14 @@ def test_steps_name_the_first_that_is_not_done() -> None:
 
 
 def test_a_viewer_sees_the_home_without_steps_and_without_denials(acme: Access, visitor: Visitor) -> None:
-    page = visitor(member(acme.org, Role.VIEWER)).get(reverse("orgs:home", args=[acme.org_id])).content.decode()
+    page = visitor(member(acme.org, Role.VIEWER)).get(reverse("platform:home", args=[acme.org_id])).content.decode()
     assert "Steps to the first allowed message" not in page
     assert "Recent denials" not in page
     assert reverse("audit:list", args=[acme.org_id]) not in page
 
 
 def test_the_pulse_is_a_part_of_the_home_page(acme: Access, owner: Client) -> None:
-    part = owner.get(reverse("orgs:pulse", args=[acme.org_id])).content.decode()
+    part = owner.get(reverse("platform:pulse", args=[acme.org_id])).content.decode()
     assert "<html" not in part
     assert 'id="pulse"' in part
 
@@ -130,7 +130,7 @@ def test_the_figure_of_refusals_leads_to_a_list_of_as_many(acme: Access, owner: 
     happened(acme)
     happened(acme, kind="auth_failed", topic="", action="", rule="", reason="expired")
     happened(acme, kind="connect", topic="", action="", rule="")
-    page = owner.get(reverse("orgs:home", args=[acme.org_id]))
+    page = owner.get(reverse("platform:home", args=[acme.org_id]))
     listed = owner.get(page.context["refusals_url"])
     assert page.context["denied_count"] == len(listed.context["lines"]) == 2
     assert [pill.value for pill in listed.context["pills"]] == ["All denials"]
@@ -138,6 +138,6 @@ def test_the_figure_of_refusals_leads_to_a_list_of_as_many(acme: Access, owner: 
 
 def test_a_suspended_organization_is_not_told_to_connect_a_client(acme: Access, owner: Client) -> None:
     suspend_organization(person(operator=True), acme.org_id, reason="unpaid")
-    page = owner.get(reverse("orgs:home", args=[acme.org_id])).content.decode()
+    page = owner.get(reverse("platform:home", args=[acme.org_id])).content.decode()
     assert "Reason: unpaid" in page
     assert "Steps to the first allowed message" not in page

@@ -97,7 +97,7 @@ def test_the_invited_person_sees_the_offer_and_joins(acme: Access, visitor: Visi
         not in visitor(member(acme.org, Role.VIEWER)).get(reverse("orgs:people", args=[acme.org_id])).content.decode()
     )
     joined = grace.post(path, {"code": code})
-    assert joined.headers["Location"] == reverse("orgs:home", args=[acme.org_id])
+    assert joined.headers["Location"] == reverse("platform:home", args=[acme.org_id])
     assert [row.role for row in list_members(acme) if row.user.email == "grace@example.com"] == ["auditor"]
     assert grace.post(path).status_code == 409
 

@@ -106,7 +106,7 @@ def test_an_operator_suspends_and_resumes(acme: Access, visitor: Visitor) -> Non
     assert operator.post(url, {"reason": "unpaid"}).status_code == 302
     assert acme.user is not None
     assert access_org(acme.user, acme.org_id).org.status == "suspended"
-    assert "unpaid" in visitor(acme).get(reverse("orgs:home", args=[acme.org_id])).content.decode()
+    assert "unpaid" in visitor(acme).get(reverse("platform:home", args=[acme.org_id])).content.decode()
     assert operator.post(url).status_code == 409
     operator.post(reverse("platform:operator-resume", args=[acme.org_id]))
     assert access_org(acme.user, acme.org_id).org.status == "active"
@@ -120,7 +120,7 @@ def test_suspending_an_idle_organization_leads_to_where_it_says_suspended(acme: 
 
 
 @pytest.mark.parametrize(
-    "page", ["orgs:home", "orgs:credentials", "orgs:clients", "acl:policy", "audit:list", "orgs:keys"]
+    "page", ["platform:home", "orgs:credentials", "orgs:clients", "acl:policy", "audit:list", "orgs:keys"]
 )
 def test_every_page_of_a_suspended_organization_says_so(
     page: str, acme: Access, owner: Client, visitor: Visitor
@@ -138,7 +138,7 @@ def test_credentials_of_a_suspended_organization_do_not_look_usable(acme: Access
     suspend_organization(person("root@example.com", operator=True), acme.org_id, reason="")
     shown = owner.get(reverse("orgs:credentials", args=[acme.org_id])).content.decode()
     assert "Not accepted" in shown
-    assert "none is accepted" in owner.get(reverse("orgs:home", args=[acme.org_id])).content.decode()
+    assert "none is accepted" in owner.get(reverse("platform:home", args=[acme.org_id])).content.decode()
 
 
 def test_what_is_not_there_is_a_page_of_ours(acme: Access, owner: Client) -> None:
@@ -163,7 +163,7 @@ def test_a_broken_page_is_told_without_database_or_session(acme: Access, monkeyp
 
 
 def test_nothing_is_inline_and_nothing_comes_from_elsewhere(acme: Access, owner: Client) -> None:
-    for name in ("orgs:home", "orgs:credentials", "acl:policy", "acl:presets", "audit:list", "orgs:settings"):
+    for name in ("platform:home", "orgs:credentials", "acl:policy", "acl:presets", "audit:list", "orgs:settings"):
         answer = owner.get(reverse(name, args=[acme.org_id]))
         page, policy = answer.content.decode(), answer.headers["Content-Security-Policy"]
         assert "unsafe" not in policy
@@ -180,7 +180,7 @@ def test_the_navigation_shows_only_what_the_role_may(acme: Access, visitor: Visi
     from tests.support.world import member
 
     def links(role: Role) -> list[str]:
-        page = visitor(member(acme.org, role)).get(reverse("orgs:home", args=[acme.org_id]))
+        page = visitor(member(acme.org, role)).get(reverse("platform:home", args=[acme.org_id]))
         return [link.title for link in page.context["shell"].nav]
 
     assert links(Role.ADMIN) == ["Home", "Clients", "Credentials", "Access control", "Audit", "Settings"]

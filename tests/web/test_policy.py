@@ -314,7 +314,7 @@ def test_a_denial_comes_with_the_smallest_change_that_would_allow_it(acme: Acces
 
 
 def test_a_policy_for_prototyping_nags_on_the_home_page(acme: Access, owner: Client) -> None:
-    home = reverse("orgs:home", args=[acme.org_id])
+    home = reverse("platform:home", args=[acme.org_id])
     assert "is for prototyping" not in owner.get(home).content.decode()
     load_preset(acme, "permit-all")
     deploy(acme)

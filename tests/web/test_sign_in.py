@@ -102,7 +102,7 @@ def role_of(access: Access, email: str) -> str:
 
 def test_a_newcomer_of_an_approved_domain_comes_in_with_the_given_role(acme: Access, eve: Browser) -> None:
     answer = eve.sign_in()
-    assert (answer.status_code, answer.headers["Location"]) == (302, reverse("orgs:home", args=[acme.org_id]))
+    assert (answer.status_code, answer.headers["Location"]) == (302, reverse("platform:home", args=[acme.org_id]))
     assert eve.status(acme) == 200
     assert role_of(acme, f"eve@{DOMAIN}") == "viewer"
     with org_scope(acme.org_id):
@@ -536,7 +536,7 @@ def test_a_session_that_came_through_reaches_that_organization_only(acme: Access
     assert eve.client.post(reverse("orgs:new"), {"name": "Mine"}).status_code in {403, 422}
     alone = Client()
     alone.force_login(user)
-    assert alone.get(reverse("orgs:home", args=[other.org_id])).status_code == 200
+    assert alone.get(reverse("platform:home", args=[other.org_id])).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -676,7 +676,7 @@ def test_members_come_this_way_where_it_is_required_and_owners_are_never_locked_
     with org_scope(acme.org_id):
         Membership.objects.create(org=acme.org, user=user, role=Role.ADMIN)
     client = visitor(user)
-    home = reverse("orgs:home", args=[acme.org_id])
+    home = reverse("platform:home", args=[acme.org_id])
     answer = client.get(home)
     door = reverse("orgs:sign-on-door", args=[acme.org_id])
     assert (answer.status_code, answer.headers["Location"]) == (302, f"{door}?next={home}")
@@ -697,7 +697,7 @@ def test_an_operator_who_is_a_member_there_keeps_what_operators_have(
     operator = person(operator=True)
     with org_scope(acme.org_id):
         Membership.objects.create(org=acme.org, user=operator, role=Role.ADMIN)
-    assert visitor(operator).get(reverse("orgs:home", args=[acme.org_id])).status_code == 200
+    assert visitor(operator).get(reverse("platform:home", args=[acme.org_id])).status_code == 200
     assert not access_org(operator, acme.org_id).may(Permission.ORG_UPDATE)
 
 

@@ -71,7 +71,7 @@ def test_a_newcomer_of_an_approved_domain_comes_in(
     sign: str, acme: Access, eve: Browser, provider: SamlProvider
 ) -> None:
     answer = bring(eve, provider.answer(eve.leave(), sign=sign))
-    assert (answer.status_code, answer.headers["Location"]) == (302, reverse("orgs:home", args=[acme.org_id]))
+    assert (answer.status_code, answer.headers["Location"]) == (302, reverse("platform:home", args=[acme.org_id]))
     assert eve.status(acme) == 200
     assert User.objects.filter(email=f"eve@{DOMAIN}").exists()
     again = Browser(eve.sign_on)

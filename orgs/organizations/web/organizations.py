@@ -31,5 +31,5 @@ def new(request: HttpRequest, user: User) -> HttpResponseBase:
             form.refuse(error)
         else:
             messages.success(request, f"{org.name} is ready. Every topic is denied until a rule allows it.")
-            return redirect("orgs:home", org.pk)
+            return redirect("platform:home", org.pk)
     return render(request, "orgs/new.html", {"form": form}, status=422 if form.errors else 200)

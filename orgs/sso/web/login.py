@@ -189,7 +189,7 @@ def _arrive(request: HttpRequest, sign_on: SingleSignOn, pending: Pending, asser
     proved_at = min(asserted.authenticated_at, time.time())
     record_authentication(request, user, method="sign_on", sign_on=sign_on.pk, at=proved_at)
     way = {"org_id": sign_on.org_id, "sign_on_id": sign_on.pk}
-    following = pending.next or reverse("orgs:home", args=[sign_on.org_id])
+    following = pending.next or reverse("platform:home", args=[sign_on.org_id])
     response: HttpResponseBase = perform_login(
         request, user, email_verification="none", redirect_url=following, signal_kwargs={MARK: way}
     )
