@@ -21,8 +21,8 @@ from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access
 from orgs.access.rows import get_or_404
 from orgs.models import Organization
-from orgs.organizations.publishing import publish_organization
 from orgs.permissions import Permission
+from orgs.publishing import publish_organization
 
 NOTE_MAX = 200
 BLANK = next(preset for preset in PRESETS if preset.name == "blank")

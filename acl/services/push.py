@@ -19,7 +19,7 @@ from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError
 from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
 from orgs.models import Organization
-from orgs.organizations.publishing import next_revision
+from orgs.publishing import next_revision
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from cloudsignal import ids
 from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire.report import BundleReport
 from orgs.models import Organization
-from orgs.organizations.publishing import push_again
+from orgs.publishing import push_again
 
 logger = logging.getLogger(__name__)
 

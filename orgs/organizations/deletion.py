@@ -33,8 +33,8 @@ from orgs.access.grants import Access
 from orgs.actors import PLATFORM
 from orgs.broker.orders import give_order
 from orgs.models import Organization
-from orgs.organizations.publishing import publish_organization
 from orgs.permissions import Permission
+from orgs.publishing import publish_organization
 
 logger = logging.getLogger(__name__)
 

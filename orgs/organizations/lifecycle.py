@@ -15,8 +15,8 @@ from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from orgs.access.grants import Access
 from orgs.models import Membership, Organization, User
 from orgs.names import clean_name
-from orgs.organizations.publishing import publish_organization
 from orgs.permissions import PERMISSIONS, Permission, Role
+from orgs.publishing import publish_organization
 
 OWNED_MAX = 25
 """How many organizations one person may own."""

@@ -13,8 +13,8 @@ from orgs.access.grants import Access
 from orgs.access.second_factor import has_second_factor
 from orgs.models import Organization
 from orgs.organizations.lifecycle import rename_organization
-from orgs.organizations.publishing import publish_organization
 from orgs.permissions import Permission
+from orgs.publishing import publish_organization
 
 ORIGINS_MAX = 50
 QUOTAS: Mapping[str, tuple[int, int]] = {

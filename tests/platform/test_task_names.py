@@ -45,7 +45,7 @@ def test_outbox_rows_are_made_by_the_outbox_alone() -> None:
 
 
 def test_an_organization_is_published_in_one_place() -> None:
-    one = "orgs/organizations/publishing.py"
+    one = "orgs/publishing.py"
     assert places(re.compile(r"\bPUSH_BUNDLE\b"), "cloudsignal/task_names.py", "acl/tasks.py", one) == []
     assert places(re.compile(r"\.bump\(\)"), one) == []
 
