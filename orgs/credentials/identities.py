@@ -17,7 +17,8 @@ from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.credential import ClaimValue
 from orgs.access.grants import Access
 from orgs.credentials.claims import bounded, clean_claims
-from orgs.credentials.issuing import discard_sessions, find_identity, record_claims, tell_edges, tell_edges_of_many
+from orgs.credentials.edges import discard_sessions, tell_edges, tell_edges_of_many
+from orgs.credentials.issuing import find_identity, record_claims
 from orgs.models import Credential, MqttIdentity
 from orgs.models.credential import unended
 from orgs.permissions import Permission

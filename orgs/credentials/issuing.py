@@ -20,16 +20,16 @@ from django.utils import timezone
 
 from audit import kinds
 from audit.services.record import record
-from cloudsignal import ids, outbox
+from cloudsignal import ids
 from cloudsignal.errors import Conflict, Invalid, Limit, Unauthenticated
 from cloudsignal.secrets.keyring import pepper
-from cloudsignal.task_names import DISCARD_SESSIONS, PUSH_BATCH, PUSH_CREDENTIAL
 from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire.credential import ClaimValue, mint_secret, secret_mac
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import Access
 from orgs.access.rows import get_or_404
 from orgs.credentials.claims import bounded, clean_claims
+from orgs.credentials.edges import discard_sessions, tell_edges
 from orgs.models import Credential, MqttIdentity, Organization
 from orgs.models.credential import RENEWED_AT_MOST, signing_in, unended
 from orgs.permissions import Permission
@@ -325,52 +325,6 @@ def _make_room(identity: MqttIdentity, newest: Credential) -> Sequence[str]:
         )
     Credential.objects.filter(org=identity.org_id, token_id__in=oldest).update(retired_at=now)
     return oldest
-
-
-def tell_edges(identity: MqttIdentity) -> None:
-    """Save a locked identity with its next revision, and have the edges told."""
-    identity.revision += 1
-    identity.revised_at = timezone.now()
-    identity.save()
-    outbox.enqueue(
-        PUSH_CREDENTIAL,
-        org=identity.org_id,
-        key=f"{identity.org_id}/{identity.username}",
-        payload={"org": identity.org_id, "username": identity.username},
-        immediate=True,
-    )
-
-
-def tell_edges_of_many(identities: Sequence[MqttIdentity]) -> None:
-    """The same for locked identities of one organization: one write and one push, so that the last one is told as soon
-    as the first."""
-    org_id = identities[0].org_id
-    MqttIdentity.objects.filter(org=org_id, pk__in=[identity.pk for identity in identities]).update(
-        revision=F("revision") + 1, revised_at=timezone.now()
-    )
-    outbox.enqueue(
-        PUSH_BATCH,
-        org=org_id,
-        key=f"{org_id}/{identities[0].username} and {len(identities) - 1} more",
-        payload={"org": org_id, "usernames": " ".join(identity.username for identity in identities)},
-        immediate=True,
-    )
-
-
-def discard_sessions(identities: Sequence[MqttIdentity]) -> None:
-    """Have the stored sessions of revoked identities of one organization discarded, with what is queued for them: their
-    client ids are free for a replacement, and nobody who kept a secret finds anything to come back to."""
-    org_id = identities[0].org_id
-    outbox.enqueue(
-        DISCARD_SESSIONS,
-        org=org_id,
-        key=f"{org_id}/{identities[0].username} and {len(identities) - 1} more",
-        payload={
-            "org": org_id,
-            "usernames": " ".join(identity.username for identity in identities),
-            "issued_at": str(timezone.now().timestamp()),
-        },
-    )
 
 
 def _unended(identity: MqttIdentity) -> QuerySet[Credential]:

@@ -27,7 +27,7 @@ with org_scope(given["org"]):
     row.mac = secret_mac(pepper(), org=given["org"], username=row.identity.username, secret=given["password"],
                          expires_at=int(row.expires_at.timestamp()))
     row.save()
-    credentials.tell_edges(MqttIdentity.objects.select_for_update().get(pk=row.identity_id))
+    tell_edges(MqttIdentity.objects.select_for_update().get(pk=row.identity_id))
 print("{}")
 """
 """A token as it stands later: nothing else of the system is put forward."""

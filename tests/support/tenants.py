@@ -21,6 +21,7 @@ from cloudsignal.wire.credential import mint_secret, secret_mac
 from orgs.access.grants import access_org
 from orgs.models import Credential, MqttIdentity, Organization, User
 from orgs.credentials import issuing as credentials
+from orgs.credentials.edges import tell_edges
 from orgs.organizations import lifecycle as organizations
 from cloudsignal.tenancy.scopes import org_scope
 given = json.loads(sys.argv[1])
@@ -61,7 +62,7 @@ class Tenant:
             "    row.mac = secret_mac(pepper(), org=given['org'], username=given['username'],"
             " secret=issued.password, expires_at=int(ends.timestamp()))\n"
             "    row.save()\n"
-            "    credentials.tell_edges(MqttIdentity.objects.select_for_update().get(pk=row.identity_id))\n"
+            "    tell_edges(MqttIdentity.objects.select_for_update().get(pk=row.identity_id))\n"
             "show(issued)",
             username=username,
             seconds=seconds,
