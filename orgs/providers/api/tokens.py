@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from django.db.utils import InterfaceError, OperationalError
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -25,11 +24,22 @@ from orgs.access.api.endpoint import Endpoint
 from orgs.access.api_keys import KeyUse
 from orgs.access.grants import origin_allowed
 from orgs.credentials import identities
-from orgs.credentials.issuing import TTL_DEFAULT, TTL_MAX, TTL_MIN, Issued
-from orgs.models import ApiKey, IdentityProvider, MqttIdentity, Organization
+from orgs.credentials.issuing import Issued
+from orgs.models import ApiKey, Organization
 from orgs.permissions import Permission
 from orgs.providers import token_exchange
 from orgs.providers.api import cors
+from orgs.providers.api.shapes import (
+    ClaimsSerializer,
+    CreateSerializer,
+    ExchangeSerializer,
+    PublicProviderSerializer,
+    PublicProvidersSerializer,
+    RefreshSerializer,
+    RevokedSerializer,
+    RevokeSerializer,
+    TokenSerializer,
+)
 from orgs.providers.providers import enabled_providers
 
 TAGS = ["tokens"]
@@ -38,110 +48,6 @@ CODES = frozenset(
     {"unauthorized", "token_expired", "org_not_found", "provider_not_found", "email_claim_required", "rate_limited",
      "user_not_found", "claim_not_found"}
 )  # fmt: skip
-
-
-REPLACE_EXISTING = (
-    "Accepted and without effect: the new token is added to the user's others, which stay valid until they expire or "
-    "are revoked, because another instance of the user may use them."
-)
-
-
-class Ttl(serializers.IntegerField):
-    """Seconds to live."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(default=TTL_DEFAULT, min_value=TTL_MIN, max_value=TTL_MAX, help_text="Seconds.", **kwargs)
-
-
-class CreateSerializer(serializers.Serializer[Any]):
-    """Whom to issue for, on the word of an API key."""
-
-    organization_id = serializers.CharField(max_length=64, required=False)
-    secret_key = serializers.CharField(max_length=200, required=False, help_text="Or `Authorization: Bearer sk_...`.")
-    user_email = serializers.CharField(max_length=254)
-    integration_id = serializers.CharField(max_length=64, required=False, allow_null=True, allow_blank=True)
-    replace_existing = serializers.BooleanField(default=False, help_text=REPLACE_EXISTING)
-    ttl = Ttl()
-    claims = serializers.DictField(default=dict)
-
-
-class ExchangeSerializer(serializers.Serializer[Any]):
-    """A provider's JSON Web Token, for an MQTT credential."""
-
-    organization_id = serializers.CharField(max_length=64, required=False, help_text="Needed without a key.")
-    token = serializers.CharField(max_length=20_000)
-    provider = serializers.CharField(max_length=64, required=False, allow_null=True, allow_blank=True)
-    integration_id = serializers.CharField(max_length=64, required=False, allow_null=True, allow_blank=True)
-    ttl = Ttl()
-
-
-class RefreshSerializer(serializers.Serializer[Any]):
-    """A token and its present password."""
-
-    token_id = serializers.CharField(max_length=64)
-    current_token_password = serializers.CharField(max_length=200)
-
-
-class RevokeSerializer(serializers.Serializer[Any]):
-    """Which token to end."""
-
-    token_id = serializers.CharField(max_length=64)
-
-
-class MqttCredentialsSerializer(serializers.Serializer[Any]):
-    """What an MQTT client signs in with."""
-
-    username = serializers.CharField()
-    password = serializers.CharField()
-
-
-class TokenSerializer(serializers.Serializer[Any]):
-    """A token that was just issued. Times are ISO 8601, UTC."""
-
-    access_token = serializers.CharField()
-    token_type = serializers.ChoiceField(["Bearer"])
-    expires_in = serializers.IntegerField(help_text="Seconds.")
-    mqtt_credentials = MqttCredentialsSerializer()
-    token_id = serializers.CharField()
-    user_email = serializers.CharField(allow_blank=True)
-    provider = serializers.CharField(allow_blank=True)
-    expires_at = serializers.DateTimeField()
-    refresh_recommended_at = serializers.DateTimeField(help_text="At 90 % of the time to live.")
-
-
-class RevokedSerializer(serializers.Serializer[Any]):
-    """A token that has ended."""
-
-    token_id = serializers.CharField()
-    revoked = serializers.BooleanField()
-    revoked_at = serializers.DateTimeField()
-
-
-class PublicProviderSerializer(serializers.ModelSerializer[IdentityProvider]):
-    """What everybody may know of a provider."""
-
-    type = serializers.CharField(source="kind")
-
-    class Meta:
-        model = IdentityProvider
-        fields: ClassVar = ["id", "name", "type", "issuer"]
-
-
-class PublicProvidersSerializer(serializers.Serializer[Any]):
-    """The providers of an organization."""
-
-    providers = PublicProviderSerializer(many=True)
-
-
-class ClaimsSerializer(serializers.ModelSerializer[MqttIdentity]):
-    """A user's claims."""
-
-    username = serializers.CharField(source="__str__")
-    claims = serializers.DictField()
-
-    class Meta:
-        model = MqttIdentity
-        fields: ClassVar = ["username", "claims"]
 
 
 class TokenEndpoint(Endpoint):
