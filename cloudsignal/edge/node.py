@@ -15,15 +15,15 @@ from cloudsignal.edge.audit.journal import Journal
 from cloudsignal.edge.audit.shipper import Shipper
 from cloudsignal.edge.broker.housekeeping import COUNTING, Housekeeping, HousekeepingError
 from cloudsignal.edge.broker.orders import Orders
-from cloudsignal.edge.broker.retained import Ledger
+from cloudsignal.edge.changes import Changes
 from cloudsignal.edge.control.bundle_status import Reports
 from cloudsignal.edge.control.change_stream import Follower
-from cloudsignal.edge.control.changes import Changes
 from cloudsignal.edge.control.desired_state import Snapshot
 from cloudsignal.edge.control.heartbeat import Beat
 from cloudsignal.edge.redis import Store, UnavailableError
 from cloudsignal.edge.session.context import Phase
 from cloudsignal.edge.session.register import Register
+from cloudsignal.edge.session.retained import Ledger
 from cloudsignal.edge.session.retention import settle_will
 from cloudsignal.edge.settings import Settings
 from cloudsignal.edge.signin.flow import Gate

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from cloudsignal.edge.broker.retained import WAITING_MAX, Retained
 from cloudsignal.edge.codec import Properties, Property, Reason, Will
 from cloudsignal.edge.codec.primitives import Reader
 from cloudsignal.edge.codec.properties import decode_properties
+from cloudsignal.edge.session.retained import WAITING_MAX, Retained
 from cloudsignal.edge.session.retention import settle_will
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloudsignal.config import Upstream
-from cloudsignal.edge.broker.retained import TOGETHER, note_command
 from cloudsignal.edge.codec import (
     Connect,
     Kind,
@@ -34,6 +33,7 @@ from cloudsignal.edge.codec import (
 )
 from cloudsignal.edge.redis import Store
 from cloudsignal.edge.session.mountpoint import Mount, upstream_client_id
+from cloudsignal.edge.session.retained import TOGETHER, note_command
 from cloudsignal.edge.transport.certificates import upstream_context
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7

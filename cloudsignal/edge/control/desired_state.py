@@ -27,9 +27,8 @@ from cloudsignal.edge.audit.events import Trail, make_event
 from cloudsignal.edge.control.heads import KnownHeads
 from cloudsignal.edge.control.revisions import Floors
 from cloudsignal.edge.redis import Command, Store, UnavailableError
-from cloudsignal.edge.session.mountpoint import Mount
+from cloudsignal.edge.session.mountpoint import ORGANIZATION, Mount
 from cloudsignal.edge.session.organization import Force, Organization
-from cloudsignal.edge.signin.check import ORGANIZATION
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Bundle, open_bundle
 from cloudsignal.wire.codec import WireError

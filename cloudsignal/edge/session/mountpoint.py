@@ -7,6 +7,7 @@ filter starting with a wildcard does not see ``$`` topics (MQTT 5 s4.7.2) exact 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 MAX_TOPIC_BYTES = 65_535
@@ -83,3 +84,6 @@ def upstream_client_id(org: str, client_id: str) -> str:
     commands; these and ``%`` are percent-escaped, which is reversible and therefore keeps distinct ids distinct.
     """
     return f"{org}:{client_id.translate(_ESCAPES)}"
+
+
+ORGANIZATION = re.compile(r"org_[a-z2-7]{12}")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from acl.policy import CompiledPolicy
-from cloudsignal.edge.broker.retained import Retained
 from cloudsignal.edge.session.memo import ORGANIZATION_BYTES, UNFINISHED_BYTES, UNREAD_BYTES, Purse
 from cloudsignal.edge.session.mountpoint import Mount
+from cloudsignal.edge.session.retained import Retained
 from cloudsignal.wire.bundle import Quotas
 
 FILTERS_FLOOR = 1_000

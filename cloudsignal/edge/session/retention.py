@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from cloudsignal.edge.broker.retained import Refusal
 from cloudsignal.edge.codec import Properties, Property, Publish
 from cloudsignal.edge.session.context import Context
+from cloudsignal.edge.session.retained import Refusal
 from cloudsignal.wire.retained import Entry
 
 WILL_TIMES = (Property.MESSAGE_EXPIRY, Property.WILL_DELAY)

@@ -12,7 +12,6 @@ import time
 from acl.policy import Decision
 from acl.policy.engine.topics import MAX_LEVELS
 from audit.kinds import NO_RULE
-from cloudsignal.edge.broker.retained import Refusal
 from cloudsignal.edge.codec import (
     Kind,
     Property,
@@ -39,6 +38,7 @@ from cloudsignal.edge.session.context import Asked, Context
 from cloudsignal.edge.session.frames import ELEMENTS, LIGHT, TOPIC_SHIFT, TURN_MAX, YIELD, Carry, long_length, too_large
 from cloudsignal.edge.session.memo import LONGEST, Memo
 from cloudsignal.edge.session.mountpoint import MountError
+from cloudsignal.edge.session.retained import Refusal
 from cloudsignal.edge.session.retention import retain
 from cloudsignal.edge.session.subscriptions import Subscriptions
 

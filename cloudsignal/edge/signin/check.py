@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 
 from audit.kinds import AuthReason
+from cloudsignal.edge.session.mountpoint import ORGANIZATION
 from cloudsignal.wire.credential import Credential, Origin, Secret, secret_mac, secret_origin
 
-ORGANIZATION = re.compile(r"org_[a-z2-7]{12}")
 _LOCAL = re.compile(r"[^\x00-\x1f\x7f/+#]{1,128}")
 
 SAME_WORK = 4

@@ -11,13 +11,13 @@ from typing import Any
 
 from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge.audit.journal import Journal
-from cloudsignal.edge.broker.retained import Ledger
 from cloudsignal.edge.control.desired_state import Snapshot
 from cloudsignal.edge.redis import NotSentError, Store, UnavailableError
 from cloudsignal.edge.session.context import Asked, Grant
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.organization import Organization
 from cloudsignal.edge.session.register import Register
+from cloudsignal.edge.session.retained import Ledger
 from cloudsignal.edge.signin.check import (
     METRICS_APPENDED,
     Checked,

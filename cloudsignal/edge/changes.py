@@ -10,12 +10,12 @@ from typing import Protocol
 
 from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge.audit.journal import Journal
-from cloudsignal.edge.broker.retained import Ledger
 from cloudsignal.edge.control.desired_state import Snapshot
 from cloudsignal.edge.control.heartbeat import Beat
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.organization import Organization
 from cloudsignal.edge.session.register import Register
+from cloudsignal.edge.session.retained import Ledger
 from cloudsignal.edge.signin.check import session_end
 from cloudsignal.edge.timeouts import LOOK_EVERY, SIGN_IN_WITHIN, Watch
 from cloudsignal.edge.transport.connection import Client
