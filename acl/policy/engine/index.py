@@ -5,6 +5,7 @@ What depends on the identity (who, variables) is worked out once per identity, i
 ANDs of masks (``acl.policy.engine.levels``). The work of one decision is bounded by topic levels x filters / 64 words,
 and for a subscription with deny rules in it by twice ``regions_examined`` times that.
 """
+# Over 400 lines: tables and the decisions over them are one algorithm; a call between modules costs each decision.
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 Every read is handed to the session as one ``bytes``; what follows is written with one ``write`` per side, after the
 journal has been flushed. One buffer serves all reads of the process: it is copied out before a callback returns.
 """
+# Over 400 lines: what either socket may do depends on what waits at the other, so both are read together.
 
 from __future__ import annotations
 
