@@ -42,6 +42,7 @@ PLANTED = {
         "cloudsignal/edge/session/memo.py",
         "from cloudsignal.edge.transport import certificates",
     ),
+    "The platform's parts have one order": ("cloudsignal/tenancy/scopes.py", "from cloudsignal import outbox"),
     "Only pages, API and URLs import pages and the API of a room": (
         "orgs/people/members.py",
         "from orgs.people import web",
