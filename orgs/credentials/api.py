@@ -16,9 +16,16 @@ from cloudsignal.errors import Invalid
 from orgs.access.api.endpoint import OrgEndpoint
 from orgs.access.api.schema import ORGANIZATION
 from orgs.credentials import identities, minting
-from orgs.credentials import issuing as credentials
 from orgs.credentials.csv_file import read_roster
-from orgs.credentials.issuing import TTL_DEFAULT, TTL_MAX, TTL_MIN, Issued
+from orgs.credentials.issuing import (
+    TTL_DEFAULT,
+    TTL_MAX,
+    TTL_MIN,
+    Issued,
+    issue_credential,
+    revoke_credential,
+    revoke_identity,
+)
 from orgs.credentials.reads import get_credential, list_credentials, list_identities
 from orgs.models import Credential, MqttIdentity
 from orgs.permissions import Permission
@@ -155,7 +162,7 @@ class OneUser(OrgEndpoint):
     )
     def delete(self, request: Request, username: str) -> Response:
         """Revoke every credential of a username and close its live sessions."""
-        return Response(UserSerializer(credentials.revoke_identity(self.access, username)).data)
+        return Response(UserSerializer(revoke_identity(self.access, username)).data)
 
 
 class Credentials(OrgEndpoint):
@@ -190,7 +197,7 @@ class Credentials(OrgEndpoint):
     )  # fmt: skip
     def post(self, request: Request) -> Response:
         """Issue a credential. The password is shown in this response only, and is active at every edge."""
-        issued = credentials.issue_credential(self.access, **valid(IssueSerializer, request))
+        issued = issue_credential(self.access, **valid(IssueSerializer, request))
         return Response(IssuedSerializer(issued).data, status=201)
 
 
@@ -213,7 +220,7 @@ class OneCredential(OrgEndpoint):
     )  # fmt: skip
     def delete(self, request: Request, token_id: str) -> Response:
         """Revoke one credential and close the live sessions that signed in with it."""
-        return Response(CredentialSerializer(credentials.revoke_credential(self.access, token_id)).data)
+        return Response(CredentialSerializer(revoke_credential(self.access, token_id)).data)
 
 
 class BulkCredentials(OrgEndpoint):

@@ -21,7 +21,7 @@ from orgs.access.grants import access_org, all_organizations, list_organizations
 from orgs.credentials.reads import credential_counts
 from orgs.models import Organization
 from orgs.organizations import deletion, export, lifecycle
-from orgs.organizations import settings as preferences
+from orgs.organizations.settings import QUOTAS, change_quotas, change_settings
 from orgs.people import members
 from orgs.permissions import Permission
 from orgs.sessions.reads import live_sessions
@@ -93,7 +93,7 @@ class QuotasSerializer(serializers.ModelSerializer[Organization]):
 
     class Meta:
         model = Organization
-        fields: ClassVar = list(preferences.QUOTAS)
+        fields: ClassVar = list(QUOTAS)
         read_only_fields = fields
 
 
@@ -200,7 +200,7 @@ class OneOrganization(OrgEndpoint):
         wanted = valid(ChangeSerializer, request)
         if wanted.get("mfa_required") is False and self.access.org.mfa_required:
             self.step_up(request)
-        return Response(OrganizationSerializer(preferences.change_settings(self.access, **wanted)).data)
+        return Response(OrganizationSerializer(change_settings(self.access, **wanted)).data)
 
     @extend_schema(
         operation_id="delete_organization", tags=TAGS, request=ConfirmSerializer,
@@ -303,9 +303,9 @@ class SetQuotas(OperatorEndpoint):
         """Change limits of an organization; the edges enforce them at once."""
         wanted = valid(ChangeQuotasSerializer, request)
         if not wanted:
-            raise Invalid("nothing_to_change", f"Name at least one of {', '.join(preferences.QUOTAS)}.")
+            raise Invalid("nothing_to_change", f"Name at least one of {', '.join(QUOTAS)}.")
         access = access_org(self.person(request), organization_id, ip=address_of(request))
-        return Response(QuotasSerializer(preferences.change_quotas(access, wanted)).data)
+        return Response(QuotasSerializer(change_quotas(access, wanted)).data)
 
 
 class Quotas(OrgEndpoint):

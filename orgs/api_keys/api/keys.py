@@ -17,8 +17,8 @@ from cloudsignal.api.times import TimeField
 from orgs.access.api.endpoint import OrgEndpoint
 from orgs.access.api.schema import ORGANIZATION
 from orgs.access.api_keys import state
-from orgs.api_keys import keys as api_keys
 from orgs.api_keys import reads, revocation
+from orgs.api_keys.keys import OVERLAP_DEFAULT, OVERLAP_MAX, create_api_key, rotate_api_key
 from orgs.models import ApiKey
 from orgs.permissions import Permission
 
@@ -119,7 +119,7 @@ class RotateSerializer(serializers.Serializer[Any]):
     """How long both keys work."""
 
     overlap = serializers.IntegerField(
-        default=api_keys.OVERLAP_DEFAULT, min_value=0, max_value=api_keys.OVERLAP_MAX, help_text="Seconds."
+        default=OVERLAP_DEFAULT, min_value=0, max_value=OVERLAP_MAX, help_text="Seconds."
     )
 
 
@@ -144,7 +144,7 @@ class ApiKeys(OrgEndpoint):
         """Create a key. Its secret is shown in this response only."""
         self.step_up(request)
         wanted = valid(CreateApiKeySerializer, request)
-        made = api_keys.create_api_key(self.access, **wanted)
+        made = create_api_key(self.access, **wanted)
         return Response(NewApiKeySerializer(made.key, context={"secret": made.secret}).data, status=201)
 
 
@@ -190,5 +190,5 @@ class RotateApiKey(OrgEndpoint):
         """Create a key with the same scopes to replace this one; the old key stays active for the overlap."""
         self.step_up(request)
         wanted = valid(RotateSerializer, request)
-        made = api_keys.rotate_api_key(self.access, key_id, overlap=wanted["overlap"])
+        made = rotate_api_key(self.access, key_id, overlap=wanted["overlap"])
         return Response(NewApiKeySerializer(made.key, context={"secret": made.secret}).data, status=201)
