@@ -158,6 +158,8 @@ ACCOUNT_FORMS = {
 }
 MFA_FORMS = {"add_webauthn": "orgs.accounts.forms.AddWebAuthnForm"}
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
+# Never a code by email: dangerous acts ask for the password or second factor, and a mailbox is neither.
+ACCOUNT_REAUTHENTICATION_METHODS = ("password", "mfa")
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
 # allauth's own counts by account are for second factors alone: who gets as far has shown the password. Failed passwords
 # are counted by ``orgs.accounts.adapters``, because a count by account would let anybody lock anybody out.

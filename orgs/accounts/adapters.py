@@ -118,6 +118,12 @@ class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
         "unverified_email": "Confirm your email address before you set up two-factor authentication.",
     }
 
+    def generate_authenticator_name(self, user: User, type: Any) -> str:  # noqa: A002 - django-allauth's name
+        """What a new key is called unless the person names it."""
+        from allauth.mfa.models import Authenticator
+
+        return f"Key {Authenticator.objects.filter(user=user, type=type).count() + 1}"
+
     def encrypt(self, text: str) -> str:
         """Seal a secret."""
         return base64.b64encode(seal("second factor", "", text.encode())).decode()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import allauth
 import pytest
+from allauth.account.models import EmailAddress
 from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
 from django.test import Client
 from django.urls import reverse
@@ -99,3 +100,16 @@ def test_every_notification_of_a_changed_way_in_has_its_words() -> None:
     given = set(re.findall(r'send_notification_mail\(\s*"([a-z_/]+)"', text))
     assert given
     assert given == set(CHANGES)
+
+
+def test_a_code_in_an_email_confirms_nobody_again_because_the_step_up_asks_for_a_password_or_second_factor(
+    ada: User,
+) -> None:
+    EmailAddress.objects.update_or_create(user=ada, email=ada.email, defaults={"verified": True, "primary": True})
+    client = signed_in(ada)
+    page = client.get(reverse("account_reauthenticate")).content.decode()
+    assert "Confirm your identity" in page
+    assert reverse("account_request_reauthentication_code") not in page
+    for name in ("account_request_reauthentication_code", "account_confirm_reauthentication_code"):
+        assert client.get(reverse(name)).status_code == 403
+        assert client.post(reverse(name), {"code": "ABC123"}).status_code == 403
