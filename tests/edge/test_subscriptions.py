@@ -13,8 +13,8 @@ import pytest
 from cloudsignal.edge import codec
 from cloudsignal.edge.codec import Kind, Subscribe, Subscription, Unsubscribe
 from cloudsignal.edge.session.organization import FILTERS_FLOOR
+from cloudsignal.edge.session.subscribing import FILTERS_MIN
 from cloudsignal.edge.session.subscriptions import PENDING_MAX, TOGETHER, Asked
-from cloudsignal.edge.session.uplink import FILTERS_MIN
 from cloudsignal.edge.signin.stored_sessions import FILTER_BYTES, FILTERS_MAX, WITHHELD, resumed
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas

@@ -11,36 +11,29 @@ from __future__ import annotations
 import time
 
 from acl.policy import Decision
-from acl.policy.engine.topics import MAX_LEVELS
-from audit.kinds import NO_RULE
 from cloudsignal.edge.codec import (
     Kind,
     Property,
     ProtocolError,
     Publish,
     Reason,
-    Subscribe,
-    Subscription,
     acknowledgement,
     decode_acknowledgement,
     decode_disconnect,
     decode_publish,
-    decode_subscribe,
-    decode_unsubscribe,
     encode_publish,
-    encode_subscribe,
-    encode_unsubscribe,
-    suback,
     varint,
 )
 from cloudsignal.edge.codec.primitives import binary, malformed, protocol_error
 from cloudsignal.edge.session.authorizer import TALLY
-from cloudsignal.edge.session.context import Asked, Context
+from cloudsignal.edge.session.context import Context
 from cloudsignal.edge.session.frames import ELEMENTS, LIGHT, TOPIC_SHIFT, TURN_MAX, YIELD, Carry, long_length, too_large
+from cloudsignal.edge.session.handshakes import Handshakes
 from cloudsignal.edge.session.memo import LONGEST, Memo
 from cloudsignal.edge.session.mountpoint import MountError
 from cloudsignal.edge.session.retained import Refusal
 from cloudsignal.edge.session.retention import retain
+from cloudsignal.edge.session.subscribing import subscribe, unsubscribe
 from cloudsignal.edge.session.subscriptions import Subscriptions
 
 HEADS_MAX = 64
@@ -52,25 +45,11 @@ TOPICS_MAX = 512
 ALIAS_MAX = 10
 """Topic Alias Maximum offered to clients (MQTT 5 s3.2.2.3.8)."""
 
-UNREAD = Subscription(b"", 0)
-"""Stands for a filter that nobody looked at."""
-
 ALIAS_BYTES = 16_384
 """Topics that the aliases of a session stand for, together: they are kept as long as it lives."""
 
 SMALL = 4_096
 """A packet that is not complete counts against its organization's unfinished bytes from this size on."""
-
-REFUSED_MAX = 256
-"""Identifiers of refused QoS 2 messages kept for a client of MQTT 5 that releases them all the same."""
-
-FILTERS_MIN, FILTERS_MAX = 100, 1_000
-"""Filters of one SUBSCRIBE that are looked at: as many as the session may hold, within these bounds."""
-
-HELD_MAX = 4_096
-"""Denied QoS 2 messages of MQTT 3.1.1 whose handshake the edge is completing, by their identifiers. One that is used
-again for a message the broker gets is the broker's from then on (:meth:`Uplink.feed` knows nothing by heart while
-there are any)."""
 
 PUBLISH_DENIED = "the policy does not allow this publish"
 """Reason string of PUBACK and PUBREC 0x87; it names no rule, which is nobody's business at the other end."""
@@ -84,15 +63,14 @@ class Uplink:
     __slots__ = (
         "_aliases",
         "_carry",
+        "_handshakes",
         "_heads",
-        "_held",
-        "_open",
-        "_refused",
         "_session",
         "_subscriptions",
         "_topics",
         "_unfinished",
         "_weight",
+        "finished",
     )
 
     def __init__(self, session: Context, subscriptions: Subscriptions) -> None:
@@ -104,11 +82,9 @@ class Uplink:
         self._unfinished = 0
         """Bytes taken from the organization for a packet that is not complete."""
         self._aliases: dict[int, bytes] | None = None
-        self._held: set[int] | None = None
-        self._open: set[int] | None = None
-        """Identifiers of QoS 2 messages of MQTT 5 that the broker has and the client has not released."""
-        self._refused: set[int] | None = None
-        """Identifiers of QoS 2 messages of MQTT 5 that the edge has refused."""
+        self._handshakes = Handshakes(session)
+        self.finished = self._handshakes.finished
+        """The broker has refused a QoS 2 message, which ends its handshake."""
         self._weight = 0.0
         """How many packets the last one was worth, beyond itself."""
 
@@ -141,7 +117,7 @@ class Uplink:
         org = session.org
         if session.judge.force is not org.force:
             session.adopt()
-        heads = {} if self._held or org.over_quota(now) else self._heads.known
+        heads = {} if self._handshakes.held or org.over_quota(now) else self._heads.known
         session.unread = False
         carry = self._carry
         if carry.begun is not None:
@@ -223,7 +199,7 @@ class Uplink:
                 if kind == 0x30:
                     count += 1
                     self._publish(data, position, body, stop, now)
-                    if self._held:
+                    if self._handshakes.held:
                         heads = {}
                 else:
                     session.messages_in += count  # it may be the last packet, and its event has the sum
@@ -269,7 +245,7 @@ class Uplink:
             mounted = self._topics.known.get(topic_key)
             if mounted is not None:
                 if first & 6:
-                    self._taken(first >> 1 & 3, int.from_bytes(data[tail:after_id], "big"))
+                    self._handshakes.taken(first >> 1 & 3, int.from_bytes(data[tail:after_id], "big"))
                 self._weight = LIGHT
                 head = self._head(first, stop - body, tail - body - 2, mounted, data[position:tail])
                 session.to_broker.append(head)
@@ -297,7 +273,7 @@ class Uplink:
             self._refuse(message, size, None, limit=full)
             return
         if message.qos:
-            self._taken(message.qos, message.packet_id)
+            self._handshakes.taken(message.qos, message.packet_id)
         if simple:
             if not self._topics.keep(topic_key, mounted, len(topic_key) + len(mounted)):
                 self._topics.drop()
@@ -313,35 +289,9 @@ class Uplink:
         """The mounted form of everything up to the end of the topic, remembered for the hot loop."""
         head = bytes([first]) + varint(length - topic + len(mounted)) + binary(mounted)
         if len(self._heads.known) < HEADS_MAX and not (first & 4 and self._session.version == 5):
-            # Unfinished QoS 2 messages of MQTT 5 are counted: each comes by _taken.
+            # Unfinished QoS 2 messages of MQTT 5 are counted: each comes by Handshakes.taken.
             self._heads.keep(key, head, len(key) + len(head))
         return head
-
-    def _taken(self, qos: int, packet_id: int) -> None:
-        """The broker gets a message of QoS 1 or 2: what was known of its identifier is void.
-
-        MQTT 5 s3.3.4: no more QoS 2 messages may be unfinished than Receive Maximum says. One of QoS 1 is answered as
-        soon as it is read, so that it never counts.
-        """
-        if not packet_id:
-            raise protocol_error("a packet identifier is 0")
-        if self._held:
-            self._held.discard(packet_id)
-        if qos != 2 or self._session.version != 5:
-            return
-        if self._refused:
-            self._refused.discard(packet_id)
-        if self._open is None:
-            self._open = set()
-        self._open.add(packet_id)
-        if len(self._open) > self._session.receive_maximum:
-            text = f"more than {self._session.receive_maximum} QoS 2 messages are unfinished (Receive Maximum)"
-            raise ProtocolError(Reason.RECEIVE_MAXIMUM_EXCEEDED, text)
-
-    def finished(self, packet_id: int) -> None:
-        """The broker has refused a QoS 2 message, which ends its handshake."""
-        if self._open:
-            self._open.discard(packet_id)
 
     def _resolve_alias(self, message: Publish) -> None:
         """MQTT 5 s3.3.2.3.4: aliases end at the edge; the broker sees full topics only."""
@@ -386,32 +336,23 @@ class Uplink:
         session.to_client.append(answer)
         if message.qos != 2:
             return
-        if session.version == 5:
-            if self._refused is None or len(self._refused) >= REFUSED_MAX:
-                self._refused = set()
-            self._refused.add(message.packet_id)
-        else:
-            if self._held is None:
-                self._held = set()
-            if len(self._held) >= HELD_MAX:
-                raise ProtocolError(Reason.RECEIVE_MAXIMUM_EXCEEDED, "too many unfinished QoS 2 messages")
-            self._held.add(message.packet_id)
+        self._handshakes.refused(message.packet_id)
 
     def _other(self, first: int, raw: bytes, body: bytes) -> None:
         session = self._session
         kind = first & 0xF0
         if kind in {Kind.PUBACK, Kind.PUBREC, Kind.PUBREL, Kind.PUBCOMP}:
             packet = decode_acknowledgement(first, body, session.version)
-            if kind != Kind.PUBREL or not self._released(packet.packet_id):
+            if kind != Kind.PUBREL or not self._handshakes.released(packet.packet_id):
                 session.to_broker.append(raw)
         elif kind == Kind.PINGREQ:
             if first != Kind.PINGREQ or body:
                 raise malformed("PINGREQ has flags or a body")
             session.to_broker.append(raw)
         elif kind == Kind.SUBSCRIBE:
-            self._subscribe(first, body)
+            self._weight = subscribe(session, self._subscriptions, first, body)
         elif kind == Kind.UNSUBSCRIBE:
-            self._unsubscribe(first, body)
+            self._weight = unsubscribe(session, self._subscriptions, first, body)
         elif kind == Kind.DISCONNECT:
             message = decode_disconnect(first, body, session.version)
             expiry = message.properties.number(Property.SESSION_EXPIRY, 0)
@@ -422,86 +363,3 @@ class Uplink:
             raise protocol_error("AUTH without an authentication method")
         else:
             raise protocol_error("a client may not send this packet")
-
-    def _released(self, packet_id: int) -> bool:
-        """Complete the handshake of a message that the edge has refused; ``False`` when it is the broker's.
-
-        A client of MQTT 5 that releases it all the same has not looked at the reason code of its PUBREC. It is told
-        once more: the identifier is not known (0x92).
-        """
-        session = self._session
-        if self._held and packet_id in self._held:
-            self._held.discard(packet_id)
-            session.to_client.append(acknowledgement(Kind.PUBCOMP, packet_id, session.version))
-            return True
-        if self._refused and packet_id in self._refused:
-            self._refused.discard(packet_id)
-            session.to_client.append(
-                acknowledgement(Kind.PUBCOMP, packet_id, session.version, Reason.PACKET_ID_NOT_FOUND)
-            )
-            return True
-        self.finished(packet_id)
-        return False
-
-    def _subscribe(self, first: int, body: bytes) -> None:
-        session = self._session
-        room = session.org.force.quotas.subscriptions_per_session or 65_535
-        look = min(max(room, FILTERS_MIN), FILTERS_MAX)
-        message = decode_subscribe(first, body, session.version, look)
-        asked = [self._judge_filter(entry, len(body), room) for entry in message.entries]
-        asked += [self._too_many(UNREAD, "filters_per_packet") for _ in range(message.beyond)]
-        self._weight = len(message.entries) + (message.beyond + len(message.properties)) // ELEMENTS
-        self._weight += len(body) >> TOPIC_SHIFT
-        forwarded = [
-            Subscription(session.mount.filter(one.topic_filter), one.options) for one in asked if one.refusal is None
-        ]
-        if not forwarded:
-            codes = [Reason.UNSPECIFIED if one.refusal is None else one.refusal for one in asked]
-            session.to_client.append(suback(message.packet_id, codes, session.version))
-            return
-        self._subscriptions.ask(message.packet_id, asked, message.properties)
-        upstream = Subscribe(message.packet_id, forwarded, message.properties)
-        session.to_broker.append(encode_subscribe(upstream, session.version))
-
-    def _too_many(self, entry: Subscription, limit: str) -> Asked:
-        session = self._session
-        session.limit_reached(limit)
-        refusal = Reason.QUOTA_EXCEEDED if session.version == 5 else Reason.UNSPECIFIED
-        return Asked(entry.topic_filter, entry.options, refusal=refusal)
-
-    def _judge_filter(self, entry: Subscription, size: int, room: int) -> Asked:
-        """Judge one filter; the QoS asked for is lowered to what the policy grants."""
-        session = self._session
-        if not session.org.ask(session.heard_at):
-            return self._too_many(entry, "filters_per_minute")
-        five = session.version == 5
-        one = Asked(entry.topic_filter, entry.options, wanted=entry.options)
-        try:
-            session.mount.filter(entry.topic_filter)
-        except MountError:
-            one.refusal = Reason.FILTER_INVALID if five else Reason.UNSPECIFIED
-            return one
-        decision = session.judge.subscribe(entry.topic_filter)
-        if not decision.allowed:
-            session.denied("subscribe", entry.topic_filter, decision, qos=entry.qos, size=size)
-            self._subscriptions.refused(entry.topic_filter)
-            one.refusal = Reason.NOT_AUTHORIZED if five else Reason.UNSPECIFIED
-            return one
-        if not self._subscriptions.reserve(entry.topic_filter, room):
-            return self._too_many(entry, "subscriptions_per_session")  # in number, or too long together
-        one.options = entry.options & ~3 | min(entry.qos, decision.qos)
-        one.rule = decision.rule or NO_RULE
-        return one
-
-    def _unsubscribe(self, first: int, body: bytes) -> None:
-        session = self._session
-        message = decode_unsubscribe(first, body, session.version)
-        if any(topic_filter.count(b"/") > MAX_LEVELS + 1 for topic_filter in message.filters):  # $share/GROUP/ apart
-            raise ProtocolError(Reason.FILTER_INVALID, f"a topic filter has more than {MAX_LEVELS} levels")
-        self._weight = (len(message.filters) + len(message.properties)) // ELEMENTS + (len(body) >> TOPIC_SHIFT)
-        self._subscriptions.leave(message.packet_id, list(message.filters))
-        try:
-            message.filters = [session.mount.filter(topic_filter) for topic_filter in message.filters]
-        except MountError as error:
-            raise ProtocolError(Reason.FILTER_INVALID, str(error)) from None
-        session.to_broker.append(encode_unsubscribe(message, session.version))

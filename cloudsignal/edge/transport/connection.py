@@ -2,6 +2,9 @@
 
 Every read is handed to the session as one ``bytes``; what follows is written with one ``write`` per side, after the
 journal has been flushed. One buffer serves all reads of the process: it is copied out before a callback returns.
+
+The module is longer than others because client and broker side pause and resume each other: apart, each would need
+half of the other.
 """
 # Over 400 lines: what either socket may do depends on what waits at the other, so both are read together.
 
