@@ -87,10 +87,11 @@ for i = 1, #KEYS / 3 do
       redis.call('ZREM', stored, client_id)
     else
       redis.call('EXPIRE', key, seconds)
-      redis.call('EXPIRE', filters, seconds)
       if lifetime ~= '0' then
+        redis.call('EXPIRE', filters, seconds)
         redis.call('ZADD', stored, now + lifetime, client_id)
       else
+        redis.call('DEL', filters)
         redis.call('ZREM', stored, client_id)
       end
     end
