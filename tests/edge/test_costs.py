@@ -215,21 +215,6 @@ def test_deliveries_that_cost_much_take_turns() -> None:
 
 
 @BOTH
-def test_only_reads_off_the_hot_loop_count_as_slow(version: int) -> None:
-    """The others are made to wait by the clock only when they are long: a short one was held up by the machine."""
-    bench = Bench(version, policy="version: '3'\nrules: [{id: a, topic: a}]")
-    up, denied = (codec.encode_publish(Publish(topic, b"p"), version) for topic in (b"a", b"b"))
-    down = codec.encode_publish(Publish(f"{ORG}/t/a".encode(), b"p"), version)
-    slow = []
-    for data, receive in ((up, bench.session.client_received), (down, bench.session.broker_received)):
-        for _ in range(2):
-            receive(data)
-            slow.append(bench.session.slow)
-    bench.session.client_received(up * 50 + denied)
-    assert [*slow, bench.session.slow] == [1, 0, 1, 0, 1]
-
-
-@BOTH
 @pytest.mark.parametrize("way", ["up", "denied", "down"])
 def test_a_long_topic_is_a_turn_of_its_own(version: int, way: str) -> None:
     """It is looked through from end to end, several times: several in one read would hold up everybody."""

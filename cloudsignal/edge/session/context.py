@@ -93,7 +93,6 @@ class Context(Account):
         "refusal",
         "session_expiry",
         "shedding",
-        "slow",
         "to_broker",
         "to_client",
         "token_id",
@@ -121,8 +120,6 @@ class Context(Account):
         """More was received, from the client or the broker, than one turn may work off: call :meth:`client_received` or
         :meth:`broker_received` again, with nothing. ``shedding``: the client is so far behind that QoS 0
         messages to it are dropped."""
-        self.slow = 0.0
-        """How many packets off the hot loop the last read was worth."""
         self.to_client: list[bytes] = []
         self.to_broker: list[bytes] = []
         self.cuts: tuple[int, ...] = ()

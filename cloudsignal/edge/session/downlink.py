@@ -162,7 +162,6 @@ class Downlink:
             session.messages_out += count
             if keep < position:
                 out.append(data[keep:position])
-        session.slow = slow
         session.owed = slow >= YIELD
         if position < end:
             carry.keep(data[position:], need)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from cloudsignal.edge.codec import ProtocolError, Reason
 from cloudsignal.edge.codec.primitives import malformed
 
-TURN_MAX = 256
-"""Packets off the hot loop that one turn works off: nobody waits long for a client that sends the costly kind."""
+TURN_MAX = 128
+"""Packets off the hot loop that one turn works off, about a millisecond: nobody waits long for a costly client."""
 
-YIELD = TURN_MAX // 4
+YIELD = 64
 """Packets of the costly kind in one read after which others come first, even when nothing is left of it."""
 
 LIGHT = -0.75
@@ -18,7 +18,7 @@ ELEMENTS = 4
 """User properties, or filters that are only read, that weigh as much as one packet."""
 
 TOPIC_SHIFT = 7
-"""A text that is looked through weighs a packet for every 128 (2**7) bytes: one topic of 32 KiB is a turn."""
+"""A text that is looked through weighs a packet for every 128 (2**7) bytes: one topic of 16 KiB is a turn."""
 
 
 def long_length(data: bytes, position: int, end: int) -> tuple[int, int]:

@@ -217,7 +217,6 @@ class Uplink:
                 org.spend(count)
             if keep < position:
                 out.append(data[keep:position])
-        session.slow = slow
         if slow >= YIELD:
             # Also when nothing is left: the transport would read on before everybody else had their turn.
             session.unread = True

@@ -24,7 +24,7 @@ from cloudsignal.edge.codec import Kind
 from cloudsignal.edge.session.context import Phase
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.transport.admission import Place
-from cloudsignal.edge.transport.turns import SLICE, Turns
+from cloudsignal.edge.transport.turns import Turns
 
 READ_BUFFER = memoryview(bytearray(262_144))
 """Where every read of every session goes, decrypted; it is copied out before a callback returns."""
@@ -38,10 +38,6 @@ UNREAD_MAX = 1024 * 1024
 
 UNREAD_LEAST = 256 * 1024
 """Bytes that may wait for a client when its organization has no room for more."""
-
-SHORT = 4_096
-"""Bytes of a read that cannot cost a slice on the hot loop. When it took longer, the machine did something else
-meanwhile, and making the session wait for that, and all others of its organization behind it, would only add to it."""
 
 LINGER = 3.0
 """Seconds a client may take to read the last words."""
@@ -201,10 +197,9 @@ class Client(asyncio.BufferedProtocol):
             self._wait()
             return
         waited = self.transport.get_write_buffer_size() if self._blocked else 0
-        began = time.perf_counter()
         session.client_received(data)
         self.pump()
-        if session.unread or ((session.slow or len(data) > SHORT) and time.perf_counter() - began > SLICE):
+        if session.unread:
             self.yield_turn()
         if self._blocked:
             self._answers += len(data) + max(0, self.transport.get_write_buffer_size() - waited)
@@ -254,10 +249,9 @@ class Client(asyncio.BufferedProtocol):
             self._owed += data
             self._wait()
             return
-        began = time.perf_counter()
         session.broker_received(data)
         self.pump()
-        if session.owed or ((session.slow or len(data) > SHORT) and time.perf_counter() - began > SLICE):
+        if session.owed:
             self.yield_turn()
 
     def settle(self) -> None:
@@ -269,7 +263,7 @@ class Client(asyncio.BufferedProtocol):
             self.pump()
 
     def yield_turn(self) -> None:
-        """Let others come first: a read was costly, or full.
+        """Let others come first: a read was worth a turn, or full.
 
         Behind a full one more is waiting, and the loop would read on up to 32 times before it looks at anybody else.
         """
