@@ -25,6 +25,7 @@ from acl.policy import (
     canonical,
     diff,
     digest,
+    exceptions,
     explain,
     from_canonical,
     is_quick,
@@ -158,8 +159,7 @@ class Verdict:
     @property
     def shown_reason(self) -> str:
         """What the reason adds to the name of the deciding rule."""
-        decision = self.decision
-        return decision.reason.partition(f"by rule {decision.rule}")[2].lstrip(", ") if decision.rule else ""
+        return exceptions(self.decision.holes, self.decision.partial)
 
 
 def examine(text: str, *, org: str, now: datetime, to_deploy: bool = False) -> Examined:

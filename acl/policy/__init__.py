@@ -25,7 +25,7 @@ from acl.policy.engine.model import (
     Who,
 )
 from acl.policy.engine.running import TestOutcome, decide, run_tests
-from acl.policy.engine.verdicts import NO_RULE
+from acl.policy.engine.verdicts import NO_RULE, exceptions
 from acl.policy.language.document import Parsed, parse
 from acl.policy.language.printer import canonical, digest, from_canonical, to_json, to_yaml
 from acl.policy.language.reader import Finding, Fix, Span
@@ -78,6 +78,7 @@ __all__ = [
     "decide",
     "diff",
     "digest",
+    "exceptions",
     "explain",
     "from_canonical",
     "is_quick",

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from acl.examining import examine
-from acl.policy import canonical, parse
+from acl.examining import examine, simulate
+from acl.policy import Identity, Request, canonical, parse
 from acl.policy.language.presets import PRESETS
 from acl.services.examination import examine_to_deploy
 from cloudsignal.errors import Invalid
@@ -56,3 +56,16 @@ def test_there_is_every_kind_of_document() -> None:
         (True, False, False), (True, False, True), (True, True, False), (False, False, False),
     }  # fmt: skip
     assert any(len(each.errors) > 1 for each in told)
+
+
+@pytest.mark.parametrize(
+    ("holes", "told"), [(0, ""), (1, "except a/0/#"), (5, "except a/0/#, a/1/#, a/2/# and 2 more")]
+)
+def test_a_verdict_names_the_exceptions_to_a_subscription(holes: int, told: str) -> None:
+    denied = "".join(f"- {{id: d{n}, effect: deny, who: x, action: sub, topic: a/{n}/#}}\n" for n in range(holes))
+    text = HEAD + "rules:\n" + denied + "- {id: read, who: x, action: sub, topic: a/#}\n"
+    request = Request(Identity(ORG, "x"), "sub", "a/#")
+    verdict = simulate(text, request, now=NOW).verdict
+    assert verdict is not None
+    assert verdict.shown_reason == told
+    assert verdict.decision.reason == "allowed by rule read" + (f", {told}" if told else "")

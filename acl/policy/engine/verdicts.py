@@ -65,14 +65,20 @@ def near_miss(rule: Rule, qos: int, retain: bool) -> NearMiss | None:
     return None
 
 
+def exceptions(holes: Sequence[str], partial: Sequence[str] = ()) -> str:
+    """The exceptions to a granted subscription in words, the first three by name; empty when there are none."""
+    told = [f"parts of {hole}" if hole in partial else hole for hole in holes[:3]]
+    more = f" and {len(holes) - 3} more" if len(holes) > 3 else ""
+    return f"except {', '.join(told)}{more}" if holes else ""
+
+
 def granted(
     rule: Rule, holes: Sequence[str], qos: int, valid_until: datetime | None, partial: Sequence[str] = ()
 ) -> Decision:
     """The subscription is granted by ``rule``, but for its ``holes``, and of those in ``partial`` not all."""
     reason = f"allowed by rule {rule.id}"
     if holes:
-        told = [f"parts of {hole}" if hole in partial else hole for hole in holes[:3]]
-        reason += f", except {', '.join(told)}" + (f" and {len(holes) - 3} more" if len(holes) > 3 else "")
+        reason += f", {exceptions(holes, partial)}"
     return Decision(
         Effect.ALLOW, rule.id, reason, holes=tuple(holes), qos=qos, valid_until=valid_until, partial=tuple(partial)
     )
