@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 
+from acl.services.deployments import NOTE_MAX
 from cloudsignal.web.forms import Form, mono, read_claims
 
 ACTIONS: tuple[tuple[str, str], ...] = (("pub", "Publish"), ("sub", "Subscribe"), ("receive", "Receive"))
@@ -87,9 +88,9 @@ class DeployForm(Form):
     note = forms.CharField(
         label="Note",
         required=False,
-        max_length=200,
+        max_length=NOTE_MAX,
         help_text="Why, for the next person who reads the history.",
-        error_messages={"max_length": "A note has at most 200 characters."},
+        error_messages={"max_length": f"A note has at most {NOTE_MAX} characters."},
     )
     etag = forms.CharField(required=False, widget=forms.HiddenInput)
     deployment = forms.CharField(required=False, widget=forms.HiddenInput)
@@ -98,7 +99,7 @@ class DeployForm(Form):
 class RollbackForm(Form):
     """What goes with a rollback: a note, and the deployment that was in force when it was asked for."""
 
-    note = forms.CharField(label="Note", required=False, max_length=200)
+    note = forms.CharField(label="Note", required=False, max_length=NOTE_MAX)
     deployment = forms.CharField(required=False, widget=forms.HiddenInput)
 
 

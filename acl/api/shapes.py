@@ -8,8 +8,8 @@ from rest_framework import serializers
 from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 from acl.models import Cluster, Deployment, Node, PolicyDraft, PolicyVersion
-
-TEXT_MAX = 1024 * 1024
+from acl.policy import MAX_DOCUMENT_BYTES
+from acl.services.deployments import NOTE_MAX
 
 
 class Document(serializers.CharField):
@@ -20,7 +20,7 @@ class Document(serializers.CharField):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(max_length=TEXT_MAX, allow_blank=True, trim_whitespace=False, **options)
+        super().__init__(max_length=MAX_DOCUMENT_BYTES, allow_blank=True, trim_whitespace=False, **options)
         self.validators = [
             each for each in self.validators if not isinstance(each, ProhibitSurrogateCharactersValidator)
         ]
@@ -215,7 +215,7 @@ class ProgressSerializer(serializers.Serializer[Any]):
 class DeploySerializer(serializers.Serializer[Any]):
     """Why, and over what."""
 
-    note = serializers.CharField(max_length=200, default="", allow_blank=True)
+    note = serializers.CharField(max_length=NOTE_MAX, default="", allow_blank=True)
     over = serializers.CharField(
         max_length=20,
         default="",

@@ -11,13 +11,11 @@ from acl import bench, examining
 from acl.access import current_deployment, get_draft, get_version
 from acl.examining import Examined, Review, Unreadable
 from acl.models import PolicyVersion
-from acl.policy import EMPTY_POLICY, Finding, PolicyDiff, canonical
+from acl.policy import EMPTY_POLICY, MAX_DOCUMENT_BYTES, Finding, PolicyDiff, canonical
 from cloudsignal.errors import Detail, Invalid, Limit
 from orgs.access.grants import Access
 from orgs.permissions import Permission
 
-TEXT_MAX = 1024 * 1024
-"""Bytes of a policy document."""
 NAGS = 1024
 _nags: dict[str, tuple[Finding | None]] = {}
 
@@ -70,7 +68,7 @@ def examine_to_deploy(org_id: str, text: str, *, ours: bool = False) -> Examined
 
 def check_size(text: str) -> None:
     """Raise :class:`Invalid` when ``text`` is too large or cannot be stored."""
-    if len(text) > TEXT_MAX or len(text.encode("utf-8", "surrogatepass")) > TEXT_MAX:
+    if len(text) > MAX_DOCUMENT_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_DOCUMENT_BYTES:
         raise Invalid("policy_too_large", "A policy document has at most 1 MiB.", field="text")
     if "\0" in text or not _is_unicode(text):
         raise Invalid("policy_not_text", "The document contains NUL or is not valid Unicode.", field="text")

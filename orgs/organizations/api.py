@@ -100,13 +100,12 @@ class QuotasSerializer(serializers.ModelSerializer[Organization]):
 class ChangeQuotasSerializer(serializers.Serializer[Any]):
     """Limits to change; what is left out stays."""
 
-    connections = serializers.IntegerField(min_value=1, max_value=1_000_000, required=False)
-    messages_per_minute = serializers.IntegerField(min_value=1, max_value=100_000_000, required=False)
-    packet_bytes = serializers.IntegerField(min_value=1024, max_value=1_048_576, required=False)
-    subscriptions_per_session = serializers.IntegerField(min_value=1, max_value=10_000, required=False)
-    retained_messages = serializers.IntegerField(min_value=1, max_value=100_000, required=False)
-    retained_bytes = serializers.IntegerField(min_value=1024, max_value=1_073_741_824, required=False)
-    stored_sessions = serializers.IntegerField(min_value=1, max_value=1_000_000, required=False)
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        """Each quota within its bounds."""
+        return {
+            name: serializers.IntegerField(min_value=low, max_value=high, required=False)
+            for name, (low, high) in preferences.QUOTAS.items()
+        }
 
 
 class UsageSerializer(serializers.Serializer[Any]):

@@ -17,10 +17,10 @@ from acl.access import (
     list_versions,
 )
 from acl.models import Cluster, Deployment, Node, PolicyVersion, Target
-from acl.policy import digest, parse
+from acl.policy import MAX_DOCUMENT_BYTES, digest, parse
 from acl.services.deployments import deploy, rollback
 from acl.services.drafts import save_draft
-from acl.services.examination import TEXT_MAX, Side, compare
+from acl.services.examination import Side, compare
 from audit.access import AuditQuery, search
 from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
 from cloudsignal.models import OutboxRow
@@ -116,7 +116,7 @@ def test_a_policy_as_large_as_they_get_is_deployed_compared_and_gone_back_to() -
     text = POLICY + "  - {id: long, topic: a, note: " + "é" * 500_000 + "}\n"
     save_draft(access, text=text)
     version = deploy(access).version
-    assert len(text.encode()) < TEXT_MAX < len(version.document)
+    assert len(text.encode()) < MAX_DOCUMENT_BYTES < len(version.document)
     save_draft(access, text=POLICY)
     assert compare(access, Side(), Side()).relation == "narrower"
     rollback(access, number=1)

@@ -10,8 +10,9 @@ import pytest
 from django.utils import timezone
 from rest_framework.renderers import JSONRenderer
 
-from acl.api.shapes import TEXT_MAX, DiffSerializer, OptionalTextSerializer, TextSerializer, ValidationSerializer
+from acl.api.shapes import DiffSerializer, OptionalTextSerializer, TextSerializer, ValidationSerializer
 from acl.examining import examine, validation
+from acl.policy import MAX_DOCUMENT_BYTES
 
 TESTS = "tests:\n" + "".join(
     f"  - {{name: 'Ł\u2028{wanted}', as: d, do: pub, topic: a/b, expect: {wanted}}}\n" for wanted in ("allow", "deny")
@@ -36,7 +37,7 @@ def test_it_has_the_shape_that_the_api_declares(text: str) -> None:
     [(TextSerializer, ["text"]), (OptionalTextSerializer, ["text"]), (DiffSerializer, ["old_text", "new_text"])],
 )
 def test_a_document_is_not_looked_at_character_by_character(serializer: type, names: list[str]) -> None:
-    text = "x" * TEXT_MAX
+    text = "x" * MAX_DOCUMENT_BYTES
 
     def checked() -> None:
         assert serializer(data=dict.fromkeys(names, text)).is_valid()
