@@ -83,3 +83,28 @@ def test_every_test_that_a_recipe_names_exists() -> None:
     }
     assert named
     assert named <= written, sorted(named - written)
+
+
+def beginnings() -> dict[str, str]:
+    """Beginning of a path to the list of URLs, as the page has it; one that stands for ``itself`` ends with ``$``."""
+    table = PAGE.partition("| the path begins with | list of URLs |")[2].partition("\n\n")[0]
+    found = {}
+    for line in (line for line in table.splitlines() if "`/" in line):
+        cell, urls = line.strip("|").split("|")
+        for path, itself in re.findall(r"`(/[^`]*)`( itself)?", cell):
+            found[path + ("$" if itself else "")] = "" if "allauth" in urls else re.findall(r"`([\w/.]+)`", urls)[0]
+    return found
+
+
+def test_the_beginning_of_every_path_names_the_list_of_its_urls() -> None:
+    table = beginnings()
+    wrong = {}
+    for name, (urls, view) in served().items():
+        if view.__name__ == "unknown":
+            continue  # the answer to what is not there
+        path = name.partition(" ")[2] or name
+        path = path.replace("{org_id}", "ORG") + "$"
+        longest = max((prefix for prefix in table if path.startswith(prefix)), key=len)
+        if module(table[longest]) != ("" if urls.startswith("allauth.") else urls):
+            wrong[name] = (longest, urls)
+    assert wrong == {}
