@@ -110,3 +110,12 @@ def test_no_topic_is_long_enough_to_hide_what_stands_beside_it(signed_in: Page, 
     finally:
         device.disconnect()
         device.loop_stop()
+
+
+def test_the_count_above_the_nodes_is_renewed_with_their_table(signed_in: Page, place: Place) -> None:
+    signed_in.goto(f"{place.url}/operator/nodes/")
+    count = signed_in.locator("#nodes-count")
+    expect(count).to_contain_text("edge node")
+    signed_in.evaluate("document.getElementById('nodes-count').textContent = 'as it was when the page was opened'")
+    expect(count).to_contain_text("edge node")
+    assert signed_in.locator("#nodes-count").count() == 1
