@@ -104,7 +104,7 @@ class ChangeQuotasSerializer(serializers.Serializer[Any]):
         """Each quota within its bounds."""
         return {
             name: serializers.IntegerField(min_value=low, max_value=high, required=False)
-            for name, (low, high) in preferences.QUOTAS.items()
+            for name, (low, high) in QUOTAS.items()
         }
 
 
