@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.databases import Databases
-from tests.support.schedule import OneLane, in_lane, place
+from tests.support.schedule import OneLane, mark, place
 from tests.support.system import Stack
 
 if TYPE_CHECKING:
@@ -58,10 +58,6 @@ def pytest_configure(config: pytest.Config) -> None:
 DATABASES = pytest.StashKey[Databases]()
 
 
-PROCESSES = {"stack", "browser", "workdir"}
-"""Fixtures whose tests start processes: the whole system, Chromium, the parts of an edge."""
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Whole systems and browsers one after another, whatever the number of workers."""
@@ -70,12 +66,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what starts processes; refuse a test of the whole system whose file does not say so."""
-    asked = PROCESSES & set(getattr(item, "fixturenames", ()))
-    if asked:
-        item.add_marker("processes")
-    if asked & {"stack", "browser"} and not in_lane(item.path):
-        raise pytest.UsageError(f"{item.nodeid}: mark it with pytest.mark.stack or pytest.mark.browser")
+    """Mark what starts processes."""
+    mark(item)
 
 
 @pytest.hookimpl(trylast=True)

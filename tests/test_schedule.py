@@ -13,8 +13,12 @@ import pytest
 from tests.support.schedule import LONG, TESTS, in_lane
 
 CONFTEST = """
-from tests.support.schedule import OneLane
+import pytest
+from tests.support.schedule import OneLane, mark
 pytest_xdist_make_scheduler = lambda config, log: OneLane(config, log)
+pytest_itemcollected = mark
+@pytest.fixture
+def stack(): pass
 """
 SYSTEM = "import pytest\npytestmark = pytest.mark.stack\ndef test_one(): pass\ndef test_two(): pass\n"
 BROWSER = SYSTEM.replace("stack", "browser")
@@ -26,20 +30,33 @@ def test_a_file_that_begins_early_is_there_and_not_in_the_lane(name: str) -> Non
     assert not in_lane(TESTS / name)
 
 
-def test_whole_systems_and_browsers_share_one_worker(tmp_path: Path) -> None:
-    texts = {"conftest": CONFTEST, "test_a": SYSTEM, "test_b": "def test_one(): pass\ndef test_two(): pass\n"}
-    texts |= {"test_c": BROWSER, "test_d": texts["test_b"], "test_e": SYSTEM}
-    for name, text in texts.items():
-        (tmp_path / f"{name}.py").write_text(text)
-    command = [sys.executable, "-m", "pytest", "-v", "-p", "xdist", "-n", "3", "--dist", "loadfile"]
+def run(folder: Path, files: dict[str, str], *options: str) -> str:
+    """What pytest says of these test files."""
+    for name, text in {"conftest": CONFTEST, **files}.items():
+        (folder / f"{name}.py").write_text(text)
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    run = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "xdist", *options]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
+    return done.stdout + done.stderr
+
+
+def test_whole_systems_and_browsers_share_one_worker(tmp_path: Path) -> None:
+    plain = "def test_one(): pass\ndef test_two(): pass\n"
+    files = {"test_a": SYSTEM, "test_b": plain, "test_c": BROWSER, "test_d": plain, "test_e": SYSTEM}
+    said = run(tmp_path, files, "-n", "3", "--dist", "loadfile")
     workers: dict[str, set[str]] = {}
-    for worker, file in re.findall(r"^\[(gw\d)\].* PASSED (test_\w)\.py", run.stdout, re.MULTILINE):
+    for worker, file in re.findall(r"^\[(gw\d)\].* PASSED (test_\w)\.py", said, re.MULTILINE):
         workers.setdefault(file, set()).add(worker)
-    assert len(workers) == 5, run.stdout + run.stderr
+    assert len(workers) == 5, said
     assert workers["test_a"] == workers["test_c"] == workers["test_e"]
     assert len(workers["test_a"]) == 1
     assert not (workers["test_b"] | workers["test_d"]) & workers["test_a"]
+
+
+def test_a_test_of_the_whole_system_that_does_not_say_so_is_refused(tmp_path: Path) -> None:
+    unmarked = "def test_one(stack): pass\n"
+    files = {"test_a": f"import pytest\npytestmark = pytest.mark.stack\n{unmarked}"}
+    assert "1 passed" in run(tmp_path, files)
+    assert "test_b.py::test_one: mark it with pytest.mark.stack" in run(tmp_path, files | {"test_b": unmarked})

@@ -19,6 +19,9 @@ TESTS = Path(__file__).parent.parent
 ONE_LANE = re.compile(r"\bpytest\.mark\.(?:stack|browser)\b")
 LANE = "whole systems and browsers"
 
+PROCESSES = {"stack", "browser", "workdir"}
+"""Fixtures whose tests start processes: the whole system, Chromium, the parts of an edge."""
+
 LONG = (
     "isolation/test_pages.py", "audit/test_kill.py", "isolation/test_without_filters.py", "api/test_permissions.py",
     "api/test_schema.py", "edge/test_outage.py", "edge/test_node_lost.py", "edge/test_retained.py",
@@ -35,6 +38,15 @@ _PLACES = {str(TESTS / name): number for number, name in enumerate(LONG)}
 def in_lane(path: Path) -> bool:
     """Whether a test of this file is marked ``stack`` or ``browser``."""
     return bool(ONE_LANE.search(path.read_text()))
+
+
+def mark(item: pytest.Item) -> None:
+    """Mark a test that starts processes; refuse one of the whole system or a browser whose file does not say so."""
+    asked = PROCESSES & set(getattr(item, "fixturenames", ()))
+    if asked:
+        item.add_marker("processes")
+    if asked & {"stack", "browser"} and not in_lane(item.path):
+        raise pytest.UsageError(f"{item.nodeid}: mark it with pytest.mark.stack or pytest.mark.browser")
 
 
 def place(item: pytest.Item) -> int:
