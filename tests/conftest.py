@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.databases import Databases
-from tests.support.schedule import OneLane, mark, place
+from tests.support.schedule import Lanes, mark, place
 from tests.support.system import Stack
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ DATABASES = pytest.StashKey[Databases]()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Whole systems and browsers one after another, whatever the number of workers."""
-    return OneLane(config, log) if config.getoption("dist") == "loadfile" else None
+    """One browser and one whole system at a time, whatever the number of workers."""
+    return Lanes(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -166,10 +166,11 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser profile of its own: no cookies of other tests. Fails the test on script errors and foreign requests."""
-    from tests.support.browser import Watch
+    from tests.support.browser import PATIENCE, Watch
 
     watch = Watch()
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
+    context.set_default_timeout(2 * PATIENCE)
     context.on("page", watch.on)
     yield context
     context.close()

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.schedule import LONG, TESTS, in_lane
+from tests.support.schedule import LONG, TESTS, lane
 
 CONFTEST = """
 import pytest
-from tests.support.schedule import OneLane, mark
-pytest_xdist_make_scheduler = lambda config, log: OneLane(config, log)
+from tests.support.schedule import Lanes, mark
+pytest_xdist_make_scheduler = lambda config, log: Lanes(config, log)
 pytest_itemcollected = mark
 @pytest.fixture
 def stack(): pass
@@ -25,9 +25,9 @@ BROWSER = SYSTEM.replace("stack", "browser")
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_a_file_that_begins_early_is_there_and_not_in_the_lane(name: str) -> None:
+def test_a_file_that_begins_early_is_there_and_in_no_lane(name: str) -> None:
     assert (TESTS / name).exists()
-    assert not in_lane(TESTS / name)
+    assert not lane(TESTS / name)
 
 
 def run(folder: Path, files: dict[str, str], *options: str) -> str:
@@ -42,17 +42,18 @@ def run(folder: Path, files: dict[str, str], *options: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_whole_systems_and_browsers_share_one_worker(tmp_path: Path) -> None:
+def test_browsers_share_one_worker_and_whole_systems_another(tmp_path: Path) -> None:
     plain = "def test_one(): pass\ndef test_two(): pass\n"
-    files = {"test_a": SYSTEM, "test_b": plain, "test_c": BROWSER, "test_d": plain, "test_e": SYSTEM}
+    both = SYSTEM.replace("= pytest.mark.stack", "= [pytest.mark.stack, pytest.mark.browser]")
+    files = {"test_a": SYSTEM, "test_b": plain, "test_c": BROWSER, "test_d": plain, "test_e": SYSTEM, "test_f": both}
     said = run(tmp_path, files, "-n", "3", "--dist", "loadfile")
     workers: dict[str, set[str]] = {}
     for worker, file in re.findall(r"^\[(gw\d)\].* PASSED (test_\w)\.py", said, re.MULTILINE):
         workers.setdefault(file, set()).add(worker)
-    assert len(workers) == 5, said
-    assert workers["test_a"] == workers["test_c"] == workers["test_e"]
-    assert len(workers["test_a"]) == 1
-    assert not (workers["test_b"] | workers["test_d"]) & workers["test_a"]
+    assert len(workers) == 6, said
+    assert workers["test_a"] == workers["test_e"]
+    assert workers["test_c"] == workers["test_f"]
+    assert len(workers["test_a"] | workers["test_c"]) == 2
 
 
 def test_a_test_of_the_whole_system_that_does_not_say_so_is_refused(tmp_path: Path) -> None:

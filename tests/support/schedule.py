@@ -1,8 +1,9 @@
 """Which test files run first, and which never run side by side.
 
 The whole system is ten processes and a browser is as many again. Three workers that each have both leave a form
-unfilled for half a minute on a machine of two cores. So whatever needs them runs on one worker, one file after another;
-there they are started once, and the other workers have files that need little more than themselves.
+unfilled for half a minute on a machine of two cores. So there are two lanes: files that need a browser run one after
+another on one worker, and so do those that need the whole system without one. Each lane starts its system once, and
+the other workers have files that need little more than themselves.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from xdist.scheduler import LoadFileScheduling
 
 TESTS = Path(__file__).parent.parent
 
-ONE_LANE = re.compile(r"\bpytest\.mark\.(?:stack|browser)\b")
-LANE = "whole systems and browsers"
+MARKED = re.compile(r"\bpytest\.mark\.(browser|stack)\b")
 
 PROCESSES = {"stack", "browser", "workdir"}
 """Fixtures whose tests start processes: the whole system, Chromium, the parts of an edge."""
@@ -29,15 +29,15 @@ LONG = (
     "policy/test_laws.py", "policy/test_truth.py", "edge/test_under_attack.py", "edge/test_costs.py",
     "edge/test_limits.py",
 )  # fmt: skip
-"""Files that take long, beside those of the lane. They begin first: no worker is left alone with one at the end."""
+"""Files that take long, beside those of the lanes. They begin first: no worker is left alone with one at the end."""
 
 _PLACES = {str(TESTS / name): number for number, name in enumerate(LONG)}
 
 
 @cache
-def in_lane(path: Path) -> bool:
-    """Whether a test of this file is marked ``stack`` or ``browser``."""
-    return bool(ONE_LANE.search(path.read_text()))
+def lane(path: Path) -> str:
+    """``browser`` or ``stack`` when a test of this file is marked so, the browser first; else nothing."""
+    return min(MARKED.findall(path.read_text()), default="")
 
 
 def mark(item: pytest.Item) -> None:
@@ -45,18 +45,18 @@ def mark(item: pytest.Item) -> None:
     asked = PROCESSES & set(getattr(item, "fixturenames", ()))
     if asked:
         item.add_marker("processes")
-    if asked & {"stack", "browser"} and not in_lane(item.path):
+    if asked & {"stack", "browser"} and not lane(item.path):
         raise pytest.UsageError(f"{item.nodeid}: mark it with pytest.mark.stack or pytest.mark.browser")
 
 
 def place(item: pytest.Item) -> int:
-    """Where a test stands in the run: the lane, then the long files, then all others in the order they have."""
-    return -1 if in_lane(item.path) else _PLACES.get(str(item.path), len(LONG))
+    """Where a test stands in the run: the lanes, then the long files, then all others in the order they have."""
+    return -1 if lane(item.path) else _PLACES.get(str(item.path), len(LONG))
 
 
-class OneLane(LoadFileScheduling):
-    """A file goes to one worker as a whole, and all files of the lane go to the same."""
+class Lanes(LoadFileScheduling):
+    """A file goes to one worker as a whole, and all files of a lane go to the same."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return LANE if in_lane(self.config.rootpath / file) else file
+        return lane(self.config.rootpath / file) or file
