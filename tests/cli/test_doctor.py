@@ -78,7 +78,7 @@ def test_every_part_that_runs_is_looked_at(data_parts: Stack) -> None:
         ("CLOUDSIGNAL_EMAIL_BACKEND", "nowhere.Backend", "no such package"),
         ("CLOUDSIGNAL_MQTT_PORT", "99999", "between 1 and 65535"),
         ("CLOUDSIGNAL_DEBUG", "maybe", "write 1 or 0"),
-        ("CLOUDSIGNAL_PUBLIC_URL", "signal.example.com", "must start with https:// or http://"),
+        ("CLOUDSIGNAL_PUBLIC_URL", "signal.example.com", "write https:// or http://"),
         ("MQTT_UPSTREAM_URL", "tcp://broker", "must be unix:///"),
         ("REDIS_URL", "localhost:6379", "must start with redis://"),
         ("EDGE_NODE", "a node", "write letters"),

@@ -161,7 +161,7 @@ MISTAKES = [
         'version: "3"\nrules: [{id: a, topic: a}, {id: a, topic: b}]',
         "error: rules[1].id - id a is already used by rules[0]",
     ),
-    ('version: "4"\nrules: []', "error: version - unknown version '4'; this is version \"3\""),
+    ('version: "4"\nrules: []', 'error: version - unknown version "4"; this is version "3"'),
     ("rules: []", 'error: version - say which version of the language this is: version: "3"'),
     ('version: "3"\ndefault: allow\n', "error: default - the default is deny and cannot be another"),
     ('version: "3"\nrules: 7', "error: rules - rules is a list"),

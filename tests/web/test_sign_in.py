@@ -668,7 +668,7 @@ def test_members_come_this_way_where_it_is_required_and_owners_are_never_locked_
     acme: Access, issuer: Issuer, visitor: Visitor
 ) -> None:
     assert acme.user is not None
-    with pytest.raises(Forbidden, match="two-step"):
+    with pytest.raises(Forbidden, match="two-factor authentication"):
         add_oidc(acme, issuer, required=True)
     TOTP.activate(acme.user, generate_totp_secret())
     browser = Browser(add_oidc(acme, issuer, required=True))
