@@ -15,7 +15,7 @@ from acl.services import examination
 from acl.services.deployments import deploy
 from acl.web.textdiff import diff
 from cloudsignal.errors import DomainError
-from cloudsignal.web.confirm import Touched
+from cloudsignal.web.confirm import Impact
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
 from orgs.permissions import Permission
@@ -69,19 +69,19 @@ def _review(request: HttpRequest, access: Access, form: DeployForm, *, status: i
         "examined": found.after,
         "diff": bench.run(access.org_id, diff, before, draft.text),
         "meaning": found.change,
-        "blast": touched(access, found.before.rules, found.after.rules),
+        "impact": touched(access, found.before.rules, found.after.rules),
         "may_deploy": access.may(Permission.POLICY_DEPLOY),
         "may_edit": access.may(Permission.POLICY_EDIT),
     }
     return render(request, "acl/review.html", context, status=status)
 
 
-def touched(access: Access, before: int, after: int) -> list[Touched]:
+def touched(access: Access, before: int, after: int) -> list[Impact]:
     """What going from ``before`` to ``after`` rules touches, in figures."""
     sessions = sessions_or_none(access)
     current = current_deployment(access)
     nodes = [node for node in deployment_progress(access, current.pk).nodes if node.online] if current else []
-    judged = Touched("?", "live sessions checked again (the number is unavailable)")
+    judged = Impact("?", "live sessions checked again (the number is unavailable)")
     if sessions is not None:
-        judged = Touched(f"{len(sessions):,}", "live sessions checked again; what is no longer granted stops at once")
-    return [Touched(f"{before} → {after}", "rules"), judged, Touched(f"{len(nodes):,}", "nodes updated")]
+        judged = Impact(f"{len(sessions):,}", "live sessions checked again; what is no longer granted stops at once")
+    return [Impact(f"{before} → {after}", "rules"), judged, Impact(f"{len(nodes):,}", "nodes updated")]

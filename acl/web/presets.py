@@ -16,7 +16,7 @@ from acl.forms import PresetForm
 from acl.policy.language.presets import PRESETS, Preset, preset
 from acl.services.drafts import load_preset
 from cloudsignal.errors import NotFound
-from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.confirm import Impact, Question, confirm
 from cloudsignal.web.formatting import actor
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
@@ -67,7 +67,7 @@ def load(request: HttpRequest, access: Access, name: str) -> HttpResponseBase:
     question = Question(
         title=f'Replace the draft with "{chosen.title}"?',
         text="The current draft is neither deployed nor a preset, and will be lost. What is enforced does not change.",
-        blast=[Touched(f"{lines:,}", f"lines of the draft replaced, last saved by {actor(draft.updated_by)}")],
+        impact=[Impact(f"{lines:,}", f"lines of the draft replaced, last saved by {actor(draft.updated_by)}")],
         action="Replace the draft",
         url=reverse("acl:preset", args=[access.org_id, name]),
         cancel=reverse("acl:presets", args=[access.org_id]),

@@ -74,7 +74,7 @@ def rollback_view(request: HttpRequest, access: Access, number: int) -> HttpResp
         title=f"{verb} to version {number}?",
         text=f"Version {number} is sent to every node again. The draft does not change, and you can undo this the "
         "same way.",
-        blast=touched(access, rules[0], rules[1]),
+        impact=touched(access, rules[0], rules[1]),
         action=f"{verb} to version {number}",
         url=reverse("acl:rollback", args=[access.org_id, number]),
         cancel=reverse("acl:versions", args=[access.org_id]),

@@ -19,7 +19,7 @@ from audit.ingest.gaps import Gaps
 from audit.ingest.lost import Heard, LostNodes
 from audit.ingest.rows import Row, days_of, platform_row, row_of
 from audit.ingest.store import store
-from audit.ingest.streams import CLAIM_IDLE_SECONDS, Aside, Entry, Streams
+from audit.ingest.streams import CLAIM_IDLE_SECONDS, DeadLetter, Entry, Streams
 from audit.kinds import AUDIT_UNREADABLE
 from audit.services import partitions
 from cloudsignal.secrets.keyring import node_key
@@ -132,7 +132,7 @@ class Ingest:
             fresh = store(rows)
         except DataError:
             fresh = self._store_singly(read)
-        aside = [Aside(one.entry, one.wrong) for one in read if one.wrong]
+        aside = [DeadLetter(one.entry, one.wrong) for one in read if one.wrong]
         self._streams.finish(keys.AUDIT, entries, aside)
         self.counters.events += fresh
         self.counters.repeated += len(rows) - fresh
@@ -188,16 +188,16 @@ class Ingest:
         self.counters.reports += len(waiting) - len(aside)
         self._note(keys.REPORTS, aside)
 
-    def _apply(self, entries: Sequence[Entry]) -> list[Aside]:
+    def _apply(self, entries: Sequence[Entry]) -> list[DeadLetter]:
         """Apply all at once, or one by one when one of them makes no sense; returns those that were put aside."""
         reports: list[tuple[Entry, BundleReport]] = []
-        aside: list[Aside] = []
+        aside: list[DeadLetter] = []
         for entry in entries:
             try:
                 reports.append((entry, decode(hear(Kind.REPORT, entry.record, node_key()), BundleReport)))
             except WireError as error:
                 if entry.there:
-                    aside.append(Aside(entry, str(error)))
+                    aside.append(DeadLetter(entry, str(error)))
         try:
             self._nodes.report([report for _, report in reports])
         except Exception as error:
@@ -207,10 +207,10 @@ class Ingest:
                 try:
                     self._nodes.report([report])
                 except (DataError, ValueError, ArithmeticError) as wrong:
-                    aside.append(Aside(entry, f"it makes no sense: {_short(wrong)}"))
+                    aside.append(DeadLetter(entry, f"it makes no sense: {_short(wrong)}"))
         return aside
 
-    def _note(self, stream: str, aside: Sequence[Aside]) -> None:
+    def _note(self, stream: str, aside: Sequence[DeadLetter]) -> None:
         self.counters.aside += len(aside)
         for one in aside:
             logger.error("ingest: entry %s of %s was quarantined: %s", one.entry.id, stream, one.reason[:200])
@@ -235,10 +235,10 @@ def _read(entry: Entry) -> _Read:
 
 def _with_note(read: _Read) -> list[Row]:
     """The rows of an entry, and one for the platform's log when something about it is wrong."""
-    return [*read.rows, _note(keys.AUDIT, Aside(read.entry, read.wrong))] if read.wrong else read.rows
+    return [*read.rows, _note(keys.AUDIT, DeadLetter(read.entry, read.wrong))] if read.wrong else read.rows
 
 
-def _note(stream: str, one: Aside) -> Row:
+def _note(stream: str, one: DeadLetter) -> Row:
     return platform_row(
         key=f"{stream}/{one.entry.id}",
         at_ms=one.entry.at_ms,

@@ -48,7 +48,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class DeadLetter:
     """An entry that cannot be dealt with, and why."""
 
     entry: Entry
@@ -100,7 +100,7 @@ class Streams:
             self._leftovers = {}
         return self._claim() or self._read(dict.fromkeys(STREAMS, ">"), int(block * 1_000) or None)
 
-    def finish(self, stream: str, entries: Sequence[Entry], aside: Sequence[Aside] = ()) -> None:
+    def finish(self, stream: str, entries: Sequence[Entry], aside: Sequence[DeadLetter] = ()) -> None:
         """Acknowledge and delete what was committed, and keep copies of what was put aside: in one transaction."""
         if not entries:
             return

@@ -15,7 +15,7 @@ from acl.access import list_nodes
 from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError, NotFound
 from cloudsignal.mail import kept_mail
-from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.confirm import Impact, Question, confirm
 from orgs.access.grants import access_org, all_organizations
 from orgs.access.web.gate import address_of, operator_page
 from orgs.models import Organization, User
@@ -71,7 +71,7 @@ def suspend(request: HttpRequest, user: User, org_id: str) -> HttpResponseBase:
     question = Question(
         title=f"Suspend {org.name}?",
         text="All of its clients are disconnected within a second and cannot connect. Its data and policy stay.",
-        blast=[Touched("1", f"organization: {org.pk}"), Touched(_count(_live(user, org_id)), "live sessions closed")],
+        impact=[Impact("1", f"organization: {org.pk}"), Impact(_count(_live(user, org_id)), "live sessions closed")],
         action=f"Suspend {org.name}",
         url=reverse("platform:operator-suspend", args=[org_id]),
         cancel=reverse("platform:operator-organizations"),

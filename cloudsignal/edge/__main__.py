@@ -59,15 +59,15 @@ async def _run(settings: Settings, certificates: Certificates) -> None:
     await node.start()
     with suppress(TimeoutError):
         # Give Redis a moment, so that the first clients meet the newest bundles; without it the disk's are in force.
-        await asyncio.wait_for(node.follower.in_step.wait(), 3.0)
+        await asyncio.wait_for(node.consumer.in_step.wait(), 3.0)
     scrape = await metrics.serve(node, settings.metrics) if settings.metrics is not None else None
     listeners = _listen(node, settings, certificates)
-    watch = loop.create_task(_watch(certificates))
+    timeouts = loop.create_task(_watch(certificates))
     gc.freeze()
-    logger.info("%s enforces %d organizations", node.name, len(node.snapshot.organizations))
+    logger.info("%s enforces %d organizations", node.name, len(node.desired.organizations))
     await stop.wait()
     logger.info("%s drains %d sessions", node.name, len(node.clients))
-    watch.cancel()
+    timeouts.cancel()
     for listener in listeners:
         listener.close()
     if scrape is not None:

@@ -10,14 +10,14 @@ from typing import Protocol
 
 from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge.audit.journal import Journal
-from cloudsignal.edge.control.desired_state import Snapshot
-from cloudsignal.edge.control.heartbeat import Beat
+from cloudsignal.edge.control.desired_state import DesiredState
+from cloudsignal.edge.control.heartbeat import HeartbeatSender
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.organization import Organization
 from cloudsignal.edge.session.register import Register
 from cloudsignal.edge.session.retained import Ledger
 from cloudsignal.edge.signin.check import session_end
-from cloudsignal.edge.timeouts import LOOK_EVERY, SIGN_IN_WITHIN, Watch
+from cloudsignal.edge.timeouts import LOOK_EVERY, SIGN_IN_WITHIN, Timeouts
 from cloudsignal.edge.transport.connection import Client
 from cloudsignal.wire.change import Change
 
@@ -32,9 +32,9 @@ class Host(Protocol):
 
     clients: dict[str, Client]
     sessions: Register
-    snapshot: Snapshot
-    watch: Watch
-    beat: Beat
+    desired: DesiredState
+    timeouts: Timeouts
+    heartbeat_sender: HeartbeatSender
     ledger: Ledger
     journal: Journal
 
@@ -56,16 +56,16 @@ class Changes:
 
     def organization_changed(self, org: Organization) -> None:
         """A new bundle is in force. Sessions notice at their next byte; this sees to what they hold already."""
-        gone = org.id not in self._host.snapshot.organizations
+        gone = org.id not in self._host.desired.organizations
         self._host.spawn(self._forget(org) if gone else self._rejudge(org))
 
     async def credentials_changed(self, names: Iterable[tuple[str, str]], committed_at: float) -> None:
         """Re-read these records and apply them to live sessions: end, extend, or take over claims."""
         wanted = set(names)
-        records = await self._host.snapshot.fetch_credentials(wanted)
+        records = await self._host.desired.fetch_credentials(wanted)
         now = time.time()
         for org_id in {org for org, _ in records}:
-            org = self._host.snapshot.organizations.get(org_id)
+            org = self._host.desired.organizations.get(org_id)
             for session in self._host.sessions.of(org) if org is not None else ():
                 record = records.get((org_id, session.username))
                 if record is None or session.ended:
@@ -76,10 +76,12 @@ class Changes:
                     session.end(cause, **_since(committed_at))
                 else:
                     if end and not 0 < session.expires_at <= end:
-                        self._host.watch.soon(session.id)  # it ends sooner than it was to be looked at
+                        self._host.timeouts.soon(session.id)  # it ends sooner than it was to be looked at
                     if session.expires_at != end:
                         session.expires_at = end
-                        self._host.beat.add(session)  # the list of live sessions says when the credential ends
+                        self._host.heartbeat_sender.add(
+                            session
+                        )  # the list of live sessions says when the credential ends
                     if dict(record.claims) != dict(session.identity.claims):
                         session.adopt(claims=record.claims)
                         self._rejudge_session(session)
@@ -108,15 +110,15 @@ class Changes:
             logger.warning("the audit journal cannot be begun anew: %s", error)
 
     async def _rejudge(self, org: Organization) -> None:
-        force = org.force
+        active = org.active
         pause = time.perf_counter() + SLICE
         for session in self._host.sessions.of(org):
-            if org.force is not force:
+            if org.active is not active:
                 return
             if session.ended:
                 continue
-            if force.suspended:
-                session.end(CloseCause.ORG_SUSPENDED, **_since(force.issued_at))
+            if active.suspended:
+                session.end(CloseCause.ORG_SUSPENDED, **_since(active.issued_at))
             else:
                 session.adopt()
                 self._rejudge_session(session)
@@ -130,8 +132,8 @@ class Changes:
         """Judge what the session holds; it is looked at again when the first rule that mattered expires."""
         session.rejudge()
         now = time.time()
-        if session.judge.until < now + LOOK_EVERY and not session.ended:
-            self._host.watch.soon(session.id)  # that look finds out when the next is due
+        if session.authorizer.until < now + LOOK_EVERY and not session.ended:
+            self._host.timeouts.soon(session.id)  # that look finds out when the next is due
 
 
 def _since(committed_at: float) -> dict[str, float]:

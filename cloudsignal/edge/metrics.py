@@ -55,12 +55,12 @@ def _upkeep(node: Node) -> Iterator[tuple[str, str, str, list[Row]]]:
     yield "audit_shipped_total", "counter", "Audit events sent, repeats included.", [("", node.shipper.shipped)]
     yield "audit_queue_bytes", "gauge", "Audit that was not sent to Redis yet.", [("", node.shipper.unsent)]
     yield "audit_journal_bytes", "gauge", "Audit on the local disk, sent or not.", [("", journal.size)]
-    yield "redis_in_step", "gauge", "1 while changes are followed.", [("", int(node.follower.in_step.is_set()))]
+    yield "redis_in_step", "gauge", "1 while changes are followed.", [("", int(node.consumer.in_step.is_set()))]
     yield "redis_waiting", "gauge", "Commands to Redis without a reply.", [("", node.store.waiting)]
     waits = node.dialer.waited
     yield "upstream_backlog_waits_total", "counter", "Times the broker's backlog was full.", [("", waits)]
     ages = [
-        (f'{{org="{org.id}"}}', round(now - org.force.issued_at, 1)) for org in node.snapshot.organizations.values()
+        (f'{{org="{org.id}"}}', round(now - org.active.issued_at, 1)) for org in node.desired.organizations.values()
     ]
     yield "bundle_age_seconds", "gauge", "Age of the active bundle.", ages
 

@@ -16,19 +16,19 @@ from cloudsignal.edge.audit.shipper import Shipper
 from cloudsignal.edge.broker.housekeeping import COUNTING, Housekeeping, HousekeepingError
 from cloudsignal.edge.broker.orders import Orders
 from cloudsignal.edge.changes import Changes
-from cloudsignal.edge.control.bundle_status import Reports
-from cloudsignal.edge.control.change_stream import Follower
-from cloudsignal.edge.control.desired_state import Snapshot
-from cloudsignal.edge.control.heartbeat import Beat
+from cloudsignal.edge.control.bundle_status import BundleStatus
+from cloudsignal.edge.control.change_stream import ChangeConsumer
+from cloudsignal.edge.control.desired_state import DesiredState
+from cloudsignal.edge.control.heartbeat import HeartbeatSender
 from cloudsignal.edge.redis import Store, UnavailableError
 from cloudsignal.edge.session.context import Phase
 from cloudsignal.edge.session.register import Register
 from cloudsignal.edge.session.retained import Ledger
 from cloudsignal.edge.session.retention import settle_will
 from cloudsignal.edge.settings import Settings
-from cloudsignal.edge.signin.flow import Gate
+from cloudsignal.edge.signin.flow import SignInFlow
 from cloudsignal.edge.signin.stored_sessions import LIVE_TTL
-from cloudsignal.edge.timeouts import Watch
+from cloudsignal.edge.timeouts import Timeouts
 from cloudsignal.edge.transport.address_limits import Limits
 from cloudsignal.edge.transport.admission import Admission, session_capacity
 from cloudsignal.edge.transport.connection import Client
@@ -81,13 +81,13 @@ class Node:
         )
         self.sessions = Register()
         """Every session that has signed in."""
-        self.watch = Watch(self.clients, local=self.dialer.local)
+        self.timeouts = Timeouts(self.clients, local=self.dialer.local)
         self.changes = Changes(self)
         self.turns = Turns()
-        self.reports = Reports(self.store, self.key)
-        self.snapshot = Snapshot(
+        self.reports = BundleStatus(self.store, self.key)
+        self.desired = DesiredState(
             store=self.store,
-            trail=self.journal,
+            sink=self.journal,
             node=self.name,
             folder=settings.data,
             verify_key=settings.verify_key,
@@ -95,9 +95,9 @@ class Node:
             changed=self.changes.organization_changed,
             report=self.reports.put,
         )
-        self.gate = Gate(
+        self.sign_in_flow = SignInFlow(
             store=self.store,
-            snapshot=self.snapshot,
+            desired=self.desired,
             sessions=self.sessions,
             dialer=self.dialer,
             limits=self.limits,
@@ -107,15 +107,15 @@ class Node:
             failure_floor=settings.failure_floor,
             pump=self.pump,
         )
-        self.follower = Follower(
+        self.consumer = ChangeConsumer(
             self.store,
-            self.snapshot,
+            self.desired,
             identities=self._identities,
             credentials_changed=self.changes.credentials_changed,
             close=self.changes.close_asked,
             reconnected=self._redis_is_back,
         )
-        self.beat = Beat(
+        self.heartbeat_sender = HeartbeatSender(
             self.store,
             self.journal,
             self.counters,
@@ -131,10 +131,10 @@ class Node:
     async def start(self) -> None:
         """Enforce what is on disk, then follow Redis."""
         self._end_lost_sessions()
-        await self.snapshot.load_disk()
-        for part in (self.follower, self.shipper, self.reports, self.beat, self.orders):
+        await self.desired.load_disk()
+        for part in (self.consumer, self.shipper, self.reports, self.heartbeat_sender, self.orders):
             self.spawn(self._forever(part.run))
-        for work in (self.snapshot.watch_heads, self.shipper.trim, self._turn):
+        for work in (self.desired.watch_heads, self.shipper.trim, self._turn):
             self.spawn(self._forever(work))
 
     async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -157,7 +157,7 @@ class Node:
 
     async def stop(self) -> None:
         """End every session (MQTT 5: server shutting down), ship the trail, say goodbye."""
-        self.gate.closed = True
+        self.sign_in_flow.closed = True
         for client in list(self.clients.values()):
             client.session.end(CloseCause.DRAINING)
             client.pump()
@@ -172,8 +172,8 @@ class Node:
             logger.warning("redis is unavailable: the audit journal is kept and sent at the next start")
         with suppress(UnavailableError):
             await self.reports.flush()
-        self.gate.give_back()
-        await self.beat.farewell()
+        self.sign_in_flow.give_back()
+        await self.heartbeat_sender.farewell()
         self._save_floors()
         self.journal.close()
         await self.store.close()
@@ -198,18 +198,18 @@ class Node:
     def opened(self, client: Client) -> None:
         """A TLS handshake is done."""
         self.clients[client.session.id] = client
-        self.watch.opened(client.session.id)
+        self.timeouts.opened(client.session.id)
 
     async def sign_in(self, client: Client) -> None:
         """A CONNECT has arrived."""
-        await self.gate.sign_in(client)
+        await self.sign_in_flow.sign_in(client)
 
     def signed_in(self, client: Client) -> None:
         """The client has its CONNACK."""
         self.count("connects")
-        self.watch.signed_in(client.session.id)
-        self.gate.holds.forget(client.session.org.id, client.session.client_id)
-        self.beat.add(client.session)
+        self.timeouts.signed_in(client.session.id)
+        self.sign_in_flow.holds.forget(client.session.org.id, client.session.client_id)
+        self.heartbeat_sender.add(client.session)
 
     def broker_lost(self, client: Client) -> None:
         """The broker has closed a session that had not ended: taken over, or the broker is gone."""
@@ -221,7 +221,7 @@ class Node:
         session = client.session
         if self.clients.pop(session.id, None) is None:
             return
-        self.watch.closed(session.id)
+        self.timeouts.closed(session.id)
         if session.refusal is AuthReason.PROTOCOL:
             self.limits.failed(ip, "")
         if session.grant is None:
@@ -230,8 +230,8 @@ class Node:
         if self.sessions.remove(session):
             self.count("messages_in", session.messages_in)
             self.count("messages_out", session.messages_out)
-            self.gate.release(session)
-            self.beat.remove(session)
+            self.sign_in_flow.release(session)
+            self.heartbeat_sender.remove(session)
 
     def tls_failed(self, origin: Origin, reason: str) -> None:
         """A handshake failed."""
@@ -256,11 +256,11 @@ class Node:
         """What was said meanwhile did not arrive, or was forgotten."""
         self.reports.again()
         self.ledger.again()
-        self.spawn(self.gate.renew(self.sessions))
+        self.spawn(self.sign_in_flow.renew(self.sessions))
 
     async def _recount(self, org: str) -> None:
         """Compare the ledger of retained messages with the broker, again when this try no longer stands in the way."""
-        while org in self.snapshot.organizations:
+        while org in self.desired.organizations:
             try:
                 counted = await self.housekeeping.recount(org)
             except (HousekeepingError, UnavailableError) as error:
@@ -277,7 +277,7 @@ class Node:
             newest = self.sessions.holder(session.org, session.client_id)
             taken = newest is not None and newest is not session
             if not taken and session.phase is Phase.LIVE:
-                taken = await self.beat.held_elsewhere(session)
+                taken = await self.heartbeat_sender.held_elsewhere(session)
             if not session.ended:
                 session.broker_lost(taken_over=taken)
         client.pump()
@@ -288,12 +288,12 @@ class Node:
         renewed = time.monotonic()
         while True:
             await asyncio.sleep(1.0)
-            self.watch.turn()
+            self.timeouts.turn()
             self._save_floors()
             self._say_alive()
             if time.monotonic() - renewed > LIVE_TTL / 2:
                 renewed = time.monotonic()
-                self.spawn(self.gate.renew(self.sessions))
+                self.spawn(self.sign_in_flow.renew(self.sessions))
             self.flush()
 
     # --- small things --------------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ class Node:
 
     def _save_floors(self) -> None:
         try:
-            self.snapshot.floors.save()
+            self.desired.watermarks.save()
         except OSError as error:
             logger.warning("the revisions seen cannot be kept on disk: %s", error)
 

@@ -61,7 +61,7 @@ class Store:
         """Commands without a reply."""
         return len(self._queue) + (len(self._connection.waiting) if self._connection is not None else 0)
 
-    def follower(self, *, block: float) -> Redis:
+    def consumer(self, *, block: float) -> Redis:
         """A client of its own for reads that block up to ``block`` seconds. It fails with :class:`RedisError` only."""
         return _Follower.from_url(
             self._url, socket_timeout=block + TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge.session.context import Phase
 from cloudsignal.edge.session.machine import Session
-from cloudsignal.edge.timer_wheel import Wheel
+from cloudsignal.edge.timer_wheel import TimingWheel
 from cloudsignal.edge.transport.connection import Client
 
 logger = logging.getLogger("cloudsignal.edge")
@@ -31,14 +31,14 @@ JUMP = 2.0
 """Seconds the wall clock may be put forward or back unnoticed."""
 
 
-class Watch:
+class Timeouts:
     """Looks at the sessions of one process."""
 
     def __init__(self, clients: Mapping[str, Client], *, local: bool) -> None:
         self._clients = clients
         self._local = local
         """The broker is on this machine."""
-        self._wheel: Wheel[str] = Wheel(self._look)
+        self._wheel: TimingWheel[str] = TimingWheel(self._look)
         self._turned = time.monotonic()
         self._ahead = time.time() - self._turned
 
@@ -76,7 +76,7 @@ class Watch:
         Who has connected after it, ``since`` the last turn, did so by the new clock.
         """
         logger.warning("the clock was put %s by %.0f seconds", "forward" if by > 0 else "back", abs(by))
-        self._wheel = Wheel(self._look)
+        self._wheel = TimingWheel(self._look)
         for session_id, client in self._clients.items():
             session = client.session
             session.opened_at = session.heard_at = now
@@ -100,14 +100,14 @@ class Watch:
             session.end(CloseCause.EXPIRED)
         elif session.connect.keep_alive and now >= session.heard_at + 1.5 * session.connect.keep_alive:
             session.client_lost("keep_alive")
-        elif session.outdated or now >= session.judge.until or session.org.remembered.scarce:
+        elif session.outdated or now >= session.authorizer.until or session.org.remembered.scarce:
             session.forget()
             session.rejudge()
             client.pump()
         if session.ended:
             client.pump()
             return None
-        again = min(now + LOOK_EVERY, session.judge.until)
+        again = min(now + LOOK_EVERY, session.authorizer.until)
         if session.expires_at:
             again = min(again, session.expires_at)
         if session.connect.keep_alive:

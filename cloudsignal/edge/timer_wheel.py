@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item", bound=Hashable)
 
 
-class Wheel(Generic[Item]):
+class TimingWheel(Generic[Item]):
     """``look(item)`` returns when to look again, in seconds since the epoch, or ``None`` for never."""
 
     def __init__(self, look: Callable[[Item], float | None]) -> None:

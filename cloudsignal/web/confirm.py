@@ -12,7 +12,7 @@ from django.shortcuts import render
 
 
 @dataclass(frozen=True, slots=True)
-class Touched:
+class Impact:
     """One line of what an action touches: a figure and what it counts."""
 
     count: str
@@ -20,7 +20,7 @@ class Touched:
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class Download:
     """A file that is better downloaded before."""
 
     text: str
@@ -33,16 +33,16 @@ class Question:
 
     title: str
     text: str
-    blast: Sequence[Touched]
+    impact: Sequence[Impact]
     action: str
     url: str
     cancel: str
     danger: bool = True
-    first: Aside | None = None
+    first: Download | None = None
 
 
 def confirm(request: HttpRequest, question: Question, form: Form | None = None) -> HttpResponse:
     """Render the question, with the fields of ``form`` and what was wrong in them."""
     template = "components/confirm.html#dialog" if request.headers.get("HX-Request") else "components/confirm.html"
     status = HTTPStatus.UNPROCESSABLE_ENTITY if form is not None and form.errors else HTTPStatus.OK
-    return render(request, template, {"question": question, "blast": question.blast, "form": form}, status=status)
+    return render(request, template, {"question": question, "impact": question.impact, "form": form}, status=status)

@@ -23,14 +23,14 @@ USED_EVERY = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
-class KeyUse:
+class AuthenticatedKey:
     """A request that carries a valid key."""
 
     key: ApiKey
     access: Access
 
 
-def use_api_key(secret: str, *, ip: str) -> KeyUse:
+def use_api_key(secret: str, *, ip: str) -> AuthenticatedKey:
     """Whose key this is and what it may do. Raises :class:`Unauthenticated` when it is none, expired or revoked, and
     :class:`Forbidden` when it may not be used from ``ip``, or its person would not be let in either."""
     digest = digest_of(secret)
@@ -52,7 +52,7 @@ def use_api_key(secret: str, *, ip: str) -> KeyUse:
         )
         if key.last_used_at is None or now - key.last_used_at > USED_EVERY:
             ApiKey.objects.filter(org=org, pk=key.pk).update(last_used_at=now)
-    return KeyUse(key, access)
+    return AuthenticatedKey(key, access)
 
 
 def permissions_held(key: ApiKey) -> frozenset[Permission]:

@@ -22,7 +22,7 @@ from audit.services.record import Actor, record
 from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, quoted
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.acting_key import hold_acting_key
-from orgs.access.api_keys import SECRET, KeyUse, digest_of, permissions_held, state
+from orgs.access.api_keys import SECRET, AuthenticatedKey, digest_of, permissions_held, state
 from orgs.access.grants import THROUGH_LIFETIME, Access, permissions_of
 from orgs.access.rows import get_or_404
 from orgs.actors import SystemActor
@@ -141,7 +141,7 @@ def may_revoke(access: Access, key: ApiKey) -> bool:
     return own or access.may(Permission.API_KEYS_MANAGE)
 
 
-def end_own_key(use: KeyUse) -> ApiKey:
+def end_own_key(use: AuthenticatedKey) -> ApiKey:
     """A command line signs out: the key that it used ends. Raises :class:`Forbidden` for keys of programs."""
     if use.key.person_id is None:
         raise Forbidden("needs_command_line", "Only the key of a CLI session can sign itself out; revoke this key.")

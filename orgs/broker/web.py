@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
-from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.confirm import Impact, Question, confirm
 from cloudsignal.web.filters import pills
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
@@ -55,7 +55,7 @@ def clear(request: HttpRequest, access: Access) -> HttpResponseBase:
     question = Question(
         title="Clear this retained message?",
         text="New subscribers no longer get it. Clients that are subscribed receive an empty message on the topic.",
-        blast=[Touched("1", f"retained message on {topic}" if topic else "retained message: name its topic")],
+        impact=[Impact("1", f"retained message on {topic}" if topic else "retained message: name its topic")],
         action="Clear the message",
         url=reverse("orgs:retained-clear", args=[access.org_id]),
         cancel=reverse("orgs:broker", args=[access.org_id]),
@@ -75,7 +75,7 @@ def release(request: HttpRequest, access: Access) -> HttpResponseBase:
     question = Question(
         title="Release this stored session?",
         text="Its subscriptions and queued messages are discarded. Any username can then use the client ID.",
-        blast=[Touched("1", f"stored session of client ID {client_id}" if client_id else "stored session: name it")],
+        impact=[Impact("1", f"stored session of client ID {client_id}" if client_id else "stored session: name it")],
         action="Release the session",
         url=reverse("orgs:stored-release", args=[access.org_id]),
         cancel=reverse("orgs:broker", args=[access.org_id]),

@@ -16,7 +16,7 @@ from cloudsignal.limits import take
 from orgs.access.api.authentication import address_of
 from orgs.access.api.endpoint import OperatorEndpoint, OrgEndpoint, PersonEndpoint
 from orgs.access.api.schema import ORGANIZATION
-from orgs.access.api_keys import KeyUse
+from orgs.access.api_keys import AuthenticatedKey
 from orgs.access.grants import access_org, all_organizations, list_organizations
 from orgs.credentials.reads import credential_counts
 from orgs.models import Organization
@@ -126,7 +126,7 @@ class Me(PersonEndpoint):
 
     def admit(self, request: Request, method: str) -> None:
         """People and keys."""
-        if isinstance(request.auth, KeyUse):
+        if isinstance(request.auth, AuthenticatedKey):
             take("api", self.principal)
         else:
             super().admit(request, method)
@@ -135,7 +135,7 @@ class Me(PersonEndpoint):
     def get(self, request: Request) -> Response:
         """Say who is asking and what they may do."""
         use = request.auth
-        if isinstance(use, KeyUse):
+        if isinstance(use, AuthenticatedKey):
             return Response(MeSerializer(_key(use)).data)
         user = self.person(request)
         nothing = dict.fromkeys(("organization_id", "organization", "person", "role", "expires_at"))
@@ -150,7 +150,7 @@ class Organizations(PersonEndpoint):
 
     def admit(self, request: Request, method: str) -> None:
         """People; and keys, which see their own."""
-        if method == "GET" and isinstance(request.auth, KeyUse):
+        if method == "GET" and isinstance(request.auth, AuthenticatedKey):
             take("api", self.principal)
         else:
             super().admit(request, method)
@@ -160,7 +160,7 @@ class Organizations(PersonEndpoint):
     )
     def get(self, request: Request) -> Response:
         """List the organizations that you are in; an operator's `?all=true` lists every one."""
-        if isinstance(request.auth, KeyUse):
+        if isinstance(request.auth, AuthenticatedKey):
             request.auth.access.require(Permission.ORG_READ)
             return page([request.auth.access.org], OrganizationSerializer)
         user = self.person(request)
@@ -339,7 +339,7 @@ class Usage(OrgEndpoint):
         )
 
 
-def _key(use: KeyUse) -> dict[str, Any]:
+def _key(use: AuthenticatedKey) -> dict[str, Any]:
     return {
         "kind": "key",
         "name": str(use.key),

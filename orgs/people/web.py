@@ -12,7 +12,7 @@ from django.urls import reverse
 from cloudsignal.addresses import network_of
 from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, Unauthenticated
 from cloudsignal.limits import take
-from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.confirm import Impact, Question, confirm
 from cloudsignal.web.forms import Form
 from orgs.access.grants import Access
 from orgs.access.web.gate import address_of, org_page, public_page
@@ -109,7 +109,7 @@ def revoke(request: HttpRequest, access: Access, invitation_id: str) -> HttpResp
     question = Question(
         title=f"Revoke the invitation of {found.email}?",
         text="The link stops working at once. You can invite the same address again.",
-        blast=[Touched("1", f"invitation as {found.role}")],
+        impact=[Impact("1", f"invitation as {found.role}")],
         action="Revoke the invitation",
         url=reverse("orgs:invitation-revoke", args=[access.org_id, invitation_id]),
         cancel=reverse("orgs:people", args=[access.org_id]),
@@ -178,9 +178,9 @@ def transfer(request: HttpRequest, access: Access, member_id: int) -> HttpRespon
     question = Question(
         title=f"Make {member.user.email} the owner?",
         text="Only the new owner can undo this. You become an administrator, whom the owner can remove.",
-        blast=[
-            Touched("1", f"new owner, {member.role} until now"),
-            Touched("1", "owner fewer: you become an administrator"),
+        impact=[
+            Impact("1", f"new owner, {member.role} until now"),
+            Impact("1", "owner fewer: you become an administrator"),
         ],
         action="Transfer ownership",
         url=reverse("orgs:member-transfer", args=[access.org_id, member_id]),
@@ -265,13 +265,13 @@ def _going(access: Access, member: Membership, url: str) -> Question:
     others = [one for one in list_members(access) if one.pk != member.pk and not has_ended(one)]
     owners = sum(one.role == Role.OWNER for one in others)
     left = "owner stays" if owners == 1 else "owners stay"
-    blast = [Touched("1", f"membership as {member.role}"), Touched(f"{owners}", left)]
+    impact = [Impact("1", f"membership as {member.role}"), Impact(f"{owners}", left)]
     return Question(
         title=f"Leave {access.org.name}?" if mine else f"Remove {member.user.email}?",
         text=("You lose access now" if mine else "They lose access now")
         + " and need a new invitation to come back. Their CLI sessions are closed. Credentials and API keys that they "
         "issued stay active: revoke those separately.",
-        blast=blast,
+        impact=impact,
         action="Leave the organization" if mine else "Remove the member",
         url=url,
         cancel=reverse("orgs:people", args=[access.org_id]),

@@ -8,7 +8,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from cloudsignal.errors import DomainError, NotFound
-from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.confirm import Impact, Question, confirm
 from cloudsignal.web.formatting import plural
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
@@ -126,9 +126,9 @@ def remove(request: HttpRequest, access: Access, provider_id: str) -> HttpRespon
         title=f"Remove {provider.name}?",
         text="Its tokens are refused from now on. Its users keep their credentials until those expire, and get "
         "no new ones. A provider that is added later under the same name keeps the same users.",
-        blast=[
-            Touched("1", f"issuer no longer trusted: {provider.issuer}"),
-            Touched(f"{known:,}", "user who cannot get a new credential" if known == 1 else
+        impact=[
+            Impact("1", f"issuer no longer trusted: {provider.issuer}"),
+            Impact(f"{known:,}", "user who cannot get a new credential" if known == 1 else
                     "users who cannot get new credentials"),
         ],
         action="Remove the provider",

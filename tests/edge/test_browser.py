@@ -93,7 +93,7 @@ class Browsing:
         reason: int | None = state["disconnect"]
         return reason
 
-    def watch(self, socket: WebSocket) -> None:
+    def timeouts(self, socket: WebSocket) -> None:
         """Keep what arrives."""
         socket.on("framereceived", lambda data: self.frames.append(data if isinstance(data, bytes) else data.encode()))
 
@@ -135,7 +135,7 @@ def browse(rig: Rig) -> Iterator[Callable[[Browser], Browsing]]:
         page = browser.new_page()
         pages.append(page)
         made = Browsing(page, url)
-        page.on("websocket", made.watch)
+        page.on("websocket", made.timeouts)
         page.goto(f"http://localhost:{server.server_address[1]}/")
         return made
 

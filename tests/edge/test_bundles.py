@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from acl.policy import canonical, parse
-from cloudsignal.edge.control.desired_state import Snapshot, read_policy
+from cloudsignal.edge.control.desired_state import DesiredState, read_policy
 from cloudsignal.edge.redis import Store
 from cloudsignal.wire.bundle import Bundle, open_bundle, sign_bundle
 from cloudsignal.wire.codec import WireError
 from tests.support.parts import ALLOW_ALL, PEPPER, wait_for
 from tests.support.rig import Rig
-from tests.support.trail import ListTrail
+from tests.support.trail import ListSink
 
 DENY = "version: '3'\nrules: []"
 
@@ -88,9 +88,9 @@ def test_reading_every_bundle_anew_lets_clients_have_their_turn(rig: Rig, tmp_pa
         rig.plane.store_bundle(org, rig.plane.bundle(org))
 
     async def read_twice() -> int:
-        snapshot = Snapshot(
+        desired = DesiredState(
             store=Store(rig.valkey.url),
-            trail=ListTrail(),
+            sink=ListSink(),
             node="n",
             folder=tmp_path,
             verify_key=rig.plane.key.public_key(),
@@ -98,9 +98,9 @@ def test_reading_every_bundle_anew_lets_clients_have_their_turn(rig: Rig, tmp_pa
             changed=lambda _: None,
             report=lambda _: None,
         )
-        await snapshot.fetch_heads()
-        await snapshot.fetch_bundles(orgs)
-        assert set(snapshot.organizations) == set(orgs)
+        await desired.fetch_heads()
+        await desired.fetch_bundles(orgs)
+        assert set(desired.organizations) == set(orgs)
         turns = 0
 
         async def others() -> None:
@@ -111,7 +111,7 @@ def test_reading_every_bundle_anew_lets_clients_have_their_turn(rig: Rig, tmp_pa
 
         task = asyncio.create_task(others())
         for org in orgs:  # nothing is new: no policy is compiled, nobody waits for a thread
-            await snapshot.apply(org, rig.plane.bundles[org])
+            await desired.apply(org, rig.plane.bundles[org])
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task

@@ -26,7 +26,7 @@ from cloudsignal.edge.session.machine import Session
 from tests.support.parts import ALLOW_ALL, Broker
 from tests.support.rig import Rig
 from tests.support.session_bench import Bench
-from tests.support.trail import ListTrail
+from tests.support.trail import ListSink
 from tests.support.wire import ClosedError, dial_unix
 
 UNFIT = [*range(0x01, 0x20), *range(0x7F, 0xA0), 0xFDD0, 0xFDDF, 0xFDEF]
@@ -90,13 +90,13 @@ def test_a_connect_with_such_a_character_is_refused_by_name(place: str, version:
     five, three, make = CONNECTS[place]
     connect = make(text(code))
     connect.version = version
-    trail = ListTrail()
-    session = Session(Origin("127.0.0.1", 1, "mqtts"), trail)
+    sink = ListSink()
+    session = Session(Origin("127.0.0.1", 1, "mqtts"), sink)
     session.client_received(codec.encode_connect(connect))
     assert session.ended
     assert codec.decode_connack(b"".join(session.to_client)[2:], version).code == (five if version == 5 else three)
     assert session.to_broker == []
-    [event] = trail.events
+    [event] = sink.events
     assert (event.kind, event.reason) == ("auth_failed", "protocol")
     assert "control character" in str(event.details["text"])
 
@@ -170,7 +170,7 @@ def test_a_message_of_packet_0_ends_the_session(version: int, qos: int, sizes: t
 def told(bench: Bench, reason: int) -> None:
     """The session has ended, and the audit blames the client."""
     assert bench.session.ended
-    event = bench.trail.events[-1]
+    event = bench.sink.events[-1]
     assert (event.kind, event.reason) == ("session_closed", "protocol")
     assert event.details["reason_code"] == reason
 

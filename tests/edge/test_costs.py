@@ -30,8 +30,8 @@ from cloudsignal.edge.session.organization import BLOCKS_BYTES, Organization
 from cloudsignal.edge.transport.turns import Turns
 from tests.support import attacks
 from tests.support.rig import Rig
-from tests.support.session_bench import ALL, ORG, Bench, force
-from tests.support.trail import ListTrail
+from tests.support.session_bench import ALL, ORG, Bench, active
+from tests.support.trail import ListSink
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
 
@@ -43,7 +43,7 @@ def users(count: int) -> Properties:
 def closed(bench: Bench, text: str) -> None:
     """The session has ended with 0x97, and the event says which limit."""
     assert bench.session.ended
-    event = bench.trail.events[-1]
+    event = bench.sink.events[-1]
     assert (event.kind, event.reason, event.details["reason_code"]) == ("session_closed", "protocol", 0x97)
     assert event.details["text"] == text
 
@@ -61,21 +61,21 @@ def test_user_properties_of_a_message_are_limited() -> None:
 
 @pytest.mark.parametrize("place", ["connect", "will"])
 def test_user_properties_before_sign_in_are_limited_far_lower(place: str) -> None:
-    def come(count: int) -> tuple[Session, ListTrail]:
-        trail = ListTrail()
-        session = Session(Origin("127.0.0.1", 1, "mqtts"), trail)
+    def come(count: int) -> tuple[Session, ListSink]:
+        sink = ListSink()
+        session = Session(Origin("127.0.0.1", 1, "mqtts"), sink)
         connect = Connect(5, "c", properties=users(count))
         if place == "will":
             connect = Connect(5, "c", will=Will(b"w", b"", properties=users(count)))
         session.client_received(codec.encode_connect(connect))
-        return session, trail
+        return session, sink
 
     assert not come(EARLY_USER_PROPERTIES_MAX)[0].ended
-    session, trail = come(EARLY_USER_PROPERTIES_MAX + 1)
+    session, sink = come(EARLY_USER_PROPERTIES_MAX + 1)
     answer = codec.decode_connack(session.to_client[0][2:], 5)
     text = b"a packet has more than 32 user properties"
     assert (answer.code, answer.properties.string(Property.REASON_STRING)) == (0x97, text)
-    assert (trail.events[0].reason, trail.events[0].details["text"]) == (
+    assert (sink.events[0].reason, sink.events[0].details["text"]) == (
         "protocol",
         "a packet has more than 32 user properties",
     )
@@ -189,7 +189,7 @@ def test_a_stored_message_that_nobody_could_send_today_is_kept_back_and_the_sess
         assert bench.broker() == (codec.acknowledgement(kind, message.packet_id, 5) if kind else b"")
     assert bench.session.live
     assert bench.deliver(f"{ORG}/t/a".encode(), qos=qos, packet_id=4)[0]
-    [told] = [event for event in bench.trail.events if event.kind == "limit_reached"]
+    [told] = [event for event in bench.sink.events if event.kind == "limit_reached"]
     assert (told.reason, told.count) == ("unfit_delivery", 3)
 
 
@@ -233,7 +233,7 @@ def test_a_long_topic_is_a_turn_of_its_own(version: int, way: str) -> None:
 
 def test_organizations_take_turns_however_many_sessions_each_has_waiting() -> None:
     order: list[str] = []
-    crowd, single = (Organization(name, Mount.of(name), force(ALL)) for name in ("crowd", "single"))
+    crowd, single = (Organization(name, Mount.of(name), active(ALL)) for name in ("crowd", "single"))
 
     async def play() -> None:
         turns = Turns()

@@ -123,14 +123,14 @@ def test_a_node_that_comes_back_notices_a_list_that_was_rolled_back(
     rig = make_rig()
     plane, attacker = rig.plane, Redis.from_url(rig.valkey.url)
     org = rig.org(DENY)
-    snapshot = {name: attacker.dump(name) for name in (keys.HEADS, keys.bundle(org))}
+    desired = {name: attacker.dump(name) for name in (keys.HEADS, keys.bundle(org))}
     time.sleep(0.01)
     plane.write_heads()
     with second_node(rig, tmp_path, "returning"):
         plane.enforced(org, plane.deploy(org, ALLOW_ALL), nodes=2)
         time.sleep(1.5)  # what it has seen reaches its disk within a second
     attacker.flushall()
-    for name, dump in snapshot.items():
+    for name, dump in desired.items():
         attacker.restore(name, 0, dump)  # type: ignore[arg-type]
     with second_node(rig, tmp_path, "returning"):
         reports = wait_for(

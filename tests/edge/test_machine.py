@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cloudsignal.edge.codec import Kind
-from cloudsignal.edge.control.revisions import Floors
+from cloudsignal.edge.control.revisions import RevisionWatermarks
 from cloudsignal.edge.redis import BACKOFF, Store, UnavailableError
 from cloudsignal.edge.transport.admission import PER_ADDRESS
 from tests.support.parts import wait_for
@@ -28,14 +28,14 @@ MakeRig = Callable[..., Rig]
 
 def test_revisions_the_disk_did_not_take_are_kept_for_the_next_time(tmp_path: Path) -> None:
     path = tmp_path / "revisions"
-    floors = Floors(path)
-    floors.note("org_a", 7)
+    watermarks = RevisionWatermarks(path)
+    watermarks.note("org_a", 7)
     path.mkdir()
     with pytest.raises(OSError, match="directory"):
-        floors.save()
+        watermarks.save()
     path.rmdir()
-    floors.save()
-    assert Floors(path).get("org_a") == 7
+    watermarks.save()
+    assert RevisionWatermarks(path).get("org_a") == 7
 
 
 def test_the_clock_of_the_edge_runs_on_when_the_disk_takes_no_revisions(rig: Rig) -> None:

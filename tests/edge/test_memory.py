@@ -17,7 +17,7 @@ from cloudsignal.edge.session.memo import SESSION_BYTES, Memo, Purse
 from cloudsignal.edge.session.uplink import ALIAS_BYTES
 from cloudsignal.wire.bundle import Quotas
 from tests.support.session_bench import BOTH, ORG, Bench
-from tests.support.trail import ListTrail
+from tests.support.trail import ListSink
 
 PREFIX = f"{ORG}/t/".encode()
 
@@ -30,7 +30,7 @@ def held(bench: Bench) -> int:
         for part, names in ((session.uplink, "_heads _topics"), (session.downlink, "_heads _topics"))
         for name in names.split()
     ]
-    memos += [session.judge._publish, session.judge._receive]  # type: ignore[list-item]
+    memos += [session.authorizer._publish, session.authorizer._receive]  # type: ignore[list-item]
     return sum(sys.getsizeof(text) for one in memos for text in (*one.known.keys(), *one.known.values()))
 
 
@@ -59,7 +59,7 @@ def test_ordinary_topics_are_remembered() -> None:
     bench = Bench(5)
     chatter(bench, 100, 40)
     assert bench.session.purse.held > 100 * 4 * 40
-    asked = bench.session.judge.force.policy
+    asked = bench.session.authorizer.active.policy
     assert asked is not None
     assert len(bench.session.uplink._topics.known) == len(bench.session.downlink._topics.known) == 100
 
@@ -168,13 +168,13 @@ def test_answers_of_the_broker_make_room_again(version: int) -> None:
 
 @BOTH
 def test_before_sign_in_little_is_taken(version: int) -> None:
-    session = Session(Origin("::1", 1, "mqtts"), ListTrail())
+    session = Session(Origin("::1", 1, "mqtts"), ListSink())
     session.client_received(b"\x10" + codec.varint(CONNECT_MAX + 1) + b"\0\4MQTT" + bytes([version]))
     assert session.ended
     answer = session.to_client[0] if version == 5 else codec.connack(5, 0x95)
     assert codec.decode_connack(answer[2:], 5).code == 0x95
     assert CONNECT_MAX < 100_000
-    session = Session(Origin("::1", 1, "mqtts"), ListTrail())
+    session = Session(Origin("::1", 1, "mqtts"), ListSink())
     session.client_received(codec.encode_connect(Connect(version, "c" * (CLIENT_ID_MAX + 1))))
     answer = codec.decode_connack(session.to_client[0][2:], version)
     assert answer.code == (0x85 if version == 5 else 2)
@@ -185,7 +185,7 @@ def test_before_sign_in_little_is_taken(version: int) -> None:
 def test_nothing_large_of_a_connect_is_kept() -> None:
     bench = Bench(5, connect={"properties": Properties([(Property.USER_PROPERTY, (b"k", b"v" * 1_000))] * 20)})
     assert not list(bench.session.connect.properties)
-    session = Session(Origin("::1", 1, "mqtts"), ListTrail())
+    session = Session(Origin("::1", 1, "mqtts"), ListSink())
     session.client_received(codec.encode_connect(Connect(5, "c", username="x" * 60_000)))
     session.forget_connect()
     assert not session.connect.username

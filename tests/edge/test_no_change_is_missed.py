@@ -22,9 +22,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cloudsignal.edge import node
 from cloudsignal.edge.control import change_stream, desired_state
-from cloudsignal.edge.control.bundle_status import Reports
-from cloudsignal.edge.control.change_stream import Follower
-from cloudsignal.edge.control.desired_state import Snapshot
+from cloudsignal.edge.control.bundle_status import BundleStatus
+from cloudsignal.edge.control.change_stream import ChangeConsumer
+from cloudsignal.edge.control.desired_state import DesiredState
 from cloudsignal.edge.redis import Command, Store, UnavailableError
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import open_bundle
@@ -33,7 +33,7 @@ from cloudsignal.wire.credential import seal_credential
 from cloudsignal.wire.heads import digest_bytes
 from tests.support.parts import ALLOW_ALL, NODE_KEY, PEPPER, Plane, Valkey
 from tests.support.rig import Rig
-from tests.support.trail import ListTrail
+from tests.support.trail import ListSink
 
 DENY = "version: '3'\nrules: []"
 SEEDS, ROUNDS = int(os.environ.get("CHAOS_SEEDS", "1")), 4
@@ -88,8 +88,8 @@ class Shaky(Store):
         elif drawn < 0.36:
             raise error
 
-    def follower(self, *, block: float) -> Redis:
-        redis, run = super().follower(block=block), Redis.execute_command
+    def consumer(self, *, block: float) -> Redis:
+        redis, run = super().consumer(block=block), Redis.execute_command
 
         async def execute(*args: Any, **options: Any) -> Any:
             await self.trouble(RedisConnectionError("lost"))
@@ -106,10 +106,10 @@ class Half:
 
     def __init__(self, store: Store, plane: Plane, folder: Path) -> None:
         self.store = store
-        self.reports = Reports(store, NODE_KEY)
-        self.snapshot = Snapshot(
+        self.reports = BundleStatus(store, NODE_KEY)
+        self.desired = DesiredState(
             store=store,
-            trail=ListTrail(),
+            sink=ListSink(),
             node="n",
             folder=folder,
             verify_key=plane.key.public_key(),
@@ -117,9 +117,9 @@ class Half:
             changed=lambda _: None,
             report=self.reports.put,
         )
-        self.follower = Follower(
+        self.consumer = ChangeConsumer(
             store,
-            self.snapshot,
+            self.desired,
             identities=list,
             credentials_changed=self.credentials_changed,
             close=lambda _: None,
@@ -127,10 +127,10 @@ class Half:
         )
 
     async def credentials_changed(self, names: Any, _: float) -> None:
-        await self.snapshot.fetch_credentials(names)
+        await self.desired.fetch_credentials(names)
 
     def enforced(self) -> dict[str, int]:
-        return {org: known.force.revision for org, known in self.snapshot.organizations.items()}
+        return {org: known.active.revision for org, known in self.desired.organizations.items()}
 
 
 async def until(condition: Callable[[], object], *, seconds: float, what: Callable[[], str]) -> None:
@@ -144,9 +144,9 @@ async def until(condition: Callable[[], object], *, seconds: float, what: Callab
 async def following(store: Store, plane: Plane, folder: Path) -> AsyncIterator[tuple[Half, asyncio.Task[None]]]:
     """The half of a node, in step, and the task that follows the changes; it must not have ended meanwhile."""
     half = Half(store, plane, folder)
-    tasks = [asyncio.create_task(work) for work in (half.follower.run(), half.reports.run())]
+    tasks = [asyncio.create_task(work) for work in (half.consumer.run(), half.reports.run())]
     try:
-        await half.follower.in_step.wait()
+        await half.consumer.in_step.wait()
         yield half, tasks[0]
         assert not any(task.done() for task in tasks), tasks
     finally:
@@ -265,7 +265,7 @@ def test_a_connection_that_is_reset_while_changes_are_applied_ends_nothing(valke
                 await asyncio.sleep(0.05)  # it is noticed
 
         async with following(Store(await line.start()), plane, tmp_path) as (half, task):
-            half.follower._credentials_changed = cut_off
+            half.consumer._credentials_changed = cut_off
             for revision in range(1, 4):
                 await asyncio.to_thread(plane.announce, Change("credential", org, username="dev"))
                 await until(lambda at=revision: cut == at, seconds=10, what=lambda: "the change did not arrive")
@@ -289,14 +289,14 @@ def test_a_bundle_whose_change_was_lost_is_found_by_the_next_list_of_heads(
     plane = Plane(valkey.redis)
 
     async def look(half: Half) -> None:
-        looks, fetch_heads = 0, half.snapshot.fetch_heads
+        looks, fetch_heads = 0, half.desired.fetch_heads
 
         async def counted() -> list[str]:
             nonlocal looks
             looks += 1
             return await fetch_heads()
 
-        half.snapshot.fetch_heads = counted  # type: ignore[method-assign]
+        half.desired.fetch_heads = counted  # type: ignore[method-assign]
         org = plane.new_org()
         await asyncio.to_thread(plane.deploy, org)
         await until(lambda: half.enforced() == {org: 1}, seconds=10, what=lambda: "not active")
@@ -304,7 +304,7 @@ def test_a_bundle_whose_change_was_lost_is_found_by_the_next_list_of_heads(
         valkey.redis.hset(keys.bundle(org), mapping={"rev": 2, keys.FIELD: blob})  # and nobody says so
         plane.heads[org] = 2, digest_bytes(open_bundle(blob, plane.key.public_key(), org=org).digest)
         plane.write_heads()
-        watching, before = asyncio.create_task(half.snapshot.watch_heads()), looks
+        watching, before = asyncio.create_task(half.desired.watch_heads()), looks
         await until(lambda: half.enforced() == {org: 2}, seconds=10, what=lambda: f"not found in {looks} looks")
         assert looks - before <= 2
         await end(watching)
@@ -327,10 +327,10 @@ def test_a_credential_whose_change_was_lost_is_found_by_the_next_full_reading(
 
     async def look(half: Half) -> None:
         org = plane.new_org()
-        half.follower._identities = lambda: [(org, "dev")]
+        half.consumer._identities = lambda: [(org, "dev")]
         await asyncio.to_thread(plane.deploy, org)
         issued = await asyncio.to_thread(plane.issue, org)
-        read = half.snapshot.known_credential
+        read = half.desired.known_credential
         await until(lambda: read(org, "dev") == plane.records[org, "dev"], seconds=10, what=lambda: "not there")
         old = plane.records[org, "dev"]
         revoked = replace(old, revision=2, secrets=(replace(old.secrets[0], revoked=True),))

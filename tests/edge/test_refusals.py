@@ -25,7 +25,7 @@ from tests.support.node_clients import run
 from tests.support.parts import Issued, wait_for
 from tests.support.rig import Rig
 from tests.support.session_bench import Bench
-from tests.support.trail import ListTrail
+from tests.support.trail import ListSink
 
 DOCS = Path(__file__).parents[2] / "docs" / "edge.md"
 BOTH = pytest.mark.parametrize("version", [4, 5])
@@ -75,7 +75,7 @@ def test_what_passes_by_itself_never_says_not_authorized_and_everything_says_why
 
 def refusal(reason: AuthReason, limit: int = 0) -> bytes:
     """The CONNACK of a client of MQTT 5 whose packets may have so many bytes."""
-    session = Session(Origin("127.0.0.1", 1, "mqtts"), ListTrail())
+    session = Session(Origin("127.0.0.1", 1, "mqtts"), ListSink())
     properties = Properties([(Property.MAXIMUM_PACKET_SIZE, limit)] if limit else [])
     session.client_received(codec.encode_connect(Connect(5, "c1", properties=properties)))
     session.refuse(reason)

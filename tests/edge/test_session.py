@@ -17,8 +17,8 @@ from cloudsignal.edge.session.mountpoint import MAX_TOPIC_BYTES, Mount, MountErr
 from cloudsignal.edge.session.organization import Organization
 from cloudsignal.edge.session.uplink import PUBLISH_DENIED
 from cloudsignal.wire.bundle import Quotas
-from tests.support.session_bench import ALL, BOTH, ORG, Bench, force, unpack
-from tests.support.trail import ListTrail
+from tests.support.session_bench import ALL, BOTH, ORG, Bench, active, unpack
+from tests.support.trail import ListSink
 
 
 @BOTH
@@ -195,7 +195,7 @@ def test_a_denied_publish_of_3_1_1_goes_through_its_whole_handshake_with_the_edg
     assert (bench.client(), bench.broker()) == (b"\x70\2\0\2", b"")
     bench.session.client_received(b"\x62\2\0\2")
     assert (bench.client(), bench.broker()) == (b"", b"\x62\2\0\2")
-    (event,) = [event for event in bench.trail.events if event.kind == "acl_denied"]
+    (event,) = [event for event in bench.sink.events if event.kind == "acl_denied"]
     assert event.count == 3
 
 
@@ -266,7 +266,7 @@ def test_subscribe_answers_stand_in_the_order_of_the_filters(version: int) -> No
 def test_a_new_policy_is_believed_from_the_next_byte_on() -> None:
     bench = Bench()
     assert bench.publish("a", qos=1, packet_id=1)[1]
-    bench.org.force = force("version: '3'\nrules: []")
+    bench.org.active = active("version: '3'\nrules: []")
     assert bench.publish("a", qos=1, packet_id=1) == (
         codec.acknowledgement(Kind.PUBACK, 1, 5, 0x87, PUBLISH_DENIED),
         b"",
@@ -279,7 +279,7 @@ def test_what_was_learned_is_forgotten_when_a_rule_expires() -> None:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
     bench = Bench(policy=f"version: '3'\nrules: [{{id: brief, topic: '#', effect: deny, expires: {stamp}}}]")
     bench.publish("a", qos=1, packet_id=1)
-    assert bench.session.judge.until == int(at)
+    assert bench.session.authorizer.until == int(at)
 
 
 @BOTH
@@ -287,7 +287,7 @@ def test_the_messages_of_a_minute_are_counted_per_organization(version: int) -> 
     bench = Bench(version, quotas=Quotas(messages_per_minute=3))
     results = [bench.publish("a", qos=1, packet_id=n + 1)[1] != b"" for n in range(5)]
     assert results == [True, True, True, False, False]
-    (event,) = [event for event in bench.trail.events if event.kind == "limit_reached"]
+    (event,) = [event for event in bench.sink.events if event.kind == "limit_reached"]
     assert (event.reason, event.count) == ("messages_per_minute", 2)
 
 
@@ -308,11 +308,11 @@ def test_every_cause_of_an_end_has_an_answer_and_one_event(version: int, cause: 
 @BOTH
 @pytest.mark.parametrize("reason", list(AuthReason))
 def test_every_refusal_has_an_answer_and_one_event(version: int, reason: AuthReason) -> None:
-    trail = ListTrail()
-    session = Session(Origin("::1", 1, "wss"), trail)
+    sink = ListSink()
+    session = Session(Origin("::1", 1, "wss"), sink)
     session.client_received(codec.encode_connect(Connect(version, "c")))
     session.refuse(reason)
-    assert [event.reason for event in trail.events] == [reason.value]
+    assert [event.reason for event in sink.events] == [reason.value]
     data = b"".join(session.to_client)
     assert data[0] == Kind.CONNACK
     assert data[3] >= 0x80 if version == 5 else 1 <= data[3] <= 5
@@ -320,14 +320,14 @@ def test_every_refusal_has_an_answer_and_one_event(version: int, reason: AuthRea
 
 @BOTH
 def test_an_end_is_told_once_whatever_follows(version: int) -> None:
-    trail = ListTrail()
-    session = Session(Origin("::1", 1, "wss"), trail)
+    sink = ListSink()
+    session = Session(Origin("::1", 1, "wss"), sink)
     session.client_received(codec.encode_connect(Connect(version, "c")))
     session.end(CloseCause.DRAINING)
     answer = b"".join(session.to_client)
     session.refuse(AuthReason.QUOTA)
     session.client_lost()
-    assert [event.reason for event in trail.events] == ["unavailable"]
+    assert [event.reason for event in sink.events] == ["unavailable"]
     assert b"".join(session.to_client) == answer
 
 
@@ -352,7 +352,7 @@ def test_a_will_is_dropped_also_when_the_end_comes_while_the_broker_answers(vers
 def test_what_the_broker_ends_for_the_clients_fault_is_not_called_a_lost_broker(code: int, reason: str) -> None:
     bench = Bench()
     bench.session.broker_received(codec.disconnect(code))
-    event = bench.trail.events[-1]
+    event = bench.sink.events[-1]
     assert (event.kind, event.reason, event.details["reason_code"]) == ("session_closed", reason, code)
     assert bench.client() == codec.disconnect(code, responses.CLOSE_ANSWERS[CloseCause(reason)].text)
 
@@ -360,13 +360,13 @@ def test_what_the_broker_ends_for_the_clients_fault_is_not_called_a_lost_broker(
 @BOTH
 @pytest.mark.parametrize("client_id", ["x" * 65_520, "%" * 30_000])
 def test_a_client_id_that_gets_too_long_by_mounting_is_refused(version: int, client_id: str) -> None:
-    trail = ListTrail()
-    session = Session(Origin("::1", 1, "wss"), trail)
+    sink = ListSink()
+    session = Session(Origin("::1", 1, "wss"), sink)
     session.client_received(codec.encode_connect(Connect(version, client_id)))
-    session.welcome(Grant(Organization(ORG, Mount.of(ORG), force(ALL)), "dev", client_id, "tok", 0, {}))
+    session.welcome(Grant(Organization(ORG, Mount.of(ORG), active(ALL)), "dev", client_id, "tok", 0, {}))
     assert codec.decode_connack(b"".join(session.to_client)[2:], version).code == (0x85 if version == 5 else 2)
     assert not session.to_broker
-    assert [event.reason for event in trail.events] == ["protocol"]
+    assert [event.reason for event in sink.events] == ["protocol"]
 
 
 @BOTH
@@ -382,7 +382,7 @@ def test_a_connect_in_many_pieces_is_looked_at_when_it_is_complete(
         return look(data, limit)
 
     monkeypatch.setattr(responses, "first_packet", counted)
-    session = Session(Origin("::1", 1, "wss"), ListTrail())
+    session = Session(Origin("::1", 1, "wss"), ListSink())
     packet = codec.encode_connect(Connect(version, "c", will=Will(b"w", b"x" * 60_000)))
     for position in range(0, len(packet), 20):
         session.client_received(packet[position : position + 20])
@@ -417,7 +417,7 @@ def test_a_repeat_that_a_new_policy_allows_is_the_brokers_to_the_end() -> None:
     """MQTT 3.1.1 s4.3.3: PUBREL goes to whoever holds the message, however often its identifier was refused before."""
     bench = Bench(4, policy="version: '3'\nrules: []")
     assert bench.publish("x", qos=2, packet_id=7) == (b"\x50\2\0\7", b"")
-    bench.org.force = force(ALL)
+    bench.org.active = active(ALL)
     assert bench.publish("y", qos=2, packet_id=8)[1], "a topic that is known by heart from here on"
     upstream = bench.publish("x", qos=2, packet_id=7, duplicate=True)[1]
     assert unpack(upstream, 4).packet_id == 7
@@ -457,7 +457,7 @@ def test_unfinished_messages_of_qos_2_beyond_receive_maximum_end_the_session() -
     assert bench.publish("a", qos=2, packet_id=5)[1], "one that was released is finished"
     bench.broker()
     assert bench.publish("a", qos=2, packet_id=6)[0][2:3] == b"\x93"
-    event = bench.trail.events[-1]
+    event = bench.sink.events[-1]
     assert (event.kind, event.reason, event.details["reason_code"]) == ("session_closed", "protocol", 0x93)
 
 

@@ -7,7 +7,7 @@ import pytest
 from audit.kinds import ACL_DENIED, CRITICAL
 from cloudsignal.edge import codec
 from cloudsignal.edge.codec import Kind, Properties, Property, Publish
-from tests.support.session_bench import BOTH, ORG, Bench, force, unpack
+from tests.support.session_bench import BOTH, ORG, Bench, active, unpack
 
 TOPIC = f"{ORG}/t/a/b".encode()
 
@@ -49,7 +49,7 @@ def test_a_new_policy_is_believed_at_once_on_a_known_topic(version: int) -> None
     bench = Bench(version)
     assert deliver(bench, 5)[0]
     assert deliver(bench, 6)[0]
-    bench.org.force = force("version: '3'\nrules: []")
+    bench.org.active = active("version: '3'\nrules: []")
     assert deliver(bench, 7) == (b"", b"")
     assert bench.kinds()[-1] == ACL_DENIED
 

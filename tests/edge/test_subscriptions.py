@@ -20,7 +20,7 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
 from tests.support.parts import Issued, wait_for
 from tests.support.rig import Rig
-from tests.support.session_bench import ALL, ORG, Bench, force
+from tests.support.session_bench import ALL, ORG, Bench, active
 from tests.support.wire import Wire
 
 BOTH = pytest.mark.parametrize("version", [4, 5])
@@ -51,7 +51,7 @@ def unsubscribes(data: bytes, version: int) -> list[Unsubscribe]:
 
 def swap(bench: Bench, policy: str) -> None:
     """A new policy, as the node brings it."""
-    bench.org.force = force(policy)
+    bench.org.active = active(policy)
     bench.session.adopt()
     bench.session.rejudge()
 
@@ -169,7 +169,7 @@ def test_what_a_client_gives_up_is_not_brought_back_by_a_policy_that_comes_befor
 def test_what_a_client_asks_for_anew_is_not_overridden_by_what_it_had_asked_for_before(version: int) -> None:
     bench = Bench(version)
     withheld(bench, b"a")
-    bench.org.force = force(ALL)
+    bench.org.active = active(ALL)
     entries = [Subscription(b"a", 2)]
     bench.session.client_received(codec.encode_subscribe(Subscribe(3, entries), version))
     (asked,) = subscribes(bench.broker(), version)
@@ -188,11 +188,11 @@ def test_what_is_withheld_counts_against_the_quota_and_many_come_back_in_portion
     names = [b"%d" % number for number in range(TOGETHER * 2)]
     for start in range(0, len(names), TOGETHER):
         subscribed(bench, *names[start : start + TOGETHER])
-    bench.org.force = force(NOTHING, quotas=Quotas(subscriptions_per_session=TOGETHER * 2))
+    bench.org.active = active(NOTHING, quotas=Quotas(subscriptions_per_session=TOGETHER * 2))
     bench.session.adopt()
     bench.session.rejudge()
     bench.broker()
-    bench.org.force = force(ALL, quotas=Quotas(subscriptions_per_session=TOGETHER * 2))
+    bench.org.active = active(ALL, quotas=Quotas(subscriptions_per_session=TOGETHER * 2))
     bench.session.adopt()
     over = 0x97 if version == 5 else 0x80
     assert ask(bench, 1, b"more") == codec.suback(1, [over], version)
@@ -267,7 +267,7 @@ def test_subscriptions_count_from_the_moment_they_are_asked_for(version: int) ->
     assert bench.client() == codec.suback(2, [0, 0, over], version)
     assert set(bench.session.subscriptions.live) == {b"1", b"2", b"3"}
     assert ask(bench, 4, b"6") == codec.suback(4, [over], version)
-    (event,) = [event for event in bench.trail.events if event.kind == "limit_reached"]
+    (event,) = [event for event in bench.sink.events if event.kind == "limit_reached"]
     assert (event.reason, event.count) == ("subscriptions_per_session", 3)
 
 
@@ -278,7 +278,7 @@ def test_of_one_packet_as_many_filters_are_judged_as_a_session_may_hold(version:
     answer = ask(bench, 1, *(b"%d" % number for number in range(2_000)))
     assert answer == codec.suback(1, [denied] * FILTERS_MIN + [over] * (2_000 - FILTERS_MIN), version)
     assert bench.kinds() == ["connect", *["acl_denied"] * FILTERS_MIN, "limit_reached"]
-    assert (bench.trail.events[-1].reason, bench.trail.events[-1].count) == ("filters_per_packet", 1_900)
+    assert (bench.sink.events[-1].reason, bench.sink.events[-1].count) == ("filters_per_packet", 1_900)
 
 
 @BOTH
@@ -290,7 +290,7 @@ def test_an_organization_asks_for_as_many_filters_a_minute_as_it_may_send_messag
         answer = ask(bench, 1, *(b"%d/%d" % (number, index) for index in range(100)))
         assert answer == codec.suback(1, [denied] * 100, version)
     assert ask(bench, 1, b"more") == codec.suback(1, [over], version)
-    assert bench.trail.events[-1].reason == "filters_per_minute"
+    assert bench.sink.events[-1].reason == "filters_per_minute"
     bench.org._minute -= 1  # the next minute
     assert ask(bench, 1, b"more") == codec.suback(1, [denied], version)
     answer = bench.publish("a", qos=1, packet_id=1)[0]
@@ -312,14 +312,14 @@ def test_ending_what_was_never_there_is_no_event() -> None:
 @BOTH
 def test_a_will_forbidden_while_the_broker_answers_is_dropped(version: int) -> None:
     bench = Bench(version, connect={"will": codec.Will(b"w", b"bye")}, answered=False)
-    bench.org.force = force("version: '3'\nrules: []")
+    bench.org.active = active("version: '3'\nrules: []")
     bench.session.adopt()
     bench.session.rejudge()
     bench.broker()
     bench.session.broker_received(codec.connack(version, 0))
     assert bench.session.ended
     assert bench.broker() == (b"\xe0\0" if version == 4 else codec.disconnect(0))
-    assert bench.trail.events[-1].reason == "will_denied"
+    assert bench.sink.events[-1].reason == "will_denied"
 
 
 @BOTH

@@ -129,7 +129,7 @@ def test_a_client_far_behind_loses_qos_0_alone_with_an_exact_count(version: int)
         assert bench.deliver(f"{ORG}/t/{number}".encode(), retain=True) == (b"", b"")
         for qos in (1, 2):
             assert bench.deliver(topic, qos=qos, packet_id=number)[0]
-    [told] = [event for event in bench.trail.events if event.kind == "limit_reached"]
+    [told] = [event for event in bench.sink.events if event.kind == "limit_reached"]
     assert (told.reason, told.count) == ("unread_messages", 6)
     assert TALLY.refused["out", "unread"] - before == 6
     assert bench.session.messages_out == 7

@@ -13,20 +13,20 @@ from cloudsignal.edge.codec import Connect, Publish
 from cloudsignal.edge.session.context import Grant, Phase
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.mountpoint import Mount
-from cloudsignal.edge.session.organization import Force, Organization
+from cloudsignal.edge.session.organization import ActivePolicy, Organization
 from cloudsignal.wire.bundle import Quotas
-from tests.support.trail import ListTrail
+from tests.support.trail import ListSink
 
 ORG = "org_aaaaaaaaaaaa"
 ALL = "version: '3'\nrules: [{id: all, topic: '#'}, {id: app, topic: '$app/#'}]"
 BOTH = pytest.mark.parametrize("version", [4, 5])
 
 
-def force(policy: str, **options: object) -> Force:
+def active(policy: str, **options: object) -> ActivePolicy:
     parsed = parse(policy)
     assert parsed.policy is not None
     values: dict[str, object] = {"quotas": Quotas(), "suspended": False, "issued_at": 0.0, **options}
-    return Force(1, "sha256:0", compile_policy(parsed.policy), **values)  # type: ignore[arg-type]
+    return ActivePolicy(1, "sha256:0", compile_policy(parsed.policy), **values)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -41,9 +41,9 @@ class Bench:
     """Whether the broker has answered the CONNECT."""
 
     def __post_init__(self) -> None:
-        self.trail = ListTrail()
-        self.org = Organization(ORG, Mount.of(ORG), force(self.policy, quotas=self.quotas))
-        self.session = Session(Origin("127.0.0.1", 1, "mqtts"), self.trail)
+        self.sink = ListSink()
+        self.org = Organization(ORG, Mount.of(ORG), active(self.policy, quotas=self.quotas))
+        self.session = Session(Origin("127.0.0.1", 1, "mqtts"), self.sink)
         self.session.client_received(codec.encode_connect(Connect(self.version, "c1", **self.connect)))  # type: ignore[arg-type]
         assert self.session.phase is Phase.SIGNING_IN
         self.session.welcome(Grant(self.org, "dev", "c1", "tok", 0, {}))
@@ -77,7 +77,7 @@ class Bench:
         return self.client(), self.broker()
 
     def kinds(self) -> list[str]:
-        return [event.kind for event in self.trail.events]
+        return [event.kind for event in self.sink.events]
 
 
 def unpack(data: bytes, version: int = 5) -> Publish:

@@ -9,7 +9,7 @@ from cloudsignal.wire.audit import AuditEvent
 
 
 @dataclass(slots=True)
-class ListTrail:
+class ListSink:
     """A trail in memory, for tests of the session without any I/O."""
 
     taken: int = 0

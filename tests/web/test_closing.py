@@ -100,7 +100,7 @@ def test_revoking_a_key_shows_what_it_has_issued_and_whom_that_closes(acme: Acce
     issue_credential(theirs, username="idle")
     connected(acme, "mine", token_id=issue_credential(acme, username="mine").token_id)
     url = reverse("orgs:key-revoke", args=[acme.org_id, made.key.pk])
-    assert [line.count for line in owner.get(url).context["blast"]][2:] == ["2", "1"]
+    assert [line.count for line in owner.get(url).context["impact"]][2:] == ["2", "1"]
     assert "/closing/" in owner.post(url, {"credentials": "on"}).headers["Location"]
 
 

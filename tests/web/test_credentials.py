@@ -76,7 +76,7 @@ def test_revoking_shows_what_it_closes_first(acme: Access, owner: Client) -> Non
     connected(acme, "sensor", token_id=issued.token_id)
     url = reverse("orgs:credential-revoke", args=[acme.org_id, issued.token_id])
     page = owner.get(url)
-    assert [(line.count, line.text) for line in page.context["blast"]] == [
+    assert [(line.count, line.text) for line in page.context["impact"]] == [
         ("1", "live session closed (from 192.0.2.7)")
     ]
     dialog = owner.get(url, headers={"HX-Request": "true"}).content.decode()
@@ -90,7 +90,7 @@ def test_revoking_shows_what_it_closes_first(acme: Access, owner: Client) -> Non
 def test_revoking_a_username_ends_all_of_its_secrets(acme: Access, owner: Client) -> None:
     first, second = issue_credential(acme, username="sensor"), issue_credential(acme, username="sensor")
     url = reverse("orgs:username-revoke", args=[acme.org_id, "sensor"])
-    assert owner.get(url).context["blast"][0].count == "2"
+    assert owner.get(url).context["impact"][0].count == "2"
     owner.post(url)
     assert {get_credential(acme, one.token_id).state for one in (first, second)} == {"revoked"}
 

@@ -39,7 +39,7 @@ def test_deleting_shows_what_goes_and_wants_the_name(acme: Access, owner: Client
     issue_credential(acme, username="sensor")
     connected(acme, "sensor")
     url = reverse("orgs:delete", args=[acme.org_id])
-    counts = [line.count for line in owner.get(url).context["blast"]]
+    counts = [line.count for line in owner.get(url).context["impact"]]
     assert counts == ["1", "1", "1", "1", "1", "all"]
     refused = owner.post(url, {"confirm": "Acne"})
     assert refused.status_code == 422
@@ -65,7 +65,7 @@ def test_revoking_everything_asks_first(acme: Access, owner: Client) -> None:
     issued = [issue_credential(acme, username=name, static=name == "plc") for name in ("plc", "sensor")]
     connected(acme, "sensor")
     url = reverse("orgs:revoke-all", args=[acme.org_id])
-    assert [line.count for line in owner.get(url).context["blast"]] == ["1", "2", "1"]
+    assert [line.count for line in owner.get(url).context["impact"]] == ["1", "2", "1"]
     assert get_credential(acme, issued[0].token_id).state == "static"
     page = owner.post(url, follow=True).content.decode()
     assert "Revoked 2 credentials of 2 usernames" in page

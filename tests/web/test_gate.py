@@ -12,7 +12,7 @@ from django.urls.converters import StringConverter
 
 from acl.access import current_deployment
 from orgs.access.grants import Access
-from orgs.access.web.gate import Gate
+from orgs.access.web.gate import Requirement
 from orgs.credentials.issuing import issue_credential
 from orgs.credentials.reads import get_credential
 from orgs.permissions import Role, may
@@ -38,7 +38,7 @@ def test_every_url_is_in_the_table_and_every_row_is_a_url() -> None:
 def test_every_view_went_through_the_gate_that_the_table_names(name: str) -> None:
     row = TABLE[name]
     gate = getattr(PAGES[name].callback, "gate", None)
-    assert isinstance(gate, Gate), f"{name} is not gated"
+    assert isinstance(gate, Requirement), f"{name} is not gated"
     assert (gate.scope, gate.permission, gate.write) == (row.scope, row.permission, row.write)
 
 

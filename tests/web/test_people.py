@@ -227,7 +227,7 @@ def test_a_viewer_reads_the_list_and_is_offered_nothing_to_change(acme: Access, 
 def test_requiring_two_steps_says_whom_it_stops_and_does_not_lock_out_who_asks(acme: Access, owner: Client) -> None:
     member(acme.org, Role.VIEWER)
     url = reverse("orgs:two-step", args=[acme.org_id])
-    assert [line.count for line in owner.get(url).context["blast"]] == ["2"]
+    assert [line.count for line in owner.get(url).context["impact"]] == ["2"]
     refused = owner.post(url)
     assert refused.status_code == 409
     assert "Set up a second factor for your own account first" in refused.content.decode()

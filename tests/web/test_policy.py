@@ -273,7 +273,7 @@ def test_a_draft_that_stands_nowhere_else_is_not_replaced_without_asking(acme: A
     save_draft(acme, text=POLICY)
     assert owner.get(url("presets", acme)).context["precious"] is True
     asked = owner.get(url("preset", acme, "blank"))
-    assert asked.context["blast"][0].count == "8"
+    assert asked.context["impact"][0].count == "8"
     assert get_draft(acme).text == POLICY
 
 
@@ -291,7 +291,7 @@ def test_the_review_shows_the_difference_the_tests_and_what_it_touches(acme: Acc
     save_draft(acme, text=POLICY)
     page = owner.get(url("review", acme))
     assert {row.text for row in page.context["diff"].rows if row.op == "add"} >= {"  - id: own-card"}
-    assert page.context["blast"][0].count == "0 → 2"
+    assert page.context["impact"][0].count == "0 → 2"
     assert "Deploy to every node" in page.content.decode()
 
 
@@ -433,7 +433,7 @@ def test_versions_are_listed_read_and_rolled_back_to(acme: Access, owner: Client
     assert "two rules" in owner.get(url("versions", acme)).content.decode()
     assert "own-card" in owner.get(url("version", acme, 2)).content.decode()
     asked = owner.get(url("rollback", acme, 1))
-    assert asked.context["blast"][0].count == "2 → 0"
+    assert asked.context["impact"][0].count == "2 → 0"
     answer = owner.post(url("rollback", acme, 1), {"note": "too wide"})
     current = current_deployment(acme)
     assert current

@@ -129,7 +129,7 @@ def test_something_that_is_no_token_is_told_so(acme: Access, owner: Client) -> N
 def test_removing_asks_first(acme: Access, owner: Client) -> None:
     made = added(acme)
     url = reverse("orgs:provider-remove", args=[acme.org_id, made.pk])
-    assert [line.count for line in owner.get(url).context["blast"]] == ["1", "0"]
+    assert [line.count for line in owner.get(url).context["impact"]] == ["1", "0"]
     assert len(list_providers(acme)) == 1
     owner.post(url)
     assert list_providers(acme) == ()

@@ -126,7 +126,7 @@ def test_removing_says_first_whom_it_concerns(acme: Access, owner: Client) -> No
     with org_scope(acme.org_id):
         SignOnAccount.objects.create(org=acme.org, sign_on=made, user=person(), subject="s-1")
     url = reverse("orgs:sign-on-remove", args=[acme.org_id, made.pk])
-    assert [line.count for line in owner.get(url).context["blast"]] == ["1", "1"]
+    assert [line.count for line in owner.get(url).context["impact"]] == ["1", "1"]
     assert len(list_sign_ons(acme)) == 1
     owner.post(url)
     assert list_sign_ons(acme) == ()

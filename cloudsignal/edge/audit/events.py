@@ -15,7 +15,7 @@ CLIENT_TEXTS = ("topic", "client_id", "username")
 """Fields whose length a client chooses."""
 
 
-class Trail(Protocol):
+class AuditSink(Protocol):
     """Where events go. ``journal.Journal`` is the real one."""
 
     taken: int

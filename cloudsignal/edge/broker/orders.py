@@ -53,7 +53,7 @@ class Orders:
     async def run(self) -> None:
         """Follow until cancelled."""
         while True:
-            redis = self._store.follower(block=BLOCK)
+            redis = self._store.consumer(block=BLOCK)
             try:
                 await self._join(redis)
                 while True:

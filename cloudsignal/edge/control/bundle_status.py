@@ -22,7 +22,7 @@ AT_ONCE = 200
 """Reports sent in one round trip."""
 
 
-class Reports:
+class BundleStatus:
     """Reports of this node: at most one that enforces and one that refuses per organization."""
 
     def __init__(self, store: Store, key: bytes) -> None:

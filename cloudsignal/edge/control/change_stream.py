@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from cloudsignal.edge.control.desired_state import Snapshot
+from cloudsignal.edge.control.desired_state import DesiredState
 from cloudsignal.edge.redis import Store, UnavailableError, close_client
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
@@ -27,13 +27,13 @@ RESYNC = 300.0
 _CHUNK = 200
 
 
-class Follower:
-    """Keeps a :class:`Snapshot` up to date."""
+class ChangeConsumer:
+    """Keeps a :class:`DesiredState` up to date."""
 
     def __init__(
         self,
         store: Store,
-        snapshot: Snapshot,
+        desired: DesiredState,
         *,
         identities: Callable[[], Iterable[tuple[str, str]]],
         credentials_changed: Callable[[Iterable[tuple[str, str]], float], Awaitable[None]],
@@ -41,7 +41,7 @@ class Follower:
         reconnected: Callable[[], None],
     ) -> None:
         self._store = store
-        self._snapshot = snapshot
+        self._snapshot = desired
         self._identities = identities
         self._credentials_changed = credentials_changed
         self._close = close
@@ -55,7 +55,7 @@ class Follower:
         pause, lost = 0.1, self.in_step.is_set()
         self.in_step.clear()
         while True:
-            redis = self._store.follower(block=BLOCK)
+            redis = self._store.consumer(block=BLOCK)
             try:
                 self._last = await self._newest(redis)
                 await self.resync()

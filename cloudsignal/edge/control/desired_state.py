@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from acl.policy import CompiledPolicy, compile_policy, from_canonical
 from audit.kinds import POLICY_APPLIED, POLICY_REFUSED
-from cloudsignal.edge.audit.events import Trail, make_event
+from cloudsignal.edge.audit.events import AuditSink, make_event
 from cloudsignal.edge.control.heads import KnownHeads
-from cloudsignal.edge.control.revisions import Floors
+from cloudsignal.edge.control.revisions import RevisionWatermarks
 from cloudsignal.edge.redis import Command, Store, UnavailableError
 from cloudsignal.edge.session.mountpoint import ORGANIZATION, Mount
-from cloudsignal.edge.session.organization import Force, Organization
+from cloudsignal.edge.session.organization import ActivePolicy, Organization
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Bundle, open_bundle
 from cloudsignal.wire.codec import WireError
@@ -48,14 +48,14 @@ POLICIES_MAX = 64
 """Compiled policies kept by digest, so that a change that leaves the policy alone compiles nothing."""
 
 
-class Snapshot:
+class DesiredState:
     """Everything believed, by organization."""
 
     def __init__(
         self,
         *,
         store: Store,
-        trail: Trail,
+        sink: AuditSink,
         node: str,
         folder: Path,
         verify_key: Ed25519PublicKey,
@@ -65,12 +65,12 @@ class Snapshot:
     ) -> None:
         self.organizations: dict[str, Organization] = {}
         self._store = store
-        self._trail = trail
+        self._trail = sink
         self._node = node
         self._folder = folder / "bundles"
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.floors = Floors(folder / "revisions")
-        self.heads = KnownHeads(self.floors, verify_key)
+        self.watermarks = RevisionWatermarks(folder / "revisions")
+        self.heads = KnownHeads(self.watermarks, verify_key)
         self._verify_key = verify_key
         self._pepper = pepper
         self._changed = changed
@@ -129,7 +129,7 @@ class Snapshot:
 
     def _revision(self, org: str) -> int:
         known = self.organizations.get(org)
-        return known.force.revision if known is not None else 0
+        return known.active.revision if known is not None else 0
 
     async def _read(self, *commands: Command) -> list[object]:
         """Replies; None for a key that somebody has made something else of, so that it hides no other."""
@@ -144,11 +144,11 @@ class Snapshot:
             try:
                 bundle = open_bundle(blob, self._verify_key, org=org)
                 known = self.organizations.get(org)
-                floor = max(self.floors.get(org), known.force.revision if known else 0)
+                floor = max(self.watermarks.get(org), known.active.revision if known else 0)
                 if bundle.revision < floor:
                     self._refuse(org, blob, f"revision {bundle.revision} is older than {floor}", bundle)
                     return
-                if known is not None and bundle.revision == known.force.revision:
+                if known is not None and bundle.revision == known.active.revision:
                     return
                 if bundle.status == "deleted":
                     self._forget(bundle, known)
@@ -167,18 +167,18 @@ class Snapshot:
 
     def _forget(self, bundle: Bundle, known: Organization | None) -> None:
         """The last word about an organization: its sessions end, and nothing of it stays here but its floor."""
-        if known is None and self.floors.get(bundle.org) == bundle.revision:
+        if known is None and self.watermarks.get(bundle.org) == bundle.revision:
             return
         self.organizations.pop(bundle.org, None)
         for name in [name for name in self._credentials if name[0] == bundle.org]:
             del self._credentials[name]
         self._refused.pop(bundle.org, None)
         (self._folder / bundle.org).unlink(missing_ok=True)
-        self.floors.forget(bundle.org)
-        self.floors.note(bundle.org, bundle.revision)
+        self.watermarks.forget(bundle.org)
+        self.watermarks.note(bundle.org, bundle.revision)
         if known is not None:
-            self._policies.pop(known.force.digest, None)
-            known.force = replace(known.force, revision=bundle.revision, suspended=True)
+            self._policies.pop(known.active.digest, None)
+            known.active = replace(known.active, revision=bundle.revision, suspended=True)
             self._changed(known)
 
     async def _compile(self, bundle: Bundle) -> CompiledPolicy:
@@ -191,7 +191,7 @@ class Snapshot:
         return policy
 
     def _swap(self, bundle: Bundle, policy: CompiledPolicy) -> None:
-        force = Force(
+        active = ActivePolicy(
             revision=bundle.revision,
             digest=bundle.digest,
             policy=policy,
@@ -201,10 +201,10 @@ class Snapshot:
         )
         org = self.organizations.get(bundle.org)
         if org is None:
-            org = self.organizations[bundle.org] = Organization(bundle.org, Mount.of(bundle.org), force)
+            org = self.organizations[bundle.org] = Organization(bundle.org, Mount.of(bundle.org), active)
         else:
-            org.force = force
-        self.floors.note(bundle.org, bundle.revision)
+            org.active = active
+        self.watermarks.note(bundle.org, bundle.revision)
         self._refused.pop(bundle.org, None)
         at = time.time()
         self._trail.record(
@@ -309,10 +309,10 @@ class Snapshot:
         except WireError as error:
             self._refuse_credential(org, username, str(error))
             return None
-        if record.revision < self.floors.get(name):
+        if record.revision < self.watermarks.get(name):
             self._refuse_credential(org, username, f"revision {record.revision} is older than one seen before")
             return None
-        self.floors.note(name, record.revision)
+        self.watermarks.note(name, record.revision)
         self._credentials[org, username] = record
         if len(self._credentials) > CREDENTIALS_MAX:
             self._credentials.popitem(last=False)
@@ -347,4 +347,4 @@ def read_policy(bundle: Bundle) -> CompiledPolicy:
         raise WireError("the policy of the bundle cannot be read") from error
 
 
-__all__ = ["Snapshot", "UnavailableError"]
+__all__ = ["DesiredState", "UnavailableError"]

@@ -6,7 +6,7 @@ import time
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from cloudsignal.edge.control.revisions import Floors
+from cloudsignal.edge.control.revisions import RevisionWatermarks
 from cloudsignal.wire.bundle import Bundle
 from cloudsignal.wire.codec import WireError
 from cloudsignal.wire.heads import AGE_MAX, Heads, open_heads
@@ -18,8 +18,8 @@ FLOOR = "heads"
 class KnownHeads:
     """The newest list seen. One that is older than any this node has ever seen is refused, restarts included."""
 
-    def __init__(self, floors: Floors, verify_key: Ed25519PublicKey) -> None:
-        self._floors = floors
+    def __init__(self, watermarks: RevisionWatermarks, verify_key: Ed25519PublicKey) -> None:
+        self._floors = watermarks
         self._verify_key = verify_key
         self._heads: Heads | None = None
 

@@ -40,7 +40,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 """Note in an organization's index which node lists its sessions: ``node, seconds, session ids``."""
 
 
-class Beat:
+class HeartbeatSender:
     """Writes heartbeat and session list."""
 
     def __init__(

@@ -14,7 +14,7 @@ COMPACT_LINES = 50_000
 """The log is rewritten once it has this many lines more than entries."""
 
 
-class Floors:
+class RevisionWatermarks:
     """``name -> highest revision``. Changes reach the disk at :meth:`save`, about once a second."""
 
     def __init__(self, path: Path) -> None:

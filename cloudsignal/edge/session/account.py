@@ -8,8 +8,8 @@ from collections.abc import Hashable, Mapping
 
 from acl.policy import Decision
 from audit.kinds import ACL_DENIED, LIMIT_REACHED, NO_RULE, SUBSCRIBE, UNSUBSCRIBE
-from cloudsignal.edge.audit.events import Origin, Trail, make_event, shortened
-from cloudsignal.edge.session.authorizer import Judge
+from cloudsignal.edge.audit.events import AuditSink, Origin, make_event, shortened
+from cloudsignal.edge.session.authorizer import Authorizer
 from cloudsignal.edge.session.organization import Organization
 from cloudsignal.wire.audit import AuditEvent, uuid7
 
@@ -18,30 +18,30 @@ class Account(ABC):
     """The part of a session that events tell of, and what makes them."""
 
     __slots__ = (
+        "authorizer",
         "bytes_in",
         "bytes_out",
         "client_id",
         "connected_at",
         "id",
-        "judge",
         "messages_in",
         "messages_out",
         "node",
         "noted",
         "org",
         "origin",
-        "trail",
+        "sink",
         "username",
         "version",
     )
 
-    judge: Judge
+    authorizer: Authorizer
     org: Organization
 
-    def __init__(self, origin: Origin, trail: Trail, node: str) -> None:
+    def __init__(self, origin: Origin, sink: AuditSink, node: str) -> None:
         self.id = uuid7()
         self.origin = origin
-        self.trail = trail
+        self.sink = sink
         self.node = node
         self.noted = 0
         """How much the trail had taken with the last thing it took from here."""
@@ -69,41 +69,41 @@ class Account(ABC):
             size=size,
             rule=rule,
             reason=decision.reason,
-            policy_digest=self.judge.force.digest,
+            policy_digest=self.authorizer.active.digest,
             details=facts,
         )
-        self.trail.fold(key, event)
+        self.sink.fold(key, event)
 
     def limit_reached(self, limit: str) -> None:
         """A quota turned something away."""
         if not self._again((self.id, limit)):
-            self.trail.fold((self.id, limit), self.event(LIMIT_REACHED, reason=limit))
+            self.sink.fold((self.id, limit), self.event(LIMIT_REACHED, reason=limit))
 
     def subscribed(self, topic_filter: bytes, rule: str, granted: int) -> None:
         """The broker granted a subscription that ``rule`` allows, with this QoS."""
-        self.trail.note(
+        self.sink.note(
             self.event(
                 SUBSCRIBE,
                 action="subscribe",
                 topic=topic_filter.decode(),
                 qos=granted,
                 rule=rule,
-                policy_digest=self.judge.force.digest,
+                policy_digest=self.authorizer.active.digest,
             )
         )
 
     def unsubscribed(self, topic_filter: bytes) -> None:
         """The broker ended a subscription as the client asked."""
-        self.trail.note(self.event(UNSUBSCRIBE, action="unsubscribe", topic=topic_filter.decode()))
+        self.sink.note(self.event(UNSUBSCRIBE, action="unsubscribe", topic=topic_filter.decode()))
 
     def _again(self, key: Hashable) -> bool:
-        repeated = self.trail.again(key)
-        self.noted = self.trail.taken
+        repeated = self.sink.again(key)
+        self.noted = self.sink.taken
         return repeated
 
     def event(self, kind: str, **values: object) -> AuditEvent:
         """An event of this session, for the trail to take next."""
-        self.noted = self.trail.taken + 1
+        self.noted = self.sink.taken + 1
         values.setdefault("org", self.org_id())
         return make_event(
             kind,

@@ -1,7 +1,7 @@
 """Verdicts for one session: the compiled policy asked once per topic, the answers kept while they hold.
 
-A kept answer belongs to one policy and one identity. A new policy or new claims mean a new :class:`Judge`; the oldest
-``valid_until`` bounds how long any answer is kept.
+A kept answer belongs to one policy and one identity. A new policy or new claims mean a new :class:`Authorizer`;
+the oldest ``valid_until`` bounds how long any answer is kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from acl.policy import Decision, Identity
 from cloudsignal.edge.session.memo import LONGEST, Memo, Purse
-from cloudsignal.edge.session.organization import Force
+from cloudsignal.edge.session.organization import ActivePolicy
 
 MEMO_MAX = 512
 """Answers kept per direction and session, at most; a session that uses more topics starts over."""
@@ -33,13 +33,13 @@ class Tally:
 TALLY = Tally()
 
 
-class Judge:
+class Authorizer:
     """Asks the policy in force on behalf of one identity. Topics are checked UTF-8 bytes as the client names them."""
 
-    __slots__ = ("_publish", "_receive", "force", "identity", "until")
+    __slots__ = ("_publish", "_receive", "active", "identity", "until")
 
-    def __init__(self, force: Force, identity: Identity, purse: Purse) -> None:
-        self.force = force
+    def __init__(self, active: ActivePolicy, identity: Identity, purse: Purse) -> None:
+        self.active = active
         self.identity = identity
         self.until = math.inf
         """Seconds since the epoch until which everything learned holds."""
@@ -60,7 +60,7 @@ class Judge:
         if decision is None:
             started = time.perf_counter_ns()
             decision = self._note(
-                self.force.policy.publish(self.identity, topic.decode(), qos=qos, retain=retain, now=_now()), started
+                self.active.policy.publish(self.identity, topic.decode(), qos=qos, retain=retain, now=_now()), started
             )
             if short:
                 self._publish.keep_newest(key, decision, len(topic) + len(decision.reason))
@@ -72,7 +72,7 @@ class Judge:
         decision = self._receive.known.get(topic) if short else None
         if decision is None:
             started = time.perf_counter_ns()
-            decision = self._note(self.force.policy.receive(self.identity, topic.decode(), now=_now()), started)
+            decision = self._note(self.active.policy.receive(self.identity, topic.decode(), now=_now()), started)
             if short:
                 self._receive.keep_newest(topic, decision, len(topic) + len(decision.reason))
         return decision
@@ -80,7 +80,7 @@ class Judge:
     def subscribe(self, topic_filter: bytes) -> Decision:
         """May the client hold this subscription? Never kept: subscriptions are rare and judged anew on each change."""
         started = time.perf_counter_ns()
-        return self._note(self.force.policy.subscribe(self.identity, topic_filter.decode(), now=_now()), started)
+        return self._note(self.active.policy.subscribe(self.identity, topic_filter.decode(), now=_now()), started)
 
     def _note(self, decision: Decision, started: int) -> Decision:
         TALLY.asked += 1

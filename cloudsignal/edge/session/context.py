@@ -9,7 +9,7 @@ from enum import Enum, auto
 
 from acl.policy import Identity
 from audit.kinds import AuthReason
-from cloudsignal.edge.audit.events import Origin, Trail
+from cloudsignal.edge.audit.events import AuditSink, Origin
 from cloudsignal.edge.codec import Connack, Connect, Properties, Property
 from cloudsignal.edge.session.account import Account
 from cloudsignal.edge.session.memo import SESSION_BYTES, Purse
@@ -106,8 +106,8 @@ class Context(Account):
     """Of the organization; like ``org``, ``identity`` and ``judge`` it is there once there is a ``grant``."""
     identity: Identity
 
-    def __init__(self, origin: Origin, trail: Trail, *, node: str = "", upstream_password: str = "") -> None:
-        super().__init__(origin, trail, node)
+    def __init__(self, origin: Origin, sink: AuditSink, *, node: str = "", upstream_password: str = "") -> None:
+        super().__init__(origin, sink, node)
         self.grant: Grant | None = None
         """Who has signed in; ``None`` before."""
         self.upstream_password = upstream_password

@@ -79,10 +79,10 @@ class Downlink:
     def feed(self, data: bytes) -> None:  # noqa: PLR0912, PLR0915 - the hot loop, on purpose in one function
         """Take bytes from the broker. Raises :class:`ProtocolError` when they are not MQTT."""
         session = self._session
-        judge = session.judge
-        if judge.force is not session.org.force:
+        authorizer = session.authorizer
+        if authorizer.active is not session.org.active:
             session.adopt()
-        elif judge.until != inf and time.time() >= judge.until:
+        elif authorizer.until != inf and time.time() >= authorizer.until:
             session.forget()
         carry = self._carry
         if carry.begun is not None:
@@ -238,7 +238,7 @@ class Downlink:
         except MountError:
             session.invariant_broken("a delivery lies outside the mount")
             return None
-        decision = session.judge.receive(topic)
+        decision = session.authorizer.receive(topic)
         if not decision.allowed:
             TALLY.refused["out", "denied"] += 1
             session.denied("receive", topic, decision, qos=first >> 1 & 3, retain=bool(first & 1), size=size)

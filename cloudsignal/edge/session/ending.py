@@ -34,9 +34,9 @@ class Ending(Context):
         self.refusal = why
         event = self.event(AUTH_FAILED, reason=why.value, org=owner, details=dict(details or {}))
         if why is AuthReason.RATE_LIMITED:
-            self.trail.fold((why, self.origin.ip, owner), event)
+            self.sink.fold((why, self.origin.ip, owner), event)
         else:
-            self.trail.note(event)
+            self.sink.note(event)
         answer = responses.AUTH_ANSWERS[why]
         told = why in {AuthReason.PROTOCOL, AuthReason.UNAVAILABLE}
         text = (details or {}).get("text", answer.text) if told else answer.text
@@ -59,7 +59,7 @@ class Ending(Context):
     def end(self, cause: CloseCause, **details: str | int | float | bool) -> None:
         """End a session from our side. The will is published unless the client has lost the right to publish it."""
         if self.phase is Phase.LIVE:
-            self.trail.record(self.closing(SESSION_CLOSED, cause.value, details))
+            self.sink.record(self.closing(SESSION_CLOSED, cause.value, details))
             if self.version == 5:
                 answer = responses.CLOSE_ANSWERS[cause]
                 self._disconnect(answer.code, answer.text)
@@ -76,7 +76,7 @@ class Ending(Context):
         """DISCONNECT from the client."""
         clean = code != Reason.DISCONNECT_WITH_WILL
         self.will_sent = not clean
-        self.trail.record(self.closing(DISCONNECT, "clean" if clean else "with_will", {"reason_code": code}))
+        self.sink.record(self.closing(DISCONNECT, "clean" if clean else "with_will", {"reason_code": code}))
         self.session_expiry = properties.number(Property.SESSION_EXPIRY, self.session_expiry)
         self.to_broker.append(raw)
         self._close()
@@ -86,14 +86,14 @@ class Ending(Context):
         if self.phase is Phase.LIVE:
             if how == "keep_alive" and self.version == 5:
                 self._disconnect(Reason.KEEP_ALIVE_TIMEOUT, "nothing heard for one and a half times the keep-alive")
-            self.trail.record(self.closing(DISCONNECT, how, {}))
+            self.sink.record(self.closing(DISCONNECT, how, {}))
         self._close()
 
     def broker_disconnects(self, code: int) -> None:
         """DISCONNECT from the broker (MQTT 5): passed on without its properties."""
         self.ousted = True
         cause = responses.CAUSE_OF.get(code, CloseCause.UPSTREAM_LOST)
-        self.trail.record(self.closing(SESSION_CLOSED, cause.value, {"reason_code": code}))
+        self.sink.record(self.closing(SESSION_CLOSED, cause.value, {"reason_code": code}))
         answer = responses.CLOSE_ANSWERS[cause]
         self._disconnect(code, answer.text)
         self._close()
@@ -105,7 +105,7 @@ class Ending(Context):
 
     def invariant_broken(self, text: str) -> None:
         """Something that cannot happen did; ``text`` never quotes a topic."""
-        self.trail.record(self.event(CRITICAL, reason=CloseCause.INVARIANT.value, details={"text": text}))
+        self.sink.record(self.event(CRITICAL, reason=CloseCause.INVARIANT.value, details={"text": text}))
         self.end(CloseCause.INVARIANT)
 
     def transport_broken(self, text: str, reason: Reason = Reason.MALFORMED) -> None:
@@ -115,12 +115,12 @@ class Ending(Context):
     def _protocol_error(self, error: ProtocolError) -> None:
         if self.phase is Phase.LIVE:
             details: dict[str, str | int | float | bool] = {"reason_code": int(error.reason), "text": str(error)}
-            self.trail.record(self.closing(SESSION_CLOSED, CloseCause.PROTOCOL.value, details))
+            self.sink.record(self.closing(SESSION_CLOSED, CloseCause.PROTOCOL.value, details))
             if self.version == 5:
                 self._disconnect(error.reason, str(error))
         elif self.phase is not Phase.CLOSED:
             self.refusal = AuthReason.PROTOCOL
-            self.trail.note(self.event(AUTH_FAILED, reason=AuthReason.PROTOCOL.value, details={"text": str(error)}))
+            self.sink.note(self.event(AUTH_FAILED, reason=AuthReason.PROTOCOL.value, details={"text": str(error)}))
             if self.version == 5:
                 self._refused(error.reason, str(error))
             elif getattr(error, "newer", False):

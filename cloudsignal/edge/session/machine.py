@@ -18,10 +18,10 @@ from audit.kinds import (
     CloseCause,
 )
 from cloudsignal.edge import codec
-from cloudsignal.edge.audit.events import Origin, Trail
+from cloudsignal.edge.audit.events import AuditSink, Origin
 from cloudsignal.edge.codec import Connack, Connect, Kind, Property, ProtocolError, Reason
 from cloudsignal.edge.session import responses
-from cloudsignal.edge.session.authorizer import Judge
+from cloudsignal.edge.session.authorizer import Authorizer
 from cloudsignal.edge.session.context import CONNECT_MAX, Asked, Grant, Phase
 from cloudsignal.edge.session.downlink import Downlink
 from cloudsignal.edge.session.ending import Ending
@@ -60,8 +60,8 @@ class Session(Ending):
         "uplink",
     )
 
-    def __init__(self, origin: Origin, trail: Trail, *, node: str = "", upstream_password: str = "") -> None:
-        super().__init__(origin, trail, node=node, upstream_password=upstream_password)
+    def __init__(self, origin: Origin, sink: AuditSink, *, node: str = "", upstream_password: str = "") -> None:
+        super().__init__(origin, sink, node=node, upstream_password=upstream_password)
         self.before: Session | None = None
         """Whose client id this one asks for, until it has taken the place: a live session of the same username."""
         self.taking: Future[bytes | None] | None = None
@@ -144,10 +144,10 @@ class Session(Ending):
         self.org, self.mount = grant.org, grant.org.mount
         self.username, self.client_id, self.token_id = grant.username, grant.client_id, grant.token_id
         self.expires_at = grant.expires_at
-        self.packet_limit = min(self.org.force.quotas.packet_bytes or MAX_PACKET_BYTES, MAX_PACKET_BYTES)
+        self.packet_limit = min(self.org.active.quotas.packet_bytes or MAX_PACKET_BYTES, MAX_PACKET_BYTES)
         self.identity = Identity(self.org.id, grant.username, grant.client_id, grant.claims)
         self.purse.parent = self.org.remembered
-        self.judge = Judge(self.org.force, self.identity, self.purse)
+        self.authorizer = Authorizer(self.org.active, self.identity, self.purse)
         if self._will_refused():
             self.refuse(AuthReason.WILL_DENIED)
             return
@@ -187,7 +187,7 @@ class Session(Ending):
         self.broker_keep_alive = connack.properties.number(Property.SERVER_KEEP_ALIVE, 0)
         assigned = "" if self.connect.client_id else self.client_id
         properties = responses.connack_properties(connack.properties, assigned=assigned, packet_limit=self.packet_limit)
-        self.trail.record(self.event(CONNECT, details={"clean_start": self.connect.clean_start}))
+        self.sink.record(self.event(CONNECT, details={"clean_start": self.connect.clean_start}))
         self.answer(codec.connack(self.version, 0, session_present=connack.session_present, properties=properties))
         if connack.session_present:
             self.subscriptions.resume(self.remembered)
@@ -217,7 +217,7 @@ class Session(Ending):
     def forget(self) -> None:
         """A rule has expired: judge everything anew from here on; what is held already is seen to by the node."""
         self.outdated = True
-        self.judge.forget()
+        self.authorizer.forget()
         self.uplink.forget()
         self.downlink.forget()
 
@@ -225,9 +225,9 @@ class Session(Ending):
         """Take over the policy now in force, or new claims: from the next byte on nothing old is believed."""
         if claims is not None:
             self.identity = Identity(self.org.id, self.username, self.client_id, claims)
-        self.judge.forget()
-        self.judge = Judge(self.org.force, self.identity, self.purse)
-        self.packet_limit = min(self.org.force.quotas.packet_bytes or MAX_PACKET_BYTES, MAX_PACKET_BYTES)
+        self.authorizer.forget()
+        self.authorizer = Authorizer(self.org.active, self.identity, self.purse)
+        self.packet_limit = min(self.org.active.quotas.packet_bytes or MAX_PACKET_BYTES, MAX_PACKET_BYTES)
         self.uplink.forget()
         self.downlink.forget()
 
@@ -245,7 +245,7 @@ class Session(Ending):
         will = self.connect.will
         if will is None:
             return False
-        decision = self.judge.publish(will.topic, will.qos, will.retain)
+        decision = self.authorizer.publish(will.topic, will.qos, will.retain)
         if not decision.allowed:
             self.denied("will", will.topic, decision, qos=will.qos, retain=will.retain)
         return not decision.allowed

@@ -21,7 +21,7 @@ BLOCKS_BYTES = 524_288
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Force:
+class ActivePolicy:
     """What is in force: replaced as a whole, never edited, so that no packet meets half of a change."""
 
     revision: int
@@ -38,7 +38,7 @@ class Organization:
 
     id: str
     mount: Mount
-    force: Force
+    active: ActivePolicy
     retained: Retained = field(init=False)
     waiting: deque[Callable[[], None]] = field(default_factory=deque)
     """Sessions with more work than one turn may do (:mod:`cloudsignal.edge.transport.turns`), first come first."""
@@ -73,7 +73,7 @@ class Organization:
 
     def over_quota(self, now: float) -> bool:
         """Whether this minute's messages are used up. ``now`` is seconds since the epoch."""
-        limit = self.force.quotas.messages_per_minute
+        limit = self.active.quotas.messages_per_minute
         if not limit:
             return False
         self._turn(now)
@@ -89,7 +89,7 @@ class Organization:
         As many as messages, and counted apart from them: each is judged and may be an event, so that a client that
         asks without end would keep everybody else waiting and fill the audit.
         """
-        limit = self.force.quotas.messages_per_minute
+        limit = self.active.quotas.messages_per_minute
         if not limit:
             return True
         self._turn(now)

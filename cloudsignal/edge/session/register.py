@@ -32,7 +32,7 @@ class Register:
 
     def full(self, org: Organization, client_id: str, username: str) -> bool:
         """Whether no further connection fits; one that takes over from its own earlier one needs no room."""
-        limit = org.force.quotas.connections
+        limit = org.active.quotas.connections
         if not limit or len(self._sessions.get(org, {})) < limit:
             return False
         held = self.holder(org, client_id)

@@ -19,7 +19,7 @@ def retain(session: Context, message: Publish, size: int, now: float) -> Refusal
     if not message.payload:
         retained.note(message.topic, None)  # MQTT 5 s3.3.1.3: it takes the one on this topic away
         return None
-    full = retained.refuses(message.topic, size, session.org.force.quotas)
+    full = retained.refuses(message.topic, size, session.org.active.quotas)
     if full is None:
         expiry = message.properties.number(Property.MESSAGE_EXPIRY, 0)
         retained.note(message.topic, Entry(size, int(now), int(now) + expiry if expiry else 0, session.username))
@@ -32,7 +32,7 @@ def reserve_will(session: Context) -> Refusal | None:
     if will is None or not (will.retain and will.payload):
         return None
     size = len(will.topic) + len(will.payload)
-    full = session.org.retained.refuses(will.topic, size, session.org.force.quotas)
+    full = session.org.retained.refuses(will.topic, size, session.org.active.quotas)
     if full is None:
         session.will_bytes = size
         session.org.retained.reserved += size

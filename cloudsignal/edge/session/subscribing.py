@@ -29,7 +29,7 @@ FILTERS_MIN, FILTERS_MAX = 100, 1_000
 
 def subscribe(session: Context, subscriptions: Subscriptions, first: int, body: bytes) -> int:
     """Judge a SUBSCRIBE, and pass on what is granted of it. Returns how many packets it was worth."""
-    room = session.org.force.quotas.subscriptions_per_session or 65_535
+    room = session.org.active.quotas.subscriptions_per_session or 65_535
     look = min(max(room, FILTERS_MIN), FILTERS_MAX)
     message = decode_subscribe(first, body, session.version, look)
     asked = [_judged(session, subscriptions, entry, len(body), room) for entry in message.entries]
@@ -73,7 +73,7 @@ def _judged(session: Context, subscriptions: Subscriptions, entry: Subscription,
     except MountError:
         one.refusal = Reason.FILTER_INVALID if five else Reason.UNSPECIFIED
         return one
-    decision = session.judge.subscribe(entry.topic_filter)
+    decision = session.authorizer.subscribe(entry.topic_filter)
     if not decision.allowed:
         session.denied("subscribe", entry.topic_filter, decision, qos=entry.qos, size=size)
         subscriptions.refused(entry.topic_filter)

@@ -50,7 +50,7 @@ Pending = dict[int, list[Item]]
 """What the broker has not answered yet, by packet identifier, oldest first."""
 
 
-class Memory(Protocol):
+class SubscriptionStore(Protocol):
     """Where the filters of stored sessions are kept (``stored.Stored``), so that the next connection knows them."""
 
     def added(self, session: Context, one: Asked, *, withheld: bool, held: int) -> None:
@@ -85,7 +85,7 @@ class Subscriptions:
         self.live: dict[bytes, Asked] = {}
         self.withheld: dict[bytes, Asked] = {}
         """Ended because they were no longer granted; brought back when they are."""
-        self.memory: Memory | None = None
+        self.memory: SubscriptionStore | None = None
         self._asked: Pending[list[Asked]] = {}
         self._coming: set[bytes] = set()
         """Filters the broker is being asked for, other than live ones: they count against the quota already."""
@@ -267,7 +267,7 @@ class Subscriptions:
         session = self._session
         lost: list[bytes] = []
         for topic_filter in list(self.live):
-            decision = session.judge.subscribe(topic_filter)
+            decision = session.authorizer.subscribe(topic_filter)
             if not decision.allowed:
                 session.denied("subscribe", topic_filter, decision)
                 one = self.withheld[topic_filter] = self.live.pop(topic_filter)
@@ -281,7 +281,7 @@ class Subscriptions:
         for one in list(self.withheld.values()):
             if one.topic_filter in leaving:
                 continue
-            decision = self._session.judge.subscribe(one.topic_filter)
+            decision = self._session.authorizer.subscribe(one.topic_filter)
             if decision.allowed:
                 one.options = one.wanted & ~3 | min(one.wanted & 3, decision.qos)
                 one.rule = decision.rule or NO_RULE

@@ -112,10 +112,10 @@ class Uplink:
         """
         session = self._session
         now = session.heard_at = time.time()
-        if now >= session.judge.until:
+        if now >= session.authorizer.until:
             session.forget()
         org = session.org
-        if session.judge.force is not org.force:
+        if session.authorizer.active is not org.active:
             session.adopt()
         heads = {} if self._handshakes.held or org.over_quota(now) else self._heads.known
         session.unread = False
@@ -257,7 +257,7 @@ class Uplink:
         if over:
             self._refuse(message, size, None, limit=OVER_QUOTA)
             return
-        decision = session.judge.publish(message.topic, message.qos, message.retain)
+        decision = session.authorizer.publish(message.topic, message.qos, message.retain)
         if not decision.allowed:
             self._refuse(message, size, decision)
             return

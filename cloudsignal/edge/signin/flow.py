@@ -11,7 +11,7 @@ from typing import Any
 
 from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge.audit.journal import Journal
-from cloudsignal.edge.control.desired_state import Snapshot
+from cloudsignal.edge.control.desired_state import DesiredState
 from cloudsignal.edge.redis import NotSentError, Store, UnavailableError
 from cloudsignal.edge.session.context import Asked, Grant
 from cloudsignal.edge.session.machine import Session
@@ -56,14 +56,14 @@ CHUNK = 200
 """Client ids one run of a script is about, at most: Redis does nothing else meanwhile."""
 
 
-class Gate:
+class SignInFlow:
     """Decides who comes in."""
 
     def __init__(
         self,
         *,
         store: Store,
-        snapshot: Snapshot,
+        desired: DesiredState,
         sessions: Register,
         dialer: Dialer,
         limits: Limits,
@@ -74,7 +74,7 @@ class Gate:
         pump: Callable[[str], None],
     ) -> None:
         self._store = store
-        self._snapshot = snapshot
+        self._snapshot = desired
         self._sessions = sessions
         self._dialer = dialer
         self._limits = limits
@@ -122,7 +122,7 @@ class Gate:
         org = self._snapshot.organizations.get(record.org)
         if org is None:
             session.refuse(AuthReason.NO_POLICY, org=record.org)
-        elif org.force.suspended:
+        elif org.active.suspended:
             session.refuse(AuthReason.ORG_SUSPENDED, org=org.id)
         elif self._sessions.full(org, session.client_id, record.username):
             session.refuse(AuthReason.QUOTA, org=org.id)
@@ -244,7 +244,7 @@ class Gate:
     async def _kept(self, session: Session) -> bool:
         """Whether the organization may have this session kept; one that it has already needs no room."""
         now = int(time.time())
-        limit = session.org.force.quotas.stored_sessions
+        limit = session.org.active.quotas.stored_sessions
         keep = ("EVAL", KEEP, 1, keys.stored(session.org.id), now, session.client_id)
         try:
             (kept,) = await self._store.call((*keep, now + held_seconds(session), limit, HELD_MAX))

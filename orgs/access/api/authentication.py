@@ -10,13 +10,13 @@ from rest_framework.request import Request
 from cloudsignal.addresses import network_of
 from cloudsignal.errors import Unauthenticated
 from cloudsignal.limits import take
-from orgs.access.api_keys import KeyUse, use_api_key
+from orgs.access.api_keys import AuthenticatedKey, use_api_key
 
 
 class ApiKeyAuthentication(BaseAuthentication):
     """``Authorization: Bearer sk_...``. Wrong keys are counted by network: guessing gets slow, nobody is locked out."""
 
-    def authenticate(self, request: Request) -> tuple[Any, KeyUse] | None:
+    def authenticate(self, request: Request) -> tuple[Any, AuthenticatedKey] | None:
         """No person, but a key and the access it gives; None without an Authorization header."""
         secret = bearer(request)
         if secret is None:
@@ -43,7 +43,7 @@ def bearer(request: Request) -> str | None:
     return token.strip()
 
 
-def checked_key(secret: str, *, ip: str) -> KeyUse:
+def checked_key(secret: str, *, ip: str) -> AuthenticatedKey:
     """The key, or :class:`Unauthenticated`; after many wrong ones from ``ip``, :class:`Limit`."""
     try:
         return use_api_key(secret, ip=ip)

@@ -27,7 +27,7 @@ from cloudsignal.api.parsers import JsonParser, is_storable
 from cloudsignal.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from cloudsignal.limits import take
 from orgs.access.api.authentication import ApiKeyAuthentication, PersonAuthentication, address_of, network_of_caller
-from orgs.access.api_keys import KeyUse
+from orgs.access.api_keys import AuthenticatedKey
 from orgs.access.grants import Access, access_org
 from orgs.access.step_up import require_recent
 from orgs.models import User
@@ -109,14 +109,14 @@ class Endpoint(APIView, ABC):
     def principal(self) -> str:
         """Who calls, for limits and idempotency keys."""
         auth, user = self.request.auth, self.request.user
-        if isinstance(auth, KeyUse):
+        if isinstance(auth, AuthenticatedKey):
             return f"key {auth.key.pk}"
         return f"user {user.pk}" if isinstance(user, User) else network_of_caller(self.request)
 
     def person(self, request: Request) -> User:
         """The person behind the session; raises for keys and for nobody."""
         user = request.user
-        if isinstance(request.auth, KeyUse):
+        if isinstance(request.auth, AuthenticatedKey):
             raise Forbidden(
                 "needs_person", "This needs a signed-in person; an API key cannot do it. Use the dashboard."
             )
@@ -140,13 +140,13 @@ class OrgEndpoint(Endpoint):
 
     def step_up(self, request: Request) -> None:
         """For dangerous acts: a person must have shown their password or second factor a moment ago. Keys pass."""
-        if not isinstance(request.auth, KeyUse):
+        if not isinstance(request.auth, AuthenticatedKey):
             require_recent(request._request)
 
     def _resolve(self, request: Request) -> Access:
         named = self.kwargs.get("organization_id") or request.query_params.get("organization_id", "")
         use = request.auth
-        if isinstance(use, KeyUse):
+        if isinstance(use, AuthenticatedKey):
             if named and named != use.access.org_id:
                 raise NotFound("The organization")
             return use.access
@@ -177,9 +177,9 @@ class KeyEndpoint(Endpoint):
         self.use(request)
         take("api", self.principal)
 
-    def use(self, request: Request) -> KeyUse:
+    def use(self, request: Request) -> AuthenticatedKey:
         """The key of the request; raises :class:`Unauthenticated` without one."""
-        if not isinstance(request.auth, KeyUse):
+        if not isinstance(request.auth, AuthenticatedKey):
             raise Unauthenticated("unauthorized", "Send an API key as `Authorization: Bearer ...`.")
         return request.auth
 
@@ -232,7 +232,7 @@ def _idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
 def _owner(endpoint: Endpoint) -> str:
     """The organization that a kept answer counts for; outside of one, whoever asks."""
     access, auth = getattr(endpoint, "access", None), endpoint.request.auth
-    if isinstance(auth, KeyUse):
+    if isinstance(auth, AuthenticatedKey):
         access = auth.access
     return access.org_id if isinstance(access, Access) else endpoint.principal
 

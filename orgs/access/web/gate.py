@@ -37,7 +37,7 @@ View = Callable[..., HttpResponseBase]
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class Requirement:
     """What a view asks of its visitor; the permissions test reads it from every URL."""
 
     scope: str
@@ -50,7 +50,7 @@ class Gate:
 class Gated(Protocol):
     """A view that went through a gate."""
 
-    gate: Gate
+    gate: Requirement
 
     def __call__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer a request."""
@@ -81,7 +81,7 @@ def org_page(
             with org_scope(access.org_id) if one_transaction else nullcontext():
                 return view(request, access, *args, **kwargs)
 
-        return _finish(view, inner, Gate("org", permission, write), methods)
+        return _finish(view, inner, Requirement("org", permission, write), methods)
 
     return decorate
 
@@ -95,7 +95,7 @@ def person_page(*, methods: tuple[str, ...] = ("GET",)) -> Callable[[PersonView[
             with user_scope(user.pk):
                 return view(request, user, *args, **kwargs)
 
-        return _finish(view, inner, Gate("person"), methods)
+        return _finish(view, inner, Requirement("person"), methods)
 
     return decorate
 
@@ -111,7 +111,7 @@ def operator_page(*, methods: tuple[str, ...] = ("GET",)) -> Callable[[PersonVie
             with platform_scope():
                 return view(request, user, *args, **kwargs)
 
-        return _finish(view, inner, Gate("operator"), methods)
+        return _finish(view, inner, Requirement("operator"), methods)
 
     return decorate
 
@@ -122,7 +122,7 @@ def public_page(
     """A page for everybody. Asked for by name, so that no view is public by accident."""
 
     def decorate(view: Callable[Concatenate[HttpRequest, P], HttpResponseBase]) -> View:
-        return _finish(view, view, Gate("public"), methods)
+        return _finish(view, view, Requirement("public"), methods)
 
     return decorate
 
@@ -139,7 +139,7 @@ def _person(request: HttpRequest) -> User:
     return user
 
 
-def _finish(view: Callable[..., Any], inner: View, gate: Gate, methods: tuple[str, ...]) -> View:
+def _finish(view: Callable[..., Any], inner: View, gate: Requirement, methods: tuple[str, ...]) -> View:
     allowed = ("GET", "HEAD", *methods) if "GET" in methods else methods
 
     @functools.wraps(view)

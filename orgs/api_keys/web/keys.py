@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError
-from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.confirm import Impact, Question, confirm
 from cloudsignal.web.formatting import ago, plural
 from orgs.access.api_keys import state
 from orgs.access.grants import Access
@@ -94,7 +94,7 @@ def rotate(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBas
     question = Question(
         title=f"Rotate {old.name}?",
         text=f"A new key with the same scopes is created and shown once. {old} stays active for the time you choose.",
-        blast=[Touched("1", f"key replaced: {old}"), _used(old)],
+        impact=[Impact("1", f"key replaced: {old}"), _used(old)],
         action="Rotate the key",
         url=reverse("orgs:key-rotate", args=[access.org_id, key_id]),
         cancel=reverse("orgs:keys", args=[access.org_id]),
@@ -124,7 +124,7 @@ def revoke(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBas
         text="Every request with this key is refused from now on"
         + (", and everything it has created is revoked with it. This cannot be undone. " if everything else ". ")
         + ("To replace a key and keep what it has created, rotate it." if everything and key.person_id is None else ""),
-        blast=[Touched("1", f"key revoked: {key}"), _used(key), *(_made(made, reach) if everything else ())],
+        impact=[Impact("1", f"key revoked: {key}"), _used(key), *(_made(made, reach) if everything else ())],
         action="Revoke the key",
         url=reverse("orgs:key-revoke", args=[access.org_id, key_id]),
         cancel=reverse("orgs:keys", args=[access.org_id]),
@@ -141,7 +141,7 @@ def _words(key: ApiKey) -> list[str]:
     return [words for scope, words in TITLES.items() if scope.value in key.scopes]
 
 
-def _made(made: Made, reach: Reach) -> list[Touched]:
+def _made(made: Made, reach: Reach) -> list[Impact]:
     """Everything that ends, by name where there are few."""
     providers, invitations = [one.name for one in made.providers], [one.email for one in made.invitations]
     lines = [
@@ -154,7 +154,7 @@ def _made(made: Made, reach: Reach) -> list[Touched]:
     if made.joined:
         joined = plural(made.joined, "person", "people")
         lines.append(
-            Touched(
+            Impact(
                 f"{made.joined:,}",
                 f"{joined} joined by an invitation of this key and stay members: check them under Members",
             )
@@ -162,15 +162,15 @@ def _made(made: Made, reach: Reach) -> list[Touched]:
     return [line for line in lines if line is not None]
 
 
-def _count(count: int | None, one: str, many: str) -> Touched:
-    return Touched("?" if count is None else f"{count:,}", one if count == 1 else many)
+def _count(count: int | None, one: str, many: str) -> Impact:
+    return Impact("?" if count is None else f"{count:,}", one if count == 1 else many)
 
 
-def _line(names: Sequence[str], one: str, many: str) -> Touched | None:
+def _line(names: Sequence[str], one: str, many: str) -> Impact | None:
     if not names:
         return None
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-    return Touched(f"{len(names):,}", f"{one if len(names) == 1 else many}: {shown}")
+    return Impact(f"{len(names):,}", f"{one if len(names) == 1 else many}: {shown}")
 
 
 def _ended(revoked: Revoked) -> list[str]:
@@ -184,7 +184,7 @@ def _ended(revoked: Revoked) -> list[str]:
     return [f"With it ended: {', '.join(ended)}."] if ended else []
 
 
-def _used(key: ApiKey) -> Touched:
+def _used(key: ApiKey) -> Impact:
     if key.last_used_at is None:
-        return Touched("0", "requests so far")
-    return Touched("in use", f"last request {ago(key.last_used_at, timezone.now())}")
+        return Impact("0", "requests so far")
+    return Impact("in use", f"last request {ago(key.last_used_at, timezone.now())}")

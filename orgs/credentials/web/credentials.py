@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError
-from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.confirm import Impact, Question, confirm
 from cloudsignal.web.filters import address, pills, query_of
 from cloudsignal.wire.report import LiveSession
 from orgs.access.grants import Access
@@ -119,7 +119,7 @@ def revoke(request: HttpRequest, access: Access, token_id: str) -> HttpResponseB
         title=f"Revoke the credential …{credential.hint} of {credential.identity.username}?",
         text="The client is disconnected within a second and cannot sign in with this credential again. "
         "Other credentials of the username stay active.",
-        blast=[_sessions_line(sessions, live)],
+        impact=[_sessions_line(sessions, live)],
         action="Revoke this credential",
         url=reverse("orgs:credential-revoke", args=[access.org_id, token_id]),
         cancel=reverse("orgs:credentials", args=[access.org_id]),
@@ -149,8 +149,8 @@ def revoke_username(request: HttpRequest, access: Access, username: str) -> Http
     question = Question(
         title=f"Revoke the username {username}?",
         text="All credentials of this username are revoked now. To use it again, issue a new credential.",
-        blast=[
-            Touched(f"{len(secrets):,}", "credential revoked" if len(secrets) == 1 else "credentials revoked"),
+        impact=[
+            Impact(f"{len(secrets):,}", "credential revoked" if len(secrets) == 1 else "credentials revoked"),
             _sessions_line(sessions, live),
         ],
         action=f"Revoke {username}",
@@ -164,9 +164,9 @@ def _number(sessions: Sequence[LiveSession] | None, live: Sequence[LiveSession])
     return None if sessions is None else len(live)
 
 
-def _sessions_line(sessions: Sequence[LiveSession] | None, live: Sequence[LiveSession]) -> Touched:
+def _sessions_line(sessions: Sequence[LiveSession] | None, live: Sequence[LiveSession]) -> Impact:
     if sessions is None:
-        return Touched("?", "live sessions closed (the number is unavailable)")
+        return Impact("?", "live sessions closed (the number is unavailable)")
     where = ", ".join(sorted({session.ip for session in live})[:3])
     closed = "live session closed" if len(live) == 1 else "live sessions closed"
-    return Touched(f"{len(live):,}", f"{closed} (from {where})" if where else closed)
+    return Impact(f"{len(live):,}", f"{closed} (from {where})" if where else closed)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from acl.access import list_versions
 from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError
-from cloudsignal.web.confirm import Aside, Question, Touched, confirm
+from cloudsignal.web.confirm import Download, Impact, Question, confirm
 from cloudsignal.web.formatting import plural
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
@@ -64,10 +64,10 @@ def revoke_all(request: HttpRequest, access: Access) -> HttpResponseBase:
         title=f"Revoke every credential of {access.org.name}?",
         text="Every client is disconnected within a second and needs a new credential, static ones included. "
         "API keys and identity providers stay active and can issue new credentials.",
-        blast=[
+        impact=[
             _sessions(access),
-            Touched(f"{counts.active:,}", "credential revoked" if counts.active == 1 else "credentials revoked"),
-            Touched(f"{counts.static:,}", "of them static, usually in devices"),
+            Impact(f"{counts.active:,}", "credential revoked" if counts.active == 1 else "credentials revoked"),
+            Impact(f"{counts.static:,}", "of them static, usually in devices"),
         ],
         action="Revoke every credential",
         url=reverse("orgs:revoke-all", args=[access.org_id]),
@@ -111,16 +111,16 @@ def _deletion(access: Access) -> Question:
         text=f"Clients are disconnected now. For {GRACE.days} days an owner can cancel the deletion; then all data is "
         "deleted: in the database, in Redis, at the edges and in the broker. Earlier backups keep it until they are "
         "deleted.",
-        first=Aside("Export data first", reverse("orgs:export", args=[access.org_id])),
-        blast=[
+        first=Download("Export data first", reverse("orgs:export", args=[access.org_id])),
+        impact=[
             _sessions(access),
-            Touched(f"{counts.active:,}", "credential that is revoked" if counts.active == 1 else
+            Impact(f"{counts.active:,}", "credential that is revoked" if counts.active == 1 else
                     "credentials that are revoked"),
-            Touched(f"{counts.identities:,}", "username deleted" if counts.identities == 1 else "usernames deleted"),
-            Touched(f"{len(versions):,}", "policy version deleted" if len(versions) == 1 else
+            Impact(f"{counts.identities:,}", "username deleted" if counts.identities == 1 else "usernames deleted"),
+            Impact(f"{len(versions):,}", "policy version deleted" if len(versions) == 1 else
                     "policy versions deleted"),
-            Touched(f"{len(members):,}", "member who loses access" if len(members) == 1 else "members who lose access"),
-            Touched("all", "of its audit log deleted"),
+            Impact(f"{len(members):,}", "member who loses access" if len(members) == 1 else "members who lose access"),
+            Impact("all", "of its audit log deleted"),
         ],
         action="Delete the organization",
         url=reverse("orgs:delete", args=[access.org_id]),
@@ -128,10 +128,8 @@ def _deletion(access: Access) -> Question:
     )  # fmt: skip
 
 
-def _sessions(access: Access) -> Touched:
+def _sessions(access: Access) -> Impact:
     sessions = sessions_or_none(access)
     if sessions is None:
-        return Touched("?", "live sessions closed (the number is unavailable)")
-    return Touched(
-        f"{len(sessions):,}", "live session closed now" if len(sessions) == 1 else "live sessions closed now"
-    )
+        return Impact("?", "live sessions closed (the number is unavailable)")
+    return Impact(f"{len(sessions):,}", "live session closed now" if len(sessions) == 1 else "live sessions closed now")

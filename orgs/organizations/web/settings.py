@@ -8,7 +8,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from cloudsignal.errors import DomainError
-from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.confirm import Impact, Question, confirm
 from orgs.access.grants import Access
 from orgs.access.second_factor import has_second_factor
 from orgs.access.web.gate import org_page
@@ -63,7 +63,7 @@ def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
         text="Members without a second factor (an authenticator app or a passkey) must set one up first."
         if required
         else "Members can then remove their second factor; a stolen password is enough for them.",
-        blast=[Touched(f"{without}", shut_out if required else "members without a second factor")],
+        impact=[Impact(f"{without}", shut_out if required else "members without a second factor")],
         action="Require it" if required else "Stop requiring it",
         url=f"{reverse('orgs:two-step', args=[access.org_id])}?required={int(required)}",
         cancel=reverse("orgs:people", args=[access.org_id]),

@@ -21,7 +21,7 @@ from cloudsignal.errors import Unauthenticated
 from cloudsignal.limits import take
 from orgs.access.api.authentication import address_of, bearer, checked_key, network_of_caller
 from orgs.access.api.endpoint import Endpoint
-from orgs.access.api_keys import KeyUse
+from orgs.access.api_keys import AuthenticatedKey
 from orgs.access.grants import origin_allowed
 from orgs.credentials import identities
 from orgs.credentials.issuing import Issued
@@ -76,7 +76,7 @@ class TokenEndpoint(Endpoint):
         headers = {"Allow": methods, **cors.preflight_headers(origin, methods, allowed=allowed)}
         return Response(status=HTTPStatus.NO_CONTENT, headers=headers)
 
-    def key(self, request: Request, *, secret: str | None = None) -> KeyUse:
+    def key(self, request: Request, *, secret: str | None = None) -> AuthenticatedKey:
         """The API key of the request; raises :class:`Unauthenticated` without one. Counts against its limit.
 
         Anybody can read a publishable key from a page: it is counted by network, or they could use it up for all.

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from audit.kinds import CloseCause
 from cloudsignal.errors import NotFound
-from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.confirm import Impact, Question, confirm
 from cloudsignal.web.filters import pills
 from cloudsignal.wire.report import LiveSession
 from orgs.access.grants import Access
@@ -66,7 +66,7 @@ def close(request: HttpRequest, access: Access, session_id: str) -> HttpResponse
     question = Question(
         title=f"Close the session of {session.username}?",
         text="The client is disconnected now and can sign in again at once. To prevent that, revoke its credential.",
-        blast=[Touched("1", f"live session of client ID {session.client_id} from {session.ip} closed")],
+        impact=[Impact("1", f"live session of client ID {session.client_id} from {session.ip} closed")],
         action="Close the session",
         url=reverse("orgs:session-close", args=[access.org_id, session_id]),
         cancel=reverse("orgs:clients", args=[access.org_id]),

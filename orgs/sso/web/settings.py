@@ -9,7 +9,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from cloudsignal.errors import DomainError, NotFound
-from cloudsignal.web.confirm import Question, Touched, confirm
+from cloudsignal.web.confirm import Impact, Question, confirm
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
 from orgs.access.web.reauthentication import ask_again
@@ -88,9 +88,9 @@ def remove(request: HttpRequest, access: Access, sign_on_id: str) -> HttpRespons
         title=f"Remove {sign_on.name}?",
         text="Its SSO sessions are closed. People stay members; those without a password can set one with "
         '"Forgot your password?".',
-        blast=[
-            Touched("1", f"SSO connection removed: {sign_on.issuer}"),
-            Touched(f"{known:,}", "person signs in through it" if known == 1 else "people sign in through it"),
+        impact=[
+            Impact("1", f"SSO connection removed: {sign_on.issuer}"),
+            Impact(f"{known:,}", "person signs in through it" if known == 1 else "people sign in through it"),
         ],
         action="Remove the SSO connection",
         url=reverse("orgs:sign-on-remove", args=[access.org_id, sign_on_id]),

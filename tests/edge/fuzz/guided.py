@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["cloudsignal.edge"]):
     from cloudsignal.edge.transport.proxy_protocol import HEADER, ProxyError, parse, variable_length
 from cloudsignal.edge.audit.events import Origin
 from tests.edge.fuzz.streams import broker_packet, check_end, client_packet, connect_packet, live_session, welcome
-from tests.support.trail import ListTrail
+from tests.support.trail import ListSink
 
 HEAD = 2
 """Bytes of an input that say what it is."""
@@ -33,12 +33,12 @@ def pieces(data: bytes, size: int) -> list[bytes]:
 
 def client(data: bytes, version: int, size: int) -> None:
     """A signed-in client sends this."""
-    session, trail = live_session(version, random.Random(7))
+    session, sink = live_session(version, random.Random(7))
     for piece in pieces(data, size):
         session.client_received(piece)
         while session.unread and not session.ended:
             session.client_received(b"")
-    check_end(session, trail, version)
+    check_end(session, sink, version)
 
 
 def broker(data: bytes, version: int, size: int) -> None:
@@ -51,13 +51,13 @@ def broker(data: bytes, version: int, size: int) -> None:
 
 def connect(data: bytes, version: int, size: int) -> None:
     """A stranger sends this; ``version`` has no say in it."""
-    session = Session(Origin("127.0.0.1", 1, "mqtts"), trail := ListTrail())
+    session = Session(Origin("127.0.0.1", 1, "mqtts"), sink := ListSink())
     for piece in pieces(data, size):
         session.client_received(piece)
     if session.phase is Phase.SIGNING_IN:
         welcome(session)
     if session.ended:
-        assert trail.events[-1].kind in {"auth_failed", "acl_denied"}
+        assert sink.events[-1].kind in {"auth_failed", "acl_denied"}
 
 
 def terminator(data: bytes, version: int, size: int) -> None:

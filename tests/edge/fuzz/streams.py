@@ -10,10 +10,10 @@ from cloudsignal.edge.audit.events import Origin
 from cloudsignal.edge.session.context import Grant, Phase
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.mountpoint import Mount
-from cloudsignal.edge.session.organization import Force, Organization
+from cloudsignal.edge.session.organization import ActivePolicy, Organization
 from cloudsignal.wire.bundle import Quotas
 from tests.edge.conformance.harness import packets as mqtt
-from tests.support.trail import ListTrail
+from tests.support.trail import ListSink
 
 ORG = "org_aaaaaaaaaaaa"
 
@@ -21,7 +21,7 @@ _POLICY = parse(
     '{"version": "3", "rules": [{"id": "no", "effect": "deny", "topic": "no/#"}, {"id": "all", "topic": "#"}]}'
 )
 assert _POLICY.policy is not None
-FORCE = Force(
+FORCE = ActivePolicy(
     revision=1,
     digest="sha256:" + "0" * 64,
     policy=compile_policy(_POLICY.policy),
@@ -118,10 +118,10 @@ def damaged(rng: random.Random, data: bytes) -> bytes:
     return bytes(made)
 
 
-def live_session(version: int, rng: random.Random) -> tuple[Session, ListTrail]:
+def live_session(version: int, rng: random.Random) -> tuple[Session, ListSink]:
     """A signed-in session that has nothing queued."""
-    trail = ListTrail()
-    session = Session(Origin("127.0.0.1", 1, "mqtts"), trail)
+    sink = ListSink()
+    session = Session(Origin("127.0.0.1", 1, "mqtts"), sink)
     session.client_received(connect_packet(rng, version))
     assert session.phase is Phase.SIGNING_IN
     welcome(session)
@@ -129,7 +129,7 @@ def live_session(version: int, rng: random.Random) -> tuple[Session, ListTrail]:
     assert session.live
     session.to_client.clear()
     session.to_broker.clear()
-    return session, trail
+    return session, sink
 
 
 def welcome(session: Session) -> None:
@@ -153,7 +153,7 @@ def chunks(rng: random.Random, data: bytes) -> list[bytes]:
     return [data[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(data)], strict=True) if start < stop]
 
 
-def check_end(session: Session, trail: ListTrail, version: int) -> None:
+def check_end(session: Session, sink: ListSink, version: int) -> None:
     """An ended session has said why: to the client in MQTT 5, and on the trail."""
     whole = b"".join(session.to_client)
     buffer, last = bytearray(whole), None
@@ -166,7 +166,7 @@ def check_end(session: Session, trail: ListTrail, version: int) -> None:
     if not session.ended:
         return
     assert session.phase is Phase.CLOSED
-    event = trail.events[-1]
+    event = sink.events[-1]
     assert event.kind in ("session_closed", "disconnect"), event
     if version == 5 and event.kind == "session_closed":
         assert last is not None

@@ -32,7 +32,7 @@ from tests.edge.fuzz.streams import (
     live_session,
     welcome,
 )
-from tests.support.trail import ListTrail
+from tests.support.trail import ListSink
 
 SEED = int(os.environ.get("FUZZ_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 """Set FUZZ_SEED to repeat a run."""
@@ -44,7 +44,7 @@ SLOWEST = 2.0
 def one_stream(rng: random.Random) -> str:
     """Feed one damaged stream to a live session; returns how it ended."""
     version = rng.choice((4, 5))
-    session, trail = live_session(version, rng)
+    session, sink = live_session(version, rng)
     whole = b"".join(client_packet(rng, version) for _ in range(rng.randint(1, 12)))
     start = time.monotonic()
     for piece in chunks(rng, damaged(rng, whole)):
@@ -52,20 +52,20 @@ def one_stream(rng: random.Random) -> str:
         if session.ended:
             break
     assert time.monotonic() - start < SLOWEST
-    check_end(session, trail, version)
-    return trail.events[-1].reason if session.ended else "lives on"
+    check_end(session, sink, version)
+    return sink.events[-1].reason if session.ended else "lives on"
 
 
 def one_connect(rng: random.Random) -> None:
     """Feed a damaged first packet; it is answered, refused or waited for."""
     version = rng.choice((4, 5))
-    session = Session(Origin("127.0.0.1", 1, "mqtts"), trail := ListTrail())
+    session = Session(Origin("127.0.0.1", 1, "mqtts"), sink := ListSink())
     for piece in chunks(rng, damaged(rng, connect_packet(rng, version))):
         session.client_received(piece)
     if session.phase is Phase.SIGNING_IN:
         welcome(session)
     if session.ended:
-        assert trail.events[-1].kind in ("auth_failed", "acl_denied")
+        assert sink.events[-1].kind in ("auth_failed", "acl_denied")
 
 
 def one_broker_stream(rng: random.Random) -> None:
