@@ -1,8 +1,8 @@
-"""The edge: terminates TLS, signs clients in, moves each into its organization's slice, judges every packet, audits.
+"""The edge: terminates TLS, signs clients in, maps each into its organization, authorizes every packet, audits.
 
-Read in this order: ``mount`` (the mapping), ``codec`` (bytes and packets), ``judge`` (verdicts and their memo),
-``session`` with ``uplink`` and ``downlink`` (the state machine, no I/O), ``signin`` (who is it), ``snapshot`` and
-``follow`` (what Redis says), ``journal``, ``budget`` and ``ship`` (the audit trail), ``listen`` and ``upstream``
-(sockets), ``node`` (all of it together). Imports only the pure layers ``acl.policy``, ``audit.kinds``,
-``audit.bounds`` and ``cloudsignal.wire``.
+Read in this order: ``session.mountpoint`` (the mapping), ``codec`` (bytes and packets), ``session.authorizer``
+(verdicts and their memo), ``session.machine`` with ``uplink`` and ``downlink`` (the state machine, no I/O), ``signin``
+(who may come in), ``control`` (what Redis says), ``audit`` (the journal and the shipper), ``transport`` (sockets),
+``node`` (all of it together). Imports only the pure layers ``acl.policy``, ``audit.kinds``, ``audit.bounds`` and
+``cloudsignal.wire``.
 """
