@@ -4,7 +4,6 @@ The hot loop works on one ``bytes`` per read. A PUBLISH seen before, byte for by
 slice and one dictionary look-up; frames that need no change pass as part of one slice. Everything else takes the slow
 path below, which is where the rules are.
 """
-# Over 400 lines: the fast path and the rules it falls back to share their state and are read together.
 
 from __future__ import annotations
 
