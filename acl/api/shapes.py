@@ -50,7 +50,7 @@ class OptionalTextSerializer(serializers.Serializer[Any]):
 
 
 class FindingSerializer(serializers.Serializer[Any]):
-    """Something to say about a document, with its place; lines and columns count from 1."""
+    """An error or warning about a document, with its place; lines and columns count from 1."""
 
     level = serializers.ChoiceField(["error", "warning"])
     path = serializers.CharField(allow_blank=True)
@@ -72,7 +72,7 @@ class TestOutcomeSerializer(serializers.Serializer[Any]):
 
 
 class ValidationSerializer(serializers.Serializer[Any]):
-    """Whether a document may be deployed, and what there is to say about it."""
+    """Whether a document can be deployed, with its findings and test results."""
 
     deployable = serializers.BooleanField(help_text="No errors, and every test passes.")
     digest = serializers.CharField(allow_null=True, help_text="Of the canonical form; null when it has errors.")
@@ -89,14 +89,14 @@ class SimulateSerializer(OptionalTextSerializer):
     topic = serializers.CharField(max_length=65_535, trim_whitespace=False)
     client_id = serializers.CharField(max_length=65_535, default="", allow_blank=True)
     claims = serializers.DictField(
-        default=None, allow_null=True, help_text="Left out: those that the identity carries, as on the wire."
+        default=None, allow_null=True, help_text="If missing: the stored claims of the username."
     )
     qos = serializers.IntegerField(default=0, min_value=0, max_value=2)
     retain = serializers.BooleanField(default=False)
 
 
 class RulePartSerializer(serializers.Serializer[Any]):
-    """What one rule did."""
+    """The part of one rule in the verdict."""
 
     index = serializers.IntegerField()
     rule = serializers.CharField()
@@ -115,13 +115,15 @@ class VerdictSerializer(serializers.Serializer[Any]):
     holes = serializers.ListField(child=serializers.CharField(), help_text="Denied parts of a granted subscription.")
     partial_holes = serializers.ListField(
         child=serializers.CharField(),
-        help_text="Those of the holes of which earlier rules allow a part: it is delivered.",
+        help_text="Holes of which an earlier rule allows a part, which is delivered.",
     )
-    rules = RulePartSerializer(many=True, help_text="Of more than 200 rules, those that have a part in it, up to 200.")
+    rules = RulePartSerializer(
+        many=True, help_text="For more than 200 rules: those that take part in the verdict, up to 200."
+    )
     rules_not_listed = serializers.IntegerField()
     claims = serializers.DictField(help_text="The claims it was checked with.")
     claims_source = serializers.ChoiceField(
-        ["given", "stored", "none"], help_text="none: there is no identity of this username, so no claims are known."
+        ["given", "stored", "none"], help_text="none: no identity has this username, so no claims are known."
     )
     findings = FindingSerializer(many=True)
 
@@ -136,16 +138,20 @@ class DiffSerializer(serializers.Serializer[Any]):
 
 
 class RegionSerializer(serializers.Serializer[Any]):
-    """A part on which the two differ, with a request that really flips."""
+    """A difference between the two documents, with an example request."""
 
     who = serializers.CharField()
     action = serializers.ChoiceField(
         ["pub", "receive", "sub"], help_text="receive: of single topics; sub: of a filter in which no topic differs."
     )
     filter = serializers.CharField()
-    rule = serializers.CharField(help_text="The changed rule that brings it about.")
-    old_rule = serializers.CharField(allow_null=True, help_text="Decides the witness in the old document; null: none.")
-    new_rule = serializers.CharField(allow_null=True, help_text="Decides the witness in the new document; null: none.")
+    rule = serializers.CharField(help_text="The changed rule that causes the difference.")
+    old_rule = serializers.CharField(
+        allow_null=True, help_text="The rule that decides the example in the old document; null: none."
+    )
+    new_rule = serializers.CharField(
+        allow_null=True, help_text="The rule that decides the example in the new document; null: none."
+    )
     limit = serializers.CharField(allow_blank=True)
     witness_username = serializers.CharField(source="witness.identity.username")
     witness_client_id = serializers.CharField(source="witness.identity.client_id", allow_blank=True)
@@ -159,7 +165,7 @@ class ComparisonSerializer(serializers.Serializer[Any]):
     relation = serializers.ChoiceField(["equivalent", "narrower", "wider", "incomparable"])
     widened = RegionSerializer(many=True)
     narrowed = RegionSerializer(many=True)
-    complete = serializers.BooleanField(help_text="False when the search had to be cut short.")
+    complete = serializers.BooleanField(help_text="False when the comparison was stopped early.")
 
 
 class VersionSerializer(serializers.ModelSerializer[PolicyVersion]):
@@ -179,7 +185,7 @@ class FullVersionSerializer(VersionSerializer):
 
 
 class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
-    """A version on its way to the nodes."""
+    """A version that is sent to the nodes."""
 
     version = serializers.IntegerField(source="version.number", read_only=True)
     digest = serializers.CharField(source="version.digest", read_only=True)
@@ -213,7 +219,7 @@ class ProgressSerializer(serializers.Serializer[Any]):
 
 
 class DeploySerializer(serializers.Serializer[Any]):
-    """Why, and over what."""
+    """A note, and the deployment to replace."""
 
     note = serializers.CharField(max_length=NOTE_MAX, default="", allow_blank=True)
     over = serializers.CharField(
@@ -225,7 +231,7 @@ class DeploySerializer(serializers.Serializer[Any]):
 
 
 class RollbackSerializer(DeploySerializer):
-    """To which version, and why."""
+    """The version to activate, and a note."""
 
     version = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
 

@@ -40,12 +40,12 @@ FILTERS = [
 
 
 class EventSerializer(serializers.ModelSerializer[Event]):
-    """One thing that happened. There is no payload in it, and no column it could be put in."""
+    """An audit event. It never contains a payload."""
 
     before = serializers.DictField(allow_null=True, read_only=True)
     after = serializers.DictField(allow_null=True, read_only=True)
     details = serializers.DictField(allow_null=True, read_only=True)
-    cursor = serializers.SerializerMethodField(help_text="Names this event: GET /v2/audit/events/{cursor}.")
+    cursor = serializers.SerializerMethodField(help_text="Identifies this event: GET /v2/audit/events/{cursor}.")
 
     class Meta:
         model = Event

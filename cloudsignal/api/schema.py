@@ -19,7 +19,7 @@ PROBLEM: dict[str, Any] = {
         "status": {"type": "integer"},
         "code": {"type": "string"},
         "detail": {"type": "string"},
-        "field": {"type": "string", "description": "The input it is about."},
+        "field": {"type": "string", "description": "The field that is wrong."},
         "errors": {
             "type": "array",
             "items": {

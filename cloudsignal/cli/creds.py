@@ -54,7 +54,7 @@ def create(
 @limit(50)
 @online
 def list_(*, server: Server, state: str | None, username: str | None, limit: int, as_json: bool) -> int:
-    """List credentials, newest first. No secret is in it."""
+    """List credentials, newest first, without their passwords."""
     rows, more = cut(server.pages("/v2/credentials", limit=limit + 1, state=state, username=username), limit)
     if as_json:
         print_json({"data": rows, "more": more})

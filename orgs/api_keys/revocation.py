@@ -42,7 +42,7 @@ NOTHING = Made((), (), (), (), 0)
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """A key that was revoked, and what ended with it."""
+    """A revoked key, and what was revoked with it."""
 
     key: ApiKey
     made: Made

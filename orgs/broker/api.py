@@ -27,11 +27,11 @@ class RetainedMessageSerializer(serializers.Serializer[RetainedMessage]):
     size = serializers.IntegerField(help_text="Bytes of the packet.")
     published_at = serializers.DateTimeField(allow_null=True)
     expires_at = serializers.DateTimeField(allow_null=True)
-    username = serializers.CharField(allow_blank=True, help_text="Who published it; empty when that is not known.")
+    username = serializers.CharField(allow_blank=True, help_text="The username that published it; empty if unknown.")
 
 
 class ClearRetainedSerializer(serializers.Serializer[Any]):
-    """Which to clear: one of the three."""
+    """The retained messages to clear: exactly one of the three fields."""
 
     topics = serializers.ListField(
         child=serializers.CharField(max_length=1_024, trim_whitespace=False), required=False, max_length=500
@@ -52,7 +52,7 @@ class StoredSessionSerializer(serializers.Serializer[StoredSession]):
 
 
 class ReleaseSessionSerializer(serializers.Serializer[Any]):
-    """Which to release."""
+    """The session to release."""
 
     client_id = serializers.CharField(max_length=65_535, trim_whitespace=False)
 

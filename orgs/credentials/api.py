@@ -1,4 +1,4 @@
-"""``/v2/users`` and ``/v2/credentials``: MQTT identities and their secrets."""
+"""``/v2/users`` and ``/v2/credentials``: MQTT identities and their credentials."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class UserSerializer(serializers.ModelSerializer[MqttIdentity]):
 
 
 class CredentialSerializer(serializers.ModelSerializer[Credential]):
-    """One secret of an identity, without the secret."""
+    """A credential, without its password."""
 
     username = serializers.CharField(source="identity.username", read_only=True)
     state = serializers.CharField(read_only=True, help_text="active, static, retired, expired or revoked.")
@@ -63,11 +63,11 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
 
 
 class IssuedSerializer(serializers.Serializer[Issued]):
-    """A secret that was just made: the one time it is told."""
+    """A credential that was just issued. Its password is shown in this response only."""
 
     token_id = serializers.CharField()
     username = serializers.CharField(help_text="Full MQTT username.")
-    password = serializers.CharField(help_text="Shown once, now.")
+    password = serializers.CharField(help_text="Shown in this response only.")
     static = serializers.BooleanField(help_text="It does not expire.")
     issued_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField(allow_null=True)
@@ -93,7 +93,7 @@ class IssueSerializer(serializers.Serializer[Any]):
 
 
 class SkippedSerializer(serializers.Serializer[minting.Skipped]):
-    """A line that nothing was made for."""
+    """A line that no credential was issued for."""
 
     line = serializers.IntegerField()
     username = serializers.CharField()
@@ -101,7 +101,7 @@ class SkippedSerializer(serializers.Serializer[minting.Skipped]):
 
 
 class BulkSerializer(serializers.Serializer[Any]):
-    """What a file has made, in its order."""
+    """The credentials issued from a file, in its order."""
 
     count = serializers.IntegerField()
     issued = IssuedSerializer(many=True)
@@ -109,7 +109,7 @@ class BulkSerializer(serializers.Serializer[Any]):
 
 
 class RevokeManySerializer(serializers.Serializer[Any]):
-    """Which credentials to end: all that one key or person has issued, or all there are."""
+    """The credentials to revoke: all that one key or person has issued, or all."""
 
     issued_by = serializers.CharField(
         max_length=320,
@@ -121,7 +121,7 @@ class RevokeManySerializer(serializers.Serializer[Any]):
 
 
 class EndedSerializer(serializers.Serializer[Any]):
-    """How much has ended."""
+    """The numbers of what was revoked."""
 
     identities = serializers.IntegerField()
     credentials = serializers.IntegerField()

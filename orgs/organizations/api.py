@@ -43,7 +43,7 @@ class OrganizationSerializer(serializers.ModelSerializer[Organization]):
 
 
 class MeSerializer(serializers.Serializer[Any]):
-    """Who is asking: a person, or a key."""
+    """The caller: a person or an API key."""
 
     kind = serializers.ChoiceField(["person", "key"])
     name = serializers.CharField(help_text="Email address, or the masked key.")
@@ -63,7 +63,7 @@ class NameSerializer(serializers.Serializer[Any]):
 
 
 class ChangeSerializer(serializers.Serializer[Any]):
-    """What to change; what is left out stays."""
+    """The fields to change; missing fields do not change."""
 
     name = serializers.CharField(max_length=200, required=False)
     allowed_origins = serializers.ListField(child=serializers.CharField(max_length=300), required=False)
@@ -77,7 +77,7 @@ class ConfirmSerializer(serializers.Serializer[Any]):
 
 
 class TransferSerializer(serializers.Serializer[Any]):
-    """To whom."""
+    """The member who becomes the owner."""
 
     member_id = serializers.IntegerField(min_value=1)
 
@@ -98,7 +98,7 @@ class QuotasSerializer(serializers.ModelSerializer[Organization]):
 
 
 class ChangeQuotasSerializer(serializers.Serializer[Any]):
-    """Limits to change; what is left out stays."""
+    """The limits to change; missing limits do not change."""
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         """Each quota within its bounds."""
@@ -109,7 +109,7 @@ class ChangeQuotasSerializer(serializers.Serializer[Any]):
 
 
 class UsageSerializer(serializers.Serializer[Any]):
-    """What an organization uses now."""
+    """The current usage of an organization."""
 
     identities = serializers.IntegerField()
     credentials = serializers.IntegerField(help_text="Active credentials.")

@@ -36,7 +36,7 @@ class MemberSerializer(serializers.ModelSerializer[Membership]):
 
 
 class ChangeMemberSerializer(serializers.Serializer[Any]):
-    """What to change; what is left out stays."""
+    """The fields to change; missing fields do not change."""
 
     role = serializers.ChoiceField(ROLES, required=False)
     ends_at = TimeField(required=False, allow_null=True, help_text="null: it does not expire.")
@@ -47,8 +47,8 @@ class InvitationSerializer(serializers.ModelSerializer[Invitation]):
 
     state = serializers.CharField(read_only=True, help_text="open, expired, accepted or revoked.")
     code = serializers.SerializerMethodField(
-        help_text="To be given to the person by another way than the link, where no mail server confirms addresses; "
-        "for who manages members, while it is open. Else null."
+        help_text="Where no mail server confirms addresses: give it to the person, separately from the link. Shown to "
+        "those who manage members, while the invitation is open; else null."
     )
 
     class Meta:
@@ -63,7 +63,7 @@ class InvitationSerializer(serializers.ModelSerializer[Invitation]):
 
 
 class InviteSerializer(serializers.Serializer[Any]):
-    """Whom to invite, and as what."""
+    """The address and the role of an invitation."""
 
     email = serializers.CharField(max_length=254)
     role = serializers.ChoiceField(ROLES)
@@ -71,7 +71,7 @@ class InviteSerializer(serializers.Serializer[Any]):
 
 
 class AcceptSerializer(serializers.Serializer[Any]):
-    """The last part of the link, and the inviter's code where no mail server has confirmed the person's address."""
+    """The last part of the link, and the invitation code where no mail server has confirmed the address."""
 
     token = serializers.CharField(max_length=200)
     code = serializers.CharField(max_length=20, default="", allow_blank=True)

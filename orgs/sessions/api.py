@@ -35,7 +35,7 @@ class SessionSerializer(serializers.Serializer[LiveSession]):
     connected_at = serializers.SerializerMethodField()
 
     def get_connected_at(self, session: LiveSession) -> datetime:
-        """As a time."""
+        """ISO 8601 time."""
         return datetime.fromtimestamp(session.connected_at, UTC)
 
 

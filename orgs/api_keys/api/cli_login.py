@@ -19,11 +19,13 @@ TAGS = ["command line"]
 
 
 class RedeemSerializer(serializers.Serializer[Any]):
-    """The code that the browser brought, and the proof that it was asked for here (RFC 7636 s4.5)."""
+    """The code from the browser, and its PKCE verifier (RFC 7636 s4.5)."""
 
     code = serializers.CharField(max_length=200)
-    code_verifier = serializers.CharField(max_length=200, help_text="43 to 128 characters; its S256 was sent before.")
-    redirect_uri = serializers.CharField(max_length=100, help_text="Exactly as it was sent before.")
+    code_verifier = serializers.CharField(
+        max_length=200, help_text="43 to 128 characters; its S256 challenge was sent to the page."
+    )
+    redirect_uri = serializers.CharField(max_length=100, help_text="Exactly as it was sent to the page.")
 
 
 class SignedInSerializer(NewApiKeySerializer):

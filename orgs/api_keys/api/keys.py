@@ -26,7 +26,7 @@ TAGS = ["api-keys"]
 
 
 class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
-    """A key as it is listed: masked."""
+    """An API key, masked."""
 
     key = serializers.CharField(source="__str__", read_only=True, help_text="Masked, such as sk_...x7m4.")
     scopes = serializers.ListField(child=serializers.CharField(), read_only=True)
@@ -52,9 +52,9 @@ class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
 
 
 class NewApiKeySerializer(ApiKeySerializer):
-    """A key that was just made: the one time its secret is told."""
+    """A key that was just created. Its secret is shown in this response only."""
 
-    secret = serializers.SerializerMethodField(help_text="Shown once, now.")
+    secret = serializers.SerializerMethodField(help_text="Shown in this response only.")
 
     class Meta(ApiKeySerializer.Meta):
         fields: ClassVar = [*ApiKeySerializer.Meta.fields, "secret"]
@@ -65,7 +65,7 @@ class NewApiKeySerializer(ApiKeySerializer):
 
 
 class EndedWithKeySerializer(serializers.Serializer[Any]):
-    """Everything that ends with a key: what it made, directly or through keys it made."""
+    """What is revoked with a key: everything it created, directly or through keys it created."""
 
     keys = serializers.ListField(child=serializers.CharField(), help_text="Masked.")
     providers = serializers.ListField(
@@ -79,7 +79,7 @@ class EndedWithKeySerializer(serializers.Serializer[Any]):
 
 
 class RevokedApiKeySerializer(ApiKeySerializer):
-    """A key that was revoked, and what ended with it."""
+    """A revoked key, and what was revoked with it."""
 
     ended = serializers.SerializerMethodField()
 
@@ -107,7 +107,7 @@ class CreateApiKeySerializer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(ApiKey.Kind.choices)
     name = serializers.CharField(max_length=80)
     scopes = serializers.ListField(
-        child=serializers.CharField(max_length=40), default=list, help_text="For rk only: permissions."
+        child=serializers.CharField(max_length=40), default=list, help_text="Permissions of a restricted key (rk)."
     )
     ip_allow = serializers.ListField(
         child=serializers.CharField(max_length=64), default=list, help_text="Networks in CIDR form; empty allows all."
@@ -116,7 +116,7 @@ class CreateApiKeySerializer(serializers.Serializer[Any]):
 
 
 class RotateSerializer(serializers.Serializer[Any]):
-    """How long both keys work."""
+    """How long both keys are active."""
 
     overlap = serializers.IntegerField(
         default=OVERLAP_DEFAULT, min_value=0, max_value=OVERLAP_MAX, help_text="Seconds."

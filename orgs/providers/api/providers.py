@@ -40,12 +40,14 @@ class ProviderSerializer(serializers.ModelSerializer[IdentityProvider]):
 
 
 class WantedSerializer(serializers.Serializer[Any]):
-    """How a provider is to be."""
+    """The fields of a provider."""
 
-    name = serializers.CharField(max_length=63, help_text="a-z, 0-9, - and _; part of its users, never changes.")
+    name = serializers.CharField(
+        max_length=63, help_text="a-z, 0-9, - and _. Part of the name of its users; cannot be changed."
+    )
     kind = serializers.ChoiceField(IdentityProvider.Kind.choices)
     issuer = serializers.CharField(max_length=255, help_text="Exactly the iss claim of the tokens.")
-    audience = serializers.CharField(max_length=255, help_text="What the aud claim must hold (Clerk: azp).")
+    audience = serializers.CharField(max_length=255, help_text="The required aud claim (Clerk: azp).")
     jwks_url = serializers.CharField(max_length=500, default="", allow_blank=True)
     secret = serializers.CharField(max_length=1000, default="", allow_blank=True, help_text="In place of a JWKS URL.")
     algorithms = serializers.ListField(child=serializers.CharField(max_length=10), default=list)
@@ -67,7 +69,7 @@ class CheckSerializer(serializers.Serializer[Any]):
 
 
 class TrialSerializer(serializers.Serializer[Any]):
-    """Whether the token would be exchanged, and why not."""
+    """Whether the token would be accepted, and every check."""
 
     accepted = serializers.BooleanField()
     checks = CheckSerializer(many=True)

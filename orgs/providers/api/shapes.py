@@ -23,7 +23,7 @@ class Ttl(serializers.IntegerField):
 
 
 class CreateSerializer(serializers.Serializer[Any]):
-    """Whom to issue for, on the word of an API key."""
+    """The user to issue for; authorized by an API key."""
 
     organization_id = serializers.CharField(max_length=64, required=False)
     secret_key = serializers.CharField(max_length=200, required=False, help_text="Or `Authorization: Bearer sk_...`.")
@@ -37,7 +37,7 @@ class CreateSerializer(serializers.Serializer[Any]):
 class ExchangeSerializer(serializers.Serializer[Any]):
     """A provider's JSON Web Token, for an MQTT credential."""
 
-    organization_id = serializers.CharField(max_length=64, required=False, help_text="Needed without a key.")
+    organization_id = serializers.CharField(max_length=64, required=False, help_text="Required without an API key.")
     token = serializers.CharField(max_length=20_000)
     provider = serializers.CharField(max_length=64, required=False, allow_null=True, allow_blank=True)
     integration_id = serializers.CharField(max_length=64, required=False, allow_null=True, allow_blank=True)
@@ -45,20 +45,20 @@ class ExchangeSerializer(serializers.Serializer[Any]):
 
 
 class RefreshSerializer(serializers.Serializer[Any]):
-    """A token and its present password."""
+    """A token and its current password."""
 
     token_id = serializers.CharField(max_length=64)
     current_token_password = serializers.CharField(max_length=200)
 
 
 class RevokeSerializer(serializers.Serializer[Any]):
-    """Which token to end."""
+    """The token to revoke."""
 
     token_id = serializers.CharField(max_length=64)
 
 
 class MqttCredentialsSerializer(serializers.Serializer[Any]):
-    """What an MQTT client signs in with."""
+    """The username and password of an MQTT client."""
 
     username = serializers.CharField()
     password = serializers.CharField()
@@ -79,7 +79,7 @@ class TokenSerializer(serializers.Serializer[Any]):
 
 
 class RevokedSerializer(serializers.Serializer[Any]):
-    """A token that has ended."""
+    """A revoked token."""
 
     token_id = serializers.CharField()
     revoked = serializers.BooleanField()
@@ -87,7 +87,7 @@ class RevokedSerializer(serializers.Serializer[Any]):
 
 
 class PublicProviderSerializer(serializers.ModelSerializer[IdentityProvider]):
-    """What everybody may know of a provider."""
+    """The public fields of a provider."""
 
     type = serializers.CharField(source="kind")
 
