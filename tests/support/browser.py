@@ -49,7 +49,7 @@ def flags() -> list[str]:
 
 
 @dataclass
-class Timeouts:
+class Watch:
     """What must not happen on a page: script errors, blocked resources, requests to other hosts."""
 
     problems: list[str] = field(default_factory=list)
