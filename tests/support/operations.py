@@ -41,7 +41,7 @@ class Operation:
 
     method: str
     path: str
-    sign_in_flow: Permission | str
+    gate: Permission | str
     body: Any = None
     by_key: bool = True
     """Whether a secret key that holds the permission may; some acts need a person."""
