@@ -178,7 +178,7 @@ def call(caller: Caller, operation: Operation, ids: dict[str, str], org_id: str)
         headers = {}
         if operation.method != "GET":
             body = json.loads(re.sub(r'"\{(\w+)\}"', lambda found: json.dumps(ids[found[1]]), json.dumps(body or {})))
-        if operation.sign_in_flow == "token" and operation.method == "POST":
+        if operation.gate == "token" and operation.method == "POST":
             body = {**body, "organization_id": org_id}
     separator = "&" if "?" in path else "?"
     if not operation.path.startswith("/v2/tokens"):
