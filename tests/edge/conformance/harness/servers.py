@@ -309,7 +309,7 @@ class Edge(Server):
 
     def start(self) -> None:
         """Start Valkey, the broker and the edge."""
-        from tests.edge.conftest import Broker
+        from tests.support.parts import Broker
 
         self.valkey = Valkey(self)
         self.broker = (
