@@ -186,6 +186,19 @@ def test_a_delivery_outside_the_mount_closes_and_is_critical(version: int) -> No
     assert "critical" in bench.kinds()
 
 
+@BOTH
+def test_the_end_by_a_delivery_outside_the_mount_counts_everything_delivered_before_it(version: int) -> None:
+    """Also what came in the same read and was known by its header."""
+    bench = Bench(version)
+    inside, outside = (
+        codec.encode_publish(Publish(topic.encode(), b"x"), version) for topic in (f"{ORG}/t/a", "org_b/t/a")
+    )
+    bench.session.broker_received(inside * 5 + outside)
+    [closed] = [event for event in bench.sink.events if event.kind == "session_closed"]
+    assert (closed.reason, closed.details["messages_out"]) == ("invariant", 5)
+    assert bench.session.messages_out == 5
+
+
 def test_a_denied_publish_of_3_1_1_goes_through_its_whole_handshake_with_the_edge() -> None:
     bench = Bench(4, policy="version: '3'\nrules: []")
     assert bench.publish("x") == (b"", b"")

@@ -147,11 +147,11 @@ class Downlink:
                 if position > keep:
                     out.append(data[keep:position])
                 keep = stop
+                session.messages_out += count  # it may be the last packet, and its event has the sum
+                count = 0
                 if kind == 0x30:
                     self._deliver(data, position, body, stop)
                 else:
-                    session.messages_out += count  # it may be the last packet, and its event has the sum
-                    count = 0
                     self._other(first, data[position:stop], data[body:stop])
                 if session.ended:
                     return
