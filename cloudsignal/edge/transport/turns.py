@@ -42,10 +42,12 @@ class Turns:
     def _run(self) -> None:
         self._scheduled = False
         end = time.perf_counter() + SLICE
-        while self._organizations and time.perf_counter() < end:
-            org = self._organizations.popleft()
-            go_on = org.waiting.popleft()
-            if org.waiting:
-                self._organizations.append(org)
-            go_on()
-        self._schedule()
+        try:
+            while self._organizations and time.perf_counter() < end:
+                org = self._organizations.popleft()
+                go_on = org.waiting.popleft()
+                if org.waiting:
+                    self._organizations.append(org)
+                go_on()
+        finally:
+            self._schedule()  # also when one has failed: the others still wait
