@@ -196,11 +196,16 @@ class Client(asyncio.BufferedProtocol):
             session.heard_at = time.time()
             self._wait()
             return
+        self._hear(data)
+        if session.unread:
+            self.yield_turn()
+
+    def _hear(self, data: bytes) -> None:
+        """Let the session work on bytes from the client, answer, and count answers that are not read."""
+        session = self.session
         waited = self.transport.get_write_buffer_size() if self._blocked else 0
         session.client_received(data)
         self.pump()
-        if session.unread:
-            self.yield_turn()
         if self._blocked:
             self._answers += len(data) + max(0, self.transport.get_write_buffer_size() - waited)
             if self.deaf:
@@ -287,7 +292,7 @@ class Client(asyncio.BufferedProtocol):
         session = self.session
         late, self._late = self._late, b""
         if late or session.unread:
-            session.client_received(late)
+            self._hear(late)
         owed, self._owed = self._owed, b""
         if owed or session.owed:
             session.broker_received(owed)
