@@ -280,6 +280,37 @@ def test_a_connection_that_is_reset_while_changes_are_applied_ends_nothing(valke
     uvloop.run(follow())
 
 
+def test_that_redis_was_lost_is_not_forgotten_when_the_following_fails_and_begins_again(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    """Else client IDs, reports and the ledger are not put right until their next renewal, an hour later."""
+    plane, back = Plane(valkey.redis), []
+
+    def fail() -> list[tuple[str, str]]:
+        raise ValueError("what nobody expects")
+
+    async def follow() -> None:
+        line = Cuttable(valkey.port)
+        half = Half(Store(await line.start()), plane, tmp_path)
+        half.consumer._reconnected = lambda: back.append(True)
+        first = asyncio.create_task(half.consumer.run())
+        await half.consumer.in_step.wait()
+        half.consumer._identities = fail
+        line.reset()
+        with pytest.raises(ValueError, match="nobody"):
+            await asyncio.wait_for(first, 10)
+        assert not back
+        half.consumer._identities = list
+        second = asyncio.create_task(half.consumer.run())  # as the node does
+        await asyncio.wait_for(half.consumer.in_step.wait(), 10)
+        await end(second)
+        await half.store.close()
+
+    valkey.redis.flushall()
+    uvloop.run(follow())
+    assert back == [True]
+
+
 def test_a_bundle_whose_change_was_lost_is_found_by_the_next_list_of_heads(
     valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

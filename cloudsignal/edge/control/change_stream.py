@@ -48,27 +48,30 @@ class ChangeConsumer:
         self._reconnected = reconnected
         self.in_step = asyncio.Event()
         """Set while the stream is being followed."""
+        self._lost = False
+        """Redis was unavailable, and ``reconnected`` has not been called since."""
         self._last = b"0-0"
 
     async def run(self) -> None:
-        """Follow until cancelled."""
-        pause, lost = 0.1, self.in_step.is_set()
+        """Follow until canceled."""
+        pause = 0.1
+        self._lost = self._lost or self.in_step.is_set()
         self.in_step.clear()
         while True:
             redis = self._store.consumer(block=BLOCK)
             try:
                 self._last = await self._newest(redis)
                 await self.resync()
-                if lost:
+                if self._lost:
                     self._reconnected()
-                lost = False
+                self._lost = False
                 self.in_step.set()
                 pause = 0.1
                 await self._follow(redis)
             except (RedisError, OSError, TimeoutError, UnavailableError) as error:
                 if self.in_step.is_set():
                     logger.warning("redis is unavailable: %s", type(error).__name__)
-                    lost = True
+                    self._lost = True
                 self.in_step.clear()
             finally:
                 await close_client(redis)
