@@ -1,4 +1,4 @@
-"""The policy core: what is allowed, decided in one place. Pure Python, no Django, no I/O.
+"""The policy core: reads, compiles and evaluates access policies. Pure Python, no Django, no I/O.
 
 ``parse`` reads a document, ``compile_policy`` makes the index that the edge runs, ``acl.policy.engine.evaluate`` is the
 specification of what the index answers.

@@ -69,14 +69,14 @@ def _review(request: HttpRequest, access: Access, form: DeployForm, *, status: i
         "examined": found.after,
         "diff": bench.run(access.org_id, diff, before, draft.text),
         "meaning": found.change,
-        "impact": touched(access, found.before.rules, found.after.rules),
+        "impact": impact_of(access, found.before.rules, found.after.rules),
         "may_deploy": access.may(Permission.POLICY_DEPLOY),
         "may_edit": access.may(Permission.POLICY_EDIT),
     }
     return render(request, "acl/review.html", context, status=status)
 
 
-def touched(access: Access, before: int, after: int) -> list[Impact]:
+def impact_of(access: Access, before: int, after: int) -> list[Impact]:
     """What going from ``before`` to ``after`` rules touches, in figures."""
     sessions = sessions_or_none(access)
     current = current_deployment(access)

@@ -19,7 +19,7 @@ Op = Literal["same", "add", "del", "gap"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DiffRow:
     """One line. ``old`` and ``new`` count from 1 and are 0 where a side has none; ``text`` of a gap says its length."""
 
     op: Op
@@ -37,7 +37,7 @@ class Row:
 class TextDiff:
     """The rows, with unchanged stretches folded, and how many lines came and went."""
 
-    rows: list[Row]
+    rows: list[DiffRow]
     added: int
     removed: int
 
@@ -45,13 +45,13 @@ class TextDiff:
 def diff(before: str, after: str) -> TextDiff:
     """The difference from ``before`` to ``after``, three lines of context around each change."""
     old, new = before.splitlines(), after.splitlines()
-    rows: list[Row] = []
+    rows: list[DiffRow] = []
     for tag, a, b, c, d in _opcodes(old, new):
         if tag == "equal":
-            rows += [Row("same", a + n + 1, c + n + 1, old[a + n]) for n in range(b - a)]
+            rows += [DiffRow("same", a + n + 1, c + n + 1, old[a + n]) for n in range(b - a)]
         else:
-            rows += [Row("del", n + 1, 0, old[n]) for n in range(a, b)]
-            rows += [Row("add", 0, n + 1, new[n]) for n in range(c, d)]
+            rows += [DiffRow("del", n + 1, 0, old[n]) for n in range(a, b)]
+            rows += [DiffRow("add", 0, n + 1, new[n]) for n in range(c, d)]
     added, removed = sum(row.op == "add" for row in rows), sum(row.op == "del" for row in rows)
     return TextDiff(_folded(rows) if added or removed else [], added, removed)
 
@@ -105,13 +105,13 @@ def _anchors(old: list[str], new: list[str]) -> list[tuple[int, int]]:
     return found[::-1]
 
 
-def _folded(rows: list[Row]) -> list[Row]:
+def _folded(rows: list[DiffRow]) -> list[DiffRow]:
     near = [False] * len(rows)
     for at, row in enumerate(rows):
         if row.op != "same":
             for close in range(max(0, at - CONTEXT), min(len(rows), at + CONTEXT + 1)):
                 near[close] = True
-    folded: list[Row] = []
+    folded: list[DiffRow] = []
     skipped = 0
     for row, keep in zip(rows, near, strict=True):
         if not keep:
@@ -124,5 +124,5 @@ def _folded(rows: list[Row]) -> list[Row]:
     return [*folded, _gap(skipped)] if skipped else folded
 
 
-def _gap(lines: int) -> Row:
-    return Row("gap", 0, 0, f"{lines} unchanged line{'' if lines == 1 else 's'}")
+def _gap(lines: int) -> DiffRow:
+    return DiffRow("gap", 0, 0, f"{lines} unchanged line{'' if lines == 1 else 's'}")

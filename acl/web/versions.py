@@ -11,7 +11,7 @@ from acl.access import current_deployment, get_version, list_deployments, list_v
 from acl.forms import RollbackForm
 from acl.services.deployments import rollback
 from acl.services.examination import count_rules, examine
-from acl.web.deploy import touched
+from acl.web.deploy import impact_of
 from acl.web.textdiff import diff
 from cloudsignal.errors import Conflict
 from cloudsignal.web.confirm import Question, confirm
@@ -74,7 +74,7 @@ def rollback_view(request: HttpRequest, access: Access, number: int) -> HttpResp
         title=f"{verb} to version {number}?",
         text=f"Version {number} is sent to every node again. The draft does not change, and you can undo this the "
         "same way.",
-        impact=touched(access, rules[0], rules[1]),
+        impact=impact_of(access, rules[0], rules[1]),
         action=f"{verb} to version {number}",
         url=reverse("acl:rollback", args=[access.org_id, number]),
         cancel=reverse("acl:versions", args=[access.org_id]),

@@ -11,7 +11,7 @@ import pytest
 
 from acl.policy import Identity, Policy, Request, Rule, diff, explain, lint, parse
 from acl.policy.analysis.comparison import MAX_REGIONS
-from acl.policy.analysis.neighbours import changed_rules
+from acl.policy.analysis.neighbors import changed_rules
 from tests.support import attacks_policy as attacks
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""How much work one comparison may do, so that no two policies keep anybody waiting."""
+"""A step budget that bounds the work of one policy comparison."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Budget:
-    """Steps that are left, each some tenths of a microsecond."""
+    """The number of steps left; one step takes some tenths of a microsecond."""
 
     left: int
 
     def take(self, steps: int) -> bool:
-        """Use up ``steps``, or all there are; false when none are left, and nothing more should be begun."""
+        """Spend ``steps``; false when the budget is exhausted and the caller should stop."""
         self.left = max(self.left - steps, 0)
         return self.left > 0

@@ -1,8 +1,8 @@
-"""Where variables can read as a literal does, or as another variable: the values at which they do.
+"""Find values at which a topic variable equals a literal, or two variables equal each other.
 
-Two filters are told apart at a level with variables by what is written there for an identity. A literal says what one
-variable has to be. Two variables that read alike are an equation, ``x{username}`` with ``{client_id}``: then one is the
-other with something fixed around it, and a word is looked for that answers all questions about both at once.
+Whether two filters match at a level with variables depends on the identity's values. A literal fixes the value of a
+variable. Two levels with variables, such as ``x{username}`` and ``{client_id}``, are an equation: one value is the
+other with fixed text around it, and the search looks for a text that satisfies the conditions on both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_CHAINS = 256
 
 @dataclass(slots=True)
 class Attribute:
-    """What is asked of one attribute: ``username``, ``client_id``, ``org`` or ``claims.NAME``."""
+    """The conditions on one attribute: ``username``, ``client_id``, ``org`` or ``claims.NAME``."""
 
     globs: dict[str, None] = field(default_factory=dict)
     """Globs of ``who``, and those that tell whether it can stand in a topic, and as what."""
@@ -35,7 +35,7 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """A variable with something fixed before and after it."""
+    """A variable with fixed text before and after it."""
 
     name: str
     head: str
@@ -47,7 +47,7 @@ _Equation = tuple[_Side, _Side]
 
 
 def readings(patterns: Sequence[Pattern], attributes: Mapping[str, Attribute], budget: Budget) -> bool:
-    """Add to ``attributes`` the values at which variables read as something else does; whether those are all."""
+    """Add to ``attributes`` the values at which variables equal something else; true when those are all."""
     complete = True
     equations: dict[_Equation, None] = {}
     for templates, literals in _levels(patterns):
@@ -70,7 +70,7 @@ def readings(patterns: Sequence[Pattern], attributes: Mapping[str, Attribute], b
 
 
 def _levels(patterns: Sequence[Pattern]) -> list[tuple[list[Template], list[str]]]:
-    """The templates and the literals that stand at the same level, level by level, where there are templates."""
+    """The templates and the literals of each topic level that has templates."""
     depth = max(map(len, patterns), default=0)
     found = []
     for at in range(depth):
@@ -85,7 +85,7 @@ def _levels(patterns: Sequence[Pattern]) -> list[tuple[list[Template], list[str]
 def _against_literals(
     templates: Sequence[Template], literals: Sequence[str], attributes: Mapping[str, Attribute]
 ) -> bool:
-    """Every template against every literal. Of more than two variables, whether it reads so is not found out."""
+    """Solve every template against every literal; templates with more than two variables are not solved."""
     complete = True
     for template in templates:
         for text in literals:
@@ -103,7 +103,7 @@ def _frames(template: Template, text: str) -> bool:
 
 
 def _solutions(template: Template, text: str) -> Iterator[tuple[str, str]]:
-    """The values that a variable has when ``template`` reads ``text`` (of one or two variables)."""
+    """The values of the variables for which ``template``, with one or two variables, equals ``text``."""
     if not _frames(template, text):
         return
     head, tail = template.parts[0], template.parts[-1]
@@ -119,7 +119,7 @@ def _solutions(template: Template, text: str) -> Iterator[tuple[str, str]]:
 
 
 def _compatible(one: Template, other: Template) -> bool:
-    """Whether two templates may read alike: their heads and their tails do not contradict each other."""
+    """Whether two templates can be equal: their fixed heads and tails do not contradict each other."""
     heads, tails = (one.parts[0], other.parts[0]), (one.parts[-1], other.parts[-1])
     if not (heads[0].startswith(heads[1]) or heads[1].startswith(heads[0])):
         return False
@@ -140,13 +140,13 @@ def _equation(one: Template, other: Template) -> _Equation:
 
 
 def _one_sided(equations: Collection[_Equation]) -> bool:
-    """Whether something fixed stands on one side of variables only: then the shortest one is within all others."""
+    """Whether all fixed text stands on one side of the variables: then the shortest value is part of all others."""
     sides = [side for equation in equations for side in equation]
     return not any(side.head for side in sides) or not any(side.tail for side in sides)
 
 
 def _found(base: str, equations: Collection[_Equation], attributes: Mapping[str, Attribute], budget: Budget) -> bool:
-    """Words for ``base`` as the shortest of those that read alike, and what the others are then."""
+    """Values for ``base``, the shortest of the equal variables, and the values of the others that follow."""
     chains = []
     for chain in islice(_forms(_Side(base, "", ""), equations, frozenset((base,))), MAX_CHAINS):
         if not budget.take(3 * len(equations)):
@@ -164,7 +164,7 @@ def _found(base: str, equations: Collection[_Equation], attributes: Mapping[str,
 
 
 def _forms(form: _Side, equations: Collection[_Equation], met: frozenset[str]) -> Iterator[_Side]:
-    """What the variables are, when ``form`` is what one of them is: along every chain of equations."""
+    """The values of all variables that follow, along every chain of equations, from ``form`` for one of them."""
     yield form
     for one, other in (*equations, *((other, one) for one, other in equations)):
         if one.name != form.name or other.name in met:

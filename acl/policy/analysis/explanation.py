@@ -1,4 +1,4 @@
-"""Why: for one request, every rule with what it did or why it did not decide."""
+"""Explain a decision: for one request, what every rule did or why it did not decide."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class Explanation:
 
 
 def explain(policy: Policy, request: Request, *, now: datetime) -> Explanation:
-    """Decide ``request`` and say of every rule why it did or did not decide."""
-    decision = judged(policy, request, now=now)
+    """Decide ``request`` and explain for every rule why it did or did not decide."""
+    decision = decision_of(policy, request, now=now)
     topic = request.topic if request.action == "pub" else unshared(request.topic)[0]
     check = filter_problem if request.action == "sub" else topic_problem
     malformed = check(topic) or (request.action != "pub" and unshared(request.topic)[1])
@@ -73,7 +73,7 @@ def explain(policy: Policy, request: Request, *, now: datetime) -> Explanation:
         if malformed:
             outcome, why = Outcome.NO_MATCH, decision.reason
         else:
-            aside = _aside(rule, request.identity, "pub" if request.action == "pub" else "sub", now)
+            aside = _inapplicable(rule, request.identity, "pub" if request.action == "pub" else "sub", now)
             difference = aside or _topic_difference(rule, request, split(topic))
             outcome, why = (Outcome.NO_MATCH, difference) if difference else _part(rule, request, decision, decided)
         decided = decided or outcome is Outcome.DECIDES
@@ -81,10 +81,10 @@ def explain(policy: Policy, request: Request, *, now: datetime) -> Explanation:
     return Explanation(request, decision, tuple(explained))
 
 
-def judged(policy: Policy, request: Request, *, now: datetime) -> Decision:
-    """The decision by the evaluator, which for one request is quicker than to compile the policy first.
+def decision_of(policy: Policy, request: Request, *, now: datetime) -> Decision:
+    """Decide one request without compiling the policy, which is faster for a single request.
 
-    Not so for a subscription that many filters may meet: there the evaluator holds them against each other.
+    A subscription under many filters is the exception: the evaluator compares them pairwise, so the policy is compiled.
     """
     if request.action == "sub" and sum(len(rule.topics) for rule in policy.rules) > QUICKLY_READ:
         return compile_policy(policy).subscribe(request.identity, request.topic, now=now)
@@ -98,7 +98,7 @@ def judged(policy: Policy, request: Request, *, now: datetime) -> Decision:
 
 
 def _part(rule: Rule, request: Request, decision: Decision, decided: bool) -> tuple[Outcome, str]:
-    """The part that a rule which speaks of the request has in the decision."""
+    """The outcome of a rule that applies to the request, and the sentence that explains it."""
     if request.action == "pub" and rule.effect is Effect.ALLOW:
         miss = verdicts.near_miss(rule, request.qos, request.retain)
         if miss:
@@ -116,8 +116,8 @@ def _part(rule: Rule, request: Request, decision: Decision, decided: bool) -> tu
     return Outcome.NO_MATCH, "does not decide"
 
 
-def _aside(rule: Rule, identity: Identity, action: Literal["pub", "sub"], now: datetime) -> str | None:
-    """Why the rule does not speak of this identity and action at ``now``, or ``None``."""
+def _inapplicable(rule: Rule, identity: Identity, action: Literal["pub", "sub"], now: datetime) -> str | None:
+    """Why the rule does not apply to this identity and action at ``now``, or ``None`` if it does."""
     if rule.expires is not None and rule.expired(as_utc(now)):
         return f"expired at {rule.expires:%Y-%m-%dT%H:%M:%SZ}"
     if not rule.acts_on(action):
@@ -126,7 +126,7 @@ def _aside(rule: Rule, identity: Identity, action: Literal["pub", "sub"], now: d
 
 
 def who_difference(rule: Rule, identity: Identity) -> str | None:
-    """Which part of ``who`` leaves ``identity`` out, or ``None``."""
+    """Which condition of ``who`` excludes ``identity``, or ``None`` if it matches."""
     if not globs.matches_any(rule.who.username, identity.username):
         return f'username glob {_globs(rule.who.username)} does not match "{identity.username}"'
     if not globs.matches_any(rule.who.client_id, identity.client_id):
@@ -149,7 +149,7 @@ def _quoted(texts: Iterable[str], between: str) -> str:
 
 
 def _topic_difference(rule: Rule, request: Request, asked: Levels) -> str | None:
-    """Why none of the rule's filters meets the request, told for the closest one; ``None`` if one does."""
+    """Why no filter of the rule matches the request, explained for the closest one; ``None`` if one does."""
     closest, told = -1, "it has no topic"
     for topic in rule.topics:
         pattern = compile_pattern(topic)
@@ -179,7 +179,7 @@ def _unresolved(pattern: Pattern, identity: Identity) -> str:
 
 
 def _difference(levels: Levels, asked: Levels) -> tuple[int, str]:
-    """The first level (counted from 0) where a filter and a request part, and the sentence that says so."""
+    """The first level (counted from 0) at which a filter and a request differ, and the sentence that explains it."""
     if {levels[0], asked[0]} & {PLUS, HASH} and (is_hidden(levels[0]) or is_hidden(asked[0])):
         return 0, "a leading wildcard does not reach topics that start with $"
     for at, (wanted, level) in enumerate(zip(levels, asked, strict=False)):

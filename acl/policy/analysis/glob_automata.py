@@ -1,6 +1,6 @@
-"""Words that tell globs apart: for a set of globs, one text (or more) for every way in which texts can match them.
+"""Find texts that distinguish globs: one or more for every combination of globs that a text can match.
 
-Each glob is a small automaton; running all of them side by side from the empty word, breadth first, meets every
+Each glob is a small automaton; running all of them side by side from the empty word, breadth first, reaches every
 combination of matching and not matching that any text can have, the shortest text of each first. The states of all
 automata are the bits of one integer, so a step of all of them is a few operations whatever their number.
 """
@@ -23,18 +23,18 @@ _FRESH = "xyzwvutsrqponmlkjihgfedcba0123456789"
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """Does ``glob`` match the word with ``head`` before it and ``tail`` after it?"""
+    """The condition that ``glob`` matches a text with ``head`` before it and ``tail`` after it."""
 
     glob: str
     head: str = ""
     tail: str = ""
 
     def matches(self, word: str) -> bool:
-        """Whether it does for ``word``."""
+        """Whether ``word`` meets the condition."""
         return matches(self.glob, self.head + word + self.tail)
 
     def only(self) -> str | None:
-        """The one word that matches, when the glob has no ``*`` and begins and ends as it must."""
+        """The only text that meets the condition, if the glob has no ``*``; ``None`` otherwise."""
         size = len(self.glob) - len(self.head) - len(self.tail)
         if "*" in self.glob or size < 0 or not (self.glob.startswith(self.head) and self.glob.endswith(self.tail)):
             return None
@@ -42,7 +42,7 @@ class Framed:
 
 
 class _Automata:
-    """Globs side by side: a bit says that this many characters of this glob have been met."""
+    """Automata of several globs run in parallel: each bit is a position reached in one glob."""
 
     def __init__(self, globs: Sequence[Framed]) -> None:
         self._steps: dict[str, int] = {}
@@ -64,7 +64,7 @@ class _Automata:
             self.start |= self._run(start, head)
 
     def after(self, state: int, character: str) -> int:
-        """The state ``character`` later. A last bit has no step, so none runs into the next glob."""
+        """The state after ``character``. The last bit of a glob has no step, so none runs into the next glob."""
         return (state & self._steps.get(character, 0)) << 1 | (state & self._loops)
 
     def _run(self, state: int, text: str) -> int:
@@ -73,7 +73,7 @@ class _Automata:
         return state
 
     def accepted(self, state: int) -> int:
-        """Which globs match, as their last bits."""
+        """The globs that match in this state, as their last bits."""
         found = 0
         for tail, accept in self._accept.items():
             found |= self._run(state, tail) & accept
@@ -126,9 +126,9 @@ def telling(globs: Iterable[Framed], budget: Budget, *, each: int = 1) -> tuple[
 def _enough(
     some: Sequence[str], fixed: Mapping[str, None], globs: Sequence[Framed], fresh: str, wanted: int
 ) -> list[str]:
-    """The ones of ``some``, which all match alike, that are not ``fixed``; and longer ones until there are enough.
+    """Up to ``each`` texts that match the same globs: those of ``some`` that are not ``fixed``, then longer ones.
 
-    They are lengthened by a character that no glob names: what a word did not match, it does not match then either.
+    Texts are lengthened by a character that no glob names, so a glob that did not match still does not.
     """
     enough = [word for word in some if word not in fixed][:wanted]
     matched = [framed.matches(some[0]) for framed in globs] if len(enough) < wanted else []

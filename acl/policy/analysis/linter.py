@@ -1,6 +1,6 @@
-"""What is legal in a policy and still worth a word: rules that do nothing, and rules that do too much.
+"""The policy linter: warns about rules that have no effect and rules that grant more than intended.
 
-A rule is held against the rules before it with variables taken as texts of their own, so what is said is true for
+A rule is compared with the rules before it, with variables treated as opaque texts, so warnings hold for
 every identity. Nothing here keeps a policy from being deployed.
 """
 
@@ -31,7 +31,7 @@ Part = tuple[str, Literal["pub", "sub"]]
 
 
 def is_quick(policy: Policy) -> bool:
-    """Whether warnings about ``policy`` can be looked for while somebody waits: time grows with the filters."""
+    """Whether ``policy`` is small enough to lint interactively: the time grows with the number of filters."""
     return sum(len(rule.topics) for rule in policy.rules) <= QUICK_FILTERS
 
 
@@ -65,7 +65,7 @@ class _Linter:
             yield from self._reach(at, rule)
 
     def _mistakes(self, at: int, rule: Rule) -> Iterator[Finding]:
-        """What can never match here, and topics that say nothing beside others of the rule."""
+        """Warn about globs and topics that can never match, and topics that other topics of the rule include."""
         for message in mistakes.in_names(rule):
             yield self._finding(at, message, "impossible-name")
         for topic in rule.topics:
@@ -99,14 +99,14 @@ class _Linter:
                 yield self._finding(at, message.replace("* may", "everybody may"), "wildcard-publish")
 
     def _denied_before(self, at: int) -> bool:
-        """Whether earlier rules take something away from everybody: a wide rule behind them is meant."""
+        """Whether an earlier rule denies something to everyone, so that a wide allow rule after it is intended."""
         return any(
             rule.effect is Effect.DENY and rule.who.is_everyone and not rule.expired(self._now)
             for rule in self._policy.rules[:at]
         )
 
     def _reach(self, at: int, rule: Rule) -> Iterator[Finding]:
-        """Whether an earlier rule always decides first: on all of the rule, or on a part of it."""
+        """Warn when earlier rules always decide first, for all of the rule or for a part of it."""
         earlier = self._earlier[rule.effect]
         parts = _parts(rule)
         covers = {part: [] if self._grants_wider(at, rule, part) else earlier.covering(at, part) for part in parts}
@@ -139,7 +139,7 @@ class _Linter:
                     yield self._finding(at, message, "partly-reached")
 
     def _grants_wider(self, at: int, rule: Rule, part: Part) -> bool:
-        """Whether an allow rule lets clients subscribe to more than they receive: what earlier rules leave of it."""
+        """Warn when an allow rule grants subscriptions of which earlier rules deny the delivery."""
         return rule.effect is Effect.ALLOW and part[1] == "sub" and self._earlier[rule.effect].granting(at, part)
 
     def _unreached(self, at: int, rule: Rule, decider: Rule) -> Finding:
@@ -157,7 +157,7 @@ class _Linter:
         return all(self._policy.rules[number].effect is rule.effect for number in deciders)
 
     def _without_topic(self, at: int, rule: Rule, topic: str) -> Fix | None:
-        """The change of the source that takes one of several topics away."""
+        """The fix that removes one of several topics."""
         place = self._parsed.spans.get(f"rules[{at}].topic[{rule.topics.index(topic)}]")
         written = sum(f"rules[{at}].topic[{number}]" in self._parsed.spans for number in range(len(rule.topics) + 1))
         if place is None or written != len(rule.topics):
@@ -166,7 +166,7 @@ class _Linter:
         return replace(fix, title=f"Remove {topic}") if fix else None
 
     def _one_action(self, at: int, rule: Rule, covers: Mapping[Part, Sequence[int]]) -> Fix | None:
-        """The change of the source that leaves the one action for which the rule is needed."""
+        """The fix that narrows the rule to the one action for which it has an effect."""
         for action, other in (("pub", "sub"), ("sub", "pub")):
             place = self._parsed.spans.get(f"rules[{at}].action")
             mine = [found for part, found in covers.items() if part[1] == action]
@@ -180,14 +180,14 @@ class _Linter:
         return located("warning", f"rules[{at}]", message, code=code, span=span, fix=fix)
 
     def _removal(self, span: Span) -> Fix | None:
-        """The change of the source that takes a rule away; a converted document is left to its author."""
+        """The fix that removes a rule; ``None`` for a converted document."""
         if not self._parsed.source or self._parsed.converted:
             return None
         return Fix("Remove the rule", *_entry(self._parsed.source, span), "")
 
 
 def _entry(source: str, span: Span) -> tuple[int, int]:
-    """The stretch of ``source`` to remove with the list entry at ``span``: its lines, or it and one comma."""
+    """The range of ``source`` to delete to remove the list entry at ``span``: its lines, or the entry and one comma."""
     line = source.rfind("\n", 0, span.start) + 1
     if source[line : span.start].strip() == "-":
         ends_line = source[span.end - 1] == "\n"  # a block scalar ends with its line
@@ -214,7 +214,7 @@ class _Entry:
 
 
 class _Earlier:
-    """The filters of a policy with variables as opaque texts, to ask what stands before a rule of one effect.
+    """An index of a policy's filters, with variables as opaque texts, that finds earlier rules that overlap a rule.
 
     A deny rule's variable that does not resolve takes any level, an allow rule's none; so an allow rule covers a deny
     rule only where it does not hang on a variable.
@@ -250,7 +250,7 @@ class _Earlier:
         return [each for each in dict.fromkeys(found) if each is not None] if None not in found else []
 
     def granting(self, number: int, part: Part) -> bool:
-        """Whether a deny rule before ``number`` decides about ``part``, and an allow rule before that on some of it."""
+        """Whether a deny rule before ``number`` decides on ``part``, and an earlier allow rule grants some of it."""
         mask = self._index.meeting(_NOBODY, _opaque(part[0], False), part[1], before=self._start[number])
         effects = [self._entries[rank].rule.effect for rank in self._index.ranks(mask, _MAX_CANDIDATES)]
         return Effect.DENY in effects and Effect.ALLOW in effects[: effects.index(Effect.DENY)]
@@ -263,9 +263,9 @@ class _Earlier:
         return None
 
     def taking(self, number: int, part: Part) -> Iterator[tuple[str, str]]:
-        """The allow rules before the deny rule ``number`` that take a part of it away, and which part.
+        """The allow rules before the deny rule ``number`` that decide a part of it first, and which part.
 
-        An allow filter that lies within the deny filter is an exception that is meant, so it is not one of them.
+        An allow filter that lies within the deny filter is an intended exception, so it is not one of them.
         """
         topic = _opaque(part[0], False)
         mask = self._index.meeting(_NOBODY, topic, part[1], before=self._start[number])
@@ -280,7 +280,7 @@ class _Earlier:
 
 
 def _decides_before(first: Rule, later: Rule, action: Literal["pub", "sub"]) -> bool:
-    """Whether ``first`` decides wherever ``later`` would, topics apart: who, time, QoS and retain flag."""
+    """Whether ``first`` decides every request that ``later`` would (who, time, QoS, retain flag), topics aside."""
     if not who_covers(first.who, later.who):
         return False
     if first.expires is not None and (later.expires is None or first.expires < later.expires):
@@ -295,7 +295,7 @@ def _decides_before(first: Rule, later: Rule, action: Literal["pub", "sub"]) -> 
 
 
 def _opaque(topic: str, apart: bool) -> str:
-    """``topic`` with each level that has variables as a text that only the same level equals."""
+    """``topic`` with each level that has variables replaced by a text that equals only the same level."""
     levels = []
     for at, level in enumerate(compile_pattern(topic)):
         if isinstance(level, Template):

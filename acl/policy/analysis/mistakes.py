@@ -1,6 +1,6 @@
-"""What a rule says that can never match here, told by how it is written: habits of other brokers, and slips.
+"""Detect parts of a rule that can never match: the syntax of other brokers, and typing mistakes.
 
-Usernames of an organization are of a-z, 0-9, ``-`` and ``_`` and are judged without ``@org``; clients name topics
+Usernames of an organization are of a-z, 0-9, ``-`` and ``_`` and are checked without ``@org``; clients name topics
 without the organization's mountpoint; placeholders and wildcards of other brokers are ordinary text here.
 """
 
@@ -39,7 +39,7 @@ def in_names(rule: Rule) -> Iterator[str]:
 
 
 def in_topic(topic: str) -> Iterator[str]:
-    """What is odd in one topic of a rule."""
+    """Suspicious parts of one topic of a rule."""
     for foreign, ours in _FOREIGN.items():
         if foreign in topic:
             yield f"{foreign} in {topic} is no variable here; write {ours}"
@@ -55,7 +55,7 @@ def in_topic(topic: str) -> Iterator[str]:
 
 
 def redundant(opaque: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Topics of one rule that lie within another one of it, which is named; ``opaque`` has variables as texts."""
+    """Topics of a rule that another topic of the same rule includes, each with that topic."""
     if len(opaque) > MAX_TOPICS_COMPARED:
         return
     for topic, text in opaque.items():

@@ -1,4 +1,4 @@
-"""What two policies differ in, told as few regions: who, action, filter, and the rules that decide on either side."""
+"""Summarize the differences of two policies as regions: identities, action, filter and the deciding rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from acl.policy.analysis.explanation import judged
+from acl.policy.analysis.explanation import decision_of
 from acl.policy.analysis.topic_search import Difference
 from acl.policy.engine import evaluate
 from acl.policy.engine.globs import admits
@@ -25,10 +25,11 @@ Near = tuple[list[Rule], list[Rule]]
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A part of what identities do on which two policies differ, as a rule of thumb, with a witness that is exact.
+    """A set of requests on which two policies differ: an approximate description and one exact example request.
 
-    ``rule`` is the changed rule that brought it to light; ``at`` is the time at which ``witness`` flips. A ``receive``
-    is of single topics, a ``sub`` of a filter of which no topic flips: its witness subscribes to just that filter.
+    ``rule`` is the changed rule through which it was found; ``at`` is the time at which the decision on ``witness``
+    differs. A ``receive`` region is of single topics, a ``sub`` region of a filter in which no single topic differs:
+    its witness subscribes to that filter.
     """
 
     who: str
@@ -45,7 +46,7 @@ class Region:
 
     @property
     def verb(self) -> str:
-        """The action in words."""
+        """The action as a verb."""
         return {"pub": "publish to", "sub": "subscribe to", "receive": "receive"}[self.action]
 
     def __str__(self) -> str:
@@ -53,7 +54,7 @@ class Region:
 
 
 class Tally:
-    """The differences of one direction within one filter of one rule, over all identities that it speaks of."""
+    """Collects the differences of one direction within one filter of one rule, over all identities."""
 
     def __init__(self, rule: Rule, action: Told, topic: str) -> None:
         self._rule, self._action, self._topic = rule, action, topic
@@ -66,7 +67,7 @@ class Tally:
     def add(
         self, identity: Identity, at: datetime, differences: Sequence[Difference], near: Near, *, whole: bool
     ) -> None:
-        """Count what one identity showed at one time; ``whole`` says that every topic of the filter differed."""
+        """Add the differences of one identity at one time; ``whole``: every topic of the filter differed."""
         self._asked.add(identity)
         self._near = near
         if differences:
@@ -79,7 +80,7 @@ class Tally:
             self._found.setdefault((shown, difference.limit), (request, at))
 
     def regions(self) -> Iterable[Region]:
-        """What was found, as few regions as tell it."""
+        """The collected differences, as few regions as possible."""
         if not self._found:
             return
         for limit in dict.fromkeys(limit for _, limit in self._found):
@@ -95,12 +96,12 @@ class Tally:
                 yield Region(who, self._action, shown, self._rule.id, request, at, limit, *names)
 
     def _decider(self, rules: Sequence[Rule], request: Request, at: datetime) -> Rule | None:
-        """The rule that decides ``request`` among those that have a say about it."""
-        name = judged(Policy(tuple(rules)), request, now=at).rule
+        """The name of the rule of ``rules`` that decides ``request``."""
+        name = decision_of(Policy(tuple(rules)), request, now=at).rule
         return next((rule for rule in rules if rule.id == name), None)
 
     def _who(self, deciders: Sequence[Rule], example: Identity) -> str:
-        """Whom the rules that decide speak of; with an example where not all of them differ."""
+        """The ``who`` of the deciding rules as text, with an example identity where not all of them differ."""
         everybody = dict.fromkeys(rule.who for rule in (self._rule, *deciders) if not rule.who.is_everyone)
         spoken_of = list(everybody) if any(rule.effect is Effect.ALLOW for rule in deciders) else [self._rule.who]
         text = " and ".join(who_text(who) for who in spoken_of) or who_text(self._rule.who)
@@ -108,7 +109,7 @@ class Tally:
         return text if meant <= self._differing else f"{text}, such as {identity_text(example)}"
 
     def _named(self, shown: str, identity: Identity) -> str:
-        """``shown`` with the variables that the rule names, or the username, in place of what they are for one."""
+        """``shown`` with one identity's values replaced by the rule's variables, or by the username variable."""
         pattern = compile_pattern(self._topic)
         levels = shown.split("/")
         for at, level in enumerate(levels):
@@ -121,7 +122,7 @@ class Tally:
 
 
 def _merged(found: dict[str, tuple[Request, datetime]]) -> dict[str, tuple[Request, datetime]]:
-    """The filters of ``found`` with ``a`` and ``a/+/#`` told as ``a/#``."""
+    """The filters of ``found``, with ``a`` and ``a/+/#`` merged into ``a/#``."""
     merged = dict(found)
     while joint := next((shown for shown in merged if shown.endswith("/+/#") and shown[:-4] in merged), None):
         witness = merged.pop(joint[:-4])

@@ -1,11 +1,11 @@
-"""Identities that tell policies apart: a finite set in which every difference between rules shows.
+"""Build a finite set of sample identities in which every difference between rules becomes visible.
 
-Who a rule speaks of and what its variables become depend on an identity only through a finite number of questions:
-which globs its username, client id and claims match, which literals of the filters its variables read as, whether they
-can stand in a topic, and which of them read alike. For every possible set of answers there is an identity here.
+Whether a rule applies to an identity, and the values of its variables, depend on a finite number of conditions:
+which globs its username, client ID and claims match, which literals of the filters its variables equal, whether they
+can stand in a topic, and which of them are equal. Every possible combination of outcomes has an identity here.
 
-Attributes are combined one after the other, and of those that no filter still in play can tell apart one is kept; so
-the number of identities is that of the differences they make, not that of all combinations of texts.
+Attributes are combined one after the other. Of combinations that no remaining filter distinguishes, one is kept, so the
+number of identities grows with the differences they make, not with all combinations of texts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _UNASKED = {"username": "someone", "client_id": "", "org": "org_aaaaaaaaaaaa"}
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """One value of an attribute, and the filters that it keeps in play, as bits."""
+    """One value of an attribute, and the filters that can still match it, as bits."""
 
     value: ClaimValue | None
     bits: int
@@ -41,7 +41,7 @@ class _Value:
 
 @dataclass(frozen=True, slots=True)
 class _Filter:
-    """What one filter of a rule asks of identities."""
+    """The conditions that one filter of a rule puts on identities."""
 
     who: Who
     effect: Effect
@@ -49,20 +49,20 @@ class _Filter:
     variables: frozenset[str]
 
 
-_People = dict[object, tuple[int, dict[str, _Value]]]
-"""Those chosen so far: the filters still in play, and the values, by what no filter in play can tell apart."""
+_Combinations = dict[object, tuple[int, dict[str, _Value]]]
+"""The combinations so far: the remaining filters and the chosen values, by the values that filters distinguish."""
 
 
-def population(changed: Rule, near: Sequence[Rule], budget: Budget) -> tuple[list[Identity], bool]:
-    """Whom ``changed``, a rule of one filter, speaks of: one for every way in which ``near`` tells them apart.
+def sample_identities(changed: Rule, near: Sequence[Rule], budget: Budget) -> tuple[list[Identity], bool]:
+    """The sample identities of ``changed``, a rule of one filter: one for every case that ``near`` distinguishes.
 
-    The second value is whether that is all of them.
+    The second value is false when the budget did not allow all of them.
     """
     filters = list(dict.fromkeys(_filter(rule, topic) for rule in (changed, *near) for topic in rule.topics))
     attributes = _attributes(filters)
     complete = readings(list(dict.fromkeys(each.pattern for each in filters)), attributes, budget)
     using = {name: sum(1 << at for at, each in enumerate(filters) if name in each.variables) for name in attributes}
-    people: _People = {(): ((1 << len(filters)) - 1, {})}
+    people: _Combinations = {(): ((1 << len(filters)) - 1, {})}
     for name in sorted(attributes, key=lambda name: using[name] != 0):
         if not budget.take(len(filters)):
             complete = False
@@ -95,7 +95,7 @@ def _attributes(filters: Iterable[_Filter]) -> dict[str, Attribute]:
 
 
 class _Question:
-    """What the filters ask of one attribute: globs of which one must match, and whether it can stand in a topic."""
+    """The conditions on one attribute: globs of which one must match, and whether its value can stand in a topic."""
 
     def __init__(self, name: str, filters: Sequence[_Filter], budget: Budget) -> None:
         self.name, self._budget = name, budget
@@ -120,7 +120,7 @@ class _Question:
         return {"username": who.username, "client_id": who.client_id}.get(self.name)
 
     def values(self, attribute: Attribute) -> tuple[list[_Value], bool]:
-        """The values that can make a difference, and whether those are all."""
+        """The values of the attribute that can make a difference; true when those are all."""
         if not attribute.globs.keys() - {"*"} and self._claim is None:
             return [self.value(_UNASKED[self.name])], True
         texts, complete = telling(map(Framed, attribute.globs), self._budget, each=attribute.each)
@@ -135,7 +135,7 @@ class _Question:
         return values, complete
 
     def _lists(self, texts: Iterable[str]) -> tuple[list[_Value], bool]:
-        """No claim, and a list for every set of filters that some list keeps in play."""
+        """Values of a claim as a list: no claim, and one list for every set of filters that a list can match."""
         found: dict[int, list[str]] = {self.value([]).bits: []}
         for text in texts:
             met = self.value([text]).bits
@@ -147,7 +147,7 @@ class _Question:
         return [_Value(some or None, bits, None) for bits, some in found.items()], True
 
     def value(self, value: ClaimValue) -> _Value:
-        """``value`` with what it answers."""
+        """``value`` with the filters that can match it."""
         texts = claim_texts(value)
         text = value if isinstance(value, str) and not unusable(value) else None
         bits = 0
@@ -161,11 +161,11 @@ class _Question:
 
 
 def _combined(
-    people: _People, name: str, values: Sequence[_Value], using: Mapping[str, int], budget: Budget
-) -> tuple[_People, bool]:
-    """Everybody so far with every value of one more attribute; one of those that are alike to all filters in play."""
+    people: _Combinations, name: str, values: Sequence[_Value], using: Mapping[str, int], budget: Budget
+) -> tuple[_Combinations, bool]:
+    """Extend every combination by every value of one attribute, keeping one of those that no filter distinguishes."""
     variables = [each for each, bits in using.items() if bits]
-    combined: _People = {}
+    combined: _Combinations = {}
     for (bits, chosen), value in product(people.values(), values):
         left = bits & value.bits
         if not left & 1:

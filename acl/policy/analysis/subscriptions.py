@@ -1,8 +1,8 @@
-"""Which subscriptions can flip from one policy to another although no topic does.
+"""Find subscriptions on which two policies can differ although they agree on every single topic.
 
 A subscription is granted where the allow rules cover all of its filter, those behind a deny rule too, at the lowest QoS
 among them. So an allow rule whose topics an earlier rule denies still counts: with it a wider filter is granted, with
-holes, or at a lower QoS. No other change can flip a subscription without flipping a topic in it.
+exceptions, or at a lower QoS. No other change can flip a subscription without flipping a topic in it.
 
 Allow filters cover a filter length by length, each length by one of them. So of the filters within the changed one it
 is enough to ask for that one itself; and beyond it lie only those that end with ``#`` and reach it by a ``+`` at its
@@ -21,7 +21,7 @@ MAX_ASKED = 256
 
 
 def below(levels: Sequence[object]) -> int:
-    """How many levels stay of a filter when its wildcards at the end are left out."""
+    """The number of levels of a filter without its trailing wildcards."""
     end = len(levels)
     while end and levels[end - 1] in (PLUS, HASH):
         end -= 1
@@ -29,7 +29,7 @@ def below(levels: Sequence[object]) -> int:
 
 
 def asked(changed: Levels, allows: Iterable[Levels], *, limited: bool) -> tuple[list[Levels], bool]:
-    """The filters at which a subscription may flip, and whether those are all.
+    """The filters on which a subscription may differ; true when those are all.
 
     ``allows`` are the filters of the allow rules of both policies; with ``limited`` the changed rule grants less than
     QoS 2, and then every filter that meets it may flip.
@@ -65,7 +65,7 @@ def asked(changed: Levels, allows: Iterable[Levels], *, limited: bool) -> tuple[
 
 
 def _start(levels: Levels, length: int) -> Levels | None:
-    """The first ``length`` levels of a filter that can take topics of that length or more."""
+    """The first ``length`` levels of a filter that matches topics of that length or more."""
     if levels[-1] == HASH:
         levels = (*levels[:-1], *[PLUS] * max(0, length - len(levels) + 1))
     return levels[:length] if len(levels) >= length else None

@@ -1,8 +1,8 @@
-"""What would allow a denied request: small changes to the nearest rules, each with what else it would open.
+"""Suggest small policy changes that would allow a denied request, each with what else it would allow.
 
 Candidates are made from what keeps each allow rule from deciding (see ``acl.policy.analysis.explanation``), tried
 out, and kept only when the request is then allowed. They are ordered by how little has to change, then by how
-little they open.
+little else they allow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 from acl.policy.analysis.comparison import EFFORT, diff
-from acl.policy.analysis.explanation import judged
+from acl.policy.analysis.explanation import decision_of
 from acl.policy.analysis.regions import Region
 from acl.policy.engine import globs
 from acl.policy.engine.model import Effect, Policy, Request, Rule, Who, as_utc
@@ -55,7 +55,7 @@ def suggest(policy: Policy, request: Request, *, now: datetime, limit: int = 5) 
     now = as_utc(now)
     if "*" in request.identity.username:
         return ()  # typed to ask for several at once; a rule with it would speak of all of them
-    decision = judged(policy, request, now=now)
+    decision = decision_of(policy, request, now=now)
     asked_text = unshared(request.topic)[0] if request.action != "pub" else request.topic
     if decision.allowed or filter_problem(asked_text) or pattern_problem(asked_text):
         return ()
@@ -70,7 +70,7 @@ def suggest(policy: Policy, request: Request, *, now: datetime, limit: int = 5) 
     kept: list[tuple[float, int, Suggestion]] = []
     for candidate in sorted(candidates, key=lambda each: each.cost)[:MAX_CANDIDATES]:
         changed = _applied(policy, candidate)
-        if not judged(changed, request, now=now).allowed:
+        if not decision_of(changed, request, now=now).allowed:
             continue
         change = diff(policy, changed, now=now, effort=EFFORT // (2 * limit))
         suggestion = Suggestion(
@@ -89,7 +89,7 @@ def _applied(policy: Policy, candidate: _Candidate) -> Policy:
 
 
 def _changes(rule: Rule, at: int, request: Request, asked: Levels, now: datetime) -> Iterator[_Candidate]:
-    """The changes of one allow rule that deal with the one thing that keeps it from deciding."""
+    """The changes to one allow rule that remove the condition that keeps it from deciding."""
     action: Literal["pub", "sub"] = "pub" if request.action == "pub" else "sub"
     people = globs.admits(rule.who, request.identity)
     acts = rule.acts_on(action)
@@ -132,7 +132,7 @@ def _topic_changes(rule: Rule, at: int, request: Request, asked: Levels) -> Iter
 
 
 def _nearer(topic: str, levels: Levels, asked: Levels) -> Iterator[tuple[float, str, str]]:
-    """Filters near ``topic`` that reach ``asked``: with ``/#``, with one level mended, with one level a ``+``."""
+    """Filters near ``topic`` that match ``asked``: with ``/#``, with one level corrected, with one level a ``+``."""
     written = topic.split("/")
     if levels[-1] != HASH and covers((*levels, HASH), asked):
         yield 0.2, topic + "/#", "extend"
@@ -141,11 +141,15 @@ def _nearer(topic: str, levels: Levels, asked: Levels) -> Iterator[tuple[float, 
     wrong = [at for at, (mine, yours) in enumerate(zip(levels, asked, strict=True)) if mine not in (yours, PLUS)]
     if len(wrong) != 1 or HASH in (levels[wrong[0]], asked[wrong[0]]):
         return
-    mend = wrong[0]
-    alike = SequenceMatcher(None, levels[mend], asked[mend]).ratio()
-    if asked[mend] != PLUS and alike >= _TYPO:
-        yield 0.15 + (1 - alike) / 4, "/".join([*written[:mend], asked[mend], *written[mend + 1 :]]), "fix"
-    yield 0.6, "/".join([*written[:mend], PLUS, *written[mend + 1 :]]), "widen"
+    wrong_level = wrong[0]
+    alike = SequenceMatcher(None, levels[wrong_level], asked[wrong_level]).ratio()
+    if asked[wrong_level] != PLUS and alike >= _TYPO:
+        yield (
+            0.15 + (1 - alike) / 4,
+            "/".join([*written[:wrong_level], asked[wrong_level], *written[wrong_level + 1 :]]),
+            "fix",
+        )
+    yield 0.6, "/".join([*written[:wrong_level], PLUS, *written[wrong_level + 1 :]]), "widen"
 
 
 def _who_changes(rule: Rule, at: int, request: Request) -> Iterator[_Candidate]:

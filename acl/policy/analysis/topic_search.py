@@ -1,7 +1,7 @@
-"""A walk through the topics of one filter, for one identity, on which two lists of rules may differ.
+"""Search the topics of one filter, for one identity, for those on which two lists of rules differ.
 
-Topics are walked level by level. At each level only the literals that a filter still in play names can matter, and
-one text that none names; a state is the set of filters still in play on either side, and none is entered twice.
+The search goes level by level. At each level only the literals of filters that can still match make a difference, and
+one text that no filter names. A state is the set of filters on either side that can still match; none is entered twice.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _FRESH_TEXTS = ("any", "other", "some", "more")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One filter as it reads for an identity, and what its rule says."""
+class ResolvedFilter:
+    """One filter of a rule, resolved for an identity, with the rule's effect and limits."""
 
     levels: Levels
     effect: Effect
@@ -31,7 +31,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Topics on which the two sides differ: as a filter, and one of them with the QoS and retain flag that flip."""
+    """Topics on which the two sides differ: a filter, and one example with the QoS and retain flag that differ."""
 
     filter: str
     topic: str
@@ -41,25 +41,27 @@ class Difference:
 
 
 @dataclass(slots=True)
-class Walk:
+class TopicSearch:
     """Compares ``old`` and ``new`` on the topics of ``region``. After ``run``: ``widened``, ``narrowed``, ``same``."""
 
     region: Levels
-    old: tuple[Entry, ...]
-    new: tuple[Entry, ...]
+    old: tuple[ResolvedFilter, ...]
+    new: tuple[ResolvedFilter, ...]
     action: Literal["pub", "sub"]
     widened: list[Difference] = field(default_factory=list)
     narrowed: list[Difference] = field(default_factory=list)
     same: int = 0
-    """How many kinds of topics did not differ."""
+    """The number of states in which the two sides agree."""
     _fresh: str = ""
 
     def run(self, budget: Budget) -> bool:
-        """Walk; false when there were more states than ``MAX_STATES``, or the budget did not do."""
+        """Run the search; false when it exceeded ``MAX_STATES`` or the budget."""
         named = {level for entry in (*self.old, *self.new) for level in entry.levels} | set(self.region)
         self._fresh = next((text for text in _FRESH_TEXTS if not {text, "$" + text} & named), "") or _unnamed(named)
-        queue: list[tuple[tuple[str, ...], tuple[Entry, ...], tuple[Entry, ...]]] = [((), self.old, self.new)]
-        seen: set[tuple[int, tuple[Entry, ...], tuple[Entry, ...]]] = set()
+        queue: list[tuple[tuple[str, ...], tuple[ResolvedFilter, ...], tuple[ResolvedFilter, ...]]] = [
+            ((), self.old, self.new)
+        ]
+        seen: set[tuple[int, tuple[ResolvedFilter, ...], tuple[ResolvedFilter, ...]]] = set()
         while queue:
             path, old, new = queue.pop()
             if old == new:
@@ -81,8 +83,8 @@ class Walk:
                 return False
         return True
 
-    def _depth(self, old: Sequence[Entry], new: Sequence[Entry]) -> int:
-        """How long topics have to be tried: one level more than any filter still in play one level above."""
+    def _depth(self, old: Sequence[ResolvedFilter], new: Sequence[ResolvedFilter]) -> int:
+        """The greatest topic length to try: one level more than the deepest filter that can still match."""
         return max(len(self.region), *(len(entry.levels) for entry in (*old, *new)), 0) + 1
 
     def _ends(self, length: int) -> bool:
@@ -91,8 +93,8 @@ class Walk:
             return length >= len(self.region) - 1
         return length == len(self.region)
 
-    def _texts(self, path: tuple[str, ...], old: Sequence[Entry], new: Sequence[Entry]) -> list[str]:
-        """The texts that can make a difference at the next level; ``_fresh`` is the one that no filter names."""
+    def _texts(self, path: tuple[str, ...], old: Sequence[ResolvedFilter], new: Sequence[ResolvedFilter]) -> list[str]:
+        """The texts that can make a difference at the next level; ``_fresh`` stands for those that no filter names."""
         at = len(path)
         if at >= len(self.region) and self.region[-1] != HASH:
             return []
@@ -105,7 +107,7 @@ class Walk:
         hidden = ["$" + self._fresh] if at == 0 and wanted == ANY else []
         return [*sorted(texts, reverse=True), *hidden, self._fresh]
 
-    def _compare(self, path: tuple[str, ...], old: Sequence[Entry], new: Sequence[Entry]) -> None:
+    def _compare(self, path: tuple[str, ...], old: Sequence[ResolvedFilter], new: Sequence[ResolvedFilter]) -> None:
         before, after = (self._granted(_ending(side, len(path))) for side in (old, new))
         self.same += before == after
         for more, less, found in ((after, before, self.widened), (before, after, self.narrowed)):
@@ -115,7 +117,7 @@ class Walk:
                 limit = "" if not less else _limit(gained)
                 found.append(Difference(self._filter(path, old, new), "/".join(path), qos, retain, limit))
 
-    def _granted(self, matching: Sequence[Entry]) -> set[tuple[int, bool]]:
+    def _granted(self, matching: Sequence[ResolvedFilter]) -> set[tuple[int, bool]]:
         """The QoS and retain flags with which the first matching rule that decides allows the topic."""
         if self.action == "pub":
             return {(qos, retain) for retain in (False, True) for qos in range(3) if _published(matching, qos, retain)}
@@ -124,8 +126,8 @@ class Walk:
         best = min(entry.qos for entry in matching if entry.effect is Effect.ALLOW)
         return {(qos, False) for qos in range(best + 1)}
 
-    def _filter(self, path: tuple[str, ...], old: Sequence[Entry], new: Sequence[Entry]) -> str:
-        """The topics that are like ``path`` for all filters, as a filter."""
+    def _filter(self, path: tuple[str, ...], old: Sequence[ResolvedFilter], new: Sequence[ResolvedFilter]) -> str:
+        """A filter of the topics that all filters treat like ``path``."""
         levels = [PLUS if text in (self._fresh, "$" + self._fresh) else text for text in path]
         deepest = max((len(entry.levels) for entry in (*old, *new)), default=0)
         if self.region[-1] == HASH and levels[-1] == PLUS and len(path) >= max(deepest, len(self.region)):
@@ -133,7 +135,7 @@ class Walk:
         return "/".join(levels)
 
 
-def _published(matching: Sequence[Entry], qos: int, retain: bool) -> bool:
+def _published(matching: Sequence[ResolvedFilter], qos: int, retain: bool) -> bool:
     for entry in matching:
         if entry.effect is Effect.DENY:
             return False
@@ -142,8 +144,8 @@ def _published(matching: Sequence[Entry], qos: int, retain: bool) -> bool:
     return False
 
 
-def _after(entries: Sequence[Entry], path: tuple[str, ...]) -> tuple[Entry, ...]:
-    """The entries that can still match a topic that begins with ``path``; earlier levels have been seen to."""
+def _after(entries: Sequence[ResolvedFilter], path: tuple[str, ...]) -> tuple[ResolvedFilter, ...]:
+    """The entries that can still match a topic that begins with ``path``; earlier levels are already matched."""
     at, text = len(path) - 1, path[-1]
     still = []
     for entry in entries:
@@ -156,8 +158,8 @@ def _after(entries: Sequence[Entry], path: tuple[str, ...]) -> tuple[Entry, ...]
     return tuple(still)
 
 
-def _ending(entries: Sequence[Entry], length: int) -> list[Entry]:
-    """The entries that match a topic of just this length, having matched all its levels."""
+def _ending(entries: Sequence[ResolvedFilter], length: int) -> list[ResolvedFilter]:
+    """The entries that match a topic of exactly this length, whose levels have all been matched."""
     return [
         entry
         for entry in entries
@@ -166,7 +168,7 @@ def _ending(entries: Sequence[Entry], length: int) -> list[Entry]:
 
 
 def _limit(gained: Sequence[tuple[int, bool]]) -> str:
-    """The part of an action that is gained where another part was there before."""
+    """The text that limits a difference to what was gained: ``retained``, or ``qos N`` for the lowest QoS."""
     if all(retain for _, retain in gained):
         return "retained"
     return f"qos {min(qos for qos, _ in gained)}"

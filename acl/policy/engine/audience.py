@@ -1,4 +1,4 @@
-"""Which rules speak of an identity: the ``who`` of all rules, indexed by the shape of their globs.
+"""Find the rules that apply to an identity: an index of every rule's ``who`` by the shape of its globs.
 
 Asked once per identity, not once per decision. A username finds its exact globs, its prefixes (``agent-*``), suffixes
 and single inner pieces (``*x*``) by look-ups of its own parts; only globs of another shape are tried one by one.
@@ -18,7 +18,7 @@ _WORTH_A_MASK = 64
 
 
 class Audience:
-    """The ``who`` of a sequence of rules, with the ranks that each one stands for."""
+    """An index of the ``who`` of a sequence of rules, each with the ranks of its filters."""
 
     def __init__(self, who_of_rank: Sequence[Who], mask: Callable[[Iterable[int]], int]) -> None:
         self._mask = mask
@@ -53,7 +53,7 @@ class Audience:
             self._others.append((glob, number))
 
     def admitting(self, identity: Identity) -> int:
-        """The bits of all ``who`` that admit ``identity``."""
+        """The bits of the filters whose ``who`` matches ``identity``."""
         admitted = self._everyone
         few: list[int] = []
         for number in set(self._by_username(identity.username)):

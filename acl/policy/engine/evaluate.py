@@ -1,4 +1,4 @@
-"""The meaning of a policy: the specification, written to be read. ``acl.policy.engine.index`` is the same, made fast.
+"""The reference evaluator: the readable specification of a policy. ``acl.policy.engine.index`` is its fast equivalent.
 
 Rules are asked in order and the first that decides wins; when none decides the answer is deny. Nothing here raises on
 any input, and time is an argument.
@@ -83,7 +83,7 @@ def subscribe(policy: Policy, identity: Identity, topic_filter: str, *, now: dat
 def _matching(
     policy: Policy, identity: Identity, action: Literal["pub", "sub"], topic: Levels, now: datetime
 ) -> Iterator[Rule]:
-    """The rules that speak of this identity, action and topic, in order."""
+    """The rules that apply to this identity, action and topic, in order."""
     return (rule for rule, levels in _entries(policy, identity, action, now) if matches(levels, topic))
 
 
@@ -151,9 +151,9 @@ def _limit(policy: Policy, asked: Levels) -> int:
 
 
 def _left(asked: Levels, some: Sequence[Entry], deciding: Sequence[Entry]) -> Iterator[tuple[Rule, Levels, bool]]:
-    """The parts of ``asked`` that each of ``some`` decides: those of the other effect before it leave a rest.
+    """The parts of ``asked`` that each of ``some`` decides, after the entries of the other effect before it.
 
-    The last value says that it is a rest: they decide a part of it first.
+    The last value is true when those entries decide a part of it first.
     """
     for rule, levels in some:
         at = deciding.index((rule, levels))
@@ -164,7 +164,7 @@ def _left(asked: Levels, some: Sequence[Entry], deciding: Sequence[Entry]) -> It
 
 
 def _deciding(asked: Levels, met: Sequence[Entry]) -> Sequence[Entry]:
-    """The entries up to where those of one effect cover ``asked``: later ones decide nothing about it."""
+    """The entries up to the point where those of one effect cover ``asked``; later ones decide nothing about it."""
     seen: dict[Effect, list[Levels]] = {Effect.ALLOW: [], Effect.DENY: []}
     for at, (rule, levels) in enumerate(met):
         seen[rule.effect].append(levels)
@@ -174,7 +174,7 @@ def _deciding(asked: Levels, met: Sequence[Entry]) -> Sequence[Entry]:
 
 
 def largest(regions: Sequence[Levels]) -> tuple[str, ...]:
-    """The regions that no other one contains, as filters, in the order given."""
+    """The regions that no other region contains, as filters, in the order given."""
     kept: list[Levels] = []
     for region in dict.fromkeys(regions):
         if any(covers(other, region) for other in kept):

@@ -1,4 +1,4 @@
-"""When rules end, over the bits of a compiled policy."""
+"""The expiry times of rules, over the bits of a compiled policy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Expiries:
-    """The bits that expire, by time. ``live`` is constant between two expiries, so it is kept until the next one."""
+    """An index of the bits by expiry time. ``live`` is constant between two expiries and cached until the next."""
 
     def __init__(self, expires_of_rank: Sequence[datetime | None], mask: Callable[[Iterable[int]], int]) -> None:
         ending = sorted((expires, rank) for rank, expires in enumerate(expires_of_rank) if expires is not None)

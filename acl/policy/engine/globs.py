@@ -1,4 +1,4 @@
-"""Globs over usernames, client ids and claim values: ``*`` is any run of characters, all else is itself."""
+"""Globs over usernames, client IDs and claim values: ``*`` matches any run of characters, all else only itself."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def covers(outer: str, inner: str) -> bool:
 
 
 def admits(who: Who, identity: Identity) -> bool:
-    """Whether ``who`` speaks of ``identity``. A missing claim matches nothing, a list matches by any element."""
+    """Whether ``who`` matches ``identity``. A missing claim matches nothing, a list matches by any element."""
     return (
         matches_any(who.username, identity.username)
         and matches_any(who.client_id, identity.client_id)
@@ -50,7 +50,7 @@ def admits(who: Who, identity: Identity) -> bool:
 
 
 def who_covers(outer: Who, inner: Who) -> bool:
-    """Whether ``outer`` admits every identity that ``inner`` admits, glob by glob (sound; globs are not merged)."""
+    """Whether ``outer`` matches every identity that ``inner`` matches, glob by glob (sound; globs are not merged)."""
     inner_claims = dict(inner.claims)
     return (
         _all_covered(outer.username, inner.username)

@@ -1,4 +1,4 @@
-"""The compiled policy: what the edge, the simulator and replay run. It answers as ``acl.policy.engine.evaluate``.
+"""The compiled policy that the edge and the simulator run. It decides exactly as ``acl.policy.engine.evaluate``.
 
 Every filter of every rule is one bit, and "the first rule that decides" is the lowest of the bits that are left.
 What depends on the identity (who, variables) is worked out once per identity, in a ``View``; a decision is then a few
@@ -50,7 +50,7 @@ Table = tuple[_Get, int, _Get | None, int, dict[str, tuple[int, ...]] | None]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A policy as one identity meets it: the filters that speak of it, and what their variables are."""
+    """A policy resolved for one identity: the filters that apply to it, with their variables resolved."""
 
     identity: Identity
     pub: int
@@ -61,7 +61,7 @@ class View:
 
 
 class CompiledPolicy:
-    """A policy ready to be asked. Immutable, but for what it remembers of the identities that asked."""
+    """A policy compiled for fast decisions. Immutable, apart from its cache of views by identity."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -152,7 +152,7 @@ class CompiledPolicy:
     def covering(
         self, identity: Identity, topic_filter: str, action: Literal["pub", "sub"], *, before: int
     ) -> list[int]:
-        """For each length that a topic of ``topic_filter`` can have, the filters that take all of that length.
+        """For each length that a topic of ``topic_filter`` can have, the filters that match all topics of that length.
 
         Only filters with a rank below ``before`` count; see ``ranks``. Effects and expiries are not looked at.
         """
@@ -179,7 +179,7 @@ class CompiledPolicy:
         return self._columns.mask(rank for rank, rule in enumerate(self._rules) if wanted(rule))
 
     def _view(self, identity: Identity) -> View:
-        """Work out what the policy is for ``identity``, and remember it."""
+        """The policy resolved for ``identity``, from the cache or computed now."""
         admitted = self._audience.admitting(identity)
         tables, hidden, nothing = self._tables, self._columns.hidden, 0
         if self._has_templates:
@@ -192,7 +192,7 @@ class CompiledPolicy:
         return view
 
     def _resolved(self, identity: Identity) -> tuple[list[Table], int, int]:
-        """The tables for ``identity``, its filters that begin with ``$``, and its allow filters that match nothing."""
+        """Resolve the filters for ``identity``: tables, filters with a leading ``$``, allow filters without a match."""
         values: dict[Template, str | None] = {}
         tables: list[Table] = []
         hidden, nothing = self._columns.hidden, 0
@@ -216,7 +216,7 @@ class CompiledPolicy:
         return tables, hidden, nothing
 
     def _alive(self, view: View, levels: Sequence[str], alive: int) -> tuple[int, tuple[int, ...]]:
-        """The sure filters of ``alive`` that match the topic ``levels``, and the ranks of unsure ones that may."""
+        """The filters of ``alive`` that certainly match the topic ``levels``, and the ranks of those that may."""
         named: tuple[int, ...] = ()
         alive &= self._sure
         for level, (literal, default, variable, anything, bucket) in zip(levels, view.tables):  # noqa: B905  # hot
@@ -303,7 +303,7 @@ class CompiledPolicy:
         return met
 
     def _by_length(self, view: View, prefix: Levels, covering: int) -> list[int]:
-        """``covering`` for topics that begin with ``prefix``, length by length; there only wildcards take any text."""
+        """``covering`` for topics that begin with ``prefix``, length by length; there only wildcards match any text."""
         columns, length = self._columns, len(prefix)
         if length > columns.depth:
             return [covering & columns.ends[length]]
@@ -371,7 +371,7 @@ class CompiledPolicy:
                 yield rank, region, bool(earlier and self._meeting(view, region, earlier))
 
     def _one_topic(self, rank: int) -> Decision:
-        """The decision on a subscription to one topic, of which ``rank`` is first, where no rule has limits."""
+        """The decision on a subscription to one topic when the filter ``rank`` is first and no rule has limits."""
         if rank == self._none:
             return self._undecided
         if self._rules[rank].effect is Effect.ALLOW:
@@ -379,7 +379,7 @@ class CompiledPolicy:
         return verdicts.not_allowed(self._rules[rank])
 
     def _plain_grant(self, rank: int, qos: int, valid_until: datetime | None) -> Decision:
-        """The grant without holes by the filter ``rank``; kept where it does not depend on the time."""
+        """The grant without exceptions by the filter ``rank``; cached where it does not depend on the time."""
         if valid_until:
             return verdicts.granted(self._rules[rank], (), qos, valid_until)
         decision = self._granted.get((rank, qos))
@@ -388,14 +388,14 @@ class CompiledPolicy:
         return decision
 
     def _decision(self, rank: int) -> Decision:
-        """The decision that the filter ``rank`` makes when it is the first; the same for everybody, so it is kept."""
+        """The decision of the filter ``rank`` when it matches first; equal for all identities, so it is cached."""
         rule = self._rules[rank]
         decision = verdicts.allowed(rule) if rule.effect is Effect.ALLOW else verdicts.denied(rule)
         self._decided[rank] = decision
         return decision
 
     def _with_near_misses(self, deciding: int, blocked: int, qos: int, retain: bool) -> Decision:
-        """The decision of the first of ``deciding``, and the allow rules before it that forbid the QoS or retain."""
+        """The decision of the first of ``deciding`` with near misses: earlier allow rules that forbid QoS or retain."""
         if deciding:
             first = self._columns.first(deciding)
             blocked &= self._columns.before(first)
@@ -419,14 +419,14 @@ def _below(qos: int, rule: Rule) -> bool:
 
 
 def _plain_filter(text: str, levels: Levels) -> bool:
-    """Whether ``text``, of these ``levels``, is a filter at first sight. Quick; it may err to ``False``."""
+    """A quick check that ``text``, of these ``levels``, is a valid filter; it may return false for a valid one."""
     if "#" in text[:-1] or "$" in text or not plain_text(text, levels):
         return False
     return (levels[-1] == "#" or text[-1] != "#") and ("+" not in text or text.count("+") == levels.count("+"))
 
 
 def _part(asked: Levels, below: int) -> str:
-    """The topics of ``asked``, which ends with ``#``, that are ``below`` levels longer than the shortest."""
+    """The part of ``asked``, which ends with ``#``, whose topics are ``below`` levels longer than the shortest."""
     prefix = asked[:-1]
     return join(prefix + (PLUS,) * (shortest(prefix) - len(prefix) + below))
 

@@ -1,4 +1,4 @@
-"""Filters as columns of bits: one bit per filter, one set of masks per topic level.
+"""Match many topic filters at once with bit masks: one bit per filter, one set of masks per topic level.
 
 Asking which of ``n`` filters match a topic is one dictionary look-up and one AND of ``n``-bit integers per level,
 whatever the filters are: a topic of ``h`` levels costs ``h * n / 64`` word operations and never more. A trie is as fast
@@ -32,7 +32,7 @@ MAX_BUCKET_LEVELS = 16
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One level of all filters."""
+    """The masks of one topic level, over all filters."""
 
     hits: dict[str, int]
     """By literal: the filters that take it here."""
@@ -51,7 +51,7 @@ class Column:
 
 
 class Columns:
-    """The filters ``patterns``, by level. Their rank is their place in ``patterns``."""
+    """An index of the filters ``patterns`` by topic level. A filter's rank is its position in ``patterns``."""
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self.size = len(patterns)
@@ -124,7 +124,7 @@ class Columns:
         return {place for place, count in counts.items() if count <= MAX_BUCKET and place[1] not in (PLUS, HASH)}
 
     def _ends(self, patterns: Sequence[Pattern], prefixes: Sequence[Pattern]) -> None:
-        """``ends[h]``: filters that take topics of ``h`` levels. ``reaching[h]``: topics of ``h`` levels or more."""
+        """``ends[h]``: filters that match topics of ``h`` levels. ``reaching[h]``: topics of ``h`` levels or more."""
         plain: dict[int, list[int]] = defaultdict(list)
         open_ended: dict[int, list[int]] = defaultdict(list)
         for rank, (pattern, prefix) in enumerate(zip(patterns, prefixes, strict=True)):
@@ -195,12 +195,12 @@ class Columns:
         return literals[0][0] == 0 or topic[0][:1] != "$"
 
     def covers(self, rank: int, prefix: Sequence[str]) -> bool:
-        """Whether the unsure filter ``rank`` takes all of the filter ``prefix``, lengths apart."""
+        """Whether the unsure filter ``rank`` covers the filter ``prefix``, apart from their lengths."""
         literals = self._shapes[rank][2]
         return all(level < len(prefix) and prefix[level] == literal for level, literal in literals)
 
     def confirmed(self, prefix: Sequence[str], among: int) -> int:
-        """The unsure filters of ``among`` that have what the filter ``prefix`` has, wherever both are literal."""
+        """The unsure filters of ``among`` that agree with the filter ``prefix`` wherever both are literal."""
         found = 0
         for text, bucket in zip(prefix, self.buckets, strict=False):
             if text in bucket:

@@ -23,14 +23,14 @@ ClaimValue = str | Sequence[str] | int | float | bool
 
 
 class Effect(StrEnum):
-    """What a rule or a decision says."""
+    """The effect of a rule or decision: allow or deny."""
 
     ALLOW = "allow"
     DENY = "deny"
 
 
 def claim_texts(value: object) -> tuple[str, ...]:
-    """The texts that a claim's globs are held against: one for a scalar, one per element of a list.
+    """The texts that a claim's globs are matched with: one for a scalar, one per element of a list.
 
     Numbers and booleans appear as JSON writes them. A value without such a text (null, a mapping, NaN) has none.
     """
@@ -54,10 +54,10 @@ def _is_list(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Identity:
-    """Who asks: one signed-in client, as the credential store knows it.
+    """The identity that a decision is about: one signed-in client with its username, client ID and claims.
 
     ``username`` is the local part, without ``@org``. Two identities are equal when every policy must treat them
-    alike; ``key`` is that fact as one hashable value.
+    alike; ``key`` is the hashable value that is compared.
     """
 
     org: str
@@ -90,7 +90,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Which identities a rule speaks of: globs of which one must match, for every part and every named claim."""
+    """The identities that a rule applies to: for every part and every named claim, globs of which one must match."""
 
     username: tuple[str, ...] = ("*",)
     client_id: tuple[str, ...] = ("*",)
@@ -98,7 +98,7 @@ class Who:
 
     @property
     def is_everyone(self) -> bool:
-        """Whether no identity is left out."""
+        """Whether every identity matches."""
         return "*" in self.username and "*" in self.client_id and not self.claims
 
 
@@ -107,7 +107,7 @@ EVERYONE = Who()
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of a policy. ``qos``, ``retain`` limit allow rules only (MQTT 5 s3.3.1.2, s3.3.1.3)."""
+    """One rule of a policy. ``qos``, ``retain`` limit allow rules only (MQTT 5 s3.3.1.2, s3.3.1.3)."""
 
     id: str
     topics: tuple[str, ...]
@@ -130,7 +130,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class PolicyTest:
-    """One expectation written into the document. ``rule`` is a rule id, ``"none"``, or ``None`` for any."""
+    """One policy test: a request and the expected effect. ``rule`` is a rule ID, ``"none"``, or ``None`` for any."""
 
     name: str
     username: str
@@ -158,7 +158,7 @@ EMPTY_POLICY = Policy()
 
 @dataclass(frozen=True, slots=True)
 class NearMiss:
-    """An allow rule that speaks of the request but does not decide it, and what stood in the way."""
+    """An allow rule that matches the request but does not decide it, and the reason: QoS or retain."""
 
     rule: str
     reason: str
@@ -166,7 +166,7 @@ class NearMiss:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer to one request.
+    """The decision on one request.
 
     ``rule`` is ``None`` when no rule decided. ``holes`` are the denied parts of a granted subscription, as filters; of
     those in ``partial`` earlier rules allow something, which is delivered.
@@ -184,13 +184,13 @@ class Decision:
 
     @property
     def allowed(self) -> bool:
-        """Whether the request is granted (with holes or without)."""
+        """Whether the request is granted (with exceptions or without)."""
         return self.effect is Effect.ALLOW
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question: may ``identity`` do ``action`` on ``topic`` (a filter, for ``sub``)?"""
+    """One request: may ``identity`` do ``action`` on ``topic`` (a filter, for ``sub``)?"""
 
     identity: Identity
     action: RequestAction

@@ -1,4 +1,4 @@
-"""Running the tests that a policy carries, and asking a policy one request."""
+"""Decide single requests and run the tests that a policy contains."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from acl.policy.engine.index import CompiledPolicy, compile_policy
 from acl.policy.engine.model import Decision, Effect, Identity, Policy, PolicyTest, Request
 
 
-class Judge(Protocol):
-    """What decides: a compiled policy, or the readable evaluator behind the same three verbs."""
+class Evaluator(Protocol):
+    """The interface of policy evaluation: a compiled policy, or the reference evaluator."""
 
     def publish(self, identity: Identity, topic: str, *, qos: int, retain: bool, now: datetime) -> Decision: ...
     def receive(self, identity: Identity, topic: str, *, now: datetime) -> Decision: ...
@@ -20,7 +20,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TestOutcome:
-    """How one test of a policy came out. ``message`` says in a sentence what was wanted and what happened."""
+    """The outcome of one policy test. ``message`` says in a sentence what was expected and what happened."""
 
     __test__ = False
 
@@ -31,21 +31,21 @@ class TestOutcome:
     message: str
 
 
-def decide(judge: Judge, request: Request, *, now: datetime) -> Decision:
-    """The decision of ``judge`` on ``request``."""
+def decide(evaluator: Evaluator, request: Request, *, now: datetime) -> Decision:
+    """Decide ``request`` with ``evaluator`` at ``now`` (an aware UTC time)."""
     match request.action:
         case "pub":
-            return judge.publish(request.identity, request.topic, qos=request.qos, retain=request.retain, now=now)
+            return evaluator.publish(request.identity, request.topic, qos=request.qos, retain=request.retain, now=now)
         case "sub":
-            return judge.subscribe(request.identity, request.topic, now=now)
+            return evaluator.subscribe(request.identity, request.topic, now=now)
         case "receive":
-            return judge.receive(request.identity, request.topic, now=now)
+            return evaluator.receive(request.identity, request.topic, now=now)
         case _:
             assert_never(request.action)
 
 
 def run_tests(policy: Policy | CompiledPolicy, *, org: str, now: datetime) -> tuple[TestOutcome, ...]:
-    """Run every test of ``policy`` as an identity of ``org`` would meet it at ``now``."""
+    """Run every test of ``policy`` at ``now``, with identities of ``org``."""
     compiled = policy if isinstance(policy, CompiledPolicy) else compile_policy(policy)
     return tuple(_run(compiled, test, org, now) for test in compiled.policy.tests)
 

@@ -28,7 +28,7 @@ class Template:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The variables in full: ``username``, ``client_id``, ``org`` or ``claims.NAME``."""
+        """The full names of the variables: ``username``, ``client_id``, ``org`` or ``claims.NAME``."""
         return self.parts[1::2]
 
     def resolve(self, identity: Identity) -> str | None:
@@ -60,7 +60,7 @@ def full_name(variable: str) -> str | None:
 
 
 def variable_value(variable: str, identity: Identity) -> str | None:
-    """What ``variable`` (long form) is for ``identity``; ``None`` when the claim is missing or not a single value."""
+    """The value of ``variable`` (long form) for ``identity``; ``None`` for a missing claim or a list."""
     if variable == "username":
         return identity.username
     if variable == "client_id":
@@ -107,7 +107,7 @@ def _compile_level(level: str) -> str | Template:
 
 
 def variables(rule: Rule) -> tuple[str, ...]:
-    """The variables that a rule's topics name, in full, each once."""
+    """The full names of the variables in a rule's topics, each once."""
     named = (
         variable
         for topic in rule.topics
@@ -119,7 +119,7 @@ def variables(rule: Rule) -> tuple[str, ...]:
 
 
 def resolve(pattern: Pattern, identity: Identity, effect: Effect) -> Levels | None:
-    """The filter that ``pattern`` is for ``identity``.
+    """Resolve ``pattern`` for ``identity``: the filter with the variables replaced.
 
     A variable that does not resolve makes an allow rule match nothing (``None``), and stands for any level in a deny
     rule, ``$`` topics included: an unresolvable deny never widens access.

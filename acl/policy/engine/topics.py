@@ -59,7 +59,7 @@ def shape_problem(topic_filter: str) -> str | None:
 
 
 def text_problem(text: str, noun: str) -> str | None:
-    """Why ``text`` cannot be a topic name or filter for its length or its characters, or ``None``."""
+    """Why ``text`` cannot be a topic name or filter because of its length or characters, or ``None``."""
     if not text:
         return f"the {noun} is empty"
     if len(text) > MAX_BYTES:
@@ -97,7 +97,7 @@ def _unfit_problem(text: str, noun: str) -> str | None:
 
 
 def plain_text(text: str, levels: Sequence[str]) -> bool:
-    """Whether nothing is wrong with ``text``, of these ``levels``, at first sight. Quick; it may err to ``False``."""
+    """A quick check that ``text``, of these ``levels``, is valid; it may return false for a valid text."""
     return _printable_ascii(text) and len(levels) <= MAX_LEVELS and 0 < len(text) <= MAX_BYTES
 
 
@@ -109,7 +109,7 @@ def _printable_ascii(text: str) -> bool:
 
 
 def unshared(topic_filter: str) -> tuple[str, str | None]:
-    """The filter that a shared subscription ``$share/GROUP/F`` is judged as, and what is wrong with it.
+    """The filter that a shared subscription ``$share/GROUP/F`` is checked as, and its problem if it has one.
 
     Anything else is returned as it is. Source: MQTT 5 s4.8.2.
     """
@@ -137,7 +137,7 @@ def join(levels: Sequence[str]) -> str:
 
 
 def shortest(prefix: Sequence[str]) -> int:
-    """How many levels the shortest topic has that begins with ``prefix``. The empty text is not a topic."""
+    """The number of levels of the shortest topic that begins with ``prefix``. The empty text is not a topic."""
     return len(prefix) + (len(prefix) < 2 and not any(prefix))
 
 
@@ -147,7 +147,7 @@ def is_hidden(first: str) -> bool:
 
 
 def level_matches(pattern: str, level: str) -> bool:
-    """Whether one level of a filter (not ``#``) takes one level of a topic, the ``$`` rule apart."""
+    """Whether one level of a filter (not ``#``) matches one level of a topic, the ``$`` rule aside."""
     return pattern in (PLUS, ANY, level)
 
 

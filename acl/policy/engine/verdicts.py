@@ -1,4 +1,4 @@
-"""How decisions are worded. The evaluator and the index share it, so that they can be compared as whole values."""
+"""Build decisions with their sentences. The evaluator and the index share it, so that whole decisions compare equal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ NO_RULE = "no rule allows it"
 MAX_NEAR_MISSES = 8
 """Near misses reported with one decision, the first ones in rule order."""
 MAX_REGIONS = 6
-"""Filters of each effect examined one by one when a subscription is judged; past it the whole filter is the hole."""
+"""Filters of each effect examined one by one of a subscription; past it the whole filter is the exception."""
 _EXAMINED_LEVELS = 64
 _MANY_FILTERS = 20_000
 
 
 def regions_examined(levels: int, filters: int) -> int:
-    """How many filters of each effect are examined in a policy of so many filters, of up to so many levels.
+    """The limit of filters of each effect that are examined one by one, for a policy of this size and depth.
 
     Fewer than ``MAX_REGIONS`` past 10 levels or 20,000 filters: examining one costs more the more there is of either,
     and the work of a decision is bounded.
@@ -27,12 +27,12 @@ def regions_examined(levels: int, filters: int) -> int:
 
 
 def refused(problem: str) -> Decision:
-    """The request itself is malformed; no rule was asked."""
+    """A denial because the request is malformed; no rule was evaluated."""
     return Decision(Effect.DENY, None, problem)
 
 
 def allowed(rule: Rule, near_misses: Sequence[NearMiss] = ()) -> Decision:
-    """``rule`` allows the publish or the delivery."""
+    """The decision that ``rule`` allows the publish or the delivery."""
     return Decision(
         Effect.ALLOW,
         rule.id,
@@ -44,12 +44,12 @@ def allowed(rule: Rule, near_misses: Sequence[NearMiss] = ()) -> Decision:
 
 
 def denied(rule: Rule, near_misses: Sequence[NearMiss] = ()) -> Decision:
-    """``rule`` denies the publish or the delivery."""
+    """The decision that ``rule`` denies the publish or the delivery."""
     return Decision(Effect.DENY, rule.id, f"denied by rule {rule.id}", tuple(near_misses), valid_until=rule.expires)
 
 
 def undecided(near_misses: Sequence[NearMiss] = ()) -> Decision:
-    """No rule decides: deny by default."""
+    """The default denial when no rule decides."""
     if not near_misses:
         return Decision(Effect.DENY, None, NO_RULE)
     first = near_misses[0]
@@ -75,7 +75,7 @@ def exceptions(holes: Sequence[str], partial: Sequence[str] = ()) -> str:
 def granted(
     rule: Rule, holes: Sequence[str], qos: int, valid_until: datetime | None, partial: Sequence[str] = ()
 ) -> Decision:
-    """The subscription is granted by ``rule``, but for its ``holes``, and of those in ``partial`` not all."""
+    """The grant of a subscription by ``rule``, except for its ``holes``; those in ``partial`` are denied in part."""
     reason = f"allowed by rule {rule.id}"
     if holes:
         reason += f", {exceptions(holes, partial)}"
@@ -85,15 +85,15 @@ def granted(
 
 
 def uncovered(part: str) -> Decision:
-    """The allow rules cover a part of the filter only: no rule speaks of ``part``."""
+    """The denial of a filter that allow rules cover only in part: no rule matches ``part``."""
     return Decision(Effect.DENY, None, f"no rule allows {part}")
 
 
 def not_allowed(rule: Rule) -> Decision:
-    """The allow rules do not cover the filter: ``rule`` denies a part that they leave out."""
+    """The denial of a filter that allow rules do not cover: ``rule`` denies a part of it."""
     return Decision(Effect.DENY, rule.id, f"denied by rule {rule.id}")
 
 
 def nothing_left(rule: Rule, valid_until: datetime | None) -> Decision:
-    """The allow rules cover the filter, but earlier deny rules take all of it away, ``rule`` first."""
+    """The denial of a filter that allow rules cover but earlier deny rules, ``rule`` first, deny completely."""
     return Decision(Effect.DENY, rule.id, f"denied by rule {rule.id}", valid_until=valid_until)

@@ -1,1 +1,1 @@
-"""The policy language: read, checked and printed."""
+"""The policy language: parser, validation and printer."""

@@ -1,4 +1,4 @@
-"""A policy document, read: nodes to a ``Policy``, with a located finding for everything that is wrong.
+"""Parse a policy document into a ``Policy``, with a located finding for every error.
 
 Version "3" is read here. Version "2", "2.1" and the short editor form are first rewritten to version "3" nodes by
 ``acl.policy.language.legacy``, so that there is one set of checks and messages point at what was written.
@@ -18,7 +18,7 @@ from typing import Any
 from acl.policy.engine.model import MAX_RULES, VERSION, ActionName, ClaimValue, Effect, Policy, PolicyTest, Rule, Who
 from acl.policy.engine.templates import CLAIM_NAME, SHORT_FORMS, VARIABLE, full_name, pattern_problem
 from acl.policy.language import legacy
-from acl.policy.language.reader import Finding, Fix, Node, Span, key_text, located, read
+from acl.policy.language.reader import Finding, Fix, Span, SyntaxNode, key_text, located, read
 
 _RULE_PATH = re.compile(r"rules\[([0-9]+)\]")
 RULE_ID = re.compile(r"[a-z0-9-]{1,64}")
@@ -38,7 +38,7 @@ _TEST_FIELDS = ("name", "as", "do", "topic", "expect", "rule", "qos", "retain")
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What ``parse`` found: the policy (``None`` when there is an error), the findings, and where each part stands.
+    """The result of ``parse``: the policy (``None`` when there is an error), the findings, and the place of each part.
 
     ``spans`` maps paths such as ``rules[2]`` and ``rules[2].topic`` to places in ``source``. ``converted`` says that
     the document is written in an older form.
@@ -58,7 +58,7 @@ class Parsed:
 
 
 def parse(text: str | bytes, *, filename: str = "policy") -> Parsed:
-    """Read a policy document of any accepted version. Never raises: what is wrong is in ``findings``."""
+    """Parse a policy document of any accepted version. Never raises: errors are in ``findings``."""
     source, node, problem = read(text)
     if node is None:
         return Parsed(None, (problem,) if problem else (), source, filename)
@@ -70,7 +70,7 @@ def parse(text: str | bytes, *, filename: str = "policy") -> Parsed:
 
 
 class _DocumentReader:
-    """One pass over one document. Every method returns a usable value and notes what it had to complain about."""
+    """Reads one document in one pass. Every method returns a usable value and records findings."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
@@ -85,9 +85,9 @@ class _DocumentReader:
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(located("error", path, message, code=code, span=span, fix=fix))
 
-    def policy(self, root: Node) -> Policy:
+    def policy(self, root: SyntaxNode) -> Policy:
         try:
-            written, (root, self._written, assumed) = root, legacy.modernised(root)
+            written, (root, self._written, assumed) = root, legacy.modernized(root)
             self.converted = root is not written
             self.findings += [
                 located("warning", each.path, each.message, code=each.code, span=each.span)
@@ -108,7 +108,7 @@ class _DocumentReader:
         rules = self._rules(root.get("rules"))
         return Policy(rules, tuple(self._tests(root.get("tests"))))
 
-    def _version(self, root: Node) -> None:
+    def _version(self, root: SyntaxNode) -> None:
         version = root.get("version")
         if version is None:
             message = f'say which version of the language this is: version: "{VERSION}"'
@@ -118,7 +118,7 @@ class _DocumentReader:
                 "version", f'unknown version {_shown(version)}; this is version "{VERSION}"', "version", version.span
             )
 
-    def _rules(self, node: Node | None) -> tuple[Rule, ...]:
+    def _rules(self, node: SyntaxNode | None) -> tuple[Rule, ...]:
         nodes = self._list(node, "rules")
         if node is not None and len(nodes) > MAX_RULES:
             self.error("rules", f"a policy has at most {MAX_RULES} rules, this one {len(nodes)}", "too-many", node.span)
@@ -126,8 +126,8 @@ class _DocumentReader:
         rules = [self._rule(each, f"rules[{at}]") for at, each in enumerate(nodes)]
         return self._named(rules, nodes)
 
-    def _named(self, rules: list[Rule], nodes: list[Node]) -> tuple[Rule, ...]:
-        """The rules with an id each: duplicates are an error, missing ones are made from the content."""
+    def _named(self, rules: list[Rule], nodes: list[SyntaxNode]) -> tuple[Rule, ...]:
+        """Give every rule an ID: duplicates are an error, missing IDs are made from the content."""
         taken: dict[str, int] = {}
         for at, rule in enumerate(rules):
             if not rule.id:
@@ -142,7 +142,7 @@ class _DocumentReader:
         made = MadeIds(taken)
         return tuple(rule if rule.id else _with_id(rule, made.next(rule)) for rule in rules)
 
-    def _rule(self, node: Node, path: str) -> Rule:
+    def _rule(self, node: SyntaxNode, path: str) -> Rule:
         self.spans[path] = node.span
         if node.kind != "map":
             self.error(path, "a rule is a map with at least a topic", "not-a-rule", node.span)
@@ -167,7 +167,7 @@ class _DocumentReader:
             note=fields.text("note", ""),
         )
 
-    def _topics(self, node: Node | None, path: str, whole: Span) -> tuple[str, ...]:
+    def _topics(self, node: SyntaxNode | None, path: str, whole: Span) -> tuple[str, ...]:
         path = f"{path}.topic"
         if node is None:
             self.error(path, "a rule needs a topic", "missing", whole)
@@ -189,7 +189,7 @@ class _DocumentReader:
                 self.error(f"{path}[{at}]" if node.kind == "list" else path, problem, code, inner.span, fix)
         return tuple(dict.fromkeys(topics)) or ("#",)
 
-    def _who(self, node: Node | None, path: str) -> Who:
+    def _who(self, node: SyntaxNode | None, path: str) -> Who:
         if node is None:
             return Who()
         self.spans[path] = node.span
@@ -210,11 +210,11 @@ class _DocumentReader:
             wanted[key.value] = self._globs(value, f"{path}.claims.{key.value}")
         return Who(parts.get("username", ("*",)), parts.get("client_id", ("*",)), tuple(sorted(wanted.items())))
 
-    def _claim_name(self, key: Node, path: str) -> None:
+    def _claim_name(self, key: SyntaxNode, path: str) -> None:
         if not CLAIM_NAME.fullmatch(key.value):
             self.error(path, f"{_shown(key)} is not a claim name", "claim-name", key.span)
 
-    def _globs(self, node: Node, path: str) -> tuple[str, ...]:
+    def _globs(self, node: SyntaxNode, path: str) -> tuple[str, ...]:
         globs = self._texts(node, path, "a glob")
         if not globs:
             self.error(path, "an empty list matches nobody; remove it, or name a client", "empty", node.span)
@@ -222,7 +222,7 @@ class _DocumentReader:
             self.error(path, "a glob cannot contain the character U+0000", "bad-glob", node.span)
         return tuple(dict.fromkeys(globs))
 
-    def _tests(self, node: Node | None) -> Iterable[PolicyTest]:
+    def _tests(self, node: SyntaxNode | None) -> Iterable[PolicyTest]:
         for at, each in enumerate(self._list(node, "tests")):
             path = f"tests[{at}]"
             self.spans[path] = each.span
@@ -232,15 +232,15 @@ class _DocumentReader:
             self._known_fields(each, path, _TEST_FIELDS)
             yield self._test(each, path, at)
 
-    def _test(self, node: Node, path: str, at: int) -> PolicyTest:
+    def _test(self, node: SyntaxNode, path: str, at: int) -> PolicyTest:
         fields = _Fields(self, node, path)
-        actor = node.get("as") or Node("map", [], node.span)
+        actor = node.get("as") or SyntaxNode("map", [], node.span)
         if actor.kind == "text":
-            actor = Node("map", [(Node("text", "username", actor.span), actor)], actor.span)
+            actor = SyntaxNode("map", [(SyntaxNode("text", "username", actor.span), actor)], actor.span)
         if actor.kind != "map":
             message = "as is a username, or a map with username, client_id and claims"
             self.error(f"{path}.as", message, "not-a-map", actor.span)
-            actor = Node("map", [], actor.span)
+            actor = SyntaxNode("map", [], actor.span)
         self._known_fields(actor, f"{path}.as", ("username", "client_id", "claims"))
         identity = _Fields(self, actor, f"{path}.as")
         for name in ("do", "topic", "expect"):
@@ -260,7 +260,7 @@ class _DocumentReader:
             retain=fields.flag("retain", False),
         )
 
-    def _claims(self, node: Node | None, path: str) -> tuple[tuple[str, ClaimValue | tuple[str, ...]], ...]:
+    def _claims(self, node: SyntaxNode | None, path: str) -> tuple[tuple[str, ClaimValue | tuple[str, ...]], ...]:
         if node is None:
             return ()
         if node.kind != "map":
@@ -278,7 +278,7 @@ class _DocumentReader:
                 self.error(f"{path}.{key.value}", message, "claim", value.span)
         return tuple(sorted(claims.items()))
 
-    def _list(self, node: Node | None, path: str) -> list[Node]:
+    def _list(self, node: SyntaxNode | None, path: str) -> list[SyntaxNode]:
         if node is None or node.kind == "null":
             return []
         if node.kind != "list":
@@ -286,7 +286,7 @@ class _DocumentReader:
             return []
         return list(node.value)
 
-    def _texts(self, node: Node, path: str, noun: str) -> tuple[str, ...]:
+    def _texts(self, node: SyntaxNode, path: str, noun: str) -> tuple[str, ...]:
         """A text, or a list of them."""
         self.spans[path] = node.span
         nodes = node.value if node.kind == "list" else [node]
@@ -301,7 +301,7 @@ class _DocumentReader:
                 self.error(where, f"{noun} must be well-formed Unicode", "not-unicode", each.span)
         return tuple(each.value for each in nodes if each.kind == "text" and not _surrogates(each.value))
 
-    def _known_fields(self, node: Node, path: str, known: tuple[str, ...]) -> None:
+    def _known_fields(self, node: SyntaxNode, path: str, known: tuple[str, ...]) -> None:
         for key, _ in node.pairs():
             if key.value in known or len(self.findings) >= MAX_FINDINGS:
                 continue
@@ -321,7 +321,7 @@ class _Fields:
     """The scalar fields of one map, each with its check."""
 
     document: _DocumentReader
-    node: Node
+    node: SyntaxNode
     path: str
 
     def _scalar(self, name: str, kind: str, check: Callable[[Any], bool], complaint: str) -> Any:
@@ -394,7 +394,7 @@ def read_moment(text: str) -> datetime | None:
 
 
 class MadeIds:
-    """Ids for rules that have none: readable, made from their content, and none of ``taken``, which grows."""
+    """Makes readable IDs from the content of rules that have none; avoids ``taken`` and adds to it."""
 
     def __init__(self, taken: Iterable[str]) -> None:
         self._taken = set(taken)
@@ -402,7 +402,7 @@ class MadeIds:
         """How often an id was made from a content: equal rules go on counting where the one before them ended."""
 
     def next(self, rule: Rule) -> str:
-        """The id of ``rule``."""
+        """Make the ID of ``rule``."""
         base = _id_from_content(rule)
         count = self._counts.get(base, 0) + 1
         while (made := f"{base}-{count}" if count > 1 else base) in self._taken:
@@ -426,14 +426,14 @@ def _with_id(rule: Rule, rule_id: str) -> Rule:
 
 
 def _close_to(name: str, known: tuple[str, ...]) -> list[str]:
-    """The one of ``known`` that ``name`` may be a misspelling of."""
+    """The name in ``known`` that ``name`` is probably a misspelling of."""
     import difflib  # only a mistake is worth its import
 
     return difflib.get_close_matches(name, known, 1, 0.6)
 
 
-def _known_variables(topic: Node) -> Fix | None:
-    """The change of a topic's misspelt variables to the ones that are closest; ``None`` when one is close to none."""
+def _known_variables(topic: SyntaxNode) -> Fix | None:
+    """The fix that replaces a topic's misspelled variables by the closest known ones; ``None`` when there are none."""
     text = str(topic.value)
     for name in VARIABLE.findall(text):
         close = [name] if full_name(name) else _close_to(name, ("username", "client_id", "org", *SHORT_FORMS))
@@ -443,8 +443,8 @@ def _known_variables(topic: Node) -> Fix | None:
     return Fix(f"Write {text}", topic.span.start, topic.span.end, json.dumps(text))
 
 
-def _written(node: Node, text: str) -> Fix:
-    """The change of a text of the document to ``text``, in quotes where it stands in quotes."""
+def _written(node: SyntaxNode, text: str) -> Fix:
+    """The fix that replaces a text of the document by ``text``, quoted where the original is quoted."""
     quoted = node.span.end - node.span.start > len(node.raw)
     return Fix(f"Write {text}", node.span.start, node.span.end, json.dumps(text) if quoted else text)
 
@@ -453,8 +453,8 @@ def _surrogates(text: str) -> bool:
     return not text.isascii() and re.search("[\ud800-\udfff]", text) is not None
 
 
-def _shown(node: Node) -> str:
-    """A value as a message can show it: short, on one line."""
+def _shown(node: SyntaxNode) -> str:
+    """A value shortened to one line for messages."""
     if node.kind in ("map", "list"):
         return f"a {node.kind}"
     text = node.raw if len(node.raw) <= 40 else node.raw[:37] + "..."

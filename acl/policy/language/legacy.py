@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from acl.policy.engine.templates import full_name
-from acl.policy.language.reader import Node, Span, key_text
+from acl.policy.language.reader import Span, SyntaxNode, key_text
 
 OLD_VERSIONS = ("2", "2.0", "2.1")
 _PERMISSIONS = {
@@ -45,7 +45,7 @@ _OLD_AGENT = ("id", "agent", "username", "user", "client_id", "binding", "rules"
 
 
 class CannotConvert(Exception):  # noqa: N818  # never leaves the package
-    """An old document says something that has no meaning; ``path`` and ``span`` say where."""
+    """An older document cannot be converted; ``path`` and ``span`` say where the problem is."""
 
     def __init__(self, path: str, message: str, span: Span, code: str = "conversion") -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class CannotConvert(Exception):  # noqa: N818  # never leaves the package
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What had to be assumed of an old document; it becomes a warning."""
+    """An assumption made while converting an older document; it becomes a warning."""
 
     path: str
     message: str
@@ -62,13 +62,13 @@ class Notice:
     span: Span
 
 
-def modernised(root: Node) -> tuple[Node, list[str], list[Notice]]:
-    """``root`` as a version "3" document, where each of its rules was written, and what was assumed.
+def modernized(root: SyntaxNode) -> tuple[SyntaxNode, list[str], list[Notice]]:
+    """Convert ``root`` to a version "3" document; also returns the original path of each rule and the notices.
 
     One that is version "3" already is returned with its short-form rules written out.
     """
     if root.kind == "list":
-        root = Node("map", [_pair("rules", root)], root.span)
+        root = SyntaxNode("map", [_pair("rules", root)], root.span)
     version = root.get("version")
     rules = root.get("rules")
     if version is not None and version.raw in OLD_VERSIONS:
@@ -79,18 +79,20 @@ def modernised(root: Node) -> tuple[Node, list[str], list[Notice]]:
     if rules is None or rules.kind != "list" or not any(_is_short(each) for each in rules.value):
         return root, [], []
     if version is None and all(_is_short(each) for each in rules.value):
-        root = Node("map", [_pair("version", _text("3", root.span)), *root.value], root.span)
+        root = SyntaxNode("map", [_pair("version", _text("3", root.span)), *root.value], root.span)
     written = [_rule(each, f"rules[{at}]", None) if _is_short(each) else each for at, each in enumerate(rules.value)]
-    pairs = [(key, Node("list", written, rules.span) if key.value == "rules" else value) for key, value in root.value]
-    return Node("map", pairs, root.span), [], []
+    pairs = [
+        (key, SyntaxNode("list", written, rules.span) if key.value == "rules" else value) for key, value in root.value
+    ]
+    return SyntaxNode("map", pairs, root.span), [], []
 
 
-def _is_short(node: Node) -> bool:
+def _is_short(node: SyntaxNode) -> bool:
     return node.get("user") is not None or node.get("permission") is not None
 
 
-def _looks_old(root: Node) -> bool:
-    """Whether a document without a version says what only version "2.1" has a word for."""
+def _looks_old(root: SyntaxNode) -> bool:
+    """Whether a document without a version uses a field that only version "2.1" has."""
     if any(root.get(name) is not None for name in _ONLY_OLD):
         return True
     rules = root.get("rules")
@@ -98,17 +100,17 @@ def _looks_old(root: Node) -> bool:
     return any(rule.get(name) is not None for rule in written for name in _ONLY_OLD_IN_RULES)
 
 
-def _from_version_2(root: Node, notices: list[Notice]) -> tuple[Node, list[str], list[Notice]]:
+def _from_version_2(root: SyntaxNode, notices: list[Notice]) -> tuple[SyntaxNode, list[str], list[Notice]]:
     _only(root, "document", _OLD_DOCUMENT)
     binding = root.get("binding")
-    rules: list[tuple[str, Node]] = []
+    rules: list[tuple[str, SyntaxNode]] = []
     for section in ("global", "rules"):
         rules += [(path, _rule(each, path, binding)) for path, each in _section(root, section)]
     for path, each in _section(root, "agents"):
         rules += _agent(each, path, binding)
     for path, each in _section(root, "publishers"):
         rules.append((path, _publisher(each, path, binding)))
-    written = Node("list", [node for _, node in rules], root.span)
+    written = SyntaxNode("list", [node for _, node in rules], root.span)
     kept = [(key, value) for key, value in root.pairs() if key.value in ("default", "tests")]
     pairs = [_pair("version", _text("3", root.span)), _pair("rules", written), *kept]
     for path, node in rules:
@@ -116,10 +118,10 @@ def _from_version_2(root: Node, notices: list[Notice]) -> tuple[Node, list[str],
         if topic is not None and any(_CHANNEL in each.raw for each in _each(topic)):
             message = f"{{channel}} is read as {_CHANNEL}: it matches for those that carry that claim"
             notices.append(Notice(f"{path}.topic", message, "assumed-claim", topic.span))
-    return Node("map", pairs, root.span), [path for path, _ in rules], notices
+    return SyntaxNode("map", pairs, root.span), [path for path, _ in rules], notices
 
 
-def _section(root: Node, name: str) -> Iterator[tuple[str, Node]]:
+def _section(root: SyntaxNode, name: str) -> Iterator[tuple[str, SyntaxNode]]:
     node = root.get(name)
     if node is None or node.kind == "null":
         return
@@ -129,14 +131,16 @@ def _section(root: Node, name: str) -> Iterator[tuple[str, Node]]:
         yield f"{name}[{at}]", each
 
 
-def _rule(node: Node, path: str, binding: Node | None, who: Node | None = None, action: str = "") -> Node:
+def _rule(
+    node: SyntaxNode, path: str, binding: SyntaxNode | None, who: SyntaxNode | None = None, action: str = ""
+) -> SyntaxNode:
     """One old or short rule as a version "3" rule; ``who`` and ``action`` come from the section around it."""
     if node.kind == "text":
-        node = Node("map", [_pair("topic", node)], node.span)
+        node = SyntaxNode("map", [_pair("topic", node)], node.span)
     _only(node, path, _OLD_RULE)
     _once(node, path)
     binding = node.get("binding") or binding
-    pairs: list[tuple[Node, Node]] = []
+    pairs: list[tuple[SyntaxNode, SyntaxNode]] = []
     selves = False
     for key, value in node.pairs():
         name = _RENAMED.get(key.value, key.value)
@@ -164,10 +168,10 @@ def _rule(node: Node, path: str, binding: Node | None, who: Node | None = None, 
         who = _listed(node, who, binding, listed, path)
     else:
         who = _who(node, who, None if selves else node.get("binding"), path)
-    return Node("map", pairs + ([_pair("who", who)] if who else []), node.span)
+    return SyntaxNode("map", pairs + ([_pair("who", who)] if who else []), node.span)
 
 
-def _agent(node: Node, path: str, binding: Node | None) -> list[tuple[str, Node]]:
+def _agent(node: SyntaxNode, path: str, binding: SyntaxNode | None) -> list[tuple[str, SyntaxNode]]:
     """The rules of one identity: ``rules``, and the lists of filters under ``publish`` and ``subscribe``."""
     _only(node, path, _OLD_AGENT)
     _once(node, path)
@@ -181,7 +185,7 @@ def _agent(node: Node, path: str, binding: Node | None) -> list[tuple[str, Node]
     for name, action in (("publish", "pub"), ("subscribe", "sub")):
         topics = node.get(name)
         if topics is not None and _each(topics):
-            entry = Node("map", [_pair("topic", topics)], topics.span)
+            entry = SyntaxNode("map", [_pair("topic", topics)], topics.span)
             rules.append((f"{path}.{name}", _rule(entry, f"{path}.{name}", binding, who, action)))
     note = node.get("note")
     if note is not None:
@@ -189,18 +193,18 @@ def _agent(node: Node, path: str, binding: Node | None) -> list[tuple[str, Node]
     return rules
 
 
-def _publisher(node: Node, path: str, binding: Node | None) -> Node:
+def _publisher(node: SyntaxNode, path: str, binding: SyntaxNode | None) -> SyntaxNode:
     """Who may publish what: a map with ``publisher`` or ``username``, and ``topic`` or ``topics``."""
     if node.kind == "map" and node.get("id") is not None and not any(node.get(name) for name in _PEOPLE):
         pairs = [(_text("publisher", key.span) if key.value == "id" else key, value) for key, value in node.pairs()]
-        node = Node("map", pairs, node.span)
+        node = SyntaxNode("map", pairs, node.span)
     if not any(node.get(name) for name in (*_PEOPLE, "binding")):
         raise CannotConvert(path, "a publisher needs a publisher and a topic", node.span, "missing")
     return _rule(node, path, binding, None, "pub")
 
 
-def _who(node: Node, who: Node | None, binding: Node | None, path: str) -> Node | None:
-    """The ``who`` of a rule: its own people or those of the section, its client id, and the bound claim."""
+def _who(node: SyntaxNode, who: SyntaxNode | None, binding: SyntaxNode | None, path: str) -> SyntaxNode | None:
+    """The ``who`` of a rule: its own usernames or those of the section, its client ID, and the bound claim."""
     people = next((value for name in _PEOPLE if (value := node.get(name))), who)
     client = node.get("client_id")
     variable = _variable(binding, path) if binding is not None else ""
@@ -214,11 +218,11 @@ def _who(node: Node, who: Node | None, binding: Node | None, path: str) -> Node 
         pairs.append(_pair("client_id", client))
     if binding is not None and variable.startswith("claims.") and not any(key.value == "claims" for key, _ in pairs):
         claim = _pair(variable.removeprefix("claims."), _text("*", binding.span))
-        pairs.append(_pair("claims", Node("map", [claim], binding.span)))
-    return Node("map", pairs, node.span)
+        pairs.append(_pair("claims", SyntaxNode("map", [claim], binding.span)))
+    return SyntaxNode("map", pairs, node.span)
 
 
-def _listed(node: Node, who: Node | None, binding: Node, listed: Node, path: str) -> Node:
+def _listed(node: SyntaxNode, who: SyntaxNode | None, binding: SyntaxNode, listed: SyntaxNode, path: str) -> SyntaxNode:
     """The ``who`` of a rule whose bound variable is one of a list."""
     people = next((value for name in _PEOPLE if (value := node.get(name))), who)
     pairs = list(people.value) if people is not None and people.kind == "map" else []
@@ -232,11 +236,11 @@ def _listed(node: Node, who: Node | None, binding: Node, listed: Node, path: str
         raise CannotConvert(f"{path}.agents", f"agents and another field both say which {name} it is", listed.span)
     value = listed
     if name == "claims":
-        value = Node("map", [_pair(variable.removeprefix("claims."), listed)], listed.span)
-    return Node("map", [*pairs, _pair(name, value)], node.span)
+        value = SyntaxNode("map", [_pair(variable.removeprefix("claims."), listed)], listed.span)
+    return SyntaxNode("map", [*pairs, _pair(name, value)], node.span)
 
 
-def _grants_not(node: Node, path: str) -> bool:
+def _grants_not(node: SyntaxNode, path: str) -> bool:
     """Whether a rule says that its channel needs no grant."""
     grant = node.get("require_grant")
     if grant is None:
@@ -246,10 +250,10 @@ def _grants_not(node: Node, path: str) -> bool:
     return grant.value is False
 
 
-def _placed(node: Node, *, free: bool) -> Node:
-    """Topics with ``{org_short_id}`` and ``{channel}`` in the words of version "3"."""
+def _placed(node: SyntaxNode, *, free: bool) -> SyntaxNode:
+    """Topics with ``{org_short_id}`` and ``{channel}`` replaced by the variables of version "3"."""
     if node.kind == "list":
-        return Node("list", [_placed(each, free=free) for each in node.value], node.span)
+        return SyntaxNode("list", [_placed(each, free=free) for each in node.value], node.span)
     if "{channel}" not in node.raw and "{org_short_id}" not in node.raw:
         return node
     levels = node.raw.replace("{org_short_id}", "{org}").split("/")
@@ -257,10 +261,10 @@ def _placed(node: Node, *, free: bool) -> Node:
     return _text("/".join(levels), node.span)
 
 
-def _bound(node: Node, path: str, binding: Node | None) -> Node:
+def _bound(node: SyntaxNode, path: str, binding: SyntaxNode | None) -> SyntaxNode:
     """The topics of a rule with ``{$self}`` written as the variable that the binding names."""
     if node.kind == "list":
-        return Node("list", [_bound(each, path, binding) for each in node.value], node.span)
+        return SyntaxNode("list", [_bound(each, path, binding) for each in node.value], node.span)
     if "{$self}" not in node.raw:
         return node
     if binding is None:
@@ -268,7 +272,7 @@ def _bound(node: Node, path: str, binding: Node | None) -> Node:
     return _text(node.raw.replace("{$self}", f"{{{_variable(binding, path)}}}"), node.span)
 
 
-def _variable(binding: Node, path: str) -> str:
+def _variable(binding: SyntaxNode, path: str) -> str:
     name = binding.raw.strip().removeprefix("{").removesuffix("}")
     variable = full_name(name) or full_name(f"claims.{name}")
     if binding.kind != "text" or variable is None:
@@ -276,15 +280,15 @@ def _variable(binding: Node, path: str) -> str:
     return variable
 
 
-def _with(node: Node, name: str, value: Node) -> Node:
-    return Node("map", [*node.value, _pair(name, value)], node.span)
+def _with(node: SyntaxNode, name: str, value: SyntaxNode) -> SyntaxNode:
+    return SyntaxNode("map", [*node.value, _pair(name, value)], node.span)
 
 
-def _each(node: Node) -> list[Node]:
+def _each(node: SyntaxNode) -> list[SyntaxNode]:
     return list(node.value) if node.kind == "list" else [node]
 
 
-def _only(node: Node, path: str, known: tuple[str, ...]) -> None:
+def _only(node: SyntaxNode, path: str, known: tuple[str, ...]) -> None:
     if node.kind != "map":
         raise CannotConvert(path, "this entry is a map", node.span, "not-a-map")
     for key, _ in node.pairs():
@@ -294,8 +298,8 @@ def _only(node: Node, path: str, known: tuple[str, ...]) -> None:
             raise CannotConvert(where, f"unknown field {name}", key.span, "unknown-field")
 
 
-def _once(node: Node, path: str) -> None:
-    """Two names for one thing in one entry: one of them would be lost."""
+def _once(node: SyntaxNode, path: str) -> None:
+    """Refuse two names for the same field in one entry: one of them would be lost."""
     said: dict[str, str] = {}
     for key, _ in node.pairs():
         meant = _SAME.get(key.value, key.value)
@@ -305,9 +309,9 @@ def _once(node: Node, path: str) -> None:
         said[meant] = key.value
 
 
-def _pair(name: str, value: Node) -> tuple[Node, Node]:
+def _pair(name: str, value: SyntaxNode) -> tuple[SyntaxNode, SyntaxNode]:
     return _text(name, value.span), value
 
 
-def _text(text: str, span: Span) -> Node:
-    return Node("text", text, span, text)
+def _text(text: str, span: Span) -> SyntaxNode:
+    return SyntaxNode("text", text, span, text)

@@ -1,4 +1,4 @@
-"""The five policies to start from. Each is a document of its own under ``acl/presets``, with tests of its intent."""
+"""The five preset policies. Each is a document of its own under ``acl/presets``, with tests of its intent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Preset:
     text: str
 
     def starting(self, now: datetime) -> str:
-        """``text`` as it is chosen at ``now``: what ends by itself ends when the month after the next one begins."""
+        """The text with expiries set for ``now``: expiring rules end when the month after the next one begins."""
         months = now.year * 12 + now.month + 1
         end = f"{months // 12:04}-{months % 12 + 1:02}-01T00:00:00Z"
         return re.sub(r"(?m)^(    expires: ).*$", rf"\g<1>{end}", self.text)

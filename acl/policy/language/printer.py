@@ -1,4 +1,4 @@
-"""A policy, printed: the canonical bytes that the digest is taken of, and YAML or JSON for people.
+"""Print a policy as the canonical bytes that the digest covers, or as YAML or JSON for people.
 
 Printing and parsing are inverse: ``parse(to_yaml(p)).policy == p`` and ``parse(canonical(p)).policy == p``.
 """

@@ -1,4 +1,4 @@
-"""Text to a tree of located nodes: YAML or JSON, one document, no anchors, no tags, no duplicate keys.
+"""Read YAML or JSON into a syntax tree with positions: one document, no anchors, no tags, no duplicate keys.
 
 Both syntaxes read to the same nodes, so that everything after this module has one input and exact places to point at.
 Nothing here raises: what cannot be read becomes a ``Finding``.
@@ -22,7 +22,7 @@ Kind = Literal["map", "list", "text", "number", "bool", "null"]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of the source: character offsets from 0, lines and columns from 1, the end excluded."""
+    """A range of the source: character offsets from 0, lines and columns from 1, the end excluded."""
 
     start: int = 0
     end: int = 0
@@ -34,7 +34,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """A change that would cure a finding: replace the characters ``start`` to ``end`` of the source by ``text``."""
+    """A source change that resolves a finding: replace the characters ``start`` to ``end`` by ``text``."""
 
     title: str
     start: int
@@ -42,13 +42,13 @@ class Fix:
     text: str
 
     def apply(self, source: str) -> str:
-        """``source`` with the change made."""
+        """Apply the fix to ``source``."""
         return source[: self.start] + self.text + source[self.end :]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something to say about a document, with its place in it.
+    """An error or warning about a document, with its position.
 
     ``path`` reads ``rules[2].topic``; ``code`` is stable, for machines; ``message`` is a sentence for people.
     """
@@ -68,7 +68,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class SyntaxNode:
     """A value of the document. ``value`` is a list of pairs (map), of nodes (list), or a Python scalar.
 
     ``raw`` is a scalar as it was written: ``version: 2.1`` is a number whose text matters.
@@ -79,25 +79,25 @@ class Node:
     span: Span
     raw: str = ""
 
-    def pairs(self) -> list[tuple[Node, Node]]:
+    def pairs(self) -> list[tuple[SyntaxNode, SyntaxNode]]:
         """The pairs of a map, in order; none for anything else."""
         return self.value if self.kind == "map" else []
 
-    def get(self, name: str) -> Node | None:
+    def get(self, name: str) -> SyntaxNode | None:
         """The value under ``name``, or ``None``."""
         return next((value for key, value in self.pairs() if key.value == name), None)
 
 
 class SyntaxProblem(Exception):  # noqa: N818  # never leaves the package
-    """The text is not a document; ``span`` is where it stops being one."""
+    """The text is not valid YAML or JSON; ``span`` is the position of the error."""
 
     def __init__(self, message: str, span: Span, code: str = "syntax") -> None:
         super().__init__(message)
         self.message, self.span, self.code = message, span, code
 
 
-def read(text: str | bytes) -> tuple[str, Node | None, Finding | None]:
-    """The source as text, its tree, and the error when there is no tree. An empty document has a null tree."""
+def read(text: str | bytes) -> tuple[str, SyntaxNode | None, Finding | None]:
+    """Read ``text`` into source, tree, and the error when there is no tree. An empty document has a null tree."""
     source = ""
     try:
         source = _decode(text)
@@ -131,7 +131,7 @@ def _decode(text: str | bytes) -> str:
     return text
 
 
-def _read_text(source: str) -> Node:
+def _read_text(source: str) -> SyntaxNode:
     if source.lstrip()[:1] in ("{", "["):
         try:
             return _Json(source).document()
@@ -152,14 +152,14 @@ class Lines:
         self._starts = [0, *(match.end() for match in re.finditer("\r\n|\n|\r", source))]
 
     def span(self, start: int, end: int) -> Span:
-        """The stretch from ``start`` to ``end``."""
+        """The span from ``start`` to ``end``."""
         line, end_line = bisect_right(self._starts, start), bisect_right(self._starts, end)
         return Span(
             start, end, line, start - self._starts[line - 1] + 1, end_line, end - self._starts[end_line - 1] + 1
         )
 
     def point(self, at: int) -> Span:
-        """The empty stretch at ``at``."""
+        """The empty span at ``at``."""
         return self.span(at, at)
 
 
@@ -176,19 +176,19 @@ _WORDS: dict[str, tuple[Kind, bool | None]] = {
 
 
 class _Json:
-    """RFC 8259, with places. Nesting is limited, so recursion is."""
+    """A JSON parser (RFC 8259) that keeps positions. Nesting is limited, so recursion is too."""
 
     def __init__(self, source: str) -> None:
         self._source, self._lines = source, Lines(source)
 
-    def document(self) -> Node:
+    def document(self) -> SyntaxNode:
         node, at = self._value(self._skip(0), 0)
         at = self._skip(at)
         if at < len(self._source):
             raise self._problem("more text after the end of the document", at)
         return node
 
-    def _value(self, at: int, depth: int) -> tuple[Node, int]:
+    def _value(self, at: int, depth: int) -> tuple[SyntaxNode, int]:
         first = self._source[at : at + 1]
         if first and first in "{[":
             if depth >= MAX_DEPTH:
@@ -196,19 +196,19 @@ class _Json:
             return self._map(at, depth + 1) if first == "{" else self._list(at, depth + 1)
         if first == '"':
             text, end = self._text(at)
-            return Node("text", text, self._lines.span(at, end), text), end
+            return SyntaxNode("text", text, self._lines.span(at, end), text), end
         return self._word(at)
 
-    def _word(self, at: int) -> tuple[Node, int]:
+    def _word(self, at: int) -> tuple[SyntaxNode, int]:
         for word, (kind, value) in _WORDS.items():
             if self._source.startswith(word, at):
-                return Node(kind, value, self._lines.span(at, at + len(word)), word), at + len(word)
+                return SyntaxNode(kind, value, self._lines.span(at, at + len(word)), word), at + len(word)
         number = _NUMBER.match(self._source, at)
         if number is None:
             what = "the document ends here, a value is missing" if at >= len(self._source) else "expected a value"
             raise self._problem(what, at)
         span = self._lines.span(at, number.end())
-        return Node("number", number_value(number.group()), span, number.group()), number.end()
+        return SyntaxNode("number", number_value(number.group()), span, number.group()), number.end()
 
     def _text(self, at: int) -> tuple[str, int]:
         try:
@@ -217,9 +217,9 @@ class _Json:
             raise self._problem(error.msg, error.pos) from None
         return str(text), int(end)
 
-    def _map(self, at: int, depth: int) -> tuple[Node, int]:
+    def _map(self, at: int, depth: int) -> tuple[SyntaxNode, int]:
         start, seen = at, set()
-        pairs: list[tuple[Node, Node]] = []
+        pairs: list[tuple[SyntaxNode, SyntaxNode]] = []
         at = self._skip(at + 1)
         while self._source[at : at + 1] != "}":
             if pairs:
@@ -227,18 +227,18 @@ class _Json:
             if self._source[at : at + 1] != '"':
                 raise self._problem('expected a name in "quotes"', at)
             name, end = self._text(at)
-            key = Node("text", name, self._lines.span(at, end), name)
+            key = SyntaxNode("text", name, self._lines.span(at, end), name)
             if name in seen:
                 raise duplicate_key(key)
             seen.add(name)
             value, at = self._value(self._expect(":", self._skip(end), "expected :"), depth)
             pairs.append((key, value))
             at = self._skip(at)
-        return Node("map", pairs, self._lines.span(start, at + 1)), at + 1
+        return SyntaxNode("map", pairs, self._lines.span(start, at + 1)), at + 1
 
-    def _list(self, at: int, depth: int) -> tuple[Node, int]:
+    def _list(self, at: int, depth: int) -> tuple[SyntaxNode, int]:
         start = at
-        nodes: list[Node] = []
+        nodes: list[SyntaxNode] = []
         at = self._skip(at + 1)
         while self._source[at : at + 1] != "]":
             if nodes:
@@ -246,7 +246,7 @@ class _Json:
             node, at = self._value(at, depth)
             nodes.append(node)
             at = self._skip(at)
-        return Node("list", nodes, self._lines.span(start, at + 1)), at + 1
+        return SyntaxNode("list", nodes, self._lines.span(start, at + 1)), at + 1
 
     def _expect(self, what: str, at: int, message: str) -> int:
         if self._source[at : at + 1] != what:
@@ -262,25 +262,25 @@ class _Json:
 
 
 def number_value(raw: str) -> int | float | None:
-    """The number that ``raw`` writes, or ``None`` for one that is out of every range we read."""
+    """The number written as ``raw``, or ``None`` when it is out of range."""
     if _INTEGER.fullmatch(raw):
         return int(raw)
     value = float(raw)
     return value if abs(value) < float("inf") else None
 
 
-def key_text(key: Node) -> str:
-    """A name as a path can show it: short, on one line, and never nothing."""
+def key_text(key: SyntaxNode) -> str:
+    """A key shortened to one line for paths; never empty."""
     name = str(key.value)[:64]
     return name if name and name.isprintable() else json.dumps(name)
 
 
-def duplicate_key(key: Node) -> SyntaxProblem:
-    """The same name twice in one map: which one was meant cannot be known."""
+def duplicate_key(key: SyntaxNode) -> SyntaxProblem:
+    """The error for a key that occurs twice in one map."""
     return SyntaxProblem(f"{json.dumps(key.value)} is given twice", key.span, "duplicate-key")
 
 
-def _read_yaml(source: str) -> Node:
+def _read_yaml(source: str) -> SyntaxNode:
     import yaml  # the import costs more than all of this package
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -302,14 +302,14 @@ class _YamlTree:
 
     def __init__(self, lines: Lines, events: Iterator[Any]) -> None:
         self._lines, self._events = lines, events
-        self._open: list[tuple[Node, int]] = []
-        self._root: Node | None = None
+        self._open: list[tuple[SyntaxNode, int]] = []
+        self._root: SyntaxNode | None = None
         self._documents = 0
 
-    def document(self) -> Node:
+    def document(self) -> SyntaxNode:
         for event in self._events:
             self._take(event, type(event).__name__)
-        return self._root or Node("null", None, Span())
+        return self._root or SyntaxNode("null", None, Span())
 
     def _take(self, event: Any, name: str) -> None:
         span = self._lines.span(event.start_mark.index, event.end_mark.index)
@@ -323,49 +323,49 @@ class _YamlTree:
             self._plain_tag(event, span)
             if len(self._open) >= MAX_DEPTH:
                 raise SyntaxProblem("the document is nested too deeply", span, "too-deep")
-            self._open.append((Node("map" if name.startswith("M") else "list", [], span), span.start))
+            self._open.append((SyntaxNode("map" if name.startswith("M") else "list", [], span), span.start))
         elif name in ("MappingEndEvent", "SequenceEndEvent"):
             node, start = self._open.pop()
             self._add(self._closed(node, start, span))
         elif name == "ScalarEvent":
             self._add(self._scalar(event, span))
 
-    def _closed(self, node: Node, start: int, close: Span) -> Node:
+    def _closed(self, node: SyntaxNode, start: int, close: Span) -> SyntaxNode:
         end = close.end
         if close.start == close.end and node.value:  # block style: the event comes with the next token
             end = node.value[-1].span.end
         if node.kind == "list":
-            return Node("list", node.value, self._lines.span(start, max(end, start)))
+            return SyntaxNode("list", node.value, self._lines.span(start, max(end, start)))
         pairs, seen = [], set()
         for key, value in zip(node.value[::2], node.value[1::2], strict=True):
             if key.kind in ("map", "list"):
                 raise SyntaxProblem("a name must be a text", key.span)
-            named = Node("text", key.raw, key.span, key.raw)
+            named = SyntaxNode("text", key.raw, key.span, key.raw)
             if key.raw in seen:
                 raise duplicate_key(named)
             seen.add(key.raw)
             pairs.append((named, value))
-        return Node("map", pairs, self._lines.span(start, max(end, start)))
+        return SyntaxNode("map", pairs, self._lines.span(start, max(end, start)))
 
-    def _add(self, node: Node) -> None:
+    def _add(self, node: SyntaxNode) -> None:
         if self._open:
             self._open[-1][0].value.append(node)
         else:
             self._root = node
 
-    def _scalar(self, event: Any, span: Span) -> Node:
+    def _scalar(self, event: Any, span: Span) -> SyntaxNode:
         raw = event.value
         quoted = event.style in ("'", '"', "|", ">") or event.tag == "tag:yaml.org,2002:str"
         if not quoted:
             self._plain_tag(event, span)
             if raw in _WORDS:
                 kind, value = _WORDS[raw]
-                return Node(kind, value, span, raw)
+                return SyntaxNode(kind, value, span, raw)
             if raw in ("", "~"):
-                return Node("null", None, span, raw)
+                return SyntaxNode("null", None, span, raw)
             if _NUMBER.fullmatch(raw):
-                return Node("number", number_value(raw), span, raw)
-        return Node("text", raw, span, raw)
+                return SyntaxNode("number", number_value(raw), span, raw)
+        return SyntaxNode("text", raw, span, raw)
 
     @staticmethod
     def _plain_tag(event: Any, span: Span) -> None:

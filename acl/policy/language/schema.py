@@ -1,4 +1,4 @@
-"""The JSON Schema (draft 2020-12) of the policy document, for editors; ``parse`` checks more and says it better."""
+"""The JSON Schema (draft 2020-12) of the policy document, for editors; ``parse`` checks more."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from importlib import resources
 
 
 def schema_text() -> str:
-    """The schema as it is published."""
+    """The published JSON Schema as text."""
     return (resources.files("acl.policy") / "schema.json").read_text("utf-8")

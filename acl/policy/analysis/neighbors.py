@@ -1,4 +1,4 @@
-"""Which rules of a policy matter to a comparison: those that changed, and those that share topics with a filter."""
+"""Select the rules that matter to a comparison: those that changed, and those that share topics with a filter."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FIXED = 256
 _Chain = tuple[int, int, "_Chain | None"]
 
 
-class Neighbours:
-    """The rules of one policy that can have a say about a filter: one bit per filter, one set of masks per level."""
+class Neighbors:
+    """An index that finds the rules of one policy that overlap a filter: one bit per filter, masks per topic level."""
 
     def __init__(self, rules: Sequence[Rule], now: datetime) -> None:
         self._rules = rules
@@ -58,7 +58,7 @@ class Neighbours:
 
 
 class _Column:
-    """One level of many filters: which have which literal there. All others may take any text."""
+    """One topic level of many filters: which filters have which literal. All others match any text."""
 
     def __init__(self, literals: Mapping[str, Sequence[int]], size: int) -> None:
         self._literals = literals
@@ -67,7 +67,7 @@ class _Column:
         self._masks = {text: mask(places) for text, places in literals.items() if len(places) >= often}
 
     def taking(self, text: str) -> int:
-        """The filters that may take ``text`` here."""
+        """The filters that can match ``text`` at this level."""
         kept = self._masks.get(text)
         return self._wild | (mask(self._literals.get(text, ())) if kept is None else kept)
 
@@ -92,8 +92,8 @@ def _only(rule: Rule, topics: list[str]) -> Rule:
 def changed_rules(old: Sequence[Rule], new: Sequence[Rule]) -> list[Rule]:
     """The rules of either list that are not in both in the same order; ids and notes do not count.
 
-    Of rules that say the same, the first of one list is held against the first of the other, and so on; what is kept
-    is the longest rising sequence of their places, so time is nearly linear.
+    Among equal rules, the first of one list is paired with the first of the other, and so on; the longest increasing
+    sequence of their positions counts as unchanged, so the time is nearly linear.
     """
     places = {key: at for at, key in enumerate(_counted(new))}
     ends: list[int] = []
@@ -130,5 +130,5 @@ def meaning(rule: Rule) -> Rule:
 
 
 def _widest(pattern: Pattern) -> Levels:
-    """A filter that takes every topic that ``pattern`` can match for anybody."""
+    """A filter that matches every topic that ``pattern`` can match for any identity."""
     return tuple((PLUS if at else ANY) if isinstance(level, Template) else level for at, level in enumerate(pattern))
