@@ -75,20 +75,21 @@ def unusable(value: str) -> bool:
     return not value or _UNSAFE.search(value) is not None
 
 
-def pattern_problem(text: str) -> str | None:
-    """Why ``text`` cannot be the ``topic`` of a rule, or ``None``."""
+def pattern_problem(text: str) -> tuple[str, str] | None:
+    """Why ``text`` cannot be the ``topic`` of a rule, as code and message, or ``None``."""
     for variable in VARIABLE.findall(text):
         if variable == "$self":
-            return "{$self} needs a binding; name the variable instead, as in {username}"
+            return "self-without-binding", "{$self} needs a binding; name the variable instead, as in {username}"
         if full_name(variable) is None:
             known = ", ".join(f"{{{name}}}" for name in ("username", "client_id", "org", "claims.NAME", *SHORT_FORMS))
-            return f"unknown variable {{{variable}}}; write one of {known}"
+            return "unknown-variable", f"unknown variable {{{variable}}}; write one of {known}"
     bare = VARIABLE.sub("x", text)
     if "{" in bare or "}" in bare:
-        return "braces stand around variables only, and inside one level"
+        return "bad-filter", "braces stand around variables only, and inside one level"
     if text.split("/", 1)[0] == SHARE:
-        return "rules name the filter itself: leave out $share/GROUP"
-    return topics.text_problem(text, "topic filter") or topics.shape_problem(bare)
+        return "bad-filter", "rules name the filter itself: leave out $share/GROUP"
+    problem = topics.text_problem(text, "topic filter") or topics.shape_problem(bare)
+    return ("bad-filter", problem) if problem else None
 
 
 @lru_cache(maxsize=65_536)

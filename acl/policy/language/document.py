@@ -181,12 +181,11 @@ class _DocumentReader:
                 self.spans[f"{path}[{at}]"] = inner.span
             problem = pattern_problem(topic)
             if problem:
-                code = "self-without-binding" if "{$self}" in topic else "bad-filter"
-                code = "unknown-variable" if problem.startswith("unknown variable") else code
+                code, message = problem
                 fix = _known_variables(inner) if code == "unknown-variable" else None
                 if topic.startswith("$share/") and topic.count("/") > 1:
                     fix = Fix("Leave out $share", inner.span.start, inner.span.end, json.dumps(topic.split("/", 2)[2]))
-                self.error(f"{path}[{at}]" if node.kind == "list" else path, problem, code, inner.span, fix)
+                self.error(f"{path}[{at}]" if node.kind == "list" else path, message, code, inner.span, fix)
         return tuple(dict.fromkeys(topics)) or ("#",)
 
     def _who(self, node: SyntaxNode | None, path: str) -> Who:
