@@ -107,6 +107,7 @@ class Journal:
         """Close the current segment and begin the next. Raises :class:`OSError`; then the current one goes on."""
         if self._fd >= 0:
             self.flush()
+            self.sessions.flush()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL | os.O_CLOEXEC
         begun = os.open(self.folder / f"{self.current + 1:010d}.log", flags, 0o600)
         if self._fd >= 0:
@@ -136,8 +137,7 @@ class Journal:
         self.sequence += 1
         self.taken += 1
         self.kinds[event.kind] += 1
-        self._write(b"E", event, payer(event))
-        self.sessions.note(event)
+        self.sessions.note(event, self._write(b"E", event, payer(event)))
 
     def note(self, event: AuditEvent) -> None:
         """Take an event, or count it beyond the budget of its organization."""
@@ -191,10 +191,11 @@ class Journal:
             few.reason, few.details = reason, {"beyond": "audit_budget"}
             self._keep(key, few)
 
-    def _write(self, tag: bytes, record: object, who: str) -> None:
+    def _write(self, tag: bytes, record: object, who: str) -> bytes:
         data = frame(tag, record)
         self._buffer.append(data)
         self.budget.charge(who, self.current, len(data))
+        return data
 
     def _raise_counts(self, *, all_of_them: bool = False) -> None:
         """Write the counts that rose, each once however often it did; those of a full share once a second."""
@@ -229,7 +230,6 @@ class Journal:
                 self.current_size += written
                 data = data[written:]
                 self._buffer = [data]
-            self.sessions.flush()
         except OSError as error:
             self.failed = str(error)
             raise

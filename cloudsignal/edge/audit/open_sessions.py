@@ -1,9 +1,9 @@
 """The sessions that have begun and not ended, on disk: a process that is killed leaves its successor a list to end.
 
 The journal cannot say it: what was shipped is deleted from it, and a session may outlast its ``connect`` by weeks. This
-file gets a record for each ``connect`` and each end, right after the journal has taken the event, and is written anew
-when most of it is void. So it is behind the journal by one write at most, and what it lacks stands in the newest
-segment (:meth:`OpenSessions.replay`).
+file gets a record for each ``connect`` and each end before the journal begins its next segment, and is written anew
+when most of it is void. So what it lacks stands in the newest segment (:meth:`OpenSessions.replay`), and a session that
+begins and ends within one costs it nothing.
 
 Its modification time is set every second: the last sign of life of the process.
 """
@@ -40,7 +40,10 @@ class OpenSessions:
         """The record of each open session, as it stands in the file."""
         self._open_bytes = self._size = 0
         self._compact_at = COMPACT_BYTES
-        self._buffer: list[bytes] = []
+        self._noted: dict[str, bytes] = {}
+        """Records that are still to be written, by session."""
+        self._rest = b""
+        """What the disk has not taken of the last write."""
         self._fd = -1
         with suppress(FileNotFoundError):
             self.alive_at = self._path.stat().st_mtime
@@ -50,33 +53,34 @@ class OpenSessions:
         """Take over what the newest segment of the journal knows and this file does not."""
         self.alive_at = max(self.alive_at, segment.stat().st_mtime)
         with suppress(WireError):
-            for tag, payload, _ in frames(segment.read_bytes()):
+            begin, data = 0, segment.read_bytes()
+            for tag, payload, end in frames(data):
                 if tag == b"E":
-                    self.note(decode(payload, AuditEvent))
+                    self.note(decode(payload, AuditEvent), data[begin:end])
+                begin = end
 
     def begin(self) -> None:
         """Start the file of this process, with what its predecessor left open."""
         self._compact()
 
-    def note(self, event: AuditEvent) -> None:
-        """See whether an event begins or ends a session."""
+    def note(self, event: AuditEvent, record: bytes) -> None:
+        """See whether an event begins or ends a session; ``record`` is its frame in the journal."""
         if event.kind == CONNECT:
-            record = self._open[event.session] = frame(b"O", event)
+            self._open[event.session] = self._noted[event.session] = record
             self._open_bytes += len(record)
-            self._buffer.append(record)
         elif event.kind in ENDS:
             self._ended(event.session)
-            self._buffer.append(frame(b"X", event.session))
+            if self._noted.pop(event.session, None) is None:
+                self._noted[event.session] = frame(b"X", event.session)
 
     def flush(self) -> None:
         """Write what was noted."""
-        data = b"".join(self._buffer)
-        while data:
-            written = os.write(self._fd, data)
+        self._rest += b"".join(self._noted.values())
+        self._noted.clear()
+        while self._rest:
+            written = os.write(self._fd, self._rest)
             self._size += written
-            data = data[written:]
-            self._buffer = [data]
-        self._buffer = []
+            self._rest = self._rest[written:]
         if self._size > max(self._compact_at, 2 * self._open_bytes):
             try:
                 self._compact()
@@ -103,7 +107,8 @@ class OpenSessions:
             )
 
     def close(self) -> None:
-        """Close the file."""
+        """Write what is left and close the file."""
+        self.flush()
         os.close(self._fd)
         self._fd = -1
 
@@ -116,12 +121,12 @@ class OpenSessions:
         begin = 0
         with suppress(WireError):
             for tag, payload, end in frames(data):
-                if tag == b"O":
+                if tag == b"X":
+                    self._ended(decode(payload, str))
+                else:
                     session = decode(payload, AuditEvent).session
                     self._open[session] = data[begin:end]
                     self._open_bytes += end - begin
-                else:
-                    self._ended(decode(payload, str))
                 begin = end
 
     def _compact(self) -> None:
@@ -139,4 +144,7 @@ class OpenSessions:
             raise
         if self._fd >= 0:
             os.close(self._fd)
-        self._fd, self._size, self._compact_at, self._buffer = begun, size, COMPACT_BYTES, []
+        self._fd, self._size, self._compact_at = begun, size, COMPACT_BYTES
+        self._open_bytes = size
+        self._noted.clear()
+        self._rest = b""
