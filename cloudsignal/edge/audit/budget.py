@@ -7,7 +7,7 @@ instead of standing each for itself, and the room left to the others never depen
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 from audit.kinds import AUTH_FAILED
 from cloudsignal.wire.audit import AuditEvent
@@ -29,7 +29,7 @@ class Budget:
         self._minute = 0
         self._spent: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
-        self._segments: dict[int, Counter[str]] = {}
+        self._segments: defaultdict[int, Counter[str]] = defaultdict(Counter)
         """Bytes in each segment by payer; what an earlier process left has none."""
 
     def charge(self, who: str, segment: int, size: int) -> None:
@@ -37,7 +37,7 @@ class Budget:
         self._turn()
         self._spent[who] += size
         self._held[who] += size
-        self._segments.setdefault(segment, Counter())[who] += size
+        self._segments[segment][who] += size
 
     def deleted(self, segment: int) -> None:
         """A segment is gone from the disk."""

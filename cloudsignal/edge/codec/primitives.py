@@ -41,6 +41,8 @@ def varint(value: int) -> bytes:
     """A variable byte integer (MQTT 5 s1.5.5)."""
     if value < 128:
         return _SHORT[value]
+    if value < 16_384:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while True:
         value, digit = value >> 7, value & 0x7F

@@ -13,6 +13,9 @@ from cloudsignal.edge.session.authorizer import Authorizer
 from cloudsignal.edge.session.organization import Organization
 from cloudsignal.wire.audit import AuditEvent, uuid7
 
+VERSIONS = {4: "3.1.1", 5: "5"}
+"""The version of MQTT as events name it, by its protocol level."""
+
 
 class Account(ABC):
     """The part of a session that events tell of, and what makes them."""
@@ -114,7 +117,7 @@ class Account(ABC):
             ip=self.origin.ip,
             port=self.origin.port,
             transport=self.origin.transport,
-            mqtt_version={4: "3.1.1", 5: "5"}.get(self.version, ""),
+            mqtt_version=VERSIONS.get(self.version, ""),
             tls_version=self.origin.tls_version,
             tls_cipher=self.origin.tls_cipher,
             **values,

@@ -89,6 +89,7 @@ class Memo(Generic[Key, Value]):
 
     def drop(self) -> None:
         """Forget everything."""
-        self.known.clear()
-        self._purse.give(self._size)
-        self._size = 0
+        if self._size:
+            self.known.clear()
+            self._purse.give(self._size)
+            self._size = 0

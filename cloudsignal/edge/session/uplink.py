@@ -238,15 +238,14 @@ class Uplink:
             and (after_id < stop and not data[after_id] if five else after_id <= stop)
         )
         over = session.org.over_quota(now)
-        topic_key = bytes([first & 15]) + data[body:tail] if simple else b""
+        topic_key = data[position : position + 1] + data[body:tail] if simple else b""
         if simple and not over:
-            mounted = self._topics.known.get(topic_key)
-            if mounted is not None:
+            known = self._topics.known.get(topic_key)
+            if known is not None:
                 if first & 6:
                     self._handshakes.taken(first >> 1 & 3, int.from_bytes(data[tail:after_id], "big"))
                 self._weight = LIGHT
-                head = self._head(first, stop - body, tail - body - 2, mounted, data[position:tail])
-                session.to_broker.append(head)
+                session.to_broker.append(self._head(data[position:tail], stop - tail, known))
                 session.to_broker.append(data[tail:stop])
                 return
         message = decode_publish(first, data[body:stop], session.version)
@@ -273,22 +272,25 @@ class Uplink:
         if message.qos:
             self._handshakes.taken(message.qos, message.packet_id)
         if simple:
-            if not self._topics.keep(topic_key, mounted, len(topic_key) + len(mounted)):
+            known = binary(mounted)
+            if not self._topics.keep(topic_key, known, len(topic_key) + len(known)):
                 self._topics.drop()
                 self._heads.drop()
-            head = self._head(first, stop - body, tail - body - 2, mounted, data[position:tail])
-            session.to_broker.append(head)
+            session.to_broker.append(self._head(data[position:tail], stop - tail, known))
             session.to_broker.append(data[tail:stop])
             return
         message.topic = mounted
         session.to_broker.append(encode_publish(message, session.version))
 
-    def _head(self, first: int, length: int, topic: int, mounted: bytes, key: bytes) -> bytes:
-        """The mounted form of everything up to the end of the topic, remembered for the hot loop."""
-        head = bytes([first]) + varint(length - topic + len(mounted)) + binary(mounted)
-        if len(self._heads.known) < HEADS_MAX and not (first & 4 and self._session.version == 5):
+    def _head(self, begin: bytes, rest: int, topic: bytes) -> bytes:
+        """The mounted form of ``begin``, the packet up to the end of its topic, remembered for the hot loop.
+
+        ``rest`` bytes follow it; ``topic`` is mounted, with its length.
+        """
+        head = begin[:1] + varint(rest + len(topic)) + topic
+        if len(self._heads.known) < HEADS_MAX and not (begin[0] & 4 and self._session.version == 5):
             # Unfinished QoS 2 messages of MQTT 5 are counted: each comes by Handshakes.taken.
-            self._heads.keep(key, head, len(key) + len(head))
+            self._heads.keep(begin, head, len(begin) + len(head))
         return head
 
     def _resolve_alias(self, message: Publish) -> None:

@@ -56,7 +56,8 @@ class Holds:
 
     def forget(self, org: str, client_id: str) -> None:
         """A session has begun since, or Redis was asked: what was known before may be out of date."""
-        self._left.pop(keys.client(org, client_id), None)
+        if self._left:
+            self._left.pop(keys.client(org, client_id), None)
 
     def until(self, session: Session) -> float:
         """When the hold of this username on the client ID ends, in seconds since the epoch; 0: it is not certain."""

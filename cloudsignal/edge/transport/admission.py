@@ -129,12 +129,14 @@ class Admission:
             counts[name] -= 1
             if not counts[name]:
                 del counts[name]
-        self._serve()
+        if self.waiting:
+            self._serve()
 
     def _room(self, address: str, network: str) -> bool:
         if len(self._places) >= self._bounds.places or self._by_network[network] >= PER_NETWORK:
             return False
-        return self._by_address[address] < (PER_FAILING if self._failing(address) else PER_ADDRESS)
+        held = self._by_address[address]
+        return held < PER_FAILING or (held < PER_ADDRESS and not self._failing(address))
 
     def _take(self, address: str, network: str) -> Place:
         place = Place(self, address, network)
