@@ -22,9 +22,8 @@ INSERT INTO audit_event (ts, id, org_id, kind, node, session, username, client_i
                          tls_version, tls_cipher, reason, action, topic, qos, retain, size, rule, policy_digest, count,
                          actor, target, before, after)
 SELECT %(ts)s, id, %(org)s, %(kind)s, '', '', username, '', %(ip)s, 0, '', '', '', '', '', '', '', -1, false, 0, '', '',
-       1, %(actor)s, target, before::jsonb, after::jsonb
-FROM unnest(%(ids)s::uuid[], %(usernames)s::text[], %(targets)s::text[], %(before)s::text[], %(after)s::text[])
-     AS entry (id, username, target, before, after)
+       1, %(actor)s, target, before, after
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS entry (id uuid, username text, target text, before jsonb, after jsonb)
 """
 
 
@@ -86,7 +85,7 @@ class AuditedChange:
 
 
 def record_many(actor: Actor, kind: str, changes: Sequence[AuditedChange]) -> None:
-    """Write an event for each of ``changes``, as :func:`record` does, in one statement: a thousand cost a few ms."""
+    """Write an event for each of ``changes``, as :func:`record` does, in one statement."""
     _in_transaction()
     if not changes:
         return
@@ -96,11 +95,18 @@ def record_many(actor: Actor, kind: str, changes: Sequence[AuditedChange]) -> No
         "kind": KINDS[kind].name,
         "ip": actor.ip or None,
         "actor": actor.actor,
-        "ids": [uuid.UUID(uuid7()) for _ in changes],
-        "usernames": [change.username for change in changes],
-        "targets": [change.target for change in changes],
-        "before": [_json(change.before) for change in changes],
-        "after": [_json(change.after) for change in changes],
+        "rows": msgspec.json.encode(
+            [
+                {
+                    "id": uuid7(),
+                    "username": change.username,
+                    "target": change.target,
+                    "before": change.before,
+                    "after": change.after,
+                }
+                for change in changes
+            ]
+        ).decode(),
     }
     with connection.cursor() as cursor:
         cursor.execute(_MANY, values)
@@ -109,7 +115,3 @@ def record_many(actor: Actor, kind: str, changes: Sequence[AuditedChange]) -> No
 def _in_transaction() -> None:
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("an audit event is written in the transaction of the change it describes")
-
-
-def _json(value: Json | None) -> str | None:
-    return None if value is None else msgspec.json.encode(dict(value)).decode()
