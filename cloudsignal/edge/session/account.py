@@ -1,4 +1,4 @@
-"""What a session leaves on the trail: who it is, what it did and how much went through it."""
+"""Audit events of one session: its identity, what it did, and how many messages and bytes it carried."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERSIONS = {4: "3.1.1", 5: "5"}
 
 
 class Account(ABC):
-    """The part of a session that events tell of, and what makes them."""
+    """The facts of a session that its audit events contain, and the methods that make these events."""
 
     __slots__ = (
         "authorizer",
@@ -47,7 +47,7 @@ class Account(ABC):
         self.sink = sink
         self.node = node
         self.noted = 0
-        """How much the trail had taken with the last thing it took from here."""
+        """Journal position of this session's last event."""
         self.version = 0
         self.username = self.client_id = ""
         self.connected_at = time.time()
@@ -56,7 +56,7 @@ class Account(ABC):
     def denied(
         self, action: str, topic: bytes, decision: Decision, *, qos: int = -1, retain: bool = False, size: int = 0
     ) -> None:
-        """The policy refused something."""
+        """Record that the policy denied a publish, subscription, delivery or will."""
         rule = decision.rule or NO_RULE
         text, facts = shortened("topic", topic)
         # What is watched for repetition must not fill the memory: of a long topic that is its hash.
@@ -78,12 +78,12 @@ class Account(ABC):
         self.sink.fold(key, event)
 
     def limit_reached(self, limit: str) -> None:
-        """A quota turned something away."""
+        """Record that a quota was reached."""
         if not self._again((self.id, limit)):
             self.sink.fold((self.id, limit), self.event(LIMIT_REACHED, reason=limit))
 
     def subscribed(self, topic_filter: bytes, rule: str, granted: int) -> None:
-        """The broker granted a subscription that ``rule`` allows, with this QoS."""
+        """Record that the broker granted a subscription, which ``rule`` allows, with the QoS ``granted``."""
         self.sink.note(
             self.event(
                 SUBSCRIBE,
@@ -96,7 +96,7 @@ class Account(ABC):
         )
 
     def unsubscribed(self, topic_filter: bytes) -> None:
-        """The broker ended a subscription as the client asked."""
+        """Record that the broker ended a subscription at the client's request."""
         self.sink.note(self.event(UNSUBSCRIBE, action="unsubscribe", topic=topic_filter.decode()))
 
     def _again(self, key: Hashable) -> bool:
@@ -105,7 +105,7 @@ class Account(ABC):
         return repeated
 
     def event(self, kind: str, **values: object) -> AuditEvent:
-        """An event of this session, for the trail to take next."""
+        """Make an audit event of this session; the sink must take it next."""
         self.noted = self.sink.taken + 1
         values.setdefault("org", self.org_id())
         return make_event(
@@ -124,7 +124,7 @@ class Account(ABC):
         )
 
     def closing(self, kind: str, reason: str, details: Mapping[str, str | int | float | bool]) -> AuditEvent:
-        """The event of its end, with what went through it."""
+        """Make the event of the session's end, with its duration and counts."""
         facts = {
             "seconds": round(time.time() - self.connected_at, 3),
             "messages_in": self.messages_in,
@@ -136,4 +136,4 @@ class Account(ABC):
 
     @abstractmethod
     def org_id(self) -> str:
-        """The organization it has signed in to; empty before."""
+        """ID of the organization the session has signed in to; empty before sign-in."""

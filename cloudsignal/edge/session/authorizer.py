@@ -1,4 +1,4 @@
-"""Verdicts for one session: the compiled policy asked once per topic, the answers kept while they hold.
+"""Policy decisions for one session: the compiled policy is asked once per topic, and its answers are cached.
 
 A kept answer belongs to one policy and one identity. A new policy or new claims mean a new :class:`Authorizer`;
 the oldest ``valid_until`` bounds how long any answer is kept.
@@ -22,7 +22,7 @@ MEMO_MAX = 512
 
 @dataclass(slots=True)
 class Tally:
-    """What this process asked of policies, how long that took, and the messages that did not get through."""
+    """Counts of this process: policy decisions, their duration, and messages that were denied or refused."""
 
     asked: int = 0
     nanoseconds: int = 0
@@ -34,7 +34,7 @@ TALLY = Tally()
 
 
 class Authorizer:
-    """Asks the policy in force on behalf of one identity. Topics are checked UTF-8 bytes as the client names them."""
+    """Asks the active policy on behalf of one identity. Topics are checked UTF-8 bytes as the client names them."""
 
     __slots__ = ("_publish", "_receive", "active", "identity", "until")
 
@@ -47,7 +47,7 @@ class Authorizer:
         self._receive: Memo[bytes, Decision] = Memo(purse, MEMO_MAX)
 
     def forget(self) -> None:
-        """Drop every answer; a rule has expired."""
+        """Drop every cached decision, because a rule has expired."""
         self.until = math.inf
         self._publish.drop()
         self._receive.drop()
@@ -55,7 +55,7 @@ class Authorizer:
     def publish(self, topic: bytes, qos: int, retain: bool) -> Decision:
         """May the client publish this?"""
         key = (topic, qos, retain)
-        short = len(topic) <= LONGEST  # to look up a long one costs as much as to judge it
+        short = len(topic) <= LONGEST  # to look up a long one costs as much as to check it
         decision = self._publish.known.get(key) if short else None
         if decision is None:
             started = time.perf_counter_ns()
@@ -78,7 +78,7 @@ class Authorizer:
         return decision
 
     def subscribe(self, topic_filter: bytes) -> Decision:
-        """May the client hold this subscription? Never kept: subscriptions are rare and judged anew on each change."""
+        """May the client hold this subscription? Never kept: subscriptions are rare and checked anew on each change."""
         started = time.perf_counter_ns()
         return self._note(self.active.policy.subscribe(self.identity, topic_filter.decode(), now=_now()), started)
 

@@ -1,4 +1,4 @@
-"""What the parts of a session share: its state, and what they tell the session when a packet ends or changes it."""
+"""The state that the parts of a session share, and the calls with which they report events to the session."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from cloudsignal.edge.session.organization import Organization
 from cloudsignal.wire.credential import ClaimValue
 
 CONNECT_MAX = 80 * 1024
-"""Largest first packet, in bytes: nobody has signed in yet. There is room for the largest will (64 KiB)."""
+"""Largest CONNECT, in bytes. The client has not signed in yet; the largest will (64 KiB) fits."""
 
 
 class Phase(Enum):
-    """How far a connection has come."""
+    """Phase of a connection, from its first byte to its end."""
 
     NEW = auto()
     SIGNING_IN = auto()
     """CONNECT has arrived; somebody must call :meth:`Session.welcome` or :meth:`Session.refuse`."""
     CONNECTING = auto()
-    """CONNECT is on its way to the broker."""
+    """CONNECT has been sent to the broker, which has not answered yet."""
     LIVE = auto()
     CLOSED = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Who has signed in, and until when."""
+    """The identity of a signed-in client, and when its credential expires."""
 
     org: Organization
     username: str
@@ -65,7 +65,7 @@ class Asked:
 
 
 class Context(Account):
-    """The state of one client connection, and what its parts ask of it."""
+    """The state of one client connection, and the interface that its parts use."""
 
     __slots__ = (
         "_early",
@@ -103,17 +103,17 @@ class Context(Account):
     )
 
     mount: Mount
-    """Of the organization; like ``org``, ``identity`` and ``judge`` it is there once there is a ``grant``."""
+    """The organization's mountpoint; set together with ``grant``, like ``org``, ``identity`` and ``authorizer``."""
     identity: Identity
 
     def __init__(self, origin: Origin, sink: AuditSink, *, node: str = "", upstream_password: str = "") -> None:
         super().__init__(origin, sink, node)
         self.grant: Grant | None = None
-        """Who has signed in; ``None`` before."""
+        """Identity of the signed-in client; ``None`` before sign-in."""
         self.upstream_password = upstream_password
         self.phase = Phase.NEW
         self.refusal: AuthReason | None = None
-        """Why its CONNECT was refused."""
+        """Why the CONNECT was refused; ``None`` when it was not."""
         self.ended = False
         """Both sides are to be closed once what is queued has been written."""
         self.unread = self.owed = self.shedding = False
@@ -134,24 +134,24 @@ class Context(Account):
         self.opened_at = self.heard_at = self.pinged_at = self.connected_at
         self.own_pings = 0
         self.broker_keep_alive = 0
-        """Seconds of silence after which the broker ends the session (Server Keep Alive); 0: it bears any."""
+        """Server Keep Alive of the broker: seconds of silence after which it ends the session; 0 for never."""
         self.will_bytes = 0
-        """Room kept for a retained will."""
+        """Bytes reserved in the quota of retained messages for a retained will."""
         self.will_sent = False
         """Whether the broker publishes the will once the connection is gone."""
         self.outdated = self.at_broker = False
-        """A rule has expired since subscriptions and will were judged; the broker may hold a session of this one, for
+        """A rule has expired since subscriptions and will were checked; the broker may hold a session of this one, for
         CONNECT was sent and not refused."""
         self._early = b""
-        """What the client has sent behind its CONNECT."""
+        """Bytes that the client has sent after its CONNECT, before CONNACK."""
         self.ousted = False
-        """The broker ended it, so that another may have its client ID."""
+        """The broker has closed the session, perhaps because its client ID signed in elsewhere."""
         self.purse = Purse(SESSION_BYTES)
-        """What it may remember of topics."""
+        """Budget, in bytes, of the topics that the session remembers."""
 
     @property
     def live(self) -> bool:
-        """Whether the client has its CONNACK and is not gone."""
+        """Whether the client has its CONNACK and the session has not ended."""
         return self.phase is Phase.LIVE
 
     @property
@@ -160,7 +160,7 @@ class Context(Account):
         return self.version == 5 and self.connect.properties.number(Property.REQUEST_PROBLEM_INFORMATION, 1) == 1
 
     def org_id(self) -> str:
-        """The organization it has signed in to; empty before."""
+        """ID of the organization the session has signed in to; empty before sign-in."""
         return "" if self.grant is None else self.org.id
 
     def answer(self, packet: bytes) -> None:
@@ -174,24 +174,24 @@ class Context(Account):
 
     @abstractmethod
     def forget(self) -> None:
-        """A rule has expired: judge everything anew from here on."""
+        """A rule has expired: check every following message again."""
 
     @abstractmethod
     def adopt(self, *, claims: Mapping[str, ClaimValue] | None = None) -> None:
-        """Take over the policy now in force, or new claims."""
+        """Switch to the active policy, or to new claims."""
 
     @abstractmethod
     def broker_answered(self, connack: Connack) -> None:
-        """The broker's CONNACK."""
+        """Handle the CONNACK of the broker."""
 
     @abstractmethod
     def broker_disconnects(self, code: int) -> None:
-        """DISCONNECT from the broker."""
+        """Handle a DISCONNECT from the broker."""
 
     @abstractmethod
     def client_leaves(self, code: int, raw: bytes, properties: Properties) -> None:
-        """DISCONNECT from the client."""
+        """Handle a DISCONNECT from the client."""
 
     @abstractmethod
     def invariant_broken(self, text: str) -> None:
-        """Something that cannot happen did."""
+        """End the session because an invariant is broken; report it as critical."""

@@ -1,4 +1,4 @@
-"""From the broker to the client: every packet is unmounted and every delivery judged here.
+"""From the broker to the client: every topic is unmounted and every delivery checked against the policy.
 
 The mirror image of ``uplink``. The broker is trusted to speak MQTT, not to stay inside the mount: a topic outside it
 closes the connection and is reported as critical.
@@ -69,15 +69,15 @@ class Downlink:
         self._topics: Memo[bytes, bytes] = Memo(session.purse, TOPICS_MAX)
         self._swallowed: set[int] | None = None
         self._weight = 0.0
-        """How many packets the last one was worth, beyond itself."""
+        """Cost of the last packet in packets, beyond the one it is counted as."""
 
     def forget(self) -> None:
-        """Drop everything learned: policy, claims or time have moved on."""
+        """Drop all remembered verdicts and headers: policy, claims or time have changed."""
         self._heads.drop()
         self._topics.drop()
 
     def feed(self, data: bytes) -> None:  # noqa: PLR0912, PLR0915 - the hot loop, on purpose in one function
-        """Take bytes from the broker. Raises :class:`ProtocolError` when they are not MQTT."""
+        """Process bytes from the broker. Raises :class:`ProtocolError` when they are not MQTT."""
         session = self._session
         authorizer = session.authorizer
         if authorizer.active is not session.org.active:
@@ -211,7 +211,7 @@ class Downlink:
         self._hand_over(first, head, data[start:stop])
 
     def _hand_over(self, first: int, head: bytes, rest: bytes) -> None:
-        """A message that the client may have, unless it is of QoS 0 and the client is far behind (MQTT 5 s4.3.1)."""
+        """Send an allowed message to the client, but drop QoS 0 when the client is far behind (MQTT 5 s4.3.1)."""
         session = self._session
         if session.shedding and not first & 6:
             TALLY.refused["out", "unread"] += 1
@@ -222,7 +222,7 @@ class Downlink:
         session.to_client.append(rest)
 
     def _admitted(self, data: bytes, position: int, body: int, tail: int, size: int) -> bytes | None:
-        """The topic of a delivery as the client knows it, with its length; ``None`` when it may not have it.
+        """The encoded topic of a delivery as the client knows it; ``None`` when the policy denies the delivery.
 
         Remembered by topic and flags.
         """
@@ -277,7 +277,7 @@ class Downlink:
             return properties.without(Property.RESPONSE_TOPIC)
 
     def _swallow(self, first: int, packet_id: int) -> None:
-        """Acknowledge a message to the broker in the client's place."""
+        """Drop a delivery, and acknowledge it to the broker in the client's place."""
         session = self._session
         if session.ended:
             return

@@ -1,4 +1,4 @@
-"""How a session ends or is refused: each cause with its event, its answer to the client and its word to the broker."""
+"""How a session ends or is refused: its audit event, the answer to the client, and the packet to the broker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloudsignal.edge.session.context import Context, Phase
 
 
 class Ending(Context):
-    """A session as far as its end is concerned."""
+    """The methods of a session that refuse or end it."""
 
     __slots__ = ()
 
@@ -26,7 +26,7 @@ class Ending(Context):
     ) -> None:
         """Refuse the CONNECT; ``org`` is the organization the event belongs to when none is signed in yet.
 
-        Nothing follows when the session has ended meanwhile: its end is on the trail already.
+        Does nothing when the session has ended already: its end is in the audit log.
         """
         if self.phase is Phase.CLOSED:
             return
@@ -57,7 +57,7 @@ class Ending(Context):
         self.to_client.append(packet if len(packet) <= self.client_packet_limit else codec.disconnect(code))
 
     def end(self, cause: CloseCause, **details: str | int | float | bool) -> None:
-        """End a session from our side. The will is published unless the client has lost the right to publish it."""
+        """Disconnect the client. The will is published unless the client has lost the right to publish it."""
         if self.phase is Phase.LIVE:
             self.sink.record(self.closing(SESSION_CLOSED, cause.value, details))
             if self.version == 5:
@@ -73,7 +73,7 @@ class Ending(Context):
         self._close()
 
     def client_leaves(self, code: int, raw: bytes, properties: Properties) -> None:
-        """DISCONNECT from the client."""
+        """Handle a DISCONNECT from the client."""
         clean = code != Reason.DISCONNECT_WITH_WILL
         self.will_sent = not clean
         self.sink.record(self.closing(DISCONNECT, "clean" if clean else "with_will", {"reason_code": code}))
@@ -82,7 +82,7 @@ class Ending(Context):
         self._close()
 
     def client_lost(self, how: str = "lost") -> None:
-        """The client's connection is gone (``lost``) or silent for too long (``keep_alive``)."""
+        """End the session: connection lost (``lost``), or keep-alive expired (``keep_alive``)."""
         if self.phase is Phase.LIVE:
             if how == "keep_alive" and self.version == 5:
                 self._disconnect(Reason.KEEP_ALIVE_TIMEOUT, "nothing heard for one and a half times the keep-alive")
@@ -90,7 +90,7 @@ class Ending(Context):
         self._close()
 
     def broker_disconnects(self, code: int) -> None:
-        """DISCONNECT from the broker (MQTT 5): passed on without its properties."""
+        """Handle a DISCONNECT from the broker (MQTT 5): pass it on without its properties."""
         self.ousted = True
         cause = responses.CAUSE_OF.get(code, CloseCause.UPSTREAM_LOST)
         self.sink.record(self.closing(SESSION_CLOSED, cause.value, {"reason_code": code}))
@@ -99,17 +99,17 @@ class Ending(Context):
         self._close()
 
     def broker_lost(self, *, taken_over: bool = False) -> None:
-        """The connection to the broker is gone."""
+        """End the session: the connection to the broker is lost."""
         self.ousted = True
         self.end(CloseCause.TAKEN_OVER if taken_over else CloseCause.UPSTREAM_LOST)
 
     def invariant_broken(self, text: str) -> None:
-        """Something that cannot happen did; ``text`` never quotes a topic."""
+        """End the session because an invariant is broken; ``text`` never quotes a topic."""
         self.sink.record(self.event(CRITICAL, reason=CloseCause.INVARIANT.value, details={"text": text}))
         self.end(CloseCause.INVARIANT)
 
     def transport_broken(self, text: str, reason: Reason = Reason.MALFORMED) -> None:
-        """What carries the packets (a WebSocket) broke its own protocol, or met a limit."""
+        """End the session: its WebSocket broke the WebSocket protocol or reached a limit."""
         self._protocol_error(ProtocolError(reason, text))
 
     def _protocol_error(self, error: ProtocolError) -> None:

@@ -1,4 +1,4 @@
-"""The fixed header, where the hot loops cannot afford an object: functions over one ``bytes`` and integers."""
+"""Parsing of MQTT fixed headers for the hot loops, without an object per packet."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def long_length(data: bytes, position: int, end: int) -> tuple[int, int]:
 
 
 def too_large() -> ProtocolError:
-    """A packet above the limit."""
+    """The error for a packet above the size limit."""
     return ProtocolError(Reason.PACKET_TOO_LARGE, "a packet is larger than allowed")
 
 
 class Carry:
-    """The beginning of a packet whose rest has not arrived. Appending is cheap however many pieces come."""
+    """Buffer for an incomplete packet. Appending is cheap however many pieces arrive."""
 
     __slots__ = ("_need", "begun")
 

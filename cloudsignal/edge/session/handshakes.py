@@ -1,4 +1,4 @@
-"""Handshakes of QoS 2 messages that the broker does not see through: refused by the edge, or limited by it."""
+"""QoS 2 handshakes that the edge completes for refused messages, and the limit on unfinished ones."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ REFUSED_MAX = 256
 HELD_MAX = 4_096
 """Denied QoS 2 messages of MQTT 3.1.1 whose handshake the edge is completing, by their identifiers. One that is used
 again for a message the broker gets is the broker's from then on: the hot loop of
-:class:`cloudsignal.edge.session.uplink.Uplink` knows nothing by heart while there are any."""
+:class:`cloudsignal.edge.session.uplink.Uplink` uses no ready-made headers while there are any."""
 
 
 class Handshakes:
-    """What is known of the packet identifiers of one client's messages."""
+    """Packet identifiers of one client's unfinished QoS 2 messages."""
 
     __slots__ = ("_open", "_refused", "_session", "held")
 
@@ -30,7 +30,7 @@ class Handshakes:
         """Identifiers of QoS 2 messages of MQTT 5 that the edge has refused."""
 
     def taken(self, qos: int, packet_id: int) -> None:
-        """The broker gets a message of QoS 1 or 2: what was known of its identifier is void.
+        """A message of QoS 1 or 2 goes to the broker: forget what its packet identifier stood for before.
 
         MQTT 5 s3.3.4: no more QoS 2 messages may be unfinished than Receive Maximum says. One of QoS 1 is answered as
         soon as it is read, so that it never counts.
@@ -56,7 +56,7 @@ class Handshakes:
             self._open.discard(packet_id)
 
     def refused(self, packet_id: int) -> None:
-        """The edge has refused a QoS 2 message, and the client may release it all the same."""
+        """The edge has refused a QoS 2 message; remember its identifier, since the client may still send PUBREL."""
         if self._session.version == 5:
             if self._refused is None or len(self._refused) >= REFUSED_MAX:
                 self._refused = set()

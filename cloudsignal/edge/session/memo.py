@@ -1,4 +1,4 @@
-"""What is remembered because it is asked for again: bounded in bytes, for a session and for all of an organization.
+"""Caches that are bounded in bytes, per session and per organization.
 
 A client chooses how many topics it uses and how long they are, up to 64 KiB each. Counted by entries alone, ten idle
 sessions held a gigabyte.
@@ -24,14 +24,14 @@ ENTRY = 200
 """Bytes an entry takes beside the texts in it."""
 
 LONGEST = 4_096
-"""A longer text is not worth remembering: judging it anew costs little beside moving it."""
+"""A longer text is not worth remembering: checking it anew costs little beside moving it."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
 class Purse:
-    """Bytes that may be held, and are held; what one has taken is taken from ``parent`` too."""
+    """A budget of bytes; what is taken from it is taken from ``parent`` too."""
 
     __slots__ = ("_limit", "held", "parent")
 
@@ -55,12 +55,12 @@ class Purse:
 
     @property
     def scarce(self) -> bool:
-        """Whether three quarters are taken: who holds something should let it go."""
+        """Whether more than three quarters are taken, so that caches should be dropped."""
         return self.held * 4 > self._limit * 3
 
 
 class Memo(Generic[Key, Value]):
-    """Remembers ``most`` entries, as far as ``purse`` has room. Read :attr:`known`; nobody else writes to it."""
+    """A cache of at most ``most`` entries within the budget ``purse``. Read :attr:`known`; never write to it."""
 
     __slots__ = ("_most", "_purse", "_size", "known")
 

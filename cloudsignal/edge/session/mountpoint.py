@@ -1,4 +1,4 @@
-"""The mount: how an organization's topics, filters and client ids look to the broker, and back.
+"""The mount: how an organization's topics, filters and client IDs look to the broker, and back.
 
 client ``a/b`` <-> broker ``org_x/t/a/b``; client ``$x/y`` <-> ``org_x/s/x/y``. Two roots keep MQTT's rule that a
 filter starting with a wildcard does not see ``$`` topics (MQTT 5 s4.7.2) exact without any state: ``#`` becomes
@@ -26,7 +26,7 @@ _SHARE = b"$share/"
 
 
 class MountError(ValueError):
-    """A topic, filter or client id has no place in the mount; the text says why."""
+    """A topic, filter or client ID has no place in the mount; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ _ESCAPES = {ord("%"): "%25", ord("+"): "%2B", ord("#"): "%23", ord('"'): "%22", 
 
 
 def upstream_client_id(org: str, client_id: str) -> str:
-    """The client id at the broker: ``org_x:`` and the client's own, escaped so that no two can meet.
+    """The client ID at the broker: ``org_x:`` and the client's own, escaped so that no two can meet.
 
     ``+`` and ``#`` make Mosquitto refuse every topic to the client, and a quote can be misread by VerneMQ's admin
     commands; these and ``%`` are percent-escaped, which is reversible and therefore keeps distinct ids distinct.

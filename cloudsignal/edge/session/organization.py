@@ -1,4 +1,4 @@
-"""One organization at this edge: what is in force for it, and the quotas its sessions share."""
+"""One organization at this edge: its active policy, and the quotas its sessions share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BLOCKS_BYTES = 524_288
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ActivePolicy:
-    """What is in force: replaced as a whole, never edited, so that no packet meets half of a change."""
+    """The active bundle of an organization. It is replaced as a whole, so that no packet meets half of a change."""
 
     revision: int
     digest: str
@@ -34,7 +34,7 @@ class ActivePolicy:
 
 @dataclass(slots=True, eq=False)
 class Organization:
-    """The live side of an organization."""
+    """An organization as this edge process enforces it."""
 
     id: str
     mount: Mount
@@ -86,7 +86,7 @@ class Organization:
     def ask(self, now: float) -> bool:
         """Count a filter of a SUBSCRIBE; ``False`` when this minute's are used up.
 
-        As many as messages, and counted apart from them: each is judged and may be an event, so that a client that
+        As many as messages, and counted apart from them: each is checked and may be an event, so that a client that
         asks without end would keep everybody else waiting and fill the audit.
         """
         limit = self.active.quotas.messages_per_minute

@@ -9,7 +9,7 @@ from cloudsignal.edge.session.organization import Organization
 
 
 class Register:
-    """Which sessions an organization has here, and which of them holds a client ID."""
+    """Signed-in sessions by organization, and the session that holds each client ID."""
 
     def __init__(self) -> None:
         self._sessions: dict[Organization, dict[str, Session]] = {}
@@ -18,7 +18,7 @@ class Register:
         """The newest session of each client ID."""
 
     def __iter__(self) -> Iterator[Session]:
-        """Every session, also while some begin and end."""
+        """Iterate over every session; sessions may be added and removed meanwhile."""
         for sessions in list(self._sessions.values()):
             yield from list(sessions.values())
 
@@ -31,7 +31,7 @@ class Register:
         return self._holders.get(org, {}).get(client_id)
 
     def full(self, org: Organization, client_id: str, username: str) -> bool:
-        """Whether no further connection fits; one that takes over from its own earlier one needs no room."""
+        """Whether the quota of connections is used up; a takeover of the client's own earlier session needs no room."""
         limit = org.active.quotas.connections
         if not limit or len(self._sessions.get(org, {})) < limit:
             return False
@@ -39,14 +39,17 @@ class Register:
         return held is None or held.ended or held.username != username
 
     def add(self, session: Session) -> None:
-        """A credential is good: changes of organization and identity concern this session from now on."""
+        """Add a signed-in session: from now on changes of its organization and identity reach it."""
         self._sessions.setdefault(session.org, {})[session.id] = session
         held = self.holder(session.org, session.client_id)
         session.before = held if held is None or held.live else held.before
         self._holders.setdefault(session.org, {})[session.client_id] = session
 
     def remove(self, session: Session) -> bool:
-        """Its connection is gone; ``False`` when it was never added. The session it replaced may still hold its ID."""
+        """Remove a session whose connection is closed; ``False`` when it was never added.
+
+        The client ID goes back to the session that was being taken over, when that one is still live.
+        """
         org = session.org
         if self._sessions.get(org, {}).pop(session.id, None) is None:
             return False

@@ -1,4 +1,4 @@
-"""What the edge says in each case: reason codes, the CONNECT it sends upstream, the CONNACK it passes on."""
+"""Reason codes and texts for every refusal and end, the CONNECT sent upstream, and the CONNACK passed on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["AUTH_ANSWERS", "CAUSE_OF", "CLOSE_ANSWERS", "REFUSAL_OF", "WITHOUT_W
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client is told: a reason code, and for MQTT 5 a sentence."""
+    """An answer to a client: a reason code, and for MQTT 5 a sentence."""
 
     code: Reason
     text: str

@@ -1,6 +1,6 @@
 """Retained messages of an organization: how many there are and how large, so that its quota holds on every edge.
 
-Redis keeps the ledger, one hash per organization: topic -> size, time, username, end; never a payload. An edge judges
+Redis keeps the ledger, one hash per organization: topic -> size, time, username, end; never a payload. An edge checks
 a PUBLISH by what Redis said last plus what it has let in since, so no client waits for Redis. An edge hears the total
 with every write of its own: one edge alone never goes beyond the quota, and of several each may, by what it lets in
 before it has heard, a quarter of the quota at most (:data:`SHARE`).

@@ -1,4 +1,4 @@
-"""What a session retains at the broker: its messages as they pass, and its will, which the broker publishes unasked."""
+"""Quota of the retained messages of one session, its retained will included."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WILL_TIMES = (Property.MESSAGE_EXPIRY, Property.WILL_DELAY)
 
 
 def retain(session: Context, message: Publish, size: int, now: float) -> Refusal | None:
-    """Count a retained message that goes upstream, or say why it must not."""
+    """Count a retained message that goes upstream; returns the limit when it does not fit."""
     retained = session.org.retained
     if not message.payload:
         retained.note(message.topic, None)  # MQTT 5 s3.3.1.3: it takes the one on this topic away
@@ -27,7 +27,7 @@ def retain(session: Context, message: Publish, size: int, now: float) -> Refusal
 
 
 def reserve_will(session: Context) -> Refusal | None:
-    """Why a retained will has no room; when it has, room is kept for it until :func:`settle_will`."""
+    """Reserve quota for a retained will until :func:`settle_will`; returns the limit when it does not fit."""
     will = session.connect.will
     if will is None or not (will.retain and will.payload):
         return None
@@ -40,7 +40,7 @@ def reserve_will(session: Context) -> Refusal | None:
 
 
 def forget_will(session: Context) -> None:
-    """The broker has the will: keep what is judged anew, and when it ends."""
+    """Drop the will's payload once the broker has it; keep topic, QoS and times, which later checks need."""
     will = session.connect.will
     if will is not None:
         will.payload = b""
@@ -48,7 +48,7 @@ def forget_will(session: Context) -> None:
 
 
 def settle_will(session: Context) -> None:
-    """The connection is gone: count a retained will that the broker publishes, and give its room back."""
+    """Give back the quota reserved for a retained will, and count the will when the broker publishes it."""
     size, session.will_bytes = session.will_bytes, 0
     will = session.connect.will
     if not size or will is None:

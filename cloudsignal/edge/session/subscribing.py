@@ -1,4 +1,4 @@
-"""SUBSCRIBE and UNSUBSCRIBE of a live session: each filter is judged, mounted, and refused or passed on."""
+"""SUBSCRIBE and UNSUBSCRIBE of a live session: each filter is checked, mounted, and refused or passed on."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from cloudsignal.edge.session.mountpoint import MountError
 from cloudsignal.edge.session.subscriptions import Subscriptions
 
 UNREAD = Subscription(b"", 0)
-"""Stands for a filter that nobody looked at."""
+"""Stands for a filter beyond the limit, which was not read."""
 
 FILTERS_MIN, FILTERS_MAX = 100, 1_000
 """Filters of one SUBSCRIBE that are looked at: as many as the session may hold, within these bounds."""
 
 
 def subscribe(session: Context, subscriptions: Subscriptions, first: int, body: bytes) -> int:
-    """Judge a SUBSCRIBE, and pass on what is granted of it. Returns how many packets it was worth."""
+    """Check a SUBSCRIBE, and pass on what is granted of it. Returns how many packets it was worth."""
     room = session.org.active.quotas.subscriptions_per_session or 65_535
     look = min(max(room, FILTERS_MIN), FILTERS_MAX)
     message = decode_subscribe(first, body, session.version, look)
@@ -63,7 +63,7 @@ def unsubscribe(session: Context, subscriptions: Subscriptions, first: int, body
 
 
 def _judged(session: Context, subscriptions: Subscriptions, entry: Subscription, size: int, room: int) -> Asked:
-    """Judge one filter; the QoS asked for is lowered to what the policy grants."""
+    """Check one filter; the QoS asked for is lowered to what the policy grants."""
     if not session.org.ask(session.heard_at):
         return _too_many(session, entry, "filters_per_minute")
     five = session.version == 5

@@ -1,4 +1,4 @@
-"""What a session is subscribed to: asked for, granted, judged anew, and remembered with a session the broker keeps.
+"""Subscriptions of a session: requested, granted, checked again on changes, and kept with a stored session.
 
 One rule for whatever takes a right away (a deploy, claims, a rule that expires, or any of them while a stored session
 had no connection): the subscription is ended at the broker and *withheld*. Whatever grants it again brings it back, as
@@ -97,7 +97,7 @@ class Subscriptions:
         self._pending_bytes = 0
         """Filters in what the broker has not answered."""
         self._doubted = False
-        """A policy came while the broker was being asked: what it grants is judged once more."""
+        """A policy came while the broker was being asked: what it grants is checked once more."""
 
     # --- what the client asks ------------------------------------------------------------------------------------
 
@@ -229,9 +229,9 @@ class Subscriptions:
     # --- what changes --------------------------------------------------------------------------------------------
 
     def resume(self, remembered: Iterable[tuple[Asked, bool]]) -> None:
-        """The broker goes on with a stored session: take up its subscriptions and judge them by what is in force.
+        """The broker goes on with a stored session: take up its subscriptions and check them by the active policy.
 
-        What was remembered, each with whether it was withheld, is a hint. Too little, and deliveries are still judged
+        What was remembered, each with whether it was withheld, is a hint. Too little, and deliveries are still checked
         one by one; too much, and a subscription is ended that does not exist, or one begins that the policy grants.
         """
         for one, withheld in remembered:

@@ -1,4 +1,4 @@
-"""From the client to the broker: every packet of a live session is checked, judged and mounted here.
+"""From the client to the broker: every packet of a live session is parsed, checked and mounted here.
 
 The hot loop works on one ``bytes`` per read. A PUBLISH seen before, byte for byte up to the end of its topic, costs a
 slice and one dictionary look-up; frames that need no change pass as part of one slice. Everything else takes the slow
@@ -51,7 +51,7 @@ SMALL = 4_096
 """A packet that is not complete counts against its organization's unfinished bytes from this size on."""
 
 PUBLISH_DENIED = "the policy does not allow this publish"
-"""Reason string of PUBACK and PUBREC 0x87; it names no rule, which is nobody's business at the other end."""
+"""Reason string of PUBACK and PUBREC 0x87; it names no rule, because the client must not learn the policy."""
 
 OVER_QUOTA = Refusal("messages_per_minute", "the organization's messages of this minute are used up")
 
@@ -85,15 +85,15 @@ class Uplink:
         self.finished = self._handshakes.finished
         """The broker has refused a QoS 2 message, which ends its handshake."""
         self._weight = 0.0
-        """How many packets the last one was worth, beyond itself."""
+        """Cost of the last packet in packets, beyond the one it is counted as."""
 
     def forget(self) -> None:
-        """Drop everything learned: policy, claims or time have moved on."""
+        """Drop all remembered verdicts and headers: policy, claims or time have changed."""
         self._heads.drop()
         self._topics.drop()
 
     def finish(self) -> None:
-        """The packet that was not complete is, or the session has ended."""
+        """Give back the bytes counted for an incomplete packet: it is complete, or the session has ended."""
         self._session.org.unfinished.give(self._unfinished)
         self._unfinished = 0
 
@@ -105,7 +105,7 @@ class Uplink:
         self._unfinished = size
 
     def feed(self, data: bytes) -> None:  # noqa: PLR0912, PLR0915 - the hot loop, on purpose in one function
-        """Take bytes from the client; what follows from them goes to ``session.to_broker`` and ``to_client``.
+        """Process bytes from the client; the output goes to ``session.to_broker`` and ``to_client``.
 
         Raises :class:`ProtocolError` at the first packet that breaks the protocol; what came before it stands.
         """
@@ -314,7 +314,7 @@ class Uplink:
         message.properties = message.properties.without(Property.TOPIC_ALIAS)
 
     def _refuse(self, message: Publish, size: int, decision: Decision | None, *, limit: Refusal = OVER_QUOTA) -> None:
-        """Deny a publish (``decision``), or turn it away because ``limit`` is reached (``None``).
+        """Deny a publish by ``decision``; when that is ``None``, refuse it because ``limit`` is reached.
 
         MQTT 5 names the reason; 3.1.1 has no negative answer (MQTT 3.1.1 s3.3.5), so the edge completes the handshake
         and drops the message. Nothing of it goes upstream.
