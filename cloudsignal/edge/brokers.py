@@ -7,7 +7,7 @@ machines of its own, ``python -m cloudsignal.edge.brokers --help`` writes the fi
 
 Checked on Mosquitto 2.0.11: ``pattern readwrite %u/#`` holds for users without a password entry; a subscription
 outside the own slice is accepted but nothing is delivered on it, which includes ``#``, ``+/...`` and ``$share/g/...``;
-a client without a username gets nothing; a client id with ``+`` or ``#`` is refused everything by pattern rules, which
+a client without a username gets nothing; a client ID with ``+`` or ``#`` is refused everything by pattern rules, which
 is why :func:`cloudsignal.edge.session.mountpoint.upstream_client_id` escapes them. Checked in
 tests/edge/test_brokers.py.
 """
@@ -138,10 +138,10 @@ def vernemq_config(*, listener: str, ca: Path, cert: Path, key: Path, script: Pa
             "listener.ssl.edge.require_certificate = on",
             "listener.ssl.edge.tls_version = tlsv1.2,tlsv1.3",
             "listener.ssl.edge.allowed_protocol_versions = 4,5",
-            # Client ids arrive with the organization's prefix and percent-escapes.
+            # Client IDs arrive with the organization's prefix and percent-escapes.
             "max_client_id_size = 65535",
             f"max_message_size = {MAX_PACKET_BYTES + MOUNT_OVERHEAD}",
-            # As long as the edge keeps a client id with its username (stored.STORED_MAX).
+            # As long as the edge keeps a client ID with its username (stored.STORED_MAX).
             "persistent_client_expiration = 30d",
             f"max_offline_messages = {QUEUED_MESSAGES}",
             f"max_online_messages = {QUEUED_MESSAGES}",

@@ -24,7 +24,7 @@ from cloudsignal.wire.change import Change
 logger = logging.getLogger("cloudsignal.edge")
 
 SLICE = 0.002
-"""Seconds spent on judging sessions anew before everything else gets its turn."""
+"""Seconds spent on checking sessions anew before everything else gets its turn."""
 
 
 class Host(Protocol):
@@ -129,7 +129,7 @@ class Changes:
         self._host.flush()
 
     def _rejudge_session(self, session: Session) -> None:
-        """Judge what the session holds; it is looked at again when the first rule that mattered expires."""
+        """Check what the session holds; it is looked at again when the first rule that mattered expires."""
         session.rejudge()
         now = time.time()
         if session.authorizer.until < now + LOOK_EVERY and not session.ended:

@@ -71,7 +71,7 @@ class Timeouts:
         self._wheel.turn(now)
 
     def _clock_moved(self, by: float, now: float, *, since: float) -> None:
-        """The wall clock was put forward or back: nobody counts as silent for it, but what holds must be judged anew.
+        """The wall clock was put forward or back: nobody counts as silent for it, but what holds must be checked anew.
 
         Who has connected after it, ``since`` the last turn, did so by the new clock.
         """

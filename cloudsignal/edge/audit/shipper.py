@@ -60,7 +60,7 @@ class Shipper:
         return max(0, self._journal.size - sum(reader.offset for reader in readers))
 
     async def run(self) -> None:
-        """Ship until cancelled; when Redis is unavailable, try again every second."""
+        """Ship until canceled; when Redis is unavailable, try again every second."""
         while True:
             try:
                 more = await self.ship()
@@ -75,7 +75,7 @@ class Shipper:
                 await asyncio.sleep(PAUSE)
 
     async def trim(self) -> None:
-        """Delete what is safe until cancelled."""
+        """Delete what is safe until canceled."""
         while True:
             await asyncio.sleep(CONFIRM)
             try:

@@ -58,14 +58,14 @@ COUNTING = 300
 """Seconds within which no other edge counts the same organization."""
 
 HELD = 60
-"""Seconds a client id is kept from everybody while its session is discarded, should the edge be killed meanwhile."""
+"""Seconds a client ID is kept from everybody while its session is discarded, should the edge be killed meanwhile."""
 
 HOLD = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 1
 """
-"""Take a client id from who was seen to hold it: ``what was seen, what to put there, seconds`` -> whether it was so."""
+"""Take a client ID from who was seen to hold it: ``what was seen, what to put there, seconds`` -> whether it was so."""
 
 FREE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -73,7 +73,7 @@ redis.call('DEL', KEYS[1], KEYS[2])
 redis.call('ZREM', KEYS[3], ARGV[2])
 return 1
 """
-"""Free a client id taken with :data:`HOLD` and what belongs to it: ``what was put there, client id``."""
+"""Free a client ID taken with :data:`HOLD` and what belongs to it: ``what was put there, client ID``."""
 
 PING = bytes([Kind.PINGREQ, 0])
 DONE = "1"
@@ -140,10 +140,10 @@ class Housekeeping:
         raise HousekeepingError("retained messages come faster than they are taken away")
 
     async def discard_session(self, org: str, client_id: str, *, username: str = "", before: float) -> bool:
-        """End a session at the broker with its subscriptions and its queue, and free its client id.
+        """End a session at the broker with its subscriptions and its queue, and free its client ID.
 
         Only one that began before ``before`` (seconds since the epoch) and, when ``username`` is given, is of that
-        local username: its successor keeps its own. While it is done nobody can take the client id. Returns whether it
+        local username: its successor keeps its own. While it is done nobody can take the client ID. Returns whether it
         was done; raises :class:`HousekeepingError` and :class:`UnavailableError`.
         """
         key = keys.client(org, client_id)

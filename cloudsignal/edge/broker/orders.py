@@ -51,7 +51,7 @@ class Orders:
         self._cleared = cleared
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow until canceled."""
         while True:
             redis = self._store.consumer(block=BLOCK)
             try:

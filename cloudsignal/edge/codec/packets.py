@@ -165,7 +165,7 @@ def encode_unsubscribe(message: Unsubscribe, version: int) -> bytes:
 
 
 def decode_suback(body: bytes, version: int) -> tuple[int, list[int]]:
-    """Packet id and reason codes of a SUBACK or UNSUBACK (3.1.1 has no codes in UNSUBACK)."""
+    """Packet identifier and reason codes of a SUBACK or UNSUBACK (3.1.1 has no codes in UNSUBACK)."""
     reader = Reader(body)
     packet_id = _packet_id(reader)
     if version == 5:

@@ -47,7 +47,7 @@ class BundleStatus:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Send until cancelled."""
+        """Send until canceled."""
         while True:
             await self._wanted.wait()
             try:

@@ -117,7 +117,7 @@ class DesiredState:
         return [org for org, (revision, _) in heads.orgs.items() if self._revision(org) < revision]
 
     async def watch_heads(self) -> None:
-        """Follow the list of heads until cancelled; what it names and was missed is fetched."""
+        """Follow the list of heads until canceled; what it names and was missed is fetched."""
         while True:
             await asyncio.sleep(EVERY if self.heads.vouches else 1.0)
             try:
@@ -138,7 +138,7 @@ class DesiredState:
         return [_reply(future) for future in asked]
 
     async def apply(self, org: str, blob: bytes, *, from_disk: bool = False) -> None:
-        """Verify, compile, swap, report. Whatever is wrong leaves the bundle in force untouched."""
+        """Verify, compile, swap, report. Whatever is wrong leaves the active bundle untouched."""
         await asyncio.sleep(0)  # bundles come by the thousand, and clients must not wait for all to be verified
         async with self._locks.setdefault(org, asyncio.Lock()):
             try:

@@ -85,7 +85,7 @@ class HeartbeatSender:
             self._write_soon()
 
     async def run(self) -> None:
-        """Beat until cancelled."""
+        """Beat until canceled."""
         await asyncio.sleep(0.05)
         while True:
             try:
@@ -103,7 +103,7 @@ class HeartbeatSender:
             logger.debug("no farewell: redis is unavailable")
 
     async def held_elsewhere(self, session: Session) -> bool:
-        """Whether a newer session, on any node, has the client id of this one."""
+        """Whether a newer session, on any node, has the client ID of this one."""
         try:
             held = (await self._store.call(("GET", keys.client(session.org.id, session.client_id))))[0]
         except UnavailableError:

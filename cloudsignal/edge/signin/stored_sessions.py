@@ -1,9 +1,9 @@
-"""Stored sessions: how long the broker keeps one, and what it is subscribed to, kept beside its client id on Redis.
+"""Stored sessions: how long the broker keeps one, and what it is subscribed to, kept beside its client ID on Redis.
 
 The broker does not say what a resumed session is subscribed to, and the edge that resumes it may be another than the
 one that saw it subscribe. The filters on Redis carry no seal, because nothing is granted on their account: each is
-judged by the policy in force, one that is not granted is ended and withheld, one that was withheld and is granted is
-asked for again. Without them deliveries are judged all the same.
+checked by the active policy, one that is not granted is ended and withheld, one that was withheld and is granted is
+asked for again. Without them deliveries are checked all the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cloudsignal.edge.session.context import Asked, Context
 from cloudsignal.wire import keys
 
 LIVE_TTL = 7_200
-"""Seconds a client id stays with its username without word from the edge that holds the session."""
+"""Seconds a client ID stays with its username without word from the edge that holds the session."""
 
 STORED_MAX = 30 * 86_400
 """Seconds a session without an end of its own is kept by the broker (``persistent_client_expiration``)."""
