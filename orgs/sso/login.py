@@ -224,7 +224,7 @@ def _held_open(sign_on: SingleSignOn) -> SingleSignOn:
     found = rows.filter(org_id=sign_on.org_id, pk=sign_on.pk).first()
     if found is None or not found.enabled:
         raise Refused(SignOnReason.NOT_ALLOWED, "This SSO connection is disabled. Ask an administrator to enable it.")
-    if found.issuer != sign_on.issuer:
+    if found.updated_at != sign_on.updated_at:  # its issuer, client, secret or certificates may be others
         raise Refused(SignOnReason.NOT_ALLOWED, "This SSO connection was changed in the meantime. Sign in again.")
     return found
 

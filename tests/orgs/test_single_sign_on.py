@@ -295,9 +295,10 @@ def test_one_person_who_comes_in_twice_at_once_has_one_account(acme: Access) -> 
         lambda acme, made: remove_sign_on(acme, made.pk),
         lambda acme, made: change_sign_on(acme, made.pk, wanted(enabled=False)),
         lambda acme, made: change_sign_on(acme, made.pk, wanted(issuer="https://other.example.com")),
+        lambda acme, made: change_sign_on(acme, made.pk, wanted(client_id="another")),
         lambda acme, made: approve_domains(person(operator=True), acme.org_id, made.pk, domains=[]),
     ],
-    ids=["removed", "switched_off", "another_provider", "domain_taken_back"],
+    ids=["removed", "switched_off", "another_provider", "another_client", "domain_taken_back"],
 )
 def test_what_has_changed_while_the_provider_was_asked_counts(
     acme: Access, change: Callable[[Access, SingleSignOn], object]

@@ -241,6 +241,21 @@ def test_a_new_certificate_is_taken_up_and_the_old_one_not_believed(
     assert bring(eve, fresh.answer(eve.leave())).status_code == 302
 
 
+@pytest.mark.parametrize("change", ["another provider", "a new certificate"])
+def test_a_verified_answer_counts_no_more_once_its_connection_is_changed(
+    change: str, acme: Access, eve: Browser, provider: SamlProvider
+) -> None:
+    verified = post(eve, provider.answer(eve.leave()))
+    metadata = SamlProvider().metadata
+    if change == "another provider":
+        metadata = metadata.replace(ENTITY, "https://idp.other.example/saml")
+    wanted = WantedSignOn(name="Acme SAML", metadata=metadata, domains=[DOMAIN], role="viewer", enabled=True)
+    change_sign_on(acme, eve.sign_on.pk, wanted)
+    assert eve.client.get(verified.headers["Location"]).status_code == 400
+    assert eve.status(acme) == 302
+    assert not User.objects.filter(email=f"eve@{DOMAIN}").exists()
+
+
 def test_without_the_extra_everything_else_works_and_saml_says_what_is_missing(
     acme: Access, eve: Browser, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,7 +135,7 @@ def consume(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseB
     except Refused as refused:
         return _turn_away(request, sign_on, refused)
     ticket = secrets.token_urlsafe(32)
-    facts = [sign_on.pk, answer.in_response_to, answer.recent, asdict(answer.asserted)]
+    facts = [*_state_of(sign_on), answer.in_response_to, answer.recent, asdict(answer.asserted)]
     keep_facts(TICKET, ticket, facts, seconds=TICKET_SECONDS)
     return redirect(f"{reverse('orgs:sign-on-arrive', args=[org_id, sign_on_id])}?ticket={ticket}")
 
@@ -145,9 +145,9 @@ def arrive(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseBa
     """Take up a verified SAML answer, if this very browser asked for it. A ticket and a request are good once."""
     sign_on = find_sign_on(org_id, sign_on_id)
     facts = take_facts(TICKET, request.GET.get("ticket", ""))
-    if facts is None or facts[0] != sign_on.pk:
+    if facts is None or facts[:2] != _state_of(sign_on):
         return _start_over(request, sign_on)
-    _, in_response_to, recent, said = facts
+    _, _, in_response_to, recent, said = facts
     asserted = Asserted(**said)
     pending = _take(request, sign_on, in_response_to)
     if pending is None:
@@ -172,6 +172,11 @@ def metadata(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponse
     if sign_on.kind != SingleSignOn.Kind.SAML:
         raise NotFound("The SSO connection")
     return HttpResponse(saml.our_metadata(sign_on), content_type="application/samlmetadata+xml")
+
+
+def _state_of(sign_on: SingleSignOn) -> list[str]:
+    """The connection as a SAML response was verified against it: once it is changed, the response counts no more."""
+    return [sign_on.pk, sign_on.updated_at.isoformat()]
 
 
 def _arrive(request: HttpRequest, sign_on: SingleSignOn, pending: Pending, asserted: Asserted) -> HttpResponseBase:
