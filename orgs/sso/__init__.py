@@ -1,1 +1,1 @@
-"""Single sign-on of an organization's people to the dashboard: OpenID Connect and SAML."""
+"""SSO of members to the dashboard: OpenID Connect and SAML."""

@@ -1,4 +1,4 @@
-"""Single sign-on of an organization's people: add, change, remove, and approve the e-mail domains it may speak for."""
+"""SSO connections: add, change and remove them, and approve their email domains."""
 
 from __future__ import annotations
 
@@ -33,8 +33,11 @@ DOMAIN = re.compile(r"(?=.{4,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]
 
 @dataclass(frozen=True, slots=True)
 class WantedSignOn:
-    """How a way of single sign-on is to be. ``issuer``, ``client_id``, ``secret`` and ``algorithms`` are OIDC's,
-    ``metadata`` is SAML's; an empty ``secret`` keeps the present one."""
+    """The wanted settings of an SSO connection.
+
+    ``issuer``, ``client_id``, ``secret`` and ``algorithms`` are for OIDC, ``metadata`` is for SAML; an empty ``secret``
+    keeps the present one.
+    """
 
     name: str
     issuer: str = ""
@@ -50,7 +53,7 @@ class WantedSignOn:
 
 
 def add_sign_on(access: Access, kind: str, wanted: WantedSignOn) -> SingleSignOn:
-    """Add a way in. Raises :class:`Invalid`, :class:`Conflict` for a name that is taken, :class:`Limit`."""
+    """Add an SSO connection. Raises :class:`Invalid`, :class:`Conflict` for a name that is taken, :class:`Limit`."""
     access.require(Permission.PROVIDERS_MANAGE)
     if kind not in SingleSignOn.Kind.values:
         raise Invalid("bad_kind", f"The kind is one of {', '.join(SingleSignOn.Kind.values)}.", field="kind")
@@ -66,7 +69,7 @@ def add_sign_on(access: Access, kind: str, wanted: WantedSignOn) -> SingleSignOn
 
 
 def change_sign_on(access: Access, sign_on_id: str, wanted: WantedSignOn) -> SingleSignOn:
-    """Replace everything but the kind. Approved domains stay approved as far as they are still named."""
+    """Replace the settings of an SSO connection, except its kind. Domains that are still named stay approved."""
     access.require(Permission.PROVIDERS_MANAGE)
     with org_scope(access.org_id):
         Organization.objects.select_for_update().get(pk=access.org_id)
@@ -84,7 +87,7 @@ def change_sign_on(access: Access, sign_on_id: str, wanted: WantedSignOn) -> Sin
 
 
 def remove_sign_on(access: Access, sign_on_id: str) -> None:
-    """Let nobody in this way any more. Sessions that came through it end; people and memberships stay."""
+    """Remove an SSO connection. Its sessions end; people and memberships stay."""
     access.require(Permission.PROVIDERS_MANAGE)
     with org_scope(access.org_id):
         sign_on = _locked(access.org_id, sign_on_id)
@@ -93,28 +96,28 @@ def remove_sign_on(access: Access, sign_on_id: str) -> None:
 
 
 def list_sign_ons(access: Access) -> tuple[SingleSignOn, ...]:
-    """The ways of single sign-on, by name."""
+    """List the SSO connections by name."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return tuple(SingleSignOn.objects.filter(org=access.org).order_by("name"))
 
 
 def get_sign_on(access: Access, sign_on_id: str) -> SingleSignOn:
-    """One of them; raises :class:`NotFound`."""
+    """Get one SSO connection; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return get_or_404(SingleSignOn, access.org_id, "The SSO connection", pk=sign_on_id)
 
 
 def count_people(access: Access, sign_on: SingleSignOn) -> int:
-    """How many people came in this way."""
+    """Count the people who are linked to an SSO connection."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return SignOnAccount.objects.filter(org=access.org, sign_on=sign_on).count()
 
 
 def waiting_domains(operator: User) -> tuple[SingleSignOn, ...]:
-    """Every way of single sign-on that names e-mail domains, with its organization. For operators."""
+    """List all SSO connections that name email domains, with their organizations. For operators."""
     if not operator.is_operator:
         raise NotFound
     with platform_scope():
@@ -125,7 +128,7 @@ def waiting_domains(operator: User) -> tuple[SingleSignOn, ...]:
 def approve_domains(
     operator: User, org_id: str, sign_on_id: str, *, domains: Sequence[str], ip: str = ""
 ) -> SingleSignOn:
-    """Let the provider speak for exactly ``domains``, of those the organization named. For operators.
+    """Approve exactly ``domains``, of those that the connection names. For operators.
 
     An operator's word is the proof of ownership: they have checked it outside CloudSignal. Raises :class:`Invalid` for
     a domain that was not named and :class:`Conflict` for one that is approved for another organization.
@@ -152,7 +155,7 @@ def approve_domains(
 
 
 def target_of(sign_on: SingleSignOn) -> str:
-    """How the audit names it."""
+    """The audit target of an SSO connection."""
     return f"sign_on:{sign_on.name}"
 
 
@@ -236,7 +239,7 @@ def _role(role: str) -> str:
 
 
 def _keep_a_way_in(access: Access) -> None:
-    """Nobody may lock an organization out: some owner must be able to come in when the provider is away."""
+    """Refuse to require SSO unless an owner has a second factor and can sign in while the provider is unavailable."""
     owners = Membership.objects.filter(org=access.org, role=Role.OWNER).select_related("user")
     if not any(owner.user.is_active and has_second_factor(owner.user) for owner in owners):
         raise Forbidden(
@@ -247,7 +250,7 @@ def _keep_a_way_in(access: Access) -> None:
 
 
 def _facts(sign_on: SingleSignOn) -> dict[str, object]:
-    """What the audit keeps: all but the secret."""
+    """The audited fields of an SSO connection: all but its secret."""
     return {
         "id": sign_on.pk,
         "name": sign_on.name,

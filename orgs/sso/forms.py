@@ -1,4 +1,4 @@
-"""Forms about single sign-on: they parse; the services decide."""
+"""Forms of SSO connections: they parse, services validate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orgs.sso.saml import fetch_metadata
 
 
 class SignOnForm(Form):
-    """What both protocols have in common."""
+    """The fields that OIDC and SAML connections share."""
 
     name = forms.CharField(
         label="Name",
@@ -55,25 +55,25 @@ class SignOnForm(Form):
         self.sign_on = sign_on
 
     def present(self, sign_on: SingleSignOn) -> dict[str, object]:
-        """What the fields show of a present one."""
+        """The initial values of a stored connection."""
         return {
             "name": sign_on.name, "domains": "\n".join(sign_on.domains), "role": sign_on.role,
             "enabled": sign_on.enabled, "required": sign_on.required,
         }  # fmt: skip
 
     def wanted(self) -> WantedSignOn:
-        """How it is to be; may fetch, so call it outside transactions. Raises ``Invalid``."""
+        """The wanted settings; it may fetch metadata, so call it outside transactions. Raises ``Invalid``."""
         return WantedSignOn(**self.common())
 
     def common(self) -> dict[str, Any]:
-        """The part of :meth:`wanted` that both protocols have."""
+        """The shared fields of :meth:`wanted`."""
         data = self.cleaned_data
         names = ("name", "role", "enabled", "required")
         return {name: data[name] for name in names} | {"domains": data["domains"].replace(",", " ").split()}
 
 
 class OidcForm(SignOnForm):
-    """An OpenID Connect provider."""
+    """The form of an OIDC connection."""
 
     field_order = ("name", "issuer", "client_id", "secret")
     issuer = forms.CharField(
@@ -113,12 +113,12 @@ class OidcForm(SignOnForm):
             self.fields["secret"].help_text = "A secret is set. Leave empty to keep it."
 
     def present(self, sign_on: SingleSignOn) -> dict[str, object]:
-        """What the fields show of a present one; never the secret."""
+        """The initial values of a stored connection, without its secret."""
         own = {"issuer": sign_on.issuer, "client_id": sign_on.client_id, "algorithms": sign_on.algorithms}
         return super().present(sign_on) | own
 
     def wanted(self) -> WantedSignOn:
-        """How it is to be."""
+        """The wanted settings."""
         data = self.cleaned_data
         return WantedSignOn(
             **self.common(), issuer=data["issuer"], client_id=data["client_id"], secret=data["secret"],
@@ -127,7 +127,7 @@ class OidcForm(SignOnForm):
 
 
 class SamlForm(SignOnForm):
-    """A SAML provider."""
+    """The form of a SAML connection."""
 
     field_order = ("name", "metadata_url", "metadata")
     metadata_url = forms.CharField(
@@ -145,15 +145,15 @@ class SamlForm(SignOnForm):
     )
 
     def present(self, sign_on: SingleSignOn) -> dict[str, object]:
-        """What the fields show of a present one."""
+        """The initial values of a stored connection."""
         return super().present(sign_on) | {"metadata": sign_on.metadata}
 
     def wanted(self) -> WantedSignOn:
-        """How it is to be; fetches the metadata when a URL is given. Raises ``Invalid``."""
+        """The wanted settings; fetches the metadata if a URL is given. Raises ``Invalid``."""
         url = self.value("metadata_url")
         return WantedSignOn(**self.common(), metadata=fetch_metadata(url) if url else self.value("metadata"))
 
 
 def form_for(kind: str) -> type[OidcForm] | type[SamlForm]:
-    """The form of a protocol."""
+    """The form class of a protocol."""
     return SamlForm if kind == SingleSignOn.Kind.SAML else OidcForm

@@ -1,4 +1,4 @@
-"""Coming in through single sign-on: who an identity provider's word makes of a browser, and when it counts for nothing.
+"""Sign-in through SSO: map an identity provider's assertion to an account and membership, or refuse it.
 
 Whoever runs an organization's identity provider can assert any address there is. So its word opens an account only if
 the account was made or linked through the same sign-on, or if the address lies in a domain that an operator approved
@@ -39,23 +39,23 @@ from orgs.sso.protocol import Asserted, Refused
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What would become of an assertion: who comes in, and what is made for it."""
+    """The outcome of an assertion: the account that signs in, and what is created or linked for it."""
 
     address: str
     user: User | None
-    """None: an account is made."""
+    """None: an account is created."""
     link: bool
-    """Whether the provider's subject is to be remembered for the account."""
+    """Whether to link the provider's subject to the account."""
     invitation: Invitation | None
     role: str
-    """The role of a new membership; empty when there is one."""
+    """The role of a new membership; empty for a person who is a member already."""
     verified: bool
     """Whether the address lies in an approved domain."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Door:
-    """Who acts while nobody is signed in yet."""
+class _AnonymousActor:
+    """The audit actor of an SSO event before anybody is signed in."""
 
     org_id: str
     actor: str
@@ -63,7 +63,7 @@ class _Door:
 
 
 def find_sign_on(org_id: str, sign_on_id: str) -> SingleSignOn:
-    """One way in with its organization, for a visitor who is nobody yet; raises :class:`NotFound`."""
+    """Get an SSO connection and its organization for an anonymous visitor; raises :class:`NotFound`."""
     if not ids.ORG.match(org_id):
         raise NotFound("The SSO connection")
     with org_scope(org_id):
@@ -71,7 +71,7 @@ def find_sign_on(org_id: str, sign_on_id: str) -> SingleSignOn:
 
 
 def ways_into(org_id: str) -> tuple[SingleSignOn, ...]:
-    """The enabled ways into an organization with it, by name; empty for an unknown one."""
+    """List the enabled SSO connections of an organization by name; empty for an unknown organization."""
     if not ids.ORG.match(org_id):
         return ()
     with org_scope(org_id):
@@ -80,7 +80,7 @@ def ways_into(org_id: str) -> tuple[SingleSignOn, ...]:
 
 
 def ways_for_domain(domain: str) -> tuple[SingleSignOn, ...]:
-    """The enabled ways in that may speak for an e-mail domain, with their organizations."""
+    """List the enabled SSO connections that an email domain is approved for, with their organizations."""
     if not domain or "\0" in domain:
         return ()
     with platform_scope():
@@ -94,16 +94,16 @@ def _works_here(sign_on: SingleSignOn) -> bool:
 
 
 def foresee(sign_on: SingleSignOn, asserted: Asserted) -> Entry:
-    """What coming in would do, without doing it; raises :class:`Refused`."""
+    """Compute the outcome of a sign-in without signing in; raises :class:`Refused`."""
     with org_scope(sign_on.org_id):
         return _decide(sign_on, asserted)
 
 
 def enter(sign_on: SingleSignOn, asserted: Asserted, *, ip: str = "") -> User:
-    """The person who comes in, with an account and a membership made where they are due; raises :class:`Refused`."""
+    """Resolve an assertion to its user; create account and membership if due. Raises :class:`Refused`."""
     try:
         with org_scope(sign_on.org_id):
-            sign_on = _held_open(sign_on)
+            sign_on = _lock_unchanged(sign_on)
             entry = _decide(sign_on, asserted)
             user = entry.user or _make_account(entry, asserted)
             if entry.link:
@@ -118,14 +118,14 @@ def enter(sign_on: SingleSignOn, asserted: Asserted, *, ip: str = "") -> User:
 
 
 def link(sign_on: SingleSignOn, asserted: Asserted, user: User, *, ip: str = "") -> None:
-    """Remember the provider's subject for a member who asked for it while signed in by themselves.
+    """Link the provider's subject to the account of a member who asked for it in a session of their own.
 
-    Raises :class:`Refused` for a subject that is somebody else's, and for who is no member.
+    Raises :class:`Refused` for a subject that is linked to another account, and for a person who is not a member.
     """
     if user.through is not None or user.is_operator or not user.is_active:
         raise Refused(SignOnReason.NOT_ALLOWED, "This account cannot be linked to an SSO connection.")
     with org_scope(sign_on.org_id):
-        sign_on = _held_open(sign_on)
+        sign_on = _lock_unchanged(sign_on)
         if not _is_member(sign_on, user):
             raise Refused(SignOnReason.NOT_MEMBER, "You are not a member of this organization.")
         known = SignOnAccount.objects.filter(org_id=sign_on.org_id, sign_on=sign_on)
@@ -136,7 +136,7 @@ def link(sign_on: SingleSignOn, asserted: Asserted, user: User, *, ip: str = "")
 
 
 def send_linked(org_id: str, sign_on_id: str, user_id: int) -> bool:
-    """Tell a person by e-mail that their account can be signed in to in a further way; False when it cannot any more.
+    """Email a person that an SSO connection was linked to their account; False when the link no longer exists.
 
     For the worker: mail servers are slow.
     """
@@ -161,22 +161,22 @@ def send_linked(org_id: str, sign_on_id: str, user_id: int) -> bool:
 
 
 def refuse(sign_on: SingleSignOn, refused: Refused, asserted: Asserted | None = None, *, ip: str = "") -> None:
-    """Write down in the organization's audit that somebody was refused at its door, and why."""
+    """Record a refused SSO sign-in, and why, in the organization's audit log."""
     after: Mapping[str, object] = {"message": refused.message}
     if asserted is not None:
         after = {**after, "subject": asserted.subject, "email": asserted.email}
     with org_scope(sign_on.org_id):
-        door = _Door(sign_on.org_id, target_of(sign_on), ip)
-        record(door, kinds.SIGN_ON_REFUSED, target=target_of(sign_on), after=after, reason=str(refused.reason))
+        actor = _AnonymousActor(sign_on.org_id, target_of(sign_on), ip)
+        record(actor, kinds.SIGN_ON_REFUSED, target=target_of(sign_on), after=after, reason=str(refused.reason))
 
 
 def came_in(through: Through, user: User, *, ip: str = "") -> None:
-    """Write down that somebody has come in, second factor included."""
+    """Record a completed SSO sign-in, second factor included, in the organization's audit log."""
     with org_scope(through.org_id):
         sign_on = SingleSignOn.objects.filter(org_id=through.org_id, pk=through.sign_on_id).first()
         if sign_on is not None:
-            door = _Door(through.org_id, f"user:{user.email}", ip)
-            record(door, kinds.SIGN_ON_USED, target=target_of(sign_on))
+            actor = _AnonymousActor(through.org_id, f"user:{user.email}", ip)
+            record(actor, kinds.SIGN_ON_USED, target=target_of(sign_on))
 
 
 def _decide(sign_on: SingleSignOn, asserted: Asserted) -> Entry:
@@ -216,9 +216,12 @@ def _returning(sign_on: SingleSignOn, user: User) -> Entry:
     return Entry(user.email, user, link=False, invitation=invitation, role=invitation.role, verified=False)
 
 
-def _held_open(sign_on: SingleSignOn) -> SingleSignOn:
-    """The connection as it is now, locked until the transaction ends: while the browser was at the provider, an
-    administrator may have disabled, changed or removed it, and an operator may have withdrawn a domain."""
+def _lock_unchanged(sign_on: SingleSignOn) -> SingleSignOn:
+    """Lock the connection as it is now, until the transaction ends; raises :class:`Refused` unless it is unchanged.
+
+    While the browser was at the provider, an administrator may have disabled, changed or removed the connection, and
+    an operator may have withdrawn a domain.
+    """
     Organization.objects.select_for_update().get(pk=sign_on.org_id)
     rows = SingleSignOn.objects.select_for_update(of=("self",)).select_related("org")
     found = rows.filter(org_id=sign_on.org_id, pk=sign_on.pk).first()
@@ -230,7 +233,7 @@ def _held_open(sign_on: SingleSignOn) -> SingleSignOn:
 
 
 def _check_may(user: User) -> None:
-    """Operators reach every organization, so no tenant's provider may speak for them."""
+    """Refuse inactive users, and operators: they reach every organization, so no tenant's provider signs them in."""
     if not user.is_active or user.is_operator:
         raise Refused(SignOnReason.NOT_ALLOWED, "This account cannot sign in through SSO. Use its own sign-in.")
 
@@ -256,7 +259,7 @@ def _address(asserted: Asserted) -> str:
 
 
 def _belongs_here_alone(sign_on: SingleSignOn, user: User) -> bool:
-    """A member of this organization, and never of another: nothing else can be reached by being this person."""
+    """Whether the user is a member of this organization only, so that signing in as them reaches nothing else."""
     if not _is_member(sign_on, user):
         return False
     with user_scope(user.pk):
@@ -269,31 +272,31 @@ def _is_member(sign_on: SingleSignOn, user: User) -> bool:
 
 
 def _invitation(sign_on: SingleSignOn, address: str) -> Invitation | None:
-    """An open invitation; one to become an owner is accepted by its own link, with an account of one's own."""
+    """Get the open invitation of an address; an invitation as owner must be accepted by its link."""
     rows = Invitation.objects.filter(org_id=sign_on.org_id, email__iexact=address, accepted_at=None, revoked_at=None)
     return rows.filter(expires_at__gt=timezone.now()).exclude(role=Role.OWNER).first()
 
 
 def _make_account(entry: Entry, asserted: Asserted) -> User:
-    """An account without a password. Its address counts as verified where an operator approved the domain."""
+    """Create an account without a password. Its address is verified if an operator approved the domain."""
     user = User.objects.create_user(entry.address, name=asserted.name)
     EmailAddress.objects.create(user=user, email=user.email, verified=entry.verified, primary=True)
     return user
 
 
 def _link(sign_on: SingleSignOn, user: User, asserted: Asserted, ip: str) -> None:
-    """A person has one subject at a time: one that was made anew at the provider takes the place of the former."""
+    """Link a subject to an account; a person recreated at the provider gets the new subject instead of the old one."""
     theirs = SignOnAccount.objects.filter(org_id=sign_on.org_id, sign_on=sign_on, user=user)
     before = theirs.values("subject").first()
     theirs.delete()
     SignOnAccount.objects.create(org_id=sign_on.org_id, sign_on=sign_on, user=user, subject=asserted.subject)
-    door = _Door(sign_on.org_id, f"user:{user.email}", ip)
+    actor = _AnonymousActor(sign_on.org_id, f"user:{user.email}", ip)
     after = {"email": user.email, "subject": asserted.subject, "asserted": asserted.email}
-    record(door, kinds.SIGN_ON_LINKED, target=target_of(sign_on), before=before, after=after)
+    record(actor, kinds.SIGN_ON_LINKED, target=target_of(sign_on), before=before, after=after)
 
 
 def _tell(sign_on: SingleSignOn, user: User) -> None:
-    """Of an account that was there before. Who has just come in for the first time knows."""
+    """Enqueue the email about a link to an account that existed before the sign-in."""
     payload = {"org": sign_on.org_id, "sign_on": sign_on.pk, "user": str(user.pk)}
     outbox.enqueue(SEND_LINKED, org=sign_on.org_id, key=f"{sign_on.pk}/{user.pk}", payload=payload)
 

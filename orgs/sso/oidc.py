@@ -42,7 +42,7 @@ TOKEN_MAX = 32 * 1024
 
 
 def begin(sign_on: SingleSignOn, *, again: bool = False) -> Begun:
-    """Where to send the browser; ``again`` asks for a fresh authentication. Raises :class:`Refused`."""
+    """Begin an OIDC sign-in; ``again`` requests a fresh authentication. Raises :class:`Refused`."""
     configuration = _configuration(sign_on)
     _check(configuration.authorization_endpoint)
     state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
@@ -61,7 +61,7 @@ def begin(sign_on: SingleSignOn, *, again: bool = False) -> Begun:
 def finish(
     sign_on: SingleSignOn, answer: Mapping[str, str], *, nonce: str, verifier: str, again: bool = False
 ) -> Asserted:
-    """Whom the callback's parameters stand for. ``answer`` has a state that was checked already.
+    """Complete an OIDC sign-in from the callback's parameters, whose ``state`` the caller has verified.
 
     Raises :class:`Refused`. Goes on the network, so never call it inside a transaction.
     """
@@ -104,7 +104,7 @@ def _check(url: str) -> None:
 
 
 def _exchange(sign_on: SingleSignOn, configuration: Configuration, code: str, verifier: str) -> Mapping[str, Any]:
-    """Trade the code for tokens (RFC 6749 s4.1.3, RFC 7636 s4.5)."""
+    """Exchange the authorization code for tokens (RFC 6749 s4.1.3, RFC 7636 s4.5)."""
     form = {
         "grant_type": "authorization_code", "code": code, "redirect_uri": addresses_of(sign_on).returns_to,
         "client_id": sign_on.client_id, "code_verifier": verifier,
@@ -126,7 +126,7 @@ def _exchange(sign_on: SingleSignOn, configuration: Configuration, code: str, ve
 
 
 def _claims(sign_on: SingleSignOn, configuration: Configuration, token: str, nonce: str) -> dict[str, Any]:
-    """The claims of an ID token that holds in every respect (OpenID Connect Core s3.1.3.7)."""
+    """Verify an ID token and return its claims (OpenID Connect Core s3.1.3.7)."""
     if not token or len(token) > TOKEN_MAX:
         raise Refused(SignOnReason.BAD_ASSERTION, "The identity provider sent no ID token.")
     try:
@@ -181,7 +181,7 @@ def _authenticated_at(claims: Mapping[str, Any]) -> float:
 
 
 def _with_userinfo(configuration: Configuration, token: str, claims: dict[str, Any]) -> dict[str, Any]:
-    """The claims, with the e-mail address from the UserInfo endpoint (OpenID Connect Core s5.3.2)."""
+    """Return the claims with the email address from the UserInfo endpoint (OpenID Connect Core s5.3.2)."""
     try:
         found = get_json(configuration.userinfo_endpoint, bearer=token)
     except (FetchError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What both protocols of single sign-on share: addresses, the client's secret, what is asserted, what is refused."""
+"""What OIDC and SAML share: callback URLs, the OAuth client secret, assertions and refusals."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from orgs.models import SingleSignOn
 SECRET_PURPOSE = "sign-on secret"  # noqa: S105 - what the key is derived for
 SUBJECT_MAX = 255
 RECENT_SECONDS = 300
-"""How long ago a person may have authenticated when they are asked to do it again."""
+"""Maximum age of an authentication, in seconds, when a person is asked to authenticate again."""
 PROVEN_WITHIN = 30 * 24 * 3600
-"""``max_age`` of an ordinary sign-in, in seconds: asking for one makes a provider say ``auth_time`` (OpenID Connect
-Core s2, s3.1.2.1); so long a one makes nobody sign in again."""
+"""``max_age`` of an ordinary sign-in, in seconds. Sending it makes the provider return ``auth_time`` (OpenID Connect
+Core s2, s3.1.2.1); it is long enough that nobody has to sign in again."""
 SKEW = 60
-"""Seconds that the provider's clock may differ from ours."""
+"""Allowed clock skew between the identity provider and this installation, in seconds."""
 
 
 class Refused(Exception):  # noqa: N818 - it reads as what it says
-    """The provider's answer is not accepted. The message is for the person at the door and names no secret."""
+    """A sign-in through SSO is refused. The message is shown to the person and contains no secret."""
 
     def __init__(self, reason: SignOnReason, message: str) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class Refused(Exception):  # noqa: N818 - it reads as what it says
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Where the browser goes, and what has to be kept in its session until it returns."""
+    """An authorization request: its URL, and the values that the browser's session keeps until the response."""
 
     url: str
     state: str
@@ -43,53 +43,53 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Asserted:
-    """Whom the provider says it is."""
+    """The identity that the provider asserts."""
 
     subject: str
     email: str
     email_verified: bool
     name: str = ""
     authenticated_at: float = 0.0
-    """When the provider proves that the person has authenticated (seconds since the epoch); 0 when it does not say. A
-    sign-in without it counts for no dangerous act: the provider may have gone by a session it had."""
+    """When the person authenticated at the provider (seconds since the epoch); 0 when the provider does not say. A
+    sign-in without it does not count for step-up: the provider may have used a session it had."""
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """What is to be entered at the identity provider."""
+    """The values that an administrator enters at the identity provider."""
 
     returns_to: str
     """OIDC: the redirect URI. SAML: the assertion consumer service."""
     entity_id: str
-    """SAML: our name, where our metadata is served."""
+    """SAML: our entity ID, which is the URL of our metadata."""
 
 
 def addresses_of(sign_on: SingleSignOn) -> Addresses:
-    """Where the provider sends people back to. From the public address, never from what a request says of itself."""
+    """The callback URLs of a connection, built from the public URL and never from a request's Host header."""
     base = f"{settings.PUBLIC_URL}/accounts/sso/{sign_on.org_id}/{sign_on.pk}"
     answer = "acs" if sign_on.kind == SingleSignOn.Kind.SAML else "callback"
     return Addresses(f"{base}/{answer}/", f"{base}/metadata/")
 
 
 def seal_secret(sign_on: SingleSignOn, secret: str) -> bytes:
-    """The client's secret as it is stored: it opens for this very row only."""
+    """Encrypt the OAuth client secret of a connection; it can be decrypted for this row only."""
     return seal(SECRET_PURPOSE, f"{sign_on.org_id} {sign_on.pk}", secret.encode())
 
 
 def secret_of(sign_on: SingleSignOn) -> str:
-    """The client's secret; empty for a public client. Raises ``SealError`` when the key changed."""
+    """Decrypt the OAuth client secret; empty for a public client. Raises ``SealError`` when the key changed."""
     if sign_on.secret is None:
         return ""
     return unseal(SECRET_PURPOSE, f"{sign_on.org_id} {sign_on.pk}", bytes(sign_on.secret)).decode()
 
 
 def printable(text: str) -> str:
-    """What a provider says, without what no page should show and no database holds: NUL, half characters, overrides."""
+    """Remove NUL, lone surrogates and bidirectional overrides from a provider's text."""
     return "".join(letter for letter in text if letter.isprintable())
 
 
 def checked_subject(subject: object) -> str:
-    """A usable subject; raises :class:`Refused`."""
+    """Validate the subject of an assertion; raises :class:`Refused`."""
     if not isinstance(subject, str) or not 0 < len(subject) <= SUBJECT_MAX or not subject.isprintable():
         raise Refused(SignOnReason.BAD_ASSERTION, "The response names no user: its subject is missing or invalid.")
     return subject

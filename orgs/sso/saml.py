@@ -40,7 +40,7 @@ FULL_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """What an identity provider's metadata says."""
+    """The parsed SAML metadata of an identity provider."""
 
     entity_id: str
     sign_in_url: str
@@ -49,12 +49,12 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A verified answer, and the request it answers."""
+    """A verified SAML response, and the ID of its request."""
 
     asserted: Asserted
     in_response_to: str
     recent: bool
-    """Whether the person authenticated a moment ago, and did not merely have a session there."""
+    """Whether the person authenticated just now instead of using an existing session at the provider."""
 
 
 def available() -> bool:
@@ -67,7 +67,7 @@ def available() -> bool:
 
 
 def fetch_metadata(url: str) -> str:
-    """The metadata at ``url``, through the guard for addresses that tenants name; raises :class:`Invalid`."""
+    """Fetch metadata from ``url`` with the SSRF guard for URLs of tenants; raises :class:`Invalid`."""
     try:
         return get_text(url.strip())
     except FetchError as error:
@@ -75,7 +75,7 @@ def fetch_metadata(url: str) -> str:
 
 
 def read_metadata(text: str) -> Provider:
-    """What an identity provider's metadata says. Raises :class:`Invalid`, and :class:`Unavailable` without SAML."""
+    """Parse an identity provider's metadata. Raises :class:`Invalid`, and :class:`Unavailable` without SAML."""
     _require()
     from onelogin.saml2.idp_metadata_parser import OneLogin_Saml2_IdPMetadataParser as Parser
 
@@ -108,13 +108,13 @@ def read_metadata(text: str) -> Provider:
 
 
 def begin(sign_on: SingleSignOn, *, again: bool = False) -> Begun:
-    """Where to send the browser; ``again`` asks for a fresh authentication. Raises :class:`Refused`."""
+    """Begin a SAML sign-in; ``again`` requests a fresh authentication. Raises :class:`Refused`."""
     auth = _auth(sign_on, {})
     return Begun(url=auth.login(return_to="", force_authn=again), state=str(auth.get_last_request_id()))
 
 
 def finish(sign_on: SingleSignOn, answer: str) -> Answer:
-    """What a posted answer asserts. Raises :class:`Refused`.
+    """Verify a posted SAML response. Raises :class:`Refused`.
 
     Reading a saved answer twice gives the same: the caller sees to it that a request is answered once.
     """

@@ -1,1 +1,1 @@
-"""Pages: signing in through single sign-on, its settings, and its sessions."""
+"""Pages of SSO: sign-in, connections, and the middleware of SSO sessions."""

@@ -1,4 +1,4 @@
-"""Pages: the way in through an organization's single sign-on. Find it, go to the identity provider, come back.
+"""Pages of SSO sign-in: find the connection, redirect to the identity provider, handle its response.
 
 A browser that leaves keeps what it was asked (state, nonce, PKCE verifier or SAML request) in its session, for ten
 minutes and for one answer. Going to the provider is a link, never a form: the Content-Security-Policy keeps forms here.
@@ -39,13 +39,13 @@ from orgs.sso.web.sessions import MARK
 PENDING = "sign_on_pending"
 PENDING_SECONDS = 600
 PENDING_MAX = 5
-"""Tabs of one browser that may be at a provider at once."""
+"""Pending requests of one browser (tabs) at a time."""
 TICKET, TICKET_SECONDS = "sign-on ticket", 60
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A browser that is at the identity provider: for whom, why, and what its answer must show."""
+    """A pending request to the identity provider: its user, purpose, and the values its response must match."""
 
     sign_on_id: str
     purpose: str
@@ -56,13 +56,13 @@ class Pending:
     next: str
     again: bool
     user: int
-    """Who was signed in when it left; 0 for nobody."""
+    """The user who was signed in when the request began; 0 for nobody."""
     at: float
 
 
 @public_page()
 def find(request: HttpRequest) -> HttpResponseBase:
-    """Ask for the organization: its id, or an e-mail address of a domain it has shown to be its own."""
+    """Find SSO connections by an organization's ID or by an email address of an approved domain."""
     asked = request.GET.get("who", "").strip()[:320]
     following = _next(request)
     if not asked:
@@ -76,7 +76,7 @@ def find(request: HttpRequest) -> HttpResponseBase:
 
 @public_page()
 def door(request: HttpRequest, org_id: str) -> HttpResponseBase:
-    """The ways into one organization: what a link of the organization's own intranet opens."""
+    """List the SSO connections of one organization; an organization can link to this page from its intranet."""
     ways = ways_into(org_id)
     if not ways:
         raise NotFound("The SSO connection")
@@ -87,7 +87,7 @@ def door(request: HttpRequest, org_id: str) -> HttpResponseBase:
 
 @public_page()
 def start(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseBase:
-    """Send the browser to the identity provider: to sign in, to be asked again, to link an account, or to try."""
+    """Redirect to the identity provider: to sign in, reauthenticate, link an account, or test the connection."""
     sign_on = find_sign_on(org_id, sign_on_id)
     purpose = _purpose(request, sign_on)
     if request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}:
@@ -98,30 +98,30 @@ def start(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseBas
     try:
         begun = (saml if sign_on.kind == SingleSignOn.Kind.SAML else oidc).begin(sign_on, again=again)
     except Refused as refused:
-        return _turn_away(request, sign_on, refused)
+        return _refused_page(request, sign_on, refused)
     _keep(request, sign_on, begun, purpose=purpose, again=again)
     return redirect(begun.url)
 
 
 @public_page()
 def callback(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseBase:
-    """Where an OpenID provider sends the browser back to."""
+    """Handle the redirect of an OpenID provider (the redirect URI)."""
     sign_on = find_sign_on(org_id, sign_on_id)
     pending = _take(request, sign_on, request.GET.get("state", ""))
     if sign_on.kind != SingleSignOn.Kind.OIDC or pending is None:
-        return _start_over(request, sign_on)
+        return _no_pending_request(request, sign_on)
     answer = {name: request.GET.get(name, "") for name in ("code", "error", "iss") if name in request.GET}
     try:
         asserted = oidc.finish(sign_on, answer, nonce=pending.nonce, verifier=pending.verifier, again=pending.again)
     except Refused as refused:
-        return _turn_away(request, sign_on, refused)
+        return _refused_page(request, sign_on, refused)
     return _arrive(request, sign_on, pending, asserted)
 
 
 @csrf_exempt
 @public_page(methods=("POST",))
 def consume(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseBase:
-    """Where a SAML provider has the browser post its answer: verified here, taken up by the next page.
+    """Verify the SAML response that the browser posts; the next page completes the sign-in.
 
     The post comes from another site, so the session's cookie is not with it. A ticket for the verified answer goes to
     the page that has it; what does not verify is not kept.
@@ -133,7 +133,7 @@ def consume(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseB
     try:
         answer = saml.finish(sign_on, request.POST.get("SAMLResponse", ""))
     except Refused as refused:
-        return _turn_away(request, sign_on, refused)
+        return _refused_page(request, sign_on, refused)
     ticket = secrets.token_urlsafe(32)
     facts = [*_state_of(sign_on), answer.in_response_to, answer.recent, asdict(answer.asserted)]
     keep_facts(TICKET, ticket, facts, seconds=TICKET_SECONDS)
@@ -142,11 +142,11 @@ def consume(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseB
 
 @public_page()
 def arrive(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseBase:
-    """Take up a verified SAML answer, if this very browser asked for it. A ticket and a request are good once."""
+    """Complete the sign-in of a verified SAML response in the browser that requested it. Tickets work once."""
     sign_on = find_sign_on(org_id, sign_on_id)
     facts = take_facts(TICKET, request.GET.get("ticket", ""))
     if facts is None or facts[:2] != _state_of(sign_on):
-        return _start_over(request, sign_on)
+        return _no_pending_request(request, sign_on)
     _, _, in_response_to, recent, said = facts
     asserted = Asserted(**said)
     pending = _take(request, sign_on, in_response_to)
@@ -155,19 +155,19 @@ def arrive(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseBa
             SignOnReason.BAD_ASSERTION,
             "The response does not belong to a request of this browser. Start again at the sign-in page.",
         )
-        return _turn_away(request, sign_on, refused, asserted)
+        return _refused_page(request, sign_on, refused, asserted)
     if pending.again and not recent:
         refused = Refused(
             SignOnReason.NOT_RECENT,
             "The identity provider did not authenticate you again. Sign out there and try again.",
         )
-        return _turn_away(request, sign_on, refused, asserted)
+        return _refused_page(request, sign_on, refused, asserted)
     return _arrive(request, sign_on, pending, asserted)
 
 
 @public_page()
 def metadata(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponseBase:
-    """Our SAML metadata, for the identity provider to read."""
+    """Serve our SAML metadata to the identity provider."""
     sign_on = find_sign_on(org_id, sign_on_id)
     if sign_on.kind != SingleSignOn.Kind.SAML:
         raise NotFound("The SSO connection")
@@ -175,7 +175,7 @@ def metadata(request: HttpRequest, org_id: str, sign_on_id: str) -> HttpResponse
 
 
 def _state_of(sign_on: SingleSignOn) -> list[str]:
-    """The connection as a SAML response was verified against it: once it is changed, the response counts no more."""
+    """ID and last change of the connection that a SAML response was verified with; after a change it is void."""
     return [sign_on.pk, sign_on.updated_at.isoformat()]
 
 
@@ -189,7 +189,7 @@ def _arrive(request: HttpRequest, sign_on: SingleSignOn, pending: Pending, asser
             return render(request, "account/sign_on_linked.html", {"sign_on": sign_on, "org": sign_on.org})
         user = enter(sign_on, asserted, ip=ip)
     except Refused as refused:
-        return _turn_away(request, sign_on, refused, asserted)
+        return _refused_page(request, sign_on, refused, asserted)
     # What the provider has proved and not this moment: it may have asked nobody. Step-up goes by it.
     proved_at = min(asserted.authenticated_at, time.time())
     record_authentication(request, user, method="sign_on", sign_on=sign_on.pk, at=proved_at)
@@ -212,7 +212,7 @@ def _tried(request: HttpRequest, sign_on: SingleSignOn, asserted: Asserted) -> H
 
 
 def _purpose(request: HttpRequest, sign_on: SingleSignOn) -> str:
-    """Why the browser goes to the provider; who tries must manage it, who links must be there a moment ago."""
+    """The purpose of a request. Testing needs permission to manage providers; linking needs step-up."""
     asked = request.GET.get("for", "")
     if asked not in {"try", "link"}:
         if not sign_on.enabled:
@@ -246,7 +246,7 @@ def _keep(request: HttpRequest, sign_on: SingleSignOn, begun: Begun, *, purpose:
 
 
 def _take(request: HttpRequest, sign_on: SingleSignOn, state: str) -> Pending | None:
-    """What this browser was asked with ``state``, once; None for what it was not, and for what is too old."""
+    """Take the pending request of ``state`` from the session, once; None when it is unknown or expired."""
     waiting: list[Mapping[str, Any]] = request.session.get(PENDING, [])
     found = None
     for one in waiting:
@@ -260,7 +260,7 @@ def _take(request: HttpRequest, sign_on: SingleSignOn, state: str) -> Pending | 
     return pending if fresh and pending.sign_on_id == sign_on.pk else None
 
 
-def _turn_away(
+def _refused_page(
     request: HttpRequest, sign_on: SingleSignOn, refused: Refused, asserted: Asserted | None = None
 ) -> HttpResponseBase:
     refuse(sign_on, refused, asserted, ip=address_of(request))
@@ -269,8 +269,8 @@ def _turn_away(
     return render(request, "account/sign_on_refused.html", context, status=status)
 
 
-def _start_over(request: HttpRequest, sign_on: SingleSignOn) -> HttpResponseBase:
-    """An answer without a question: an old tab, a page that was loaded twice, or somebody else's link."""
+def _no_pending_request(request: HttpRequest, sign_on: SingleSignOn) -> HttpResponseBase:
+    """Answer a response that has no pending request: an old tab, a reloaded page, or another person's link."""
     context = {"refused": None, "sign_on": sign_on, "org": sign_on.org}
     return render(request, "account/sign_on_refused.html", context, status=400)
 

@@ -1,4 +1,4 @@
-"""Sessions that came through an organization's single sign-on: marked when they begin, held to it while they last."""
+"""SSO sessions of the dashboard: marked at sign-in, limited to the organization of their SSO connection."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from orgs.models import Through, User
 from orgs.sso.login import came_in
 
 MARK = "through"
-"""Where a session keeps its mark, and the word for it in django-allauth's hand-over from one step to the next."""
+"""The session key of the mark, and its key in the ``signal_kwargs`` that django-allauth passes between steps."""
 OPEN_PAGES = {"account_login", "account_logout", "account_inactive"}
 """The pages below /accounts/ of django-allauth that such a session may open."""
 
 
 class Adapter(AccountAdapter):
-    """The account adapter, which lets a session know how it came about."""
+    """The account adapter, which marks sessions that signed in through SSO."""
 
     def post_login(self, request: HttpRequest, user: User, **kwargs: Any) -> HttpResponseBase:
-        """Every sign-in ends here, after the second factor if there is one.
+        """Set or remove the SSO mark after a completed sign-in, second factor included.
 
-        Only single sign-on names a way; any other sign-in, in the same browser too, takes the mark away.
+        Only SSO names a connection; any other sign-in, in the same browser too, removes the mark.
         """
         facts = dict(kwargs.pop("signal_kwargs", None) or {})
         way = facts.pop(MARK, None)
@@ -45,9 +45,9 @@ class Adapter(AccountAdapter):
 
 
 class SignOnSessions:
-    """Middleware, after Django's own for authentication: puts the mark of the session on ``request.user``.
+    """Middleware that sets ``request.user.through`` for SSO sessions; it follows Django's AuthenticationMiddleware.
 
-    A marked session that has lived too long, or whose way in was closed, is nobody's from then on.
+    A marked session that has expired, or whose SSO connection is disabled or removed, becomes anonymous.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
@@ -62,8 +62,11 @@ class SignOnSessions:
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HttpResponseBase | None:
-        """The account belongs to the person, not to the organization: whoever is let in by its provider adds no
-        password, passkey or address to it. That would be a way in that leads further."""
+        """Refuse account pages to SSO sessions.
+
+        The account belongs to the person, not to the organization: a session of its provider may not add a password,
+        passkey or address, which would sign in beyond the organization.
+        """
         match = request.resolver_match
         if match is None or not match.route.startswith("accounts/") or match.namespace or match.url_name in OPEN_PAGES:
             return None

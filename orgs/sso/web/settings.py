@@ -1,4 +1,4 @@
-"""Pages: the single sign-on of an organization's own people."""
+"""Pages: the SSO connections of an organization."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from orgs.sso.protocol import addresses_of
 
 @org_page(Permission.ORG_READ)
 def index(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """The ways in, by name, and the link that opens them."""
+    """List the SSO connections by name, and the link to their sign-in page."""
     context = {
         "sign_ons": list_sign_ons(access),
         "may_manage": access.may(Permission.PROVIDERS_MANAGE),
@@ -35,7 +35,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.PROVIDERS_MANAGE, methods=("GET", "POST"), one_transaction=False)
 def new(request: HttpRequest, access: Access, kind: str) -> HttpResponseBase:
-    """Add a way in."""
+    """Add an SSO connection."""
     if kind not in SingleSignOn.Kind.values:
         raise NotFound("This kind of SSO connection")
     if kind == SingleSignOn.Kind.SAML and not saml.available():
@@ -58,7 +58,7 @@ def new(request: HttpRequest, access: Access, kind: str) -> HttpResponseBase:
 
 @org_page(Permission.PROVIDERS_MANAGE, methods=("GET", "POST"), one_transaction=False)
 def change(request: HttpRequest, access: Access, sign_on_id: str) -> HttpResponseBase:
-    """Change one; what the identity provider has to know stands beside it."""
+    """Change an SSO connection; show the values to enter at the identity provider."""
     sign_on = get_sign_on(access, sign_on_id)
     form = form_for(sign_on.kind)(request.POST if request.method == "POST" else None, sign_on=sign_on)
     if request.method == "POST":
@@ -76,7 +76,7 @@ def change(request: HttpRequest, access: Access, sign_on_id: str) -> HttpRespons
 
 @org_page(Permission.PROVIDERS_MANAGE, methods=("GET", "POST"))
 def remove(request: HttpRequest, access: Access, sign_on_id: str) -> HttpResponseBase:
-    """Let nobody in this way any more."""
+    """Remove an SSO connection."""
     sign_on = get_sign_on(access, sign_on_id)
     if request.method == "POST":
         ask_again(request)
