@@ -1,1 +1,1 @@
-"""Who may act in an organization: grants, the gate of every page and API operation, step-up."""
+"""Access to an organization: grants, the access check of every page and API operation, step-up."""

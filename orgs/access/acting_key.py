@@ -1,4 +1,4 @@
-"""The API key that acts in a request: still good when what it makes is stored."""
+"""Locking the API key of a request, so that it is not revoked before its changes are stored."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from cloudsignal.errors import Unauthenticated
 from orgs.access.grants import Access
 
 HOLD = "SELECT revoked_at FROM orgs_apikey WHERE org_id = %s AND id = %s FOR KEY SHARE"
-"""Calls of one key go on beside each other; revoking it (FOR UPDATE) waits for them, and finds what they made."""
+"""Requests of one key run concurrently; revoking the key (FOR UPDATE) waits for them and finds what they created."""
 
 
 def hold_acting_key(access: Access) -> None:
-    """Keep the key that acts from being revoked until the transaction ends.
+    """Lock the acting API key against revocation until the transaction ends.
 
-    Revoking a key ends all that it has made: a request that was let in before must not add to that afterwards. Raises
+    Revoking a key revokes all that it has created; a request admitted earlier must not add to that afterwards. Raises
     :class:`Unauthenticated` when the key was revoked meanwhile. Nothing for persons.
     """
     if access.key is None:

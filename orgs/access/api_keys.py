@@ -1,4 +1,4 @@
-"""Learning which API key a request carries, and what it may do."""
+"""Authentication of API keys, and their permissions."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from django.utils import timezone
 
 from cloudsignal.errors import Forbidden, NotFound, Unauthenticated
 from cloudsignal.tenancy.scopes import api_key_scope, org_scope
-from orgs.access.grants import Access, access_org, way_is_open
+from orgs.access.grants import Access, access_org, sso_session_valid
 from orgs.models import ApiKey, Organization, Through
 from orgs.permissions import PERMISSIONS, Permission, Role
 
 SECRET = PERMISSIONS[Role.ADMIN]
-"""What an ``sk_`` key may do: everything of the organization but deleting it or giving it away."""
+"""The permissions of an ``sk_`` key: all of the organization except deleting it and transferring ownership."""
 USED_EVERY = timedelta(minutes=1)
-"""``last_used_at`` is written at most this often."""
+"""Minimum interval between writes of ``last_used_at``."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuthenticatedKey:
-    """A request that carries a valid key."""
+    """An authenticated API key and its access."""
 
     key: ApiKey
     access: Access
 
 
 def use_api_key(secret: str, *, ip: str) -> AuthenticatedKey:
-    """Whose key this is and what it may do. Raises :class:`Unauthenticated` when it is none, expired or revoked, and
-    :class:`Forbidden` when it may not be used from ``ip``, or its person would not be let in either."""
+    """Authenticate an API key and resolve its access.
+
+    Raises :class:`Unauthenticated` for an unknown, expired or revoked key, and :class:`Forbidden` when ``ip`` is not
+    allowed or the person of a CLI session has no access.
+    """
     digest = digest_of(secret)
     with api_key_scope(digest):
         key = ApiKey.objects.filter(digest=digest).select_related("person").first()
@@ -56,7 +59,7 @@ def use_api_key(secret: str, *, ip: str) -> AuthenticatedKey:
 
 
 def permissions_held(key: ApiKey) -> frozenset[Permission]:
-    """What a key may do. ``pk`` holds no permission: it may exchange tokens and read public facts, nothing else."""
+    """The permissions of an API key. A ``pk_`` key has none: it can exchange tokens and read public data only."""
     match ApiKey.Kind(key.kind):
         case ApiKey.Kind.SECRET:
             return SECRET
@@ -67,18 +70,18 @@ def permissions_held(key: ApiKey) -> frozenset[Permission]:
 
 
 def state(key: ApiKey, now: datetime) -> str:
-    """``active``, ``expired`` or ``revoked``."""
+    """The state of an API key: ``active``, ``expired`` or ``revoked``."""
     if key.revoked_at:
         return "revoked"
     return "expired" if key.expires_at and key.expires_at <= now else "active"
 
 
 def _of_person(key: ApiKey, ip: str) -> Access:
-    """What a command line may do: what its person may at this moment, within the scopes of the key."""
+    """Resolve the access of a CLI session: the person's present permissions, limited to the key's scopes."""
     assert key.person is not None  # noqa: S101 - the caller has looked
     if key.sign_on:
         key.person.through = Through(key.org_id, key.sign_on)
-        if not way_is_open(key.person.through, key.person):
+        if not sso_session_valid(key.person.through, key.person):
             raise Unauthenticated("unauthorized", "The SSO connection of this key is disabled or removed.")
     try:
         found = access_org(key.person, key.org_id, ip)
@@ -92,7 +95,7 @@ def _of_person(key: ApiKey, ip: str) -> Access:
 
 
 def digest_of(secret: str) -> str:
-    """The SHA-256 that is stored of a key."""
+    """The SHA-256 digest that is stored instead of an API key."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Who may act in which organization, and as what.
+"""Access of users to organizations: membership, role, permissions.
 
 Every page and API call begins with :func:`access_org`, the tenancy gate.
 """
@@ -20,25 +20,25 @@ from orgs.models import ApiKey, Membership, Organization, SignOnAccount, SingleS
 from orgs.permissions import OPERATOR, PERMISSIONS, TITLES, Permission, Role, roles_with
 
 THROUGH_LIFETIME = timedelta(hours=12)
-"""How long what came through single sign-on lasts at most: whoever leaves the directory is out by the next day."""
+"""Maximum lifetime of SSO sessions and their API keys: it bounds how long a person removed at the provider stays."""
 SIGN_ON_REQUIRED = "sign_on_required"
-"""The code of the refusal that signing in through the organization's own provider lifts."""
+"""The error code for members who must sign in through SSO."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Proof that somebody may act in one organization, and as what. Services and access functions take it first."""
+    """A resolved caller in one organization with role and permissions; the first argument of every service."""
 
     org: Organization
     user: User | None
     role: Role | None
-    """None for an operator, and for an API key that is not a person's command line."""
+    """None for an operator, and for an API key that is not of a CLI session."""
     permissions: frozenset[Permission]
     actor: str
-    """How the audit names them: ``user:EMAIL``, ``operator:EMAIL``, ``ApiKey.actor`` or ``system``."""
+    """The actor in the audit log: ``user:EMAIL``, ``operator:EMAIL``, ``ApiKey.actor`` or ``system``."""
     ip: str = ""
     key: ApiKey | None = None
-    """The API key that asks, if one does: what it makes is bounded by it."""
+    """The API key that acts, if any: what it creates is bounded by it."""
 
     @property
     def org_id(self) -> str:
@@ -66,15 +66,18 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class OrganizationEntry:
-    """One line of the organization switcher."""
+    """An organization of a user with their role, for the organization switcher."""
 
     org: Organization
     role: Role
 
 
 def access_org(user: User, org_id: str, ip: str = "") -> Access:
-    """What ``user`` may do in the organization. Strangers and ended memberships get :class:`NotFound`, never a hint,
-    and so does a session that came through another organization's single sign-on."""
+    """Resolve the access of ``user`` to an organization.
+
+    Raises :class:`NotFound`, which reveals nothing, for non-members, expired memberships and SSO sessions of another
+    organization.
+    """
     if not ids.ORG.match(org_id) or not user.reaches(org_id):
         raise NotFound("The organization")
     required = SingleSignOn.objects.filter(org=OuterRef("pk"), required=True, enabled=True)
@@ -86,7 +89,7 @@ def access_org(user: User, org_id: str, ip: str = "") -> Access:
     refused: DomainError = NotFound("The organization")
     if membership is not None:
         role = _role(user, membership)
-        missing = _way_in_missing(user, org, role, sign_on_required=org.sign_on_required)
+        missing = _missing_requirement(user, org, role, sign_on_required=org.sign_on_required)
         if missing is None:
             return Access(org, user, role, PERMISSIONS[role], f"user:{user.email}", ip)
         refused = missing
@@ -95,11 +98,11 @@ def access_org(user: User, org_id: str, ip: str = "") -> Access:
     raise refused
 
 
-def _way_in_missing(user: User, org: Organization, role: Role, *, sign_on_required: bool) -> DomainError | None:
-    """What an organization asks of members who sign in by themselves and this one does not meet. For those who come
-    through its single sign-on its identity provider answers, second factor included.
+def _missing_requirement(user: User, org: Organization, role: Role, *, sign_on_required: bool) -> DomainError | None:
+    """Return the refusal if the organization requires SSO or a second factor that this session lacks, else None.
 
-    Owners are never shut out by a provider that is down or misconfigured: a second factor is what it takes them.
+    For SSO sessions the identity provider is responsible, second factor included. Owners need a second factor instead
+    of SSO: a provider that is down or misconfigured never locks them out.
     """
     if user.through is not None:
         return None
@@ -110,8 +113,8 @@ def _way_in_missing(user: User, org: Organization, role: Role, *, sign_on_requir
     return None
 
 
-def way_is_open(through: Through, user: User) -> bool:
-    """Whether what came through a single sign-on may go on: it is enabled, and the person is known there."""
+def sso_session_valid(through: Through, user: User) -> bool:
+    """Whether an SSO session is still valid: its connection is enabled and linked to the user."""
     if user.is_operator or not ids.ORG.match(through.org_id):
         return False
     with org_scope(through.org_id):
@@ -120,21 +123,23 @@ def way_is_open(through: Through, user: User) -> bool:
 
 
 def _role(user: User, membership: Membership) -> Role:
-    """What a member is, the way they came in. Administrators choose the identity provider, and it can say that anybody
-    is at the door: so an owner who comes through it is an administrator there."""
+    """The effective role of a member: an owner is an administrator in an SSO session.
+
+    Administrators choose the identity provider, and it can assert any identity, so it must not make an owner.
+    """
     role = Role(membership.role)
     return Role.ADMIN if user.through is not None and role is Role.OWNER else role
 
 
 def list_organizations(user: User) -> tuple[OrganizationEntry, ...]:
-    """The organizations ``user`` is a member of now and can reach the way they came in, by name."""
+    """List the organizations that ``user`` is a member of and can reach in this session, by name."""
     with user_scope(user.pk):
         memberships = Membership.objects.filter(_current(), user=user).select_related("org").order_by("org__name", "id")
         return tuple(OrganizationEntry(row.org, _role(user, row)) for row in memberships if user.reaches(row.org_id))
 
 
 def all_organizations(operator: User) -> tuple[Organization, ...]:
-    """Every organization there is, by name. For operators; others get :class:`NotFound`."""
+    """List all organizations by name. For operators; others get :class:`NotFound`."""
     if not operator.is_operator:
         raise NotFound()
     with platform_scope():
@@ -146,7 +151,7 @@ def _current() -> Q:
 
 
 def permissions_of(names: Sequence[str]) -> frozenset[Permission]:
-    """The permissions with these values; raises :class:`Invalid` for an unknown one."""
+    """Parse the names of permissions; raises :class:`Invalid` for an unknown one."""
     known = {permission.value: permission for permission in Permission}
     for name in names:
         if name not in known:
@@ -155,7 +160,7 @@ def permissions_of(names: Sequence[str]) -> frozenset[Permission]:
 
 
 def known_organization(org_id: str) -> Organization | None:
-    """The organization with this id, for a caller who is nobody yet (the token service)."""
+    """Get an organization by ID for an anonymous caller of the token service; None if it is unknown."""
     if not ids.ORG.match(org_id):
         return None
     with org_scope(org_id):
@@ -163,7 +168,7 @@ def known_organization(org_id: str) -> Organization | None:
 
 
 def origin_allowed(origin: str, org: Organization | None) -> bool:
-    """Whether pages of ``origin`` may read answers about ``org``; None asks about any organization."""
+    """Whether CORS allows ``origin`` to read responses of ``org``; with None, of any organization."""
     if org is not None:
         return origin in org.allowed_origins
     with platform_scope():

@@ -1,4 +1,4 @@
-"""One row of an organization: found, perhaps locked, or refused as not found. The one place that says so."""
+"""Getting one row of an organization, or 404."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def get_or_404(
     related: Sequence[str] = (),
     **named: Any,
 ) -> M:
-    """The row of ``model`` that ``named`` finds in the organization; raises :class:`NotFound` that says ``what``.
+    """Get one row of an organization by the lookups ``named``; raises :class:`NotFound` that names it ``what``.
 
     With ``lock`` it stays locked until the end of the transaction; rows of ``related`` are read with it and not locked.
     Needs the organization's scope: a foreign row is not found, whoever asks for it.

@@ -1,4 +1,4 @@
-"""Second factors of people: whether an organization that requires one may let a person in."""
+"""Whether a person has set up a second factor, for organizations that require one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Step-up: dangerous acts want a password or second factor that was shown a moment ago, not only a session.
+"""Step-up: dangerous actions require a recent authentication, not only a session.
 
-A stolen cookie or an unlocked laptop can then read, but neither delete an organization nor make a key.
+Whoever has a stolen cookie or an unlocked laptop can then read, but not delete an organization or create a key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CODE = "reauthentication_required"
 
 
 def is_recent(request: HttpRequest) -> bool:
-    """Whether the person behind the session has signed in, or confirmed it is them, within :data:`RECENT_SECONDS`."""
+    """Whether the person has signed in or reauthenticated within :data:`RECENT_SECONDS`."""
     now = time.time()
     records = get_authentication_records(request, request.user)
     return any(0 <= now - float(record.get("at", 0)) < RECENT_SECONDS for record in records)

@@ -20,7 +20,7 @@ from cloudsignal.errors import Conflict, DomainError, Forbidden, Invalid, Unavai
 from cloudsignal.limits import take
 from cloudsignal.secrets.tickets import keep_facts, take_facts
 from cloudsignal.tenancy.scopes import org_scope
-from orgs.access.grants import Access, access_org, way_is_open
+from orgs.access.grants import Access, access_org, sso_session_valid
 from orgs.actors import SystemActor
 from orgs.api_keys.keys import NewKey, create_personal_key, end_personal_keys
 from orgs.models import Organization, Through, User
@@ -117,7 +117,7 @@ def redeem_code(code: str, *, verifier: str, redirect_uri: str, ip: str) -> NewK
         raise _refused()
     if way:
         user.through = Through(org_id, way)
-        if not way_is_open(user.through, user):
+        if not sso_session_valid(user.through, user):
             raise _refused()
     made = create_personal_key(access_org(user, org_id, ip), machine=machine)
     with suppress(Unavailable):  # the code is gone either way, and the key exists: its owner must get it

@@ -1,1 +1,1 @@
-"""The gate of every API operation: authentication, permission, rate limit."""
+"""The access check of every API operation: authentication, permission, rate limit."""

@@ -1,4 +1,4 @@
-"""Who calls the API: a program by its key, or a person by the session of the dashboard."""
+"""Authentication of API requests: an API key, or the session of a person on the dashboard."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from orgs.access.api_keys import AuthenticatedKey, use_api_key
 
 
 class ApiKeyAuthentication(BaseAuthentication):
-    """``Authorization: Bearer sk_...``. Wrong keys are counted by network: guessing gets slow, nobody is locked out."""
+    """Authenticate ``Authorization: Bearer sk_...``. Wrong keys are rate-limited by network; no key is locked."""
 
     def authenticate(self, request: Request) -> tuple[Any, AuthenticatedKey] | None:
-        """No person, but a key and the access it gives; None without an Authorization header."""
+        """Return the API key and its access, without a user; None without an Authorization header."""
         secret = bearer(request)
         if secret is None:
             return None
         return None, checked_key(secret, ip=address_of(request))
 
     def authenticate_header(self, request: Request) -> str:
-        """The challenge of a 401."""
+        """The WWW-Authenticate challenge of a 401."""
         return 'Bearer realm="CloudSignal"'
 
 
 class PersonAuthentication(SessionAuthentication):
-    """The dashboard's session cookie, with its CSRF check for everything that changes something."""
+    """Authenticate the dashboard's session cookie, with a CSRF check of unsafe methods."""
 
 
 def bearer(request: Request) -> str | None:
@@ -44,7 +44,7 @@ def bearer(request: Request) -> str | None:
 
 
 def checked_key(secret: str, *, ip: str) -> AuthenticatedKey:
-    """The key, or :class:`Unauthenticated`; after many wrong ones from ``ip``, :class:`Limit`."""
+    """Authenticate an API key; raises :class:`Unauthenticated`, or :class:`Limit` after many wrong keys from ``ip``."""
     try:
         return use_api_key(secret, ip=ip)
     except Unauthenticated:
@@ -53,10 +53,10 @@ def checked_key(secret: str, *, ip: str) -> AuthenticatedKey:
 
 
 def address_of(request: Request) -> str:
-    """The caller's address."""
+    """The caller's IP address."""
     return str(request.META.get("REMOTE_ADDR") or "")
 
 
 def network_of_caller(request: Request) -> str:
-    """What limits count by where nobody is known: whoever has one IPv6 address has a network full of them."""
+    """The key of rate limits for anonymous callers: the IPv4 address, or the /64 network of an IPv6 address."""
     return network_of(address_of(request))

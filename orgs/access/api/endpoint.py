@@ -1,4 +1,4 @@
-"""The gate of every API operation: who asks, of which organization, may they, how often. Nothing is served around it.
+"""The access check of every API operation: authentication, organization, permission, rate limit.
 
 An operation is a method of a subclass; ``needs`` names the permission each method asks for, and the permissions test
 walks it. The organization is the key's own; a person names it by ``organization_id``.
@@ -38,27 +38,27 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 class AlwaysJson(BaseContentNegotiation):
-    """Answers are JSON whatever ``Accept`` says; the body is parsed by what it says it is."""
+    """Content negotiation: responses are JSON whatever ``Accept`` says; Content-Type selects the parser."""
 
     def select_parser(self, request: Request, parsers: Any) -> BaseParser | None:
-        """The parser for the body's content type."""
+        """Select the parser for the request's Content-Type."""
         sent = request.content_type.partition(";")[0].strip().lower()
         return next((parser for parser in parsers if parser.media_type == sent), None)
 
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
-        """JSON."""
+        """Select the JSON renderer."""
         return renderers[0], renderers[0].media_type
 
 
 class Endpoint(APIView, ABC):
-    """One resource. Subclasses say whose it is (``scope``) and what each method needs."""
+    """An API resource. Subclasses declare its ``scope`` and the permission that each method needs."""
 
     scope: ClassVar[Scope]
     needs: ClassVar[Mapping[str, Permission | None]]
     changes: ClassVar[bool] = True
-    """Whether POST changes anything. One that only works something out is done again when it is sent again."""
+    """Whether POST changes anything; a POST that only computes ignores ``Idempotency-Key``."""
     authentication_classes: Sequence[type[BaseAuthentication]] = (ApiKeyAuthentication, PersonAuthentication)
     permission_classes = ()
     throttle_classes = ()
@@ -68,7 +68,7 @@ class Endpoint(APIView, ABC):
     http_method_names = ("get", "head", "post", "put", "patch", "delete")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let each POST that changes anything honor ``Idempotency-Key``; compare the methods with ``needs``."""
+        """Make each POST that changes anything idempotent (``Idempotency-Key``); check ``needs`` for completeness."""
         super().__init_subclass__(**kwargs)
         if "post" in cls.__dict__ and cls.changes and cls.scope not in {"token", "public"}:
             cls.post = _idempotent(cls.__dict__["post"])  # type: ignore[attr-defined]
@@ -77,7 +77,7 @@ class Endpoint(APIView, ABC):
             raise TypeError(f"{cls.__name__} has the methods {sorted(written)}, but needs names {sorted(cls.needs)}")
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Everything that comes before the method itself; raises what refuses it."""
+        """Validate the URL and query, then authorize the request; raises the refusal."""
         self.format_kwarg = None
         method = self.operation(request)
         if method not in self.needs:
@@ -92,29 +92,29 @@ class Endpoint(APIView, ABC):
         self.admit(request, method)
 
     def operation(self, request: Request) -> str:
-        """The method whose rules hold."""
+        """The HTTP method whose requirements apply: HEAD counts as GET."""
         return "GET" if request.method == "HEAD" else str(request.method)
 
     @abstractmethod
     def admit(self, request: Request, method: str) -> None:
-        """Let the caller in, or raise."""
+        """Authorize the caller and count the request, or raise."""
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Nothing the API says is for a cache."""
+        """Forbid caching of every response."""
         response = super().finalize_response(request, response, *args, **kwargs)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 
     @property
     def principal(self) -> str:
-        """Who calls, for limits and idempotency keys."""
+        """The caller's identity for rate limits and idempotency keys."""
         auth, user = self.request.auth, self.request.user
         if isinstance(auth, AuthenticatedKey):
             return f"key {auth.key.pk}"
         return f"user {user.pk}" if isinstance(user, User) else network_of_caller(self.request)
 
     def person(self, request: Request) -> User:
-        """The person behind the session; raises for keys and for nobody."""
+        """The signed-in person; raises for API keys and anonymous requests."""
         user = request.user
         if isinstance(request.auth, AuthenticatedKey):
             raise Forbidden(
@@ -126,7 +126,7 @@ class Endpoint(APIView, ABC):
 
 
 class OrgEndpoint(Endpoint):
-    """A resource of one organization. ``access`` is resolved, permitted and counted before the method runs."""
+    """A resource of one organization. ``access`` is resolved, authorized and rate-limited before the method runs."""
 
     scope = "org"
     access: Access
@@ -139,7 +139,7 @@ class OrgEndpoint(Endpoint):
             self.access.require(permission)
 
     def step_up(self, request: Request) -> None:
-        """For dangerous acts: a person must have shown their password or second factor a moment ago. Keys pass."""
+        """Require a recent authentication of a person for a dangerous action. API keys pass."""
         if not isinstance(request.auth, AuthenticatedKey):
             require_recent(request._request)
 
@@ -157,23 +157,23 @@ class OrgEndpoint(Endpoint):
 
 
 class PersonEndpoint(Endpoint):
-    """For people who are signed in, outside any organization."""
+    """A resource of a signed-in person, outside any organization."""
 
     scope = "person"
 
     def admit(self, request: Request, method: str) -> None:
-        """Nobody but a person."""
+        """Require a person."""
         self.person(request)
         take("api", self.principal)
 
 
 class KeyEndpoint(Endpoint):
-    """For programs, about the very key they call with."""
+    """A resource about the API key that calls."""
 
     scope = "key"
 
     def admit(self, request: Request, method: str) -> None:
-        """Nobody without a key."""
+        """Require an API key."""
         self.use(request)
         take("api", self.principal)
 
@@ -185,25 +185,25 @@ class KeyEndpoint(Endpoint):
 
 
 class OperatorEndpoint(Endpoint):
-    """For operators; for everybody else it does not exist."""
+    """A resource for operators; everybody else gets 404."""
 
     scope = "operator"
 
     def admit(self, request: Request, method: str) -> None:
-        """Nobody but an operator."""
+        """Require an operator."""
         if not self.person(request).is_operator:
             raise NotFound
         take("api", self.principal)
 
 
 class PublicEndpoint(Endpoint):
-    """For everybody. Asked for by name, so that nothing is public by accident."""
+    """A public resource. The class is explicit, so that no resource is public by accident."""
 
     scope = "public"
     authentication_classes = ()
 
     def admit(self, request: Request, method: str) -> None:
-        """Count by network."""
+        """Apply the rate limit of the caller's network."""
         take("public", self.principal)
 
 
@@ -230,7 +230,7 @@ def _idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
 
 
 def _owner(endpoint: Endpoint) -> str:
-    """The organization that a kept answer counts for; outside of one, whoever asks."""
+    """The owner of a stored idempotent response: the organization, or outside of one the caller."""
     access, auth = getattr(endpoint, "access", None), endpoint.request.auth
     if isinstance(auth, AuthenticatedKey):
         access = auth.access

@@ -1,4 +1,4 @@
-"""What drf-spectacular must know of our authentication, and the parameter every organization operation takes."""
+"""OpenAPI: the security schemes, and the parameter of every organization operation."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ ORGANIZATION = OpenApiParameter(
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """``Authorization: Bearer sk_...``."""
+    """The security scheme of API keys: ``Authorization: Bearer sk_...``."""
 
     target_class = "orgs.access.api.authentication.ApiKeyAuthentication"
     name = "apiKey"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
-        """HTTP bearer."""
+        """Return the HTTP bearer scheme."""
         return {"type": "http", "scheme": "bearer", "description": "An API key: sk_, rk_ (scopes) or pk_."}
 
 
 class PersonScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """The dashboard's session."""
+    """The security scheme of the dashboard's session cookie."""
 
     target_class = "orgs.access.api.authentication.PersonAuthentication"
     name = "session"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
-        """A cookie."""
+        """Return the cookie scheme."""
         said = "The dashboard's own session."
         return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME, "description": said}

@@ -1,1 +1,1 @@
-"""The gate of every page, and asking again who is there."""
+"""The access check of every page, and reauthentication."""

@@ -1,4 +1,4 @@
-"""The gate of every page: who is asking, of which organization, and may they. Nothing is served around it.
+"""The access check of every page: authentication, organization, permission. No view is served without it.
 
 A view behind :func:`org_page` gets a resolved :class:`~orgs.access.grants.Access` and runs inside the organization's
 scope: one transaction, with row-level security set to it. What a service refuses
@@ -38,17 +38,17 @@ View = Callable[..., HttpResponseBase]
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What a view asks of its visitor; the permissions test reads it from every URL."""
+    """The scope and permissions that a view requires; the permission table test reads them from every URL."""
 
     scope: str
     """``org``, ``person``, ``operator`` or ``public``."""
     permission: Permission | None = None
     write: Permission | None = None
-    """What POST asks for beyond ``permission``."""
+    """The permission that POST requires in addition to ``permission``."""
 
 
 class Gated(Protocol):
-    """A view that went through a gate."""
+    """A view with its :class:`Requirement`."""
 
     gate: Requirement
 
@@ -101,7 +101,7 @@ def person_page(*, methods: tuple[str, ...] = ("GET",)) -> Callable[[PersonView[
 
 
 def operator_page(*, methods: tuple[str, ...] = ("GET",)) -> Callable[[PersonView[P]], View]:
-    """A page for platform staff; for everybody else it does not exist."""
+    """A page for operators; everybody else gets 404."""
 
     def decorate(view: PersonView[P]) -> View:
         def inner(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
@@ -119,7 +119,7 @@ def operator_page(*, methods: tuple[str, ...] = ("GET",)) -> Callable[[PersonVie
 def public_page(
     *, methods: tuple[str, ...] = ("GET",)
 ) -> Callable[[Callable[Concatenate[HttpRequest, P], HttpResponseBase]], View]:
-    """A page for everybody. Asked for by name, so that no view is public by accident."""
+    """A public page. The decorator is explicit, so that no view is public by accident."""
 
     def decorate(view: Callable[Concatenate[HttpRequest, P], HttpResponseBase]) -> View:
         return _finish(view, view, Requirement("public"), methods)
@@ -128,7 +128,7 @@ def public_page(
 
 
 def address_of(request: HttpRequest) -> str:
-    """The visitor's address, for the audit."""
+    """The client's IP address, for the audit log."""
     return str(request.META.get("REMOTE_ADDR") or "")
 
 
@@ -164,7 +164,7 @@ def _finish(view: Callable[..., Any], inner: View, gate: Requirement, methods: t
 
 
 class WrongMethod(DomainError):  # noqa: N818 - the words of the domain, as in cloudsignal.errors
-    """An address that takes forms was opened like a page, or the reverse: 405."""
+    """405: the view does not accept the request's method."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
 
@@ -184,7 +184,7 @@ TITLES: dict[HTTPStatus | str, str] = {
 
 
 def refusal(request: HttpRequest, error: DomainError) -> HttpResponseBase:
-    """The page (or, for htmx, the plain status and one line) that tells what was refused, and what to do."""
+    """Render a domain error as a page; for htmx, as plain text with the error's status."""
     htmx = bool(request.headers.get("HX-Request"))
     if isinstance(error, Unauthenticated) and not htmx:
         kept = resend_page(request, status=HTTPStatus.UNAUTHORIZED)
@@ -207,13 +207,13 @@ def refusal(request: HttpRequest, error: DomainError) -> HttpResponseBase:
 
 
 def error_values(error: DomainError, *, signed_in: bool) -> dict[str, Any]:
-    """What ``error.html`` shows: within the shell for people who are signed in, so that they can go on."""
+    """The context of ``error.html``: inside the shell for signed-in people, so that they can navigate on."""
     layout = "shell.html" if signed_in else "entrance.html"
     return {"error": error, "title": _title(error), "signed_in": signed_in, "layout": layout}
 
 
 def _place(request: HttpRequest) -> None:
-    """Find the organization of a request that was refused before the gate had looked, for its navigation."""
+    """Resolve the organization of a request that was refused before the access check, for the navigation."""
     match, user = request.resolver_match, request.user
     named = match.kwargs.get("org_id") if match is not None else None
     if named and not hasattr(request, "access") and isinstance(user, User) and is_storable(str(named)):
@@ -222,7 +222,7 @@ def _place(request: HttpRequest) -> None:
 
 
 def again(request: HttpRequest) -> str:
-    """Where the page that is being answered can be opened again: an address that takes forms shows nothing."""
+    """The URL to return to: of a POST, the page of its form, because the POST's own URL shows no page."""
     came = request.headers.get("Referer", "")
     if request.method != "POST" or not url_has_allowed_host_and_scheme(came, allowed_hosts={request.get_host()}):
         return request.get_full_path()

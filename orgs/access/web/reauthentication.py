@@ -1,4 +1,4 @@
-"""Step-up on pages: what cannot be taken back asks again who is there."""
+"""Step-up on pages: irreversible actions require a recent authentication."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from orgs.models import User
 
 
 def ask_again(request: HttpRequest) -> None:
-    """Go on only for a person who showed a password or second factor a moment ago.
+    """Require a recent authentication of the person; otherwise raise a redirect to reauthentication.
 
-    Raises what django-allauth's middleware turns into its page; a form that was sent is taken up again afterwards, as
-    it was typed. Who came through single sign-on is sent back there, to be asked by it, and sends the form again.
+    django-allauth's middleware handles the exception, and resumes the submitted form afterwards. An SSO session is
+    redirected to its identity provider, and the person submits the form again.
     """
     user = request.user
     if not isinstance(user, User) or is_recent(request):

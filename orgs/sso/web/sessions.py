@@ -13,7 +13,7 @@ from django.shortcuts import render
 from django.utils.functional import SimpleLazyObject
 
 from cloudsignal.errors import Forbidden
-from orgs.access.grants import THROUGH_LIFETIME, way_is_open
+from orgs.access.grants import THROUGH_LIFETIME, sso_session_valid
 from orgs.access.web.gate import address_of
 from orgs.accounts.adapters import AccountAdapter
 from orgs.models import Through, User
@@ -86,7 +86,8 @@ def _held(request: HttpRequest, user: User | AnonymousUser) -> User | AnonymousU
     if mark is None or not isinstance(user, User):
         return user
     through = Through(str(mark["org_id"]), str(mark["sign_on_id"]))
-    if not 0 <= time.time() - float(mark["at"]) < THROUGH_LIFETIME.total_seconds() or not way_is_open(through, user):
+    expired = not 0 <= time.time() - float(mark["at"]) < THROUGH_LIFETIME.total_seconds()
+    if expired or not sso_session_valid(through, user):
         request.session.flush()
         return AnonymousUser()
     user.through = through
