@@ -1,4 +1,4 @@
-"""Who of those that have not said CONNECT yet is served: a bounded number, by turns of networks and addresses.
+"""Admission of connections before CONNECT: a bounded number of places, shared fairly by network and address.
 
 A connection has a place from its handshake until its CONNECT is complete. Places are few for one address and one
 network; who finds none waits in the queue of its address, and queues are served in turn. So one host with any number of
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 AT_ONCE = 512
-"""Places of a process."""
+"""Connections of a process that may be before CONNECT at a time."""
 
 PER_ADDRESS = 64
-"""Places of one address."""
+"""Places for connections of one address."""
 
 PER_NETWORK = 128
 """Places of one network: an IPv4 /24, an IPv6 /64."""
@@ -60,7 +60,7 @@ class Place:
         """Closes the connection; it leaves its place thereby."""
 
     def leave(self) -> None:
-        """CONNECT is complete, or the connection gone. Saying so twice does no harm."""
+        """Free the place: CONNECT is complete, or the connection is closed. A second call does nothing."""
         admission, self._admission = self._admission, None
         self.give_up = None  # the connection knows its place, and no circle may remain
         if admission is not None:
@@ -146,7 +146,7 @@ class Admission:
         return place
 
     def _serve(self) -> None:
-        """Give free places to who waits, in turn."""
+        """Give free places to waiting connections, in turn."""
         while len(self._places) < self._bounds.places and (turn := self._next()) is not None:
             network, address = turn
             mine = self._pop(network, address)
@@ -177,7 +177,7 @@ class Admission:
         return mine
 
     def _displace(self) -> bool:
-        """Turn away the last of the longest queue, unless no queue is longer than one."""
+        """Refuse the last of the longest queue, unless no queue is longer than one."""
         longest, network, address = max(
             (len(queue), network, address)
             for network, queues in self._queues.items()
@@ -194,7 +194,7 @@ class Admission:
             self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
 
     def _look(self) -> None:
-        """Take places away from those who had their time, as far as somebody waits for just these."""
+        """Close connections that have held a place too long, as far as others wait for these places."""
         self._timer = None
         end = time.monotonic() - PATIENCE
         wanted = self.waiting

@@ -1,4 +1,4 @@
-"""The two sockets of one session and what flows between them: the only I/O on the data path.
+"""The client's and the broker's socket of one session: the only I/O on the data path.
 
 Every read is handed to the session as one ``bytes``; what follows is written with one ``write`` per side, after the
 journal has been flushed. One buffer serves all reads of the process: it is copied out before a callback returns.
@@ -27,11 +27,11 @@ from cloudsignal.edge.transport.admission import Place
 from cloudsignal.edge.transport.turns import Turns
 
 READ_BUFFER = memoryview(bytearray(262_144))
-"""Where every read of every session goes, decrypted; it is copied out before a callback returns."""
+"""Shared buffer for every read of every session, decrypted; a callback copies its bytes before it returns."""
 
 
 ANSWER_BACKLOG = 256 * 1024
-"""Bytes taken from a client that does not read, and answered, above which it is not read from either."""
+"""Bytes of input and answers of a client that does not read, above which reading from it pauses."""
 
 UNREAD_MAX = 1024 * 1024
 """Bytes waiting for a client, above which QoS 0 messages to it are dropped until it has caught up."""
@@ -40,7 +40,7 @@ UNREAD_LEAST = 256 * 1024
 """Bytes that may wait for a client when its organization has no room for more."""
 
 LINGER = 3.0
-"""Seconds a client may take to read the last words."""
+"""Seconds a client may take to read the last bytes before its connection is aborted."""
 
 PING = bytes([Kind.PINGREQ, 0])
 
@@ -50,7 +50,7 @@ _LISTENING = (Phase.LIVE, Phase.NEW)
 
 
 class Host(Protocol):
-    """What a connection asks of the process it runs in (:class:`cloudsignal.edge.node.Node`)."""
+    """Interface of the process that a connection runs in (:class:`cloudsignal.edge.node.Node`)."""
 
     name: str
     upstream: Upstream
@@ -61,7 +61,7 @@ class Host(Protocol):
         """A TLS handshake is done."""
 
     async def sign_in(self, client: Client) -> None:
-        """A CONNECT has arrived: take the session to a connection with the broker, or refuse it."""
+        """Sign the client in after its CONNECT: connect to the broker, or refuse the session."""
 
     def signed_in(self, client: Client) -> None:
         """The client has its CONNACK."""
@@ -77,7 +77,7 @@ class Host(Protocol):
 
 
 class Client(asyncio.BufferedProtocol):
-    """The client's side."""
+    """The connection with the client."""
 
     __slots__ = (
         "_answers",
@@ -104,18 +104,18 @@ class Client(asyncio.BufferedProtocol):
         self.host = host
         self.broker: Broker | None = None
         self.place = place
-        """Its place among those that have not said CONNECT."""
+        """Its place among the connections that have not sent CONNECT."""
         self._closing = False
         self._blocked = False
-        """More than the transport's mark (64 KiB) waits for the client."""
+        """Whether more than the transport's high-water mark (64 KiB) waits for the client."""
         self._answers = 0
-        """Bytes taken from it, and answers to them, since then."""
+        """Bytes of input, and of answers to it, since ``_blocked`` was set."""
         self._unread = 0
-        """Bytes waiting for it that its organization is charged with."""
+        """Unread bytes that are counted against the organization."""
         self._queued = False
-        """It waits for its turn, and is not read from; nor is its broker."""
+        """Whether the session waits for its turn; reading from client and broker is paused."""
         self._late = self._owed = b""
-        """What came from the client and from the broker all the same, or while others of the organization waited."""
+        """Bytes from the client and from the broker that wait for the session's turn."""
         self._task: asyncio.Task[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._ip = origin.ip
@@ -201,7 +201,7 @@ class Client(asyncio.BufferedProtocol):
             self.yield_turn()
 
     def _hear(self, data: bytes) -> None:
-        """Let the session work on bytes from the client, answer, and count answers that are not read."""
+        """Process bytes from the client, and count the answers that it does not read."""
         session = self.session
         waited = self.transport.get_write_buffer_size() if self._blocked else 0
         session.client_received(data)
@@ -214,7 +214,7 @@ class Client(asyncio.BufferedProtocol):
 
     @property
     def deaf(self) -> bool:
-        """Whether the client asks and asks and does not read the answers.
+        """Whether the client keeps sending without reading the answers.
 
         Messages that it has not read do not count: it must be heard to acknowledge them, and to be known alive.
         """
@@ -222,7 +222,7 @@ class Client(asyncio.BufferedProtocol):
         return waiting and self.transport.get_write_buffer_size() > ANSWER_BACKLOG
 
     def _weigh(self) -> None:
-        """Charge the organization with what the client has not read, and drop QoS 0 messages beyond the bounds.
+        """Count what the client has not read against its organization; drop QoS 0 messages beyond the bounds.
 
         Those of QoS 1 and 2 end by themselves: the broker waits for acknowledgements
         (:data:`cloudsignal.edge.session.mountpoint.IN_FLIGHT`).
@@ -260,7 +260,7 @@ class Client(asyncio.BufferedProtocol):
             self.yield_turn()
 
     def settle(self) -> None:
-        """The broker has closed: what it said before comes first."""
+        """Process what the broker sent before it closed."""
         session = self.session
         while not self._closing and (self._owed or session.owed):
             owed, self._owed = self._owed, b""
@@ -268,7 +268,7 @@ class Client(asyncio.BufferedProtocol):
             self.pump()
 
     def yield_turn(self) -> None:
-        """Let others come first: a read was worth a turn, or full.
+        """Let other sessions go first: the last read cost a turn, or filled the buffer.
 
         Behind a full one more is waiting, and the loop would read on up to 32 times before it looks at anybody else.
         """
@@ -276,7 +276,7 @@ class Client(asyncio.BufferedProtocol):
             self._wait()
 
     def _wait(self) -> None:
-        """Read nothing more until this session has had its turn."""
+        """Pause reading from both sides until the session has had its turn."""
         pause(self.transport)
         if self.broker is not None and self.broker.transport is not None:
             pause(self.broker.transport)
@@ -285,7 +285,7 @@ class Client(asyncio.BufferedProtocol):
             self.host.turns.wait(self.session.org, self._go_on)
 
     def _go_on(self) -> None:
-        """Work off the next part of what was received; read on when nothing is left of it."""
+        """Process the next part of what was received; resume reading when nothing is left."""
         self._queued = False
         if self._closing:
             return
@@ -307,7 +307,7 @@ class Client(asyncio.BufferedProtocol):
             resume(self.broker.transport)
 
     def read_on(self) -> None:
-        """Read from the client again unless something still stands against it."""
+        """Resume reading from the client unless there is another reason to pause."""
         blocked = self.broker is not None and self.broker.blocked
         if self.session.phase in _LISTENING and not (self._queued or self.deaf or blocked):
             resume(self.transport)
@@ -317,7 +317,7 @@ class Client(asyncio.BufferedProtocol):
         self.transport.write(data)
 
     def pump(self) -> None:
-        """Write what the session has to say, the trail first; start signing in or close as it asks."""
+        """Flush the journal, then write the session's output; start sign-in or close as the session requires."""
         session, broker = self.session, self.broker
         try:
             self.host.journal.flush()
@@ -354,7 +354,7 @@ class Client(asyncio.BufferedProtocol):
                 self._wait()
 
     def _speak_apart(self, session: Session) -> None:
-        """Write what there is for the client with the cuts that are in it."""
+        """Write the output for the client in several writes, divided at the session's ``cuts``."""
         parts = session.to_client
         for begin, end in pairwise([0, *session.cuts, len(parts)]):
             data = b"".join(parts[begin:end])
@@ -370,7 +370,7 @@ class Client(asyncio.BufferedProtocol):
             self.pump()
 
     def give_up(self) -> None:
-        """CONNECT takes too long."""
+        """Close a connection whose CONNECT has not arrived in time."""
         self.session.refuse(AuthReason.PROTOCOL, details={"text": "no CONNECT in time"})
         self.session.to_client.clear()
         self.pump()
@@ -389,7 +389,7 @@ class Client(asyncio.BufferedProtocol):
             self._linger = asyncio.get_running_loop().call_later(LINGER, self.abort)
 
     def farewell(self) -> None:
-        """What a transport says before it closes; plain TLS says nothing of its own."""
+        """Send the transport's own closing message; plain TLS has none."""
 
     def ping_broker(self) -> None:
         """Keep a connection to a distant broker alive."""
@@ -406,7 +406,7 @@ class Client(asyncio.BufferedProtocol):
 
 
 class Broker(asyncio.BufferedProtocol):
-    """The broker's side."""
+    """The connection with the broker."""
 
     __slots__ = ("_client", "blocked", "transport")
 
@@ -450,18 +450,18 @@ class Broker(asyncio.BufferedProtocol):
             self._client.host.broker_lost(self._client)
 
     def close(self) -> None:
-        """Close after what is queued."""
+        """Close once everything queued is written."""
         if self.transport is not None:
             self.transport.close()
 
 
 def pause(transport: asyncio.Transport) -> None:
-    """Read nothing more for now."""
+    """Pause reading, unless the transport is closing."""
     if not transport.is_closing():
         transport.pause_reading()
 
 
 def resume(transport: asyncio.Transport) -> None:
-    """Read on."""
+    """Resume reading, unless the transport is closing."""
     if not transport.is_closing():
         transport.resume_reading()

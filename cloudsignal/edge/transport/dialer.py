@@ -22,18 +22,18 @@ PATIENCE = 8.0
 
 
 class BrokerUnreachableError(Exception):
-    """No connection to the broker came about."""
+    """The broker could not be reached."""
 
 
 class Dialer:
-    """Opens the broker's side of sessions."""
+    """Opens the broker connections of sessions."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._under_way = 0
         self._tls: ssl.SSLContext | None = None if upstream.path else upstream_context(upstream)
         self.waited = 0
-        """How often a full backlog was met."""
+        """How often the broker's backlog was full."""
 
     @property
     def local(self) -> bool:

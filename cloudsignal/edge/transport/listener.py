@@ -30,7 +30,7 @@ first. No more, because what waits there takes room from others."""
 
 
 class Reception(Host, Protocol):
-    """What a listener asks of the process besides."""
+    """Interface of the process that a listener runs in."""
 
     clients: dict[str, Client]
     limits: Limits
@@ -186,7 +186,7 @@ class Listener:
         return place
 
     async def _hand_over(self, connection: socket.socket, origin: Origin, place: Place) -> None:
-        """Shake hands; from then on the client is on its own."""
+        """Do the TLS handshake and start the client's connection."""
         loop = asyncio.get_running_loop()
 
         def make() -> Client:

@@ -1,6 +1,6 @@
 """PROXY protocol v2 (haproxy's proxy-protocol.txt): the client's address and TLS facts from a terminator in front.
 
-The header is believed, so it is only read on a listener whose address is loopback or private. One without TLS facts is
+The header is trusted, so it is only read on a listener whose address is loopback or private. One without TLS facts is
 refused: behind the terminator, too, nobody signs in over plaintext.
 """
 

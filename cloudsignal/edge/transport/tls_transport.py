@@ -22,7 +22,7 @@ RECORD = 16_384
 """Bytes one TLS record holds at most (RFC 8446 s5.1): a read of this size leaves nothing of it behind."""
 
 _CIPHERTEXT = memoryview(bytearray(65_536))
-"""Where every read of every connection goes; it is copied on before a callback returns."""
+"""Shared buffer for every read of every socket; a callback copies its bytes before it returns."""
 
 
 class NothingSaidError(Exception):
@@ -62,12 +62,12 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._closing = False
         self._heard = False
         self._paused = False
-        """The client has work left, and is not to be told more, the end included: a socket would do the same."""
+        """Whether reading is paused. The end of the stream is then not reported either, as with a plain socket."""
         self._over = False
-        """The client has said goodbye, or what it says cannot be read."""
+        """The client has sent close_notify, or its records cannot be decrypted."""
         self._timer = loop.call_later(HANDSHAKE, self.give_up)
         self.ready: asyncio.Future[None] = loop.create_future()
-        """Done with the handshake; its exception says why there was none."""
+        """Completes with the handshake; its exception says why the handshake failed."""
 
     # --- the socket's side ---------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._below.write(data)
 
     def give_up(self) -> None:
-        """The handshake takes too long."""
+        """Abort a handshake that takes too long."""
         self._fail(TimeoutError())
         self._below.abort()
 
@@ -191,7 +191,7 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._below.write(self._outgoing.read())
 
     def close(self) -> None:
-        """Say goodbye after what is queued. The client's own is waited for, so that it gets to read ours."""
+        """Send close_notify after what is queued, and wait for the client's, so that it reads ours."""
         if self._closing:
             return
         self._closing = True

@@ -1,4 +1,4 @@
-"""Turns: who has more work waiting than one turn may do comes again behind the others, organization by organization."""
+"""Fair scheduling: sessions with more work than one turn allows take turns, organization by organization."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cloudsignal.edge.session.organization import Organization
 
 SLICE = 0.00025
-"""Seconds of waiting work done in one go, before what has arrived for everybody else is looked at."""
+"""Seconds of queued work done at once, before the event loop handles new input."""
 
 
 class Turns:
@@ -24,7 +24,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._organizations: deque[Organization] = deque()
-        """Those in which somebody waits, each once."""
+        """Organizations with waiting sessions, each once."""
         self._scheduled = False
 
     def wait(self, org: Organization, go_on: Callable[[], None]) -> None:

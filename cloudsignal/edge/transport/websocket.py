@@ -59,7 +59,7 @@ class WebSocketClient(Client):
         """Bytes taken from the organization for a frame that is not complete."""
         self._rest = b""
         self._resting = False
-        """Part of what was received, or the next read, waits until others had their turn."""
+        """Whether part of what was received waits until other sessions have had their turn."""
 
     def take(self, data: bytes) -> None:
         """Bytes from the client: a handshake or frames."""
@@ -69,7 +69,7 @@ class WebSocketClient(Client):
             self._take(data)
 
     def _take(self, data: bytes) -> None:
-        """Work off ``data`` until it has cost a turn: frames can be as small as six bytes."""
+        """Process ``data`` until it has cost a turn: a frame can be as small as six bytes."""
         websocket = self._websocket
         if self._blocked:
             self._answers += len(data)  # a pong is as long as its ping
@@ -130,7 +130,7 @@ class WebSocketClient(Client):
                 self._websocket.fail(1003, "MQTT travels in binary frames")
 
     def _pace(self, rest: bytes, seen: int) -> None:
-        """Let others come first when this read cost much; read on no sooner than the client reads its pongs."""
+        """Let other sessions go first when this read cost a turn; pause when the client does not read its pongs."""
         if seen >= FRAMES_MAX:
             self._rest, self._resting = rest, True
             pause(self.transport)
@@ -152,7 +152,7 @@ class WebSocketClient(Client):
             super().read_on()
 
     def _finish(self) -> None:
-        """The other side was told to go: by a close frame, or by the answer to a handshake that came to nothing."""
+        """Close the transport after a close frame, or after a handshake that failed."""
         websocket = self._websocket
         if websocket.state is State.CONNECTING:
             self.session.transport_broken("the WebSocket handshake came to nothing")
