@@ -1,4 +1,4 @@
-"""What became of bundles, said until Redis has it.
+"""Status of bundles on this node (enforced or rejected), reported until Redis has it.
 
 A report that was lost would leave its deployment waiting for this node. The newest of each organization is therefore
 kept until Redis took it, and said again when the connection had been lost: a Redis that was killed may have forgotten
@@ -33,7 +33,7 @@ class BundleStatus:
         self._wanted = asyncio.Event()
 
     def put(self, report: BundleReport) -> None:
-        """Say this; what it replaces need not be said any more."""
+        """Queue a report; it replaces an earlier one about the same organization."""
         key = (report.org, report.status)
         for gone in (key, (report.org, "refused")) if report.status == "enforcing" else (key,):
             self._newest.pop(gone, None)
@@ -42,7 +42,7 @@ class BundleStatus:
         self._wanted.set()
 
     def again(self) -> None:
-        """Say everything again: the connection had been lost."""
+        """Queue every report again after the connection to Redis was lost."""
         self._unsaid = dict(self._newest)
         self._wanted.set()
 
@@ -56,7 +56,7 @@ class BundleStatus:
                 await asyncio.sleep(RETRY)
 
     async def flush(self) -> None:
-        """Send what is left to say. Raises :class:`UnavailableError` when Redis is unavailable."""
+        """Send the queued reports. Raises :class:`UnavailableError` when Redis is unavailable."""
         while self._unsaid:
             some = list(self._unsaid.items())[:AT_ONCE]
             trim = ("MAXLEN", "~", keys.CHANGES_MAXLEN)

@@ -1,4 +1,4 @@
-"""Follows the change stream, and starts over from the records themselves whenever something may have been missed."""
+"""Consumer of the change stream; reads all records again whenever it may have missed a change."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class ChangeConsumer:
         reconnected: Callable[[], None],
     ) -> None:
         self._store = store
-        self._snapshot = desired
+        self._desired = desired
         self._identities = identities
         self._credentials_changed = credentials_changed
         self._close = close
         self._reconnected = reconnected
         self.in_step = asyncio.Event()
-        """Set while the stream is being followed."""
+        """Set while the consumer follows the stream."""
         self._lost = False
-        """Redis was unavailable, and ``reconnected`` has not been called since."""
+        """Whether Redis was unavailable and ``reconnected`` has not been called since."""
         self._last = b"0-0"
 
     async def run(self) -> None:
@@ -80,15 +80,15 @@ class ChangeConsumer:
 
     async def resync(self) -> None:
         """Read the list of heads, then every bundle, and the credentials of every live session."""
-        self._snapshot.forget_credentials()
-        await self._snapshot.fetch_heads()
+        self._desired.forget_credentials()
+        await self._desired.fetch_heads()
         cursor: int | bytes = 0
         while True:
             reply = (await self._store.call(("SCAN", cursor, "MATCH", keys.BUNDLE_PATTERN, "COUNT", 1000)))[0]
             cursor, prefix = int(reply[0]), len(keys.bundle(""))
             names = [name.decode("utf-8", "replace")[prefix:] for name in reply[1]]
             for start in range(0, len(names), _CHUNK):
-                await self._snapshot.fetch_bundles(names[start : start + _CHUNK])
+                await self._desired.fetch_bundles(names[start : start + _CHUNK])
             if not cursor:
                 break
         live = list(set(self._identities()))
@@ -139,7 +139,7 @@ class ChangeConsumer:
         if names:
             await self._credentials_changed(names, max(names.values()))
         if orgs:
-            await self._snapshot.fetch_bundles(orgs)
+            await self._desired.fetch_bundles(orgs)
 
 
 def _order(identifier: bytes) -> tuple[int, int]:

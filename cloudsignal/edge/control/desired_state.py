@@ -1,4 +1,4 @@
-"""What the control plane wants, as far as it could be verified: bundles of organizations and credential records.
+"""Verified desired state of the control plane: bundles of organizations, and credential records.
 
 Redis is a mailbox, not an authority. A bundle counts when its signature verifies, it names the organization it was
 looked up for and its revision is neither older than one seen before nor than the signed list of heads says; verified
@@ -49,7 +49,7 @@ POLICIES_MAX = 64
 
 
 class DesiredState:
-    """Everything believed, by organization."""
+    """The verified desired state, by organization."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class DesiredState:
     ) -> None:
         self.organizations: dict[str, Organization] = {}
         self._store = store
-        self._trail = sink
+        self._sink = sink
         self._node = node
         self._folder = folder / "bundles"
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -83,7 +83,7 @@ class DesiredState:
     # --- bundles -------------------------------------------------------------------------------------------------
 
     async def load_disk(self) -> None:
-        """Enforce what was enforced before the last stop."""
+        """Load and enforce the bundles kept on disk."""
         for path in sorted(self._folder.glob("org_*")):
             if ORGANIZATION.fullmatch(path.name):
                 await self.apply(path.name, path.read_bytes(), from_disk=True)
@@ -101,7 +101,7 @@ class DesiredState:
                 await self.apply(org, blob)
 
     async def fetch_heads(self) -> list[str]:
-        """Read the list of heads; returns the organizations with a newer bundle than the one in force here.
+        """Read the list of heads; returns the organizations with a newer bundle than the active one.
 
         Raises :class:`UnavailableError`.
         """
@@ -138,7 +138,7 @@ class DesiredState:
         return [_reply(future) for future in asked]
 
     async def apply(self, org: str, blob: bytes, *, from_disk: bool = False) -> None:
-        """Verify, compile, swap, report. Whatever is wrong leaves the active bundle untouched."""
+        """Verify and compile a bundle, make it active and report it. A bad bundle leaves the active one untouched."""
         await asyncio.sleep(0)  # bundles come by the thousand, and clients must not wait for all to be verified
         async with self._locks.setdefault(org, asyncio.Lock()):
             try:
@@ -166,7 +166,7 @@ class DesiredState:
             self._swap(bundle, policy)
 
     def _forget(self, bundle: Bundle, known: Organization | None) -> None:
-        """The last word about an organization: its sessions end, and nothing of it stays here but its floor."""
+        """Handle the deletion of an organization: end its sessions, drop everything but its revision."""
         if known is None and self.watermarks.get(bundle.org) == bundle.revision:
             return
         self.organizations.pop(bundle.org, None)
@@ -207,7 +207,7 @@ class DesiredState:
         self.watermarks.note(bundle.org, bundle.revision)
         self._refused.pop(bundle.org, None)
         at = time.time()
-        self._trail.record(
+        self._sink.record(
             make_event(
                 POLICY_APPLIED,
                 org=bundle.org,
@@ -220,14 +220,14 @@ class DesiredState:
         self._changed(org)
 
     def _refuse(self, org: str, blob: bytes, reason: str, bundle: Bundle | None) -> None:
-        """Report a record that was not believed, once per content."""
+        """Report a record that could not be verified, once per content."""
         seen = hashlib.sha256(blob).digest()
         if self._refused.get(org) == seen:
             return
         self._refused[org] = seen
         logger.warning("bundle of %s refused: %s", org, reason)
         owner = org if bundle is not None or org in self.organizations else ""
-        self._trail.record(make_event(POLICY_REFUSED, org=owner, node=self._node, reason=reason))
+        self._sink.record(make_event(POLICY_REFUSED, org=owner, node=self._node, reason=reason))
         self._report(org, bundle, time.time(), reason)
 
     def _refuse_heads(self, blob: bytes, reason: str) -> None:
@@ -235,7 +235,7 @@ class DesiredState:
         if self._refused.get(keys.HEADS) != seen:
             self._refused[keys.HEADS] = seen
             logger.warning("list of heads refused: %s", reason)
-            self._trail.record(make_event(POLICY_REFUSED, node=self._node, reason=reason))
+            self._sink.record(make_event(POLICY_REFUSED, node=self._node, reason=reason))
 
     def _report(self, org: str, bundle: Bundle | None, at: float, reason: str) -> None:
         self._tell(
@@ -321,7 +321,7 @@ class DesiredState:
     def _refuse_credential(self, org: str, username: str, reason: str) -> None:
         owner = org if org in self.organizations else ""
         event = make_event(POLICY_REFUSED, org=owner, node=self._node, username=username, reason=reason)
-        self._trail.fold(("credential", org, username, reason), event)
+        self._sink.fold(("credential", org, username, reason), event)
 
 
 def _reply(future: asyncio.Future[Any]) -> object:

@@ -1,4 +1,4 @@
-"""What this node knows of the list of heads: the control plane's word on which bundle is each organization's newest."""
+"""The list of heads: the control plane's signed list of each organization's newest bundle."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class KnownHeads:
         return heads
 
     def objection(self, bundle: Bundle, *, seen: bool) -> str:
-        """Why ``bundle`` is not believed to be the newest, in one sentence; empty when it is.
+        """Why ``bundle`` cannot be the newest, in one sentence; empty when it can.
 
         Of an organization that this node has seen before, the list only rules out. Of another it must vouch: it must
         be there, and have been signed lately.

@@ -1,4 +1,4 @@
-"""What the node tells about itself on Redis: a heartbeat and its live sessions, both of which expire with it."""
+"""Heartbeat and session list of the node on Redis; both expire when the node stops."""
 
 from __future__ import annotations
 
@@ -66,26 +66,26 @@ class HeartbeatSender:
         self._started_at = time.time()
         self._listed: dict[str, Session] = {}
         self._fresh: dict[str, Session] = {}
-        """Listed, and not written yet."""
+        """Sessions that are live and not written to Redis yet."""
         self._gone: list[Session] = []
-        """Written, and not listed any more."""
+        """Sessions that are on Redis and have ended."""
         self._timer: asyncio.TimerHandle | None = None
         self._indexed = time.monotonic()
         self._at = 0.0
 
     def add(self, session: Session) -> None:
-        """A session is live."""
+        """Add a live session to the list."""
         self._listed[session.id] = self._fresh[session.id] = session
         self._write_soon()
 
     def remove(self, session: Session) -> None:
-        """A session is over; one that was never written needs no mention."""
+        """Remove an ended session from the list; one that was never written needs no command."""
         if self._listed.pop(session.id, None) is not None and self._fresh.pop(session.id, None) is None:
             self._gone.append(session)
             self._write_soon()
 
     async def run(self) -> None:
-        """Beat until canceled."""
+        """Send heartbeats until canceled."""
         await asyncio.sleep(0.05)
         while True:
             try:
