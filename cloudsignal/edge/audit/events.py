@@ -1,4 +1,4 @@
-"""The audit trail as the session sees it: somewhere to record events, before their answer leaves."""
+"""Audit events, and the sink that a session records them in before its answer is sent."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ CLIENT_TEXTS = ("topic", "client_id", "username")
 
 
 class AuditSink(Protocol):
-    """Where events go. ``journal.Journal`` is the real one."""
+    """Interface for recording audit events; ``journal.Journal`` implements it."""
 
     taken: int
-    """Rises with everything that is taken."""
+    """How many events were taken, repeats included; never falls."""
 
     def record(self, event: AuditEvent) -> None:
-        """Keep an event as one of its own, whatever the budget."""
+        """Record an event of its own, whatever the budget."""
 
     def note(self, event: AuditEvent) -> None:
-        """Keep an event; beyond the budget of its organization it may only be counted."""
+        """Record an event; beyond the budget of its organization only count it."""
 
     def again(self, key: Hashable) -> bool:
         """Raise the count of the event of the last minute with this ``key``; ``False`` when there is none."""
 
     def fold(self, key: Hashable, event: AuditEvent) -> None:
-        """Keep an event, or raise the count of an equal one (same ``key``) of the last minute."""
+        """Record an event, or raise the count of an equal one (same ``key``) of the last minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Origin:
 
 
 def make_event(kind: str, **values: object) -> AuditEvent:
-    """An event that happens now. Long texts that a client chose are cut; ``details`` has their length and a hash."""
+    """Make an audit event with the current time; long texts of a client are cut (:func:`shortened`)."""
     now = time.time()
     event = AuditEvent(id=uuid7(now), ts=int(now * 1_000_000), kind=kind, **values)  # type: ignore[arg-type]
     if max(len(event.topic), len(event.client_id), len(event.username)) * 4 <= TEXT_BYTES:
@@ -63,7 +63,7 @@ def make_event(kind: str, **values: object) -> AuditEvent:
 
 
 def shortened(name: str, text: bytes) -> tuple[str, dict[str, str | int]]:
-    """``text`` as an event keeps it in its field ``name``; its details have length and hash of one that is cut."""
+    """Cut ``text`` to what the field ``name`` may hold; returns it with details: length and hash when it was cut."""
     if len(text) <= TEXT_BYTES:
         return text.decode(), {}
     facts: dict[str, str | int] = {f"{name}_bytes": len(text), f"{name}_sha256": hashlib.sha256(text).hexdigest()}

@@ -1,4 +1,4 @@
-"""How records stand in the edge's files: 4 bytes length, 4 bytes CRC-32, then a tag and MessagePack."""
+"""Record format of the edge's files: 4 bytes length, 4 bytes CRC-32, then a tag and MessagePack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cloudsignal.wire.codec import encode
 
 
 def frame(tag: bytes, record: object) -> bytes:
-    """One record."""
+    """Encode one record."""
     payload = tag + encode(record)
     return len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big") + payload
 

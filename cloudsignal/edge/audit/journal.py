@@ -240,7 +240,7 @@ class Journal:
             try:
                 self.rotate()
             except OSError as error:
-                # What was taken is on disk, in a segment that grows on; nobody new comes in until the next is begun.
+                # What was taken is on disk, in a segment that grows on; no client signs in until the next is begun.
                 self.failed = str(error)
 
     def delete(self, number: int, *, whole: bool = True) -> None:

@@ -27,7 +27,7 @@ CONFIRM = 1.0
 """Seconds between two questions whether what was sent is safe."""
 
 FSYNC = 1_500
-"""Milliseconds one such question waits for Redis's disk; it must be less than ``store.TIMEOUT``."""
+"""Milliseconds one such question waits for Redis's disk; it must be less than ``redis.TIMEOUT``."""
 
 BATCHES = 8
 """Batches sent in one round trip, at most."""
@@ -86,7 +86,7 @@ class Shipper:
                 logger.exception("a segment cannot be deleted")
 
     async def ship(self) -> bool:
-        """One round; returns whether there is more to send at once."""
+        """Send one round of batches; returns whether more can be sent at once."""
         if not self._server:
             self._server = await self._identity()
         with suppress(OSError):
@@ -149,7 +149,7 @@ class Shipper:
         return True
 
     async def _identity(self) -> bytes:
-        """What tells one Redis process from the next."""
+        """The identity of the running Redis process (``run_id``)."""
         text = (await self._confirming.call(("INFO", "server")))[0]
         lines = text.splitlines() if isinstance(text, bytes) else []
         return next((line for line in lines if line.startswith(b"run_id:")), b"unknown")
@@ -162,7 +162,7 @@ class Shipper:
         return self._reader
 
     def _move_on(self, reader: SegmentReader) -> None:
-        """Go on to the next segment when nothing more will come in this one."""
+        """Go on to the next segment when this one is complete."""
         if reader.number == self._journal.current:
             journal = self._journal
             if journal.failed or journal.current_size < ROTATE_BYTES or reader.offset < journal.current_size:
