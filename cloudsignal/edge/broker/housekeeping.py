@@ -88,7 +88,7 @@ class Found:
     """A retained message at the broker."""
 
     topic: bytes
-    """As clients name it."""
+    """Topic as clients name it."""
     size: int
     """Bytes of the packet it was delivered in."""
     ends: int
@@ -96,7 +96,7 @@ class Found:
 
 
 class Housekeeping:
-    """Does to the broker what no client asks for."""
+    """Administrative access to the broker: retained messages and stored sessions."""
 
     def __init__(self, upstream: Upstream, store: Store) -> None:
         self._upstream = upstream
@@ -261,7 +261,7 @@ class _Connection:
         self._writer = writer
 
     def write(self, data: bytes) -> None:
-        """Queue bytes."""
+        """Queue bytes for the broker."""
         self._writer.write(data)
 
     async def expect(self, kind: Kind) -> bytes:
@@ -298,11 +298,11 @@ class _Connection:
         raise TimeoutError
 
     async def drained(self) -> None:
-        """Everything is with the system."""
+        """Wait until everything queued is handed to the operating system."""
         await self._writer.drain()
 
     def close(self) -> None:
-        """Close after what is queued."""
+        """Close once everything queued is written."""
         with suppress(OSError):
             self._writer.close()
 

@@ -1,4 +1,4 @@
-"""Orders of the control plane about what lies in the broker: read, verified, carried out by one edge of all."""
+"""Orders of the control plane about data in the broker; exactly one edge verifies and executes each."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Orders:
                 await redis.xdel(keys.ORDERS, entry)
 
     async def _done(self, blob: bytes) -> bool:
-        """Carry an order out; ``False`` when it is to be tried again."""
+        """Execute an order; ``False`` when it must be tried again."""
         try:
             order = open_order(blob, self._verify_key, now=time.time())
         except WireError as error:
