@@ -58,7 +58,7 @@ async def _run(settings: Settings, certificates: Certificates) -> None:
     node = Node(settings)
     await node.start()
     with suppress(TimeoutError):
-        # Give Redis a moment, so that the first clients meet the newest bundles; without it the disk's are in force.
+        # Give Redis a moment, so that the first clients meet the newest bundles; without it those on disk are active.
         await asyncio.wait_for(node.consumer.in_step.wait(), 3.0)
     scrape = await metrics.serve(node, settings.metrics) if settings.metrics is not None else None
     listeners = _listen(node, settings, certificates)

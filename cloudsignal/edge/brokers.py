@@ -26,7 +26,7 @@ MOSQUITTO_ACL = "pattern readwrite %u/#\n"
 """The whole ACL file: a username has its own slice and nothing else."""
 
 QUEUED_MESSAGES, QUEUED_BYTES = 1_000, 1_048_576
-"""What the broker keeps for one session whose client is away or slow (QoS 1 and 2); the rest is dropped."""
+"""What the broker keeps for one session whose client is disconnected or slow (QoS 1 and 2); the rest is dropped."""
 
 AUTOSAVE = 60
 """Seconds between two saves where no supervisor paces them: what a kill loses at most."""
@@ -75,7 +75,7 @@ def _kept(data: Path, autosave: int) -> list[str]:
         f"autosave_interval {autosave}",
         "persistent_client_expiration 30d",
         f"max_inflight_messages {IN_FLIGHT}",
-        # Of each session, while its client is away or slow.
+        # Of each session, while its client is disconnected or slow.
         f"max_queued_messages {QUEUED_MESSAGES}",
         f"max_queued_bytes {QUEUED_BYTES}",
         "queue_qos0_messages false",

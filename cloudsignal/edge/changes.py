@@ -1,4 +1,4 @@
-"""What the control plane changes reaches the sessions here: bundles, credentials, and the order to close one."""
+"""Applies changes of the control plane to live sessions: bundles, credentials, and orders to close one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Changes:
         self._host = host
 
     def organization_changed(self, org: Organization) -> None:
-        """A new bundle is in force. Sessions notice at their next byte; this sees to what they hold already."""
+        """Handle a new active bundle: check what sessions hold. Packets are checked by it from the next byte on."""
         gone = org.id not in self._host.desired.organizations
         self._host.spawn(self._forget(org) if gone else self._rejudge(org))
 
@@ -88,7 +88,7 @@ class Changes:
                 self._host.pump(session.id)
 
     def close_asked(self, change: Change) -> None:
-        """Somebody asked for one session to be closed."""
+        """Close the session that an order names."""
         client = self._host.clients.get(change.session)
         if client is None or client.session.org_id() != change.org:
             return

@@ -43,7 +43,7 @@ RESTART = 1.0
 """Seconds until a part that failed begins again."""
 
 DRAIN = 2.0
-"""Seconds clients may take to read the last words of a stopping edge."""
+"""Seconds clients may take to read the last bytes of a stopping edge."""
 
 
 class Node:
@@ -138,7 +138,7 @@ class Node:
             self.spawn(self._forever(work))
 
     async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
-        """What the process cannot do without is begun again, whatever it fails with."""
+        """Run a part of the process, and start it again whenever it fails."""
         while True:
             try:
                 await work()
@@ -156,7 +156,7 @@ class Node:
         self.flush()
 
     async def stop(self) -> None:
-        """End every session (MQTT 5: server shutting down), ship the trail, say goodbye."""
+        """Stop: end every session (MQTT 5: server shutting down), ship the journal, remove the heartbeat."""
         self.sign_in_flow.closed = True
         for client in list(self.clients.values()):
             client.session.end(CloseCause.DRAINING)
@@ -253,7 +253,7 @@ class Node:
     # --- what the control plane changes --------------------------------------------------------------------------
 
     def _redis_is_back(self) -> None:
-        """What was said meanwhile did not arrive, or was forgotten."""
+        """Send reports and client IDs again after Redis was unavailable."""
         self.reports.again()
         self.ledger.again()
         self.spawn(self.sign_in_flow.renew(self.sessions))

@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 TIMEOUT = 2.0
-"""Seconds a reply may take before Redis counts as away."""
+"""Seconds a reply may take before Redis counts as unavailable."""
 
 BACKOFF = 0.25
 """Seconds after a failed connect during which commands fail at once."""
@@ -32,7 +32,7 @@ LAZY = 0.02
 """Seconds a command whose reply nobody needs may wait for company."""
 
 WAITING_MAX = 100_000
-"""Commands without a reply; beyond it Redis counts as away."""
+"""Commands without a reply; beyond it Redis counts as unavailable."""
 
 Command = Sequence[str | bytes | int]
 

@@ -1,4 +1,4 @@
-"""Every session is looked at when its time has come: for its end, its silence, its rules that expire, its broker."""
+"""Timeouts of sessions: expiry, keep-alive, expiring rules, and pings to the broker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ JUMP = 2.0
 
 
 class Timeouts:
-    """Looks at the sessions of one process."""
+    """Applies timeouts to the sessions of one process."""
 
     def __init__(self, clients: Mapping[str, Client], *, local: bool) -> None:
         self._clients = clients
