@@ -1,1 +1,1 @@
-"""What is allowed: policies, versions, deployments, clusters and nodes, the simulator."""
+"""Access control: policies, versions, deployments, clusters and nodes, the simulator."""

@@ -44,7 +44,7 @@ class Progress:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more is awaited: no online node is pending, or a newer deployment has taken over.
+        """Whether the deployment is complete: no online node is pending, or a newer deployment has superseded it.
 
         The deployment is read before its nodes: it may still be pending when the last of them no longer is.
         """
@@ -62,17 +62,17 @@ class Progress:
 
     @property
     def counted(self) -> int:
-        """How many nodes the cluster has that this deployment was sent to: retired ones no longer count."""
+        """How many nodes the deployment was sent to, without those retired since."""
         return sum(not node.retired for node in self.nodes)
 
     @property
     def enforcing(self) -> int:
-        """How many nodes enforce it now: they acknowledged it and are online."""
+        """How many nodes enforce the deployment now: they acknowledged it and are online."""
         return sum(node.status == Target.Status.ENFORCING and node.online for node in self.nodes)
 
     @property
     def offline(self) -> int:
-        """How many nodes are silent: whether they enforce it is not known."""
+        """How many nodes are offline: whether they enforce the deployment is unknown."""
         return sum(not node.online and not node.retired for node in self.nodes)
 
     @property
@@ -82,12 +82,12 @@ class Progress:
 
     @property
     def everywhere(self) -> bool:
-        """Whether every node of the cluster enforces it now."""
+        """Whether every node of the cluster enforces the deployment now."""
         return 0 < self.counted == self.enforcing
 
     @property
     def seconds(self) -> float | None:
-        """From the commit to the last acknowledgement so far."""
+        """Seconds from the commit to the last acknowledgement so far."""
         return max((node.seconds for node in self.nodes if node.seconds is not None), default=None)
 
 
@@ -126,7 +126,7 @@ def list_deployments(access: Access, *, before: int | None = None, limit: int = 
 
 
 def current_deployment(access: Access) -> Deployment | None:
-    """The deployment in force (the newest), with its version."""
+    """The active (newest) deployment, with its version."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return in_force(access.org_id)

@@ -1,8 +1,8 @@
-"""Where documents are looked at: a few processes beside the web, so that no document holds up a page.
+"""A pool of worker processes that examine policy documents, so that no document delays a page.
 
-``run`` calls a pure function there and waits for it. An organization has one call at a time and two that wait; what is
-more is refused at once with 429, and with 503 where all organizations together ask for more than threads can be spared.
-Whose turn it is goes by arrival among the organizations that have nothing running. A call that takes more than
+``run`` calls a pure function in a worker process and waits for it. An organization has one call running and two
+waiting; further calls are refused at once with 429, or with 503 when all organizations together exceed the threads
+set apart for waiting. Organizations without a running call take turns in order of arrival. A call that uses more than
 ``CPU_SECONDS`` of one core is ended.
 """
 
@@ -43,13 +43,13 @@ T = TypeVar("T")
 
 
 class Crowded(Limit):
-    """All places are taken, by whomever: 503."""
+    """All worker processes are busy for all organizations: 503."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class Bench:
-    """The processes and who waits for them. They are started when they are first needed."""
+    """The worker processes and the queue of calls. Processes are started when they are first needed."""
 
     def __init__(self, processes: int = PROCESSES, cpu_seconds: int = CPU_SECONDS) -> None:
         self._processes, self._cpu_seconds = processes, cpu_seconds
@@ -59,7 +59,7 @@ class Bench:
         self._idle: list[_Process] = []
 
     def run(self, org: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """What ``function``, of a module that needs no settings, returns; called for ``org``.
+        """Call ``function``, of a module that needs no settings, in a worker process for ``org``; returns its result.
 
         Raises :class:`Limit` (429, 503) where it must wait, and :class:`Invalid` where it takes too much.
         """
@@ -79,7 +79,7 @@ class Bench:
         return result
 
     def close(self) -> None:
-        """End the processes that have nothing to do."""
+        """End the idle worker processes."""
         with self._turn:
             while self._idle:
                 self._idle.pop().end()
@@ -101,7 +101,7 @@ class Bench:
                 self._turn.notify_all()
 
     def _taken(self, org: str) -> _Process:
-        """A process, when it is the turn of ``org``."""
+        """Wait for the turn of ``org``, and take a worker process."""
         mine = (object(), org)
         with self._turn:
             self._admit(org)
@@ -130,14 +130,14 @@ class Bench:
             raise _crowded()
 
     def _next(self) -> tuple[object, str] | None:
-        """Whose turn it is: the first who waits of an organization that has nothing running."""
+        """The next call to run: the first one waiting whose organization has nothing running."""
         if self._running.total() >= self._processes:
             return None
         return next((each for each in self._waiting if not self._running[each[1]]), None)
 
 
 class _Process:
-    """One child: it gets no more of the environment than where Python's modules are."""
+    """One worker process; its environment holds only the path of Python's modules."""
 
     def __init__(self, cpu_seconds: int) -> None:
         mine, theirs = socket.socketpair()
@@ -154,13 +154,13 @@ class _Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked: it has not ended, and it is not that of the process that this one forked from."""
+        """Whether the worker is usable: it has not ended, and it was not started before this process was forked."""
         return not self._connection.closed and self._pid == os.getpid() and self._child.poll() is None
 
     def call(
         self, function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
     ) -> tuple[bool, Any] | None:
-        """The child's answer; ``None`` when it was ended for what it took.
+        """Call the worker and return its answer; ``None`` when it exceeded its limits and was ended.
 
         Raises :class:`Crowded` when it had too little of the processor to answer in time.
         """
@@ -189,5 +189,5 @@ _bench = Bench()
 
 
 def run(org: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """See :meth:`Bench.run`, on the bench of this process."""
+    """Run ``function`` in the worker pool of this process; see :meth:`Bench.run`."""
     return _bench.run(org, function, *args, **kwargs)

@@ -1,6 +1,6 @@
-"""A process of ``acl.bench``: calls pure functions, one after the other, until nobody asks any more.
+"""A worker process of ``acl.bench``: calls pure functions, one after the other, until its pipe is closed.
 
-Started without the application's environment, so it holds no secret and no connection. It steps back for the pages
+Started without the application's environment, so it holds no secret and no connection. It yields to the web
 (``nice``), and each call has a limit of CPU time and memory that the kernel keeps.
 """
 

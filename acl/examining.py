@@ -1,4 +1,4 @@
-"""What a policy text comes to, as pages and API show it: findings, tests, the verdict rule by rule.
+"""Examine a policy text for pages and API: findings, tests, comparison, and the verdict rule by rule.
 
 Pure, and called through ``acl.bench``: what is returned is no larger than what is shown.
 """
@@ -48,7 +48,7 @@ LISTED = 200
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A text, parsed, and its own tests run when it has no errors."""
+    """A parsed policy text with its findings, and the results of its tests when it has no errors."""
 
     findings: tuple[Finding, ...]
     """Errors and warnings, in the order of the text."""
@@ -65,12 +65,12 @@ class Examined:
 
     @property
     def errors(self) -> list[Finding]:
-        """What keeps the text from being a policy."""
+        """The findings that are errors."""
         return [finding for finding in self.findings if finding.level == "error"]
 
     @property
     def warnings(self) -> list[Finding]:
-        """What deserves a look and stops nothing."""
+        """The findings that are warnings."""
         return [finding for finding in self.findings if finding.level == "warning"]
 
     @property
@@ -106,7 +106,7 @@ class Examined:
 
 @dataclass(frozen=True, slots=True)
 class Suggested:
-    """A change that would allow what was denied, with what else it would open and close."""
+    """A change that would allow a denied request, with what else it would allow and deny."""
 
     title: str
     widened: tuple[Region, ...]
@@ -153,12 +153,12 @@ class Verdict:
 
     @property
     def by_default(self) -> bool:
-        """Whether no rule has a part in it: neither a deciding one nor a near miss."""
+        """Whether the verdict is the default denial without a near miss."""
         return self.decision.reason == NO_RULE
 
     @property
     def shown_reason(self) -> str:
-        """What the reason adds to the name of the deciding rule."""
+        """The reason, without what the name of the deciding rule already says."""
         return exceptions(self.decision.holes, self.decision.partial)
 
 
@@ -174,7 +174,7 @@ FINDING = ("level", "path", "message", "code", "line", "column", "end_line", "en
 
 
 def validation(text: str, *, org: str, now: datetime) -> bytes:
-    """The answer of ``POST /v2/policy/validate``: JSON that is ready to send, however many findings there are.
+    """The body of ``POST /v2/policy/validate`` as encoded JSON, however many findings there are.
 
     To put thousands of them together takes longer than a thread of the web should be busy with one caller.
     """
@@ -211,7 +211,7 @@ def _examined(parsed: Parsed, *, org: str, now: datetime, to_deploy: bool = Fals
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A text held against the one in force."""
+    """A policy text compared with the active one."""
 
     before: Examined
     after: Examined
@@ -220,7 +220,7 @@ class Review:
 
 
 def review(before: str, after: str, *, org: str, now: datetime) -> Review:
-    """What ``after`` comes to, and what it allows that ``before`` does not, and the reverse."""
+    """Examine ``after``, and compare what it allows with ``before``."""
     old, new = parse(before), parse(after)
     change = diff(old.policy or EMPTY_POLICY, new.policy, now=now) if new.policy else None
     return Review(_examined(old, org=org, now=now), _examined(new, org=org, now=now), change)
@@ -240,7 +240,7 @@ class Unreadable:
 
 
 def compare(old: str | bytes, new: str, *, now: datetime) -> PolicyDiff | Unreadable:
-    """How ``new`` stands to ``old``, of which bytes are in canonical form."""
+    """Compare ``new`` with ``old`` by meaning; a text given as bytes is in canonical form."""
     before = parse(old) if isinstance(old, str) else Parsed(from_canonical(old), ())
     if before.policy is None:
         return Unreadable("old", before.errors)
@@ -252,14 +252,14 @@ def compare(old: str | bytes, new: str, *, now: datetime) -> PolicyDiff | Unread
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """One request against a text: the verdict, or none when the text has errors."""
+    """The result of simulating one request: the verdict, or none when the text has errors."""
 
     findings: tuple[Finding, ...]
     verdict: Verdict | None
 
 
 def simulate(text: str, request: Request, *, now: datetime) -> Simulation:
-    """What ``text`` says to ``request``, rule by rule."""
+    """Check ``request`` with the policy ``text`` and explain the verdict rule by rule."""
     parsed = parse(text)
     if parsed.policy is None:
         return Simulation(parsed.findings, None)
@@ -279,13 +279,13 @@ def _suggestions(parsed: Parsed, explanation: Explanation, *, now: datetime) -> 
 
 
 def permits_all(text: str, *, now: datetime) -> Finding | None:
-    """The warning about a rule that lets everybody do everything, when the policy has one in force."""
+    """The warning about an active rule that allows every client everything, if the policy has one."""
     found = examine(text, org="", now=now).warnings if len(text) <= NAGGED_BYTES else []
     return next((finding for finding in found if finding.code == "permit-all"), None)
 
 
 def _verdict(parsed: Parsed, explanation: Explanation, *, now: datetime) -> Verdict:
-    """The verdict with every rule's part, the deciding rule's line, and a word and shape of its own for "no rule"."""
+    """The verdict as the simulator shows it: every rule's part, the deciding rule's line, and the default denial."""
     decision = explanation.decision
     lines = [
         RuleLine(

@@ -29,12 +29,12 @@ IF_MATCH = OpenApiParameter(
 
 
 class PolicyEndpoint(OrgEndpoint):
-    """What all of these share: a draft that has moved on is a failed precondition (RFC 9110 s13.1.1)."""
+    """Base of the policy endpoints: a draft that was changed meanwhile fails the precondition (RFC 9110 s13.1.1)."""
 
     needs: ClassVar = {}
 
     def handle_exception(self, exc: Exception) -> Response:
-        """412 instead of 409 where the caller said what it must be."""
+        """Answer 412 instead of 409 where the request names the expected state."""
         if isinstance(exc, Conflict) and exc.code in {"draft_changed", "deployment_changed"}:
             response = problems.handle(exc, {})
             response.status_code = response.data["status"] = 412
@@ -217,7 +217,7 @@ class Rollback(PolicyEndpoint):
 
 
 def with_draft(endpoint: OrgEndpoint, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The body with the draft's text where none was sent."""
+    """Fill in the draft's text where the body has none."""
     if wanted["text"] is None:
         wanted["text"] = access.get_draft(endpoint.access).text
     return wanted

@@ -1,4 +1,4 @@
-"""What is allowed: drafts, versions, deployments; and the clusters and nodes that enforce it."""
+"""Models of access control: drafts, versions, deployments, and the clusters and nodes that enforce them."""
 
 from acl.models.cluster import Cluster, Node
 from acl.models.deployment import Deployment, Target

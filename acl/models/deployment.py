@@ -1,4 +1,4 @@
-"""A version on its way to every node: the deployment, and one target per node."""
+"""Deployments of policy versions, with one target per node."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cloudsignal import ids
 
 
 class Deployment(models.Model):
-    """One version sent to the organization's cluster. The newest by ``revision`` is the one in force."""
+    """One version sent to the organization's cluster. The newest by ``revision`` is active."""
 
     class Kind(models.TextChoices):
-        """How it came about."""
+        """How the deployment was started."""
 
         DEPLOY = "deploy"
         ROLLBACK = "rollback"
@@ -55,10 +55,10 @@ class Deployment(models.Model):
 
 
 class Target(models.Model):
-    """One node of a deployment: waiting, enforcing, refusing, or overtaken by a newer deployment."""
+    """The state of a deployment on one node: pending, enforcing, refused, or superseded by a newer deployment."""
 
     class Status(models.TextChoices):
-        """What the node has said so far."""
+        """What the node has reported so far."""
 
         PENDING = "pending"
         ENFORCING = "enforcing"
@@ -85,7 +85,7 @@ class Target(models.Model):
 
 
 def in_force(org_id: str) -> Deployment | None:
-    """The newest deployment with its version and organization, all as they are at one moment.
+    """The active deployment with its version and organization, read in one query.
 
     Needs the organization's scope, or the platform's.
     """

@@ -21,7 +21,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """An operator as the audit names them; what they do to clusters belongs to no organization."""
+    """The actor of an operator's change to clusters; its audit events belong to no organization."""
 
     actor: str
     ip: str = ""
@@ -44,7 +44,7 @@ def create_cluster(operator: User, *, name: str, ip: str = "") -> Cluster:
 
 
 def assign_organization(operator: User, org_id: str, *, cluster: str, ip: str = "") -> Organization:
-    """Let another cluster's nodes be the ones that an organization's deployments wait for."""
+    """Assign an organization to another cluster, whose nodes its deployments then wait for."""
     who = _operator(operator, ip)
     if not ids.ORG.match(org_id):
         raise NotFound("The organization")
@@ -64,7 +64,7 @@ def assign_organization(operator: User, org_id: str, *, cluster: str, ip: str = 
 
 
 def retire_node(operator: User, name: str, *, ip: str = "") -> Node:
-    """Take a node out: no deployment waits for it any more. One that is started again under its name registers anew.
+    """Retire a node, so that no deployment waits for it. A node started again under its name registers anew.
 
     Raises :class:`Conflict` while it is online: stop it first, or it would go on serving unseen.
     """

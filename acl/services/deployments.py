@@ -1,4 +1,4 @@
-"""Deploying a version to every node, and going back to an earlier one.
+"""Deploy a policy version to every node, or roll back to an earlier one.
 
 One transaction holds the version, the deployment with its targets, the organization's next revision, the audit row and
 the outbox row. The organization's row is locked first, so revisions and version numbers have one order.
@@ -75,7 +75,7 @@ def rollback(access: Access, *, number: int, note: str = "", over: str = "") -> 
 
 
 def begin_with_deny_all(access: Access) -> Deployment:
-    """The start of a new organization, in its creation's scope: blank draft, empty version 1, deployed."""
+    """Deploy an empty version 1, which denies everything, for a new organization, and create its blank draft."""
     org = Organization.objects.select_for_update().get(pk=access.org_id)
     text = BLANK.text
     PolicyDraft.objects.create(org=org, text=text, updated_by=access.actor)
@@ -130,7 +130,7 @@ def _begin(
 
 
 def _supersede(org: Organization) -> None:
-    """Every earlier deployment is superseded, also one that all nodes enforced: one at most is in force.
+    """Mark every earlier deployment as superseded: at most one deployment is active.
 
     A refused one stays refused, and targets keep what nodes acknowledged; only those still awaited are superseded too.
     """
@@ -142,7 +142,7 @@ def _supersede(org: Organization) -> None:
 
 
 def _match_current(current: Deployment | None, over: str) -> None:
-    """What was compared and agreed to must still be what is replaced."""
+    """Raise :class:`Conflict` unless the deployment that was reviewed is still the active one."""
     if over and (current is None or current.pk != over):
         raise Conflict(
             "deployment_changed",

@@ -1,4 +1,4 @@
-"""The draft: what a tenant edits. Saving enforces nothing."""
+"""Save the draft of a policy. Saving enforces nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orgs.permissions import Permission
 
 
 def save_draft(access: Access, *, text: str, if_match: str | None = None) -> PolicyDraft:
-    """Store the text as it is, errors and all. With ``if_match``, only over the draft that has this ETag.
+    """Save the draft's text, even with errors. With ``if_match``, only over the draft that has this ETag.
 
     Raises :class:`Conflict` when somebody else saved in between and :class:`Invalid` when the text is too large.
     """

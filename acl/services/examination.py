@@ -1,4 +1,4 @@
-"""Looking at policy documents without storing anything: the one examination that page, API, CLI and deploy ask."""
+"""Examine policy documents without storing anything; used by pages, API, CLI and deployment."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def examine(access: Access, text: str) -> Examined:
 
 
 def validate(access: Access, text: str) -> bytes:
-    """The same as the API's answer, in JSON. Raises as :func:`examine` does."""
+    """Examine ``text`` and return the API's JSON answer. Raises as :func:`examine` does."""
     _may_examine(access, text)
     return bench.run(access.org_id, examining.validation, text, org=access.org_id, now=timezone.now())
 
 
 def examine_to_deploy(org_id: str, text: str, *, ours: bool = False) -> Examined:
-    """The same with the canonical document. Raises :class:`Invalid` with every error, or with every failing test.
+    """Examine ``text`` for deployment, with its canonical form. Raises :class:`Invalid` for errors and failing tests.
 
     For services that have asked for a permission of their own. A text of ``ours`` is looked at here and now, without
     the limits on what tenants write.
@@ -75,13 +75,13 @@ def check_size(text: str) -> None:
 
 
 def review(access: Access, before: str, after: str) -> Review:
-    """What ``after`` comes to, and how it stands to ``before``. Raises as :func:`examine` does."""
+    """Examine ``after`` and compare it with ``before``. Raises as :func:`examine` does."""
     access.require(Permission.ORG_READ)
     return bench.run(access.org_id, examining.review, before, after, org=access.org_id, now=timezone.now())
 
 
 def compare(access: Access, old: Side, new: Side) -> PolicyDiff:
-    """How ``new`` (default: the draft) stands to ``old`` (default: what is in force), by meaning.
+    """Compare ``new`` (default: the draft) with ``old`` (default: the active version) by meaning.
 
     Raises :class:`Invalid` with the findings when a document has errors, and ``NotFound`` for an unknown version.
     """
@@ -97,7 +97,7 @@ def compare(access: Access, old: Side, new: Side) -> PolicyDiff:
 
 
 def permits_all(access: Access, version: PolicyVersion) -> Finding | None:
-    """The warning about a rule of ``version`` that lets everybody do everything; None as well when it cannot be told.
+    """The warning about a rule of ``version`` that allows every client everything; None also when it is unknown.
 
     Remembered for an hour at most, because such a rule may end.
     """

@@ -1,4 +1,4 @@
-"""Edge nodes: registering by their first sign of life, what their heartbeats say, and noting that one has gone."""
+"""Register edge nodes, store their heartbeats, and mark nodes offline."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Heartbeats:
         return beats
 
     def heard(self, *, steady: float) -> dict[str, Heard] | None:
-        """When each node was heard of; None unless heartbeats could be read all the time for ``steady`` seconds."""
+        """The time of each node's last heartbeat; None unless all were readable for the last ``steady`` seconds."""
         if self._clock() - self._looking_since < steady:
             return None
         with platform_scope():
@@ -88,7 +88,7 @@ class Heartbeats:
             }
 
     def _news(self, beat: Heartbeat, now: float) -> bool:
-        """Whether it is later than all that the same process has said: who can write to Redis can repeat old ones.
+        """Whether a heartbeat is newer than all before it: whoever can write to Redis can replay one.
 
         Nor does a process that began earlier count while its successor is heard of.
         """
@@ -119,7 +119,7 @@ class Heartbeats:
 
 
 def note_heartbeats(beats: Sequence[Heartbeat]) -> None:
-    """Store what nodes say of themselves. An unknown one joins the default cluster, and the platform's log says so."""
+    """Store the heartbeats of nodes. An unknown node joins the default cluster, and the platform's log says so."""
     if not beats:
         return
     with platform_scope():
@@ -128,7 +128,7 @@ def note_heartbeats(beats: Sequence[Heartbeat]) -> None:
 
 
 def note_heartbeat(beat: Heartbeat) -> Node:
-    """The same for one; returns the node as it stands then."""
+    """Store the heartbeat of one node; returns the updated node."""
     note_heartbeats([beat])
     return Node.objects.get(name=beat.node[:128])
 
@@ -180,7 +180,7 @@ def _facts(beat: Heartbeat) -> dict[str, Any]:
 
 
 def _read(blob: bytes | None) -> Heartbeat | None:
-    """The heartbeat, or None when nothing sensible stands there: Redis is not trusted."""
+    """The heartbeat read from a value on Redis, or None when it is not valid: Redis is not trusted."""
     if blob is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Building an organization's signed bundle from the database and bringing it to Redis."""
+"""Build an organization's signed bundle from the database and write it to Redis."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from orgs.publishing import next_revision
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a push did: the revision it built, and whether Redis took it (False: a newer one was there)."""
+    """The result of a push: the revision, and whether Redis stored it (False: a newer one was there)."""
 
     revision: int
     written: bool
 
 
 def build_bundle(org_id: str) -> Bundle | None:
-    """The organization's desired state as it stands in the database; None when there is no such organization.
+    """Build the organization's bundle from the database; None when there is no such organization.
 
     The same rows give the same bytes: a bundle that is built twice is announced once.
     """
@@ -61,7 +61,7 @@ def build_bundle(org_id: str) -> Bundle | None:
 
 
 def push_bundle(redis: Redis, org_id: str) -> Pushed | None:
-    """Build, sign, write and announce; None when the organization is gone."""
+    """Build, sign, write and announce the bundle of an organization; None when the organization is gone."""
     bundle = build_bundle(org_id)
     if bundle is None:
         return None
@@ -76,7 +76,7 @@ def push_bundle(redis: Redis, org_id: str) -> Pushed | None:
 
 
 def catch_up(redis: Redis, org_id: str) -> bool:
-    """Make what stands on Redis, byte by byte, what ought to stand there; False when it does.
+    """Compare the bundle on Redis byte by byte with the database and replace it when it differs; False if equal.
 
     A genuine bundle that is newer than the database, or another one of the same revision, means that the database was
     restored from a backup: it goes on above that revision, because edges never go back. What else is found there was

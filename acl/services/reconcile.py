@@ -1,4 +1,4 @@
-"""Bringing back the bundles that Redis lost or has old: compare with the database, push what differs.
+"""Reconcile the bundles on Redis with the database: push those that are missing, old or altered.
 
 The revisions of bundles are compared every time, and the bytes of up to 200 of them, in turn.
 """
@@ -22,7 +22,7 @@ CONTENTS = 200
 
 
 def reconcile_bundles(redis: Redis) -> int:
-    """Compare and push; returns how many bundles were pushed."""
+    """Compare the bundles with the database and push those that differ; returns how many were pushed."""
     with platform_scope():
         wanted = list(Organization.objects.filter(revision__gt=0).order_by("pk").values_list("pk", "revision"))
     pushed = 0
@@ -41,6 +41,9 @@ def reconcile_bundles(redis: Redis) -> int:
 
 
 def _turn(orgs: list[str]) -> list[str]:
-    """Whose bundles are compared byte by byte this time. By the clock: a place on Redis could be held there."""
+    """The organizations whose bundles are compared byte by byte this time, chosen by the clock.
+
+    A position stored on Redis could be manipulated there.
+    """
     parts = math.ceil(len(orgs) / CONTENTS) or 1
     return orgs[int(time.time() / heads.EVERY) % parts :: parts]

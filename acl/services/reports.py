@@ -1,4 +1,4 @@
-"""What nodes report on bundles, turned into targets and the state of a deployment. Safe to apply twice or late."""
+"""Apply the bundle reports of nodes to targets and deployments. Safe to apply twice or late."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _enforcing(org: Organization, node: Node, report: BundleReport) -> bool:
 
 
 def _went_back(org: Organization, node: Node, report: BundleReport, current: Deployment) -> bool:
-    """A node that has acknowledged the deployment in force says later that it enforces an earlier one.
+    """Handle a node that acknowledged the active deployment and later reports an earlier one.
 
     It has lost its disk and met an old bundle: it is awaited again, and the page does not say that it enforces.
     """
@@ -83,7 +83,7 @@ def _went_back(org: Organization, node: Node, report: BundleReport, current: Dep
 
 
 def _refused(org: Organization, node: Node, report: BundleReport) -> bool:
-    """A refused record was spoilt, forged or old: the one in force is pushed again.
+    """Handle a refused bundle, which was damaged, forged or old: push the active one again.
 
     A node that enforces the deployment already goes on with it. One that has been started since has nothing to go on
     with, denies everything, and so refuses.
@@ -112,7 +112,7 @@ def _change(deployment: Deployment, target: Target, status: Target.Status, *, at
 
 
 def _supersede(org: Organization, node: Node, newer: Deployment) -> None:
-    """What was awaited from this node before is overtaken: a newer revision always wins."""
+    """Mark earlier pending targets of this node as superseded: a newer revision always wins."""
     older = Target.objects.filter(
         org=org, node=node, status=Target.Status.PENDING, deployment__revision__lt=newer.revision
     )
@@ -120,7 +120,7 @@ def _supersede(org: Organization, node: Node, newer: Deployment) -> None:
 
 
 def _replayed(target: Target, report: BundleReport) -> bool:
-    """Whether the node has said something else about the deployment since."""
+    """Whether the node has reported something newer about the deployment."""
     return target.reported_at is not None and report.at < target.reported_at.timestamp()
 
 
@@ -130,7 +130,7 @@ def _restarted(node: Node, target: Target, at: datetime) -> bool:
 
 
 def _time(report: BundleReport, deployment: Deployment) -> datetime:
-    """When the node says it was, by a clock that is not ours: never before the deployment nor after now."""
+    """The time in the report, limited to the range from the deployment to now: the node's clock is not trusted."""
     now = timezone.now()
     at = datetime.fromtimestamp(max(0.0, min(report.at, now.timestamp())), UTC)
     return max(deployment.created_at, min(at, now))

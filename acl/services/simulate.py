@@ -1,4 +1,4 @@
-"""The simulator: one request against a text that may be an unsaved draft, judged by the code the edge runs."""
+"""The simulator: one request against a text that may be an unsaved draft, checked by the code the edge runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOPIC_MAX = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """What a text says to one request, and with which claims it was asked."""
+    """The result of a simulation, with the claims that were used."""
 
     found: Simulation
     claims: Mapping[str, ClaimValue]
@@ -35,12 +35,12 @@ class Simulated:
 
     @property
     def verdict(self) -> Verdict | None:
-        """None when the text has errors."""
+        """The verdict; None when the text has errors."""
         return self.found.verdict
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What there is to say about the text."""
+        """The findings about the text."""
         return self.found.findings
 
 

@@ -1,4 +1,4 @@
-"""The state of a deployment, worked out from its targets."""
+"""Compute the status of a deployment from its targets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNFINISHED = (Deployment.Status.PENDING, Deployment.Status.REFUSED)
 
 
 def settle(gone: Iterable[Node]) -> None:
-    """Work out anew what waited for nodes that have gone, or was refused by them. Needs the platform's scope.
+    """Recompute deployments that await, or were refused by, nodes now offline. Needs the platform's scope.
 
     In the transaction that notes that they have gone: nobody would look again afterwards. Organizations are locked in
     order, so two that settle cannot wait for each other.

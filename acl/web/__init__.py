@@ -1,1 +1,1 @@
-"""Pages about what is allowed: draft, simulator, versions, deployments."""
+"""Pages of access control: draft, simulator, versions, deployments."""

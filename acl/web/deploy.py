@@ -1,4 +1,4 @@
-"""Pages: review the draft against what is in force, deploy it, and watch every node acknowledge."""
+"""Pages: compare the draft with the active version, deploy it, and follow the nodes' acknowledgements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STOP_POLLING = 286
 
 @org_page(Permission.ORG_READ)
 def review(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """What a deployment would change: difference, findings, tests, and what it touches."""
+    """Show what a deployment would change: difference, findings, tests and impact."""
     return _review(request, access, DeployForm())
 
 
@@ -77,11 +77,11 @@ def _review(request: HttpRequest, access: Access, form: DeployForm, *, status: i
 
 
 def impact_of(access: Access, before: int, after: int) -> list[Impact]:
-    """What going from ``before`` to ``after`` rules touches, in figures."""
+    """The impact, in figures, of going from ``before`` to ``after`` rules."""
     sessions = sessions_or_none(access)
     current = current_deployment(access)
     nodes = [node for node in deployment_progress(access, current.pk).nodes if node.online] if current else []
-    judged = Impact("?", "live sessions checked again (the number is unavailable)")
+    checked = Impact("?", "live sessions checked again (the number is unavailable)")
     if sessions is not None:
-        judged = Impact(f"{len(sessions):,}", "live sessions checked again; what is no longer granted stops at once")
-    return [Impact(f"{before} → {after}", "rules"), judged, Impact(f"{len(nodes):,}", "nodes updated")]
+        checked = Impact(f"{len(sessions):,}", "live sessions checked again; what is no longer granted stops at once")
+    return [Impact(f"{before} → {after}", "rules"), checked, Impact(f"{len(nodes):,}", "nodes updated")]

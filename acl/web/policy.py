@@ -27,7 +27,7 @@ from orgs.permissions import Permission
 
 @dataclass(slots=True)
 class Simulated:
-    """The simulator's form with the verdict, or without one while nothing was asked or the text has errors."""
+    """The simulator's form and its verdict; none before the first request or while the text has errors."""
 
     form: SimulateForm
     verdict: Verdict | None = None
@@ -124,7 +124,7 @@ def _simulated(access: Access, text: str, form: SimulateForm) -> Simulated:
 
 
 def _findings(access: Access, text: str) -> dict[str, Any]:
-    """What there is to say about ``text``; or why nothing could be said just now, which keeps nobody from editing."""
+    """The findings about ``text``, or why it could not be examined just now; neither prevents editing."""
     try:
         return {"examined": examine(access, text)}
     except (Limit, Invalid) as error:
@@ -134,7 +134,7 @@ def _findings(access: Access, text: str) -> dict[str, Any]:
 def _kept(
     request: HttpRequest, access: Access, form: DraftForm, *, status: int = HTTPStatus.OK, conflict: Any = None
 ) -> HttpResponseBase:
-    """The editor again with everything that was typed; for htmx, the notice above it alone, whatever had asked."""
+    """Render the editor with everything that was typed; for htmx, only the notice above it."""
     if request.headers.get("HX-Request"):
         notice = render(request, "acl/policy.html#refused", {"form": form, "conflict": conflict}, status=status)
         return retarget(reswap(notice, "outerHTML"), "#draft-state")

@@ -1,4 +1,4 @@
-"""Pages: the presets, and one of them as the draft."""
+"""Pages: list the presets, and load one as the draft."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from orgs.permissions import Permission
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A preset with what it comes to."""
+    """A preset with its examined policy."""
 
     preset: Preset
     text: str
@@ -53,7 +53,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.POLICY_EDIT, methods=("GET", "POST"))
 def load(request: HttpRequest, access: Access, name: str) -> HttpResponseBase:
-    """Make a preset the draft. A draft that stands nowhere else is shown as what would be lost, first."""
+    """Replace the draft by a preset, after a confirmation when the draft would be lost."""
     form = PresetForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         load_preset(access, name, if_match=form.value("etag") or None)
@@ -76,7 +76,7 @@ def load(request: HttpRequest, access: Access, name: str) -> HttpResponseBase:
 
 
 def _precious(access: Access, text: str) -> bool:
-    """Whether the draft would be lost if it were replaced: it is no preset and not the version in force."""
+    """Whether the draft would be lost if it were replaced: it is neither a preset nor the active version."""
     current = current_deployment(access)
     deployed = current is not None and current.version.source == text
     return bool(text.strip()) and not deployed and all(each.starting(timezone.now()) != text for each in PRESETS)

@@ -1,4 +1,4 @@
-"""Two texts line by line, as rows of a table. Pure."""
+"""Compare two texts line by line, as rows of a table. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ Op = Literal["same", "add", "del", "gap"]
 
 @dataclass(frozen=True, slots=True)
 class DiffRow:
-    """One line. ``old`` and ``new`` count from 1 and are 0 where a side has none; ``text`` of a gap says its length."""
+    """One line of a text difference: ``old`` and ``new`` are line numbers from 1, 0 where a side has none.
+
+    The ``text`` of a gap says how many lines it replaces.
+    """
 
     op: Op
     old: int
@@ -72,7 +75,7 @@ def _opcodes(old: list[str], new: list[str]) -> list[tuple[str, int, int, int, i
 
 
 def _middle(old: list[str], new: list[str]) -> Iterator[tuple[str, int, int, int, int]]:
-    """All at once when that is cheap, else piece by piece between the lines that surely belong together."""
+    """Compare the middle of two texts at once when that is cheap, else piecewise between unique common lines."""
     left = COSTLY
     start_old = start_new = 0
     for stop_old, stop_new in [*(_anchors(old, new) if len(old) * len(new) > COSTLY else []), (len(old), len(new))]:
@@ -87,7 +90,7 @@ def _middle(old: list[str], new: list[str]) -> Iterator[tuple[str, int, int, int
 
 
 def _anchors(old: list[str], new: list[str]) -> list[tuple[int, int]]:
-    """Places of lines that stand once in each text, as many as are in the same order in both (patience diff)."""
+    """The positions of lines that occur once in each text, in the same order in both (patience diff)."""
     counts_old, counts_new = Counter(old), Counter(new)
     places = {line: at for at, line in enumerate(new) if counts_new[line] == 1}
     ends: list[int] = []

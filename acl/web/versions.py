@@ -1,4 +1,4 @@
-"""Pages: the versions, what was in force when, one version, and going back to it."""
+"""Pages: versions and their deployments, one version, and rollback."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.ORG_READ)
 def version(request: HttpRequest, access: Access, number: int) -> HttpResponseBase:
-    """One version: its text, its tests, and how it differs from the one in force."""
+    """Show one version: its text, its tests, and how it differs from the active one."""
     found, current = get_version(access, number), current_deployment(access)
     context = {
         "version": found,
