@@ -1,1 +1,1 @@
-"""What happened: event kinds, ingest, search, exports, retention."""
+"""The audit log: event kinds, ingest, search, exports, retention."""

@@ -1,4 +1,4 @@
-"""Searching the audit: always inside a time bound, newest first, widening window by window, paged by key.
+"""Search the audit log: newest first, within a time bound, in widening windows, with keyset paging.
 
 The table is partitioned by day. A bound lets PostgreSQL plan and read a few partitions instead of all of them, and the
 newest window usually fills the page; only a search that finds little reads further back. Text prefixes are ranges on
@@ -45,7 +45,7 @@ SEARCH_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """What to look for. Empty fields do not filter. Times are aware; ``until`` is exclusive."""
+    """The filters of an audit search. Empty fields do not filter. Times are aware; ``until`` is exclusive."""
 
     kind: str = ""
     """One kind, or several separated by commas."""
@@ -94,7 +94,7 @@ def search(access: Access, query: AuditQuery) -> AuditPage:
 
 
 def search_platform(operator: User, query: AuditQuery) -> AuditPage:
-    """The same over what belongs to no organization. For operators; others get :class:`NotFound`."""
+    """The newest matching events that belong to no organization. For operators; others get :class:`NotFound`."""
     if not operator.is_operator:
         raise NotFound()
     with platform_scope(), _patience():
@@ -137,7 +137,7 @@ def prefix_range(prefix: str) -> tuple[str, str | None]:
 
 @contextmanager
 def _patience() -> Iterator[None]:
-    """Give up after :data:`SEARCH_SECONDS`: raises :class:`Unavailable` with what to do."""
+    """Limit a search to :data:`SEARCH_SECONDS`; raises :class:`Unavailable` with what to do."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{SEARCH_SECONDS}s"])
     try:
@@ -199,7 +199,7 @@ def _local(username: str) -> str:
 
 
 def _clean(name: str, value: str) -> str:
-    """The value as it would have been stored."""
+    """A filter value cut and cleaned as ingest would have stored it."""
     if "\0" in value or any(0xD800 <= ord(character) <= 0xDFFF for character in value):
         raise Invalid("bad_text", "The filter contains characters that no event can contain; remove them.", field=name)
     return cut(value)

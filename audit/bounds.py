@@ -1,11 +1,11 @@
-"""What an event can hold, as ingest cuts it and search must expect it. Pure Python."""
+"""Size limits of an audit event's fields, shared by ingest and search. Pure Python."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
 TEXT_BYTES = 2_000
-"""Bytes of UTF-8 kept of username, client id and topic: an index row of PostgreSQL holds at most 2,704."""
+"""Bytes of UTF-8 kept of username, client ID and topic: an index row of PostgreSQL holds at most 2,704."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """The earliest time an event can have."""

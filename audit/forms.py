@@ -41,7 +41,7 @@ def _kinds(*sources: Source) -> list[tuple[str, str | list[tuple[str, str]]]]:
 
 
 class AuditFilter(FilterForm):
-    """What to look for. Every field is optional."""
+    """The filters of an organization's audit log. Every field is optional."""
 
     beside = frozenset({"seen", "upto"})
 
@@ -98,6 +98,6 @@ class AuditFilter(FilterForm):
 
 
 class LogFilter(AuditFilter):
-    """The same for the platform's log."""
+    """The filters of the platform's log."""
 
     kind = forms.ChoiceField(label="Event", choices=_kinds(*Source), required=False)

@@ -20,7 +20,7 @@ class Source(StrEnum):
 
 
 class Tone(StrEnum):
-    """How a kind is shown: status is never told by colour alone, the word always stands beside it."""
+    """How a kind is shown: color is always accompanied by the word."""
 
     NEUTRAL = "neutral"
     GOOD = "good"

@@ -1,4 +1,4 @@
-"""``/v2/``: what happened."""
+"""``/v2/``: URLs of the audit API."""
 
 from __future__ import annotations
 

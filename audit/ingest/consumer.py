@@ -1,4 +1,4 @@
-"""The consumer: takes entries of the streams, stores what they hold, and only then finishes them."""
+"""The ingest consumer: reads stream entries, stores their events, and only then acknowledges them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from audit.ingest.gaps import Gaps
 from audit.ingest.lost import Heard, LostNodes
 from audit.ingest.rows import Row, days_of, platform_row, row_of
 from audit.ingest.store import store
-from audit.ingest.streams import CLAIM_IDLE_SECONDS, DeadLetter, Entry, Streams
+from audit.ingest.streams import CLAIM_IDLE_SECONDS, DeadLetter, StreamEntry, Streams
 from audit.kinds import AUDIT_UNREADABLE
 from audit.services import partitions
 from cloudsignal.secrets.keyring import node_key
@@ -42,57 +42,61 @@ FUTURE = timedelta(days=2)
 """Days further away get no partition of their own because of an event: a wrong clock must not make hundreds."""
 
 
-class Nodes(Protocol):
-    """Who is told what nodes say of themselves. The command puts in what ``acl`` has."""
+class NodeRegistry(Protocol):
+    """The interface to the registry of nodes in ``acl``, which the ``ingest`` command passes in."""
 
     def report(self, reports: Sequence[BundleReport]) -> None:
-        """Bundle reports, in order. Raises ``ValueError`` or ``DataError`` for one that makes no sense."""
+        """Apply bundle reports in order. Raises ``ValueError`` or ``DataError`` for an invalid one."""
 
     def look(self, redis: Redis) -> Sequence[Heartbeat]:
         """Read the heartbeats, if it is time to; returns those that are new."""
 
     def heard(self, *, steady: float) -> Mapping[str, Heard] | None:
-        """When each node was heard of; None unless heartbeats could be read all the time for so many seconds."""
+        """The time of each node's last heartbeat; None unless all were readable for the last ``steady`` seconds."""
 
 
 @dataclass(slots=True)
 class Counters:
-    """What this process has done since its start."""
+    """Counters of this ingest process since its start."""
 
     events: int = 0
     """Stored for the first time."""
     repeated: int = 0
     """Delivered again, or a further copy of a folded event."""
     reports: int = 0
-    aside: int = 0
+    quarantined: int = 0
 
 
 @dataclass(slots=True)
 class _Read:
-    """An entry of the audit stream with the rows it turned into."""
+    """An entry of the audit stream with the rows made from it."""
 
-    entry: Entry
+    entry: StreamEntry
     rows: list[Row] = field(default_factory=list)
     wrong: str = ""
 
 
 class Ingest:
-    """One consumer of the group. Several may run; each entry goes to one of them."""
+    """One consumer of the ingest group. Several may run; each entry goes to one of them."""
 
-    def __init__(self, redis: Redis, nodes: Nodes, *, name: str = "", claim_idle: float = CLAIM_IDLE_SECONDS) -> None:
+    def __init__(
+        self, redis: Redis, nodes: NodeRegistry, *, name: str = "", claim_idle: float = CLAIM_IDLE_SECONDS
+    ) -> None:
         self.counters = Counters()
         self._redis = redis
         self._nodes = nodes
         self._streams = Streams(redis, name or socket.gethostname(), claim_idle=claim_idle)
         self._gaps = Gaps()
         self._lost = LostNodes()
-        self._waiting: dict[str, Entry] = {}
+        self._waiting: dict[str, StreamEntry] = {}
         self._reports_at = 0.0
         self._days: set[date] = set()
 
     def run(self, stop: threading.Event, alive: Callable[[], None]) -> None:
-        """Work until ``stop`` is set. Whatever fails is waited out; what was in hand comes again. ``alive`` is called
-        once a round."""
+        """Ingest until ``stop`` is set, retrying after failures with the same entries.
+
+        ``alive`` is called once a round.
+        """
         wait = BACKOFF_FIRST
         while not stop.is_set():
             alive()
@@ -116,13 +120,13 @@ class Ingest:
         self._audit(work.audit)
         self._reports(work.reports)
         beats = self._nodes.look(self._redis)
-        self._gaps.judge(beats, drained=lambda: self._streams.idle(keys.AUDIT))
-        self._lost.judge(self._nodes.heard, drained=lambda: self._streams.idle(keys.AUDIT))
+        self._gaps.check(beats, drained=lambda: self._streams.idle(keys.AUDIT))
+        self._lost.check(self._nodes.heard, drained=lambda: self._streams.idle(keys.AUDIT))
         return len(work.audit) + len(work.reports)
 
     # --- audit ------------------------------------------------------------------------------------------------------
 
-    def _audit(self, entries: Sequence[Entry]) -> None:
+    def _audit(self, entries: Sequence[StreamEntry]) -> None:
         if not entries:
             return
         read = [_read(entry) for entry in entries]
@@ -132,14 +136,14 @@ class Ingest:
             fresh = store(rows)
         except DataError:
             fresh = self._store_singly(read)
-        aside = [DeadLetter(one.entry, one.wrong) for one in read if one.wrong]
-        self._streams.finish(keys.AUDIT, entries, aside)
+        quarantined = [DeadLetter(one.entry, one.wrong) for one in read if one.wrong]
+        self._streams.finish(keys.AUDIT, entries, quarantined)
         self.counters.events += fresh
         self.counters.repeated += len(rows) - fresh
-        self._note(keys.AUDIT, aside)
+        self._note(keys.AUDIT, quarantined)
 
     def _store_singly(self, read: Sequence[_Read]) -> int:
-        """One entry holds something that PostgreSQL refuses: store the others, and put that one aside.
+        """Store entries one by one after PostgreSQL refused a batch, and quarantine the one that it refuses.
 
         Only a ``DataError`` says so. An ``IntegrityError`` passes: a row on its way to the default partition is refused
         when its day's partition is made at that moment.
@@ -169,35 +173,35 @@ class Ingest:
 
     # --- reports ----------------------------------------------------------------------------------------------------
 
-    def _reports(self, entries: Sequence[Entry]) -> None:
-        """Apply reports. While one waits for a lock or for PostgreSQL, audit events go on being stored."""
+    def _reports(self, entries: Sequence[StreamEntry]) -> None:
+        """Apply node reports; while one waits for a lock or for PostgreSQL, audit events are still stored."""
         self._waiting.update({entry.id: entry for entry in entries})
         if not self._waiting or time.monotonic() < self._reports_at:
             return
         waiting = list(self._waiting.values())
         try:
-            aside = self._apply(waiting)
-            store([_note(keys.REPORTS, one) for one in aside])
+            quarantined = self._apply(waiting)
+            store([_note(keys.REPORTS, one) for one in quarantined])
         except DatabaseError as error:
             logger.warning("ingest: reports of nodes wait: %s", _short(error))
             self._reports_at = time.monotonic() + REPORTS_AGAIN_SECONDS
             connection.close_if_unusable_or_obsolete()
             return
-        self._streams.finish(keys.REPORTS, waiting, aside)
+        self._streams.finish(keys.REPORTS, waiting, quarantined)
         self._waiting.clear()
-        self.counters.reports += len(waiting) - len(aside)
-        self._note(keys.REPORTS, aside)
+        self.counters.reports += len(waiting) - len(quarantined)
+        self._note(keys.REPORTS, quarantined)
 
-    def _apply(self, entries: Sequence[Entry]) -> list[DeadLetter]:
-        """Apply all at once, or one by one when one of them makes no sense; returns those that were put aside."""
-        reports: list[tuple[Entry, BundleReport]] = []
-        aside: list[DeadLetter] = []
+    def _apply(self, entries: Sequence[StreamEntry]) -> list[DeadLetter]:
+        """Apply all reports at once, or one by one when one is invalid; returns those that were quarantined."""
+        reports: list[tuple[StreamEntry, BundleReport]] = []
+        quarantined: list[DeadLetter] = []
         for entry in entries:
             try:
                 reports.append((entry, decode(hear(Kind.REPORT, entry.record, node_key()), BundleReport)))
             except WireError as error:
                 if entry.there:
-                    aside.append(DeadLetter(entry, str(error)))
+                    quarantined.append(DeadLetter(entry, str(error)))
         try:
             self._nodes.report([report for _, report in reports])
         except Exception as error:
@@ -207,16 +211,16 @@ class Ingest:
                 try:
                     self._nodes.report([report])
                 except (DataError, ValueError, ArithmeticError) as wrong:
-                    aside.append(DeadLetter(entry, f"it makes no sense: {_short(wrong)}"))
-        return aside
+                    quarantined.append(DeadLetter(entry, f"it makes no sense: {_short(wrong)}"))
+        return quarantined
 
-    def _note(self, stream: str, aside: Sequence[DeadLetter]) -> None:
-        self.counters.aside += len(aside)
-        for one in aside:
+    def _note(self, stream: str, quarantined: Sequence[DeadLetter]) -> None:
+        self.counters.quarantined += len(quarantined)
+        for one in quarantined:
             logger.error("ingest: entry %s of %s was quarantined: %s", one.entry.id, stream, one.reason[:200])
 
 
-def _read(entry: Entry) -> _Read:
+def _read(entry: StreamEntry) -> _Read:
     read = _Read(entry)
     if not entry.there:
         return read
@@ -234,7 +238,7 @@ def _read(entry: Entry) -> _Read:
 
 
 def _with_note(read: _Read) -> list[Row]:
-    """The rows of an entry, and one for the platform's log when something about it is wrong."""
+    """The rows of an entry, and a row for the platform's log when the entry has a fault."""
     return [*read.rows, _note(keys.AUDIT, DeadLetter(read.entry, read.wrong))] if read.wrong else read.rows
 
 
@@ -249,5 +253,5 @@ def _note(stream: str, one: DeadLetter) -> Row:
 
 
 def _short(error: BaseException) -> str:
-    """What happened, without the values of rows that PostgreSQL repeats on further lines."""
+    """The first line of a database error: further lines repeat values of rows."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"

@@ -1,4 +1,4 @@
-"""Whether everything that a node recorded has arrived.
+"""Detect audit events that a node recorded but that never arrived.
 
 A heartbeat says how many events the running edge process had recorded at that moment. A minute later at least as many
 must be stored, not counting those that happened since. When fewer are, the stream is empty and nothing of it arrived
@@ -34,7 +34,7 @@ _BEGIN = (
 
 @dataclass(slots=True)
 class _Watch:
-    """One heartbeat that is being waited for."""
+    """A heartbeat whose event count must be reached within a minute."""
 
     beat: Heartbeat
     due: float
@@ -42,15 +42,15 @@ class _Watch:
 
 
 class Gaps:
-    """Watches one heartbeat a node at a time. Several ingest processes may do so; the gap is told once."""
+    """Watches one heartbeat per node. Several ingest processes may do so; each gap is logged once."""
 
     def __init__(self, *, settle: float = SETTLE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._settle = settle
         self._clock = clock
         self._watched: dict[str, _Watch] = {}
 
-    def judge(self, beats: Sequence[Heartbeat], *, drained: Callable[[], bool]) -> int:
-        """Take new heartbeats, and judge those that are due; returns how many gaps were told.
+    def check(self, beats: Sequence[Heartbeat], *, drained: Callable[[], bool]) -> int:
+        """Watch new heartbeats, and check those that are due; returns how many gaps were logged.
 
         ``drained`` says whether the stream holds nothing that is not stored yet.
         """
@@ -74,7 +74,7 @@ class Gaps:
 
 
 def _missing(beat: Heartbeat) -> tuple[int, int]:
-    """How many events of ``beat`` have not arrived, beyond those that the log was told of, and how many these are."""
+    """The number of missing events of ``beat`` that are not logged yet, and the number already logged."""
     at = min(EPOCH + timedelta(seconds=beat.at), LATEST)
     with platform_scope(), connection.cursor() as cursor:
         journal = Journal.objects.filter(node=beat.node, incarnation=beat.incarnation).first()
@@ -85,7 +85,7 @@ def _missing(beat: Heartbeat) -> tuple[int, int]:
 
 
 def _tell(beat: Heartbeat, missing: int, lost: int) -> bool:
-    """Write the gap to the platform's log; False when another process has done so meanwhile."""
+    """Log the gap in the platform's log; False when another process has done so meanwhile."""
     row = platform_row(
         key=f"gap/{beat.node}/{beat.incarnation}/{lost + missing}",
         at_ms=int(beat.at * 1_000),

@@ -1,4 +1,4 @@
-"""Ends of sessions whose node never came back: each ``connect`` has one end, also when nobody is left to write it.
+"""End the sessions of nodes that never came back, so that each ``connect`` event has one matching end.
 
 A process that was killed and comes back ends what its predecessor held, from its own disk. When none does for
 :data:`AFTER`, ingest does, from the sessions it knows to be open. Whatever arrives later of such a session is no second
@@ -81,7 +81,7 @@ SELECT count(*) FROM gone
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What is known of the process that runs a node now, or ran it last."""
+    """The latest known process of a node, with its last heartbeat."""
 
     incarnation: str
     seen: datetime
@@ -89,22 +89,22 @@ class Heard:
 
 
 class Ask(Protocol):
-    """Asks when nodes were heard of."""
+    """Callback that returns the last heartbeat of each node."""
 
     def __call__(self, *, steady: float) -> Mapping[str, Heard] | None:
-        """None unless that could be told all the time for so many seconds."""
+        """None unless heartbeats were readable for the last ``steady`` seconds."""
 
 
 class LostNodes:
-    """Looks once a minute. Several ingest processes may do so: a session is locked before it is ended."""
+    """Ends sessions of lost nodes, once a minute. Safe in several ingest processes: a session is locked first."""
 
     def __init__(self, *, after: float = AFTER, clock: Callable[[], float] = time.monotonic) -> None:
         self._after = after
         self._clock = clock
         self._looked_at = clock()
 
-    def judge(self, ask: Ask, *, drained: Callable[[], bool]) -> int:
-        """End what nodes that are gone have left open; returns how many sessions. ``drained`` as for ``Gaps``."""
+    def check(self, ask: Ask, *, drained: Callable[[], bool]) -> int:
+        """End the open sessions of lost nodes; returns how many. ``drained`` as for ``Gaps``."""
         now = self._clock()
         if now - self._looked_at < LOOK_SECONDS:
             return 0
@@ -135,7 +135,7 @@ class LostNodes:
 
 
 def without_second_ends(cursor: CursorWrapper, rows: Sequence[Row]) -> tuple[Sequence[Row], Counter[tuple[str, str]]]:
-    """Rows without ends of sessions that are ended as lost, and how many these were by node and incarnation.
+    """Drop ends of sessions already ended as lost; also returns how many, by node and incarnation.
 
     Locks the sessions that end, so that nobody ends them as lost meanwhile.
     """
@@ -150,7 +150,7 @@ def without_second_ends(cursor: CursorWrapper, rows: Sequence[Row]) -> tuple[Seq
 
 
 def note(cursor: CursorWrapper, *, begun: set[str], ended: set[str]) -> None:
-    """Keep the open sessions true to rows that were stored just now. An end may arrive before its beginning."""
+    """Update the open sessions from rows that were just stored. An end may arrive before its beginning."""
     if opened := sorted(begun - ended - {""}):
         cursor.execute(_OPEN, [opened])
         cursor.execute(_OPENED_LATE, [opened])

@@ -1,4 +1,4 @@
-"""Events of the wire as rows of the audit table. Pure: no database, no Redis.
+"""Convert audit events from the wire to rows of the audit table. Pure: no database, no Redis.
 
 Nothing a client writes can keep an event out of the audit: texts that are too long are cut and say so, numbers are
 brought into range, and only an event without a usable id or kind is refused.
@@ -81,14 +81,14 @@ def row_of(event: AuditEvent, *, node: str = "", incarnation: str = "") -> Row:
 
 
 def platform_row(*, key: str, at_ms: int, kind: str, reason: str, details: dict[str, str | int | float | bool]) -> Row:
-    """An event of the platform's own. The same ``key`` and time (milliseconds since the epoch) give the same row."""
+    """Make a row of the platform's log. The same ``key`` and time (milliseconds since the epoch) give the same row."""
     event_id = uuid.uuid5(uuid.NAMESPACE_URL, f"cloudsignal:{key}")
     event = AuditEvent(id=str(event_id), ts=at_ms * 1_000, kind=kind, reason=reason, details=details)
     return _row(event, event_id, node="ingest", incarnation="")
 
 
 def merged(rows: Iterable[Row]) -> list[Row]:
-    """One row for each key, in the order of the keys: of several copies of a folded event the highest count."""
+    """Merge rows of the same key, ordered by key: copies of a folded event keep the highest count."""
     kept: dict[tuple[datetime, uuid.UUID], Row] = {}
     for row in rows:
         key = row[TS], row[ID]
@@ -99,7 +99,7 @@ def merged(rows: Iterable[Row]) -> list[Row]:
 
 
 def without_org(row: Row) -> Row:
-    """The row as one of the platform's log: the organization it names does not exist. Its name stays in ``details``."""
+    """Move a row whose organization does not exist to the platform's log, with the name in ``details``."""
     details = json.loads(row[DETAILS]) if row[DETAILS] else {}
     details["org"] = row[ORG]
     changed = list(row)
@@ -163,7 +163,7 @@ def _cut(value: str, characters: int) -> str:
 
 
 def _bounded(name: str, value: str, more: dict[str, Any]) -> str:
-    """``value`` within ``TEXT_BYTES``; when it has to be cut, ``more`` tells how long it was."""
+    """``value`` cut to ``TEXT_BYTES``; when it is cut, its length is added to ``more``."""
     value = _cut(value, 65_535)
     kept = cut(value)
     if len(kept) != len(value):

@@ -1,4 +1,4 @@
-"""Rows into PostgreSQL: binary COPY into a temporary table, then one insert that drops what is there already.
+"""Store rows in PostgreSQL: binary COPY into a temporary table, then one insert that skips duplicates.
 
 Straight into ``audit_event`` would be faster and is not possible: PostgreSQL refuses COPY FROM on a table with
 row-level security to a role that it binds. The temporary table lives as long as the connection, so that a batch does
@@ -56,7 +56,7 @@ _COUNT = (
 
 
 def store(rows: Sequence[Row]) -> int:
-    """Write ``rows`` in one transaction and commit; returns how many of them were not there before.
+    """Store ``rows`` in one transaction and commit; returns how many were new.
 
     Rows of an organization that does not exist become the platform's own. Raises ``django.db.Error`` untouched;
     nothing is stored then.

@@ -1,4 +1,4 @@
-"""The consumer group over the streams that ingest reads: what to work on next, and what is finished."""
+"""The consumer group of the Redis streams that ingest reads: fetch, acknowledge and take over entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLAIM_IDLE_SECONDS = 10.0
 CLAIM_SECONDS = 2.0
 """How often to look for such entries."""
 DEAD_MAXLEN = 1_000
-"""Entries kept of those that were put aside, for each stream (approximate trimming)."""
+"""Quarantined entries kept for each stream (approximate trimming)."""
 DEAD_BYTES = 1_048_576
 """Bytes kept of such an entry."""
 
@@ -28,13 +28,13 @@ STREAMS = (keys.AUDIT, keys.REPORTS)
 
 
 def dead(stream: str) -> str:
-    """The stream of entries put aside: fields ``b`` (the record), ``id`` (in ``stream``) and ``reason``."""
+    """The stream of quarantined entries: fields ``b`` (the record), ``id`` (in ``stream``) and ``reason``."""
     return f"{stream}:dead"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a stream."""
+class StreamEntry:
+    """One entry of a Redis stream."""
 
     id: str
     record: bytes
@@ -43,31 +43,31 @@ class Entry:
 
     @property
     def at_ms(self) -> int:
-        """When it was added, in milliseconds since the epoch; ids are ``MILLISECONDS-NUMBER``."""
+        """The time the entry was added, in milliseconds since the epoch; IDs are ``MILLISECONDS-NUMBER``."""
         return min(int(self.id.partition("-")[0]), 2**53)
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An entry that cannot be dealt with, and why."""
+    """An entry that cannot be stored, and the reason."""
 
-    entry: Entry
+    entry: StreamEntry
     reason: str
 
 
 @dataclass(slots=True)
 class Work:
-    """Entries of both streams, in the order they were added."""
+    """The next entries of both streams, in the order they were added."""
 
-    audit: list[Entry] = field(default_factory=list)
-    reports: list[Entry] = field(default_factory=list)
+    audit: list[StreamEntry] = field(default_factory=list)
+    reports: list[StreamEntry] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.audit or self.reports)
 
 
 class Streams:
-    """One consumer of the group.
+    """One consumer of the group, over both streams.
 
     ``name`` is best the same after a restart: a process that comes back finds at once what its predecessor held when it
     was killed. When two of one name meet the same entry, the key of the event keeps it from being stored twice.
@@ -83,11 +83,11 @@ class Streams:
         self._claimed_at = 0.0
 
     def again(self) -> None:
-        """Something failed: join anew, and begin with what is in hand but not finished."""
+        """Rejoin the group after a failure, and start with entries that were read but not acknowledged."""
         self._joined = False
 
     def next(self, *, block: float) -> Work:
-        """What to do next; waits up to ``block`` seconds for something to arrive. Raises ``RedisError``."""
+        """Fetch the next entries; waits up to ``block`` seconds for new ones. Raises ``RedisError``."""
         if not self._joined:
             self._join()
         if self._leftovers:
@@ -100,12 +100,12 @@ class Streams:
             self._leftovers = {}
         return self._claim() or self._read(dict.fromkeys(STREAMS, ">"), int(block * 1_000) or None)
 
-    def finish(self, stream: str, entries: Sequence[Entry], aside: Sequence[DeadLetter] = ()) -> None:
-        """Acknowledge and delete what was committed, and keep copies of what was put aside: in one transaction."""
+    def finish(self, stream: str, entries: Sequence[StreamEntry], quarantined: Sequence[DeadLetter] = ()) -> None:
+        """Acknowledge and delete committed entries and keep copies of quarantined ones, in one transaction."""
         if not entries:
             return
         pipeline = self._redis.pipeline(transaction=True)
-        for one in aside:
+        for one in quarantined:
             body: dict[Any, Any] = {keys.FIELD: one.entry.record[:DEAD_BYTES], "id": one.entry.id, "reason": one.reason}
             pipeline.xadd(dead(stream), body, maxlen=DEAD_MAXLEN, approximate=True)
         names = [entry.id for entry in entries]
@@ -114,7 +114,7 @@ class Streams:
         pipeline.execute()
 
     def idle(self, stream: str) -> bool:
-        """Whether every entry of ``stream`` is finished, by whichever consumer."""
+        """Whether every entry of ``stream`` is acknowledged, by any consumer."""
         return self._redis.xlen(stream) == 0
 
     def _join(self) -> None:
@@ -136,7 +136,7 @@ class Streams:
         return work
 
     def _claim(self) -> Work:
-        """Now and then, take over what a consumer left behind that died."""
+        """From time to time, take over the entries of a consumer that died."""
         work = Work()
         now = time.monotonic()
         if now - self._claimed_at < CLAIM_SECONDS:
@@ -152,10 +152,10 @@ class Streams:
         return work
 
 
-def _entry(raw: tuple[bytes, dict[bytes, bytes] | None] | tuple[None, None]) -> Entry:
+def _entry(raw: tuple[bytes, dict[bytes, bytes] | None] | tuple[None, None]) -> StreamEntry:
     name, fields = raw
     if name is None:  # Redis 6.2 answers so for an entry that was claimed and is deleted
-        return Entry("0-0", b"", there=False)
+        return StreamEntry("0-0", b"", there=False)
     if not fields:
-        return Entry(name.decode(), b"", there=False)
-    return Entry(name.decode(), fields.get(keys.FIELD.encode(), b""))
+        return StreamEntry(name.decode(), b"", there=False)
+    return StreamEntry(name.decode(), fields.get(keys.FIELD.encode(), b""))

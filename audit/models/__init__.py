@@ -1,4 +1,4 @@
-"""What happened."""
+"""Models of the audit log."""
 
 from audit.models.event import Event
 from audit.models.journal import Journal

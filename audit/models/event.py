@@ -13,7 +13,7 @@ from django.db import models
 
 
 class Event(models.Model):
-    """One thing that happened. Field meanings are those of :class:`cloudsignal.wire.audit.AuditEvent`."""
+    """One audit event. Field meanings are those of :class:`cloudsignal.wire.audit.AuditEvent`."""
 
     pk = models.CompositePrimaryKey("ts", "id")
     ts = models.DateTimeField()

@@ -1,4 +1,4 @@
-"""How much of what a node says it has recorded has arrived. Belongs to the platform, not to a tenant."""
+"""Progress of each node's audit journal: how many events have arrived. Belongs to the platform, not to a tenant."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Journal(models.Model):
-    """The events of one run of an edge process. Counted in the transaction that stores them, so it is exact."""
+    """The events that arrived from one run of an edge process, counted in the transaction that stores them."""
 
     pk = models.CompositePrimaryKey("node", "incarnation")
     node = models.CharField(max_length=128)

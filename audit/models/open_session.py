@@ -1,4 +1,4 @@
-"""Sessions that have begun and not ended, as far as ingest has been told. Belongs to the platform, not to a tenant."""
+"""Open sessions: those with a ``connect`` event and no end yet. Belongs to the platform, not to a tenant."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from django.db import models
 
 
 class OpenSession(models.Model):
-    """One session of an edge: written with its ``connect``, gone with its end, in the transaction that stores them.
+    """One open session, inserted with its ``connect`` event and deleted with its end, in the transaction of the event.
 
-    It is what tells whom a node that never came back has left open (:mod:`audit.ingest.lost`).
+    From these rows ingest ends the sessions of a node that never came back (:mod:`audit.ingest.lost`).
     """
 
     session = models.CharField(max_length=64, primary_key=True, db_collation="C")

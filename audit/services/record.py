@@ -1,4 +1,4 @@
-"""Writing down an administrative change, in the transaction that makes it."""
+"""Record an administrative change in the audit log, in the transaction that makes it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ FROM jsonb_to_recordset(%(rows)s::jsonb) AS entry (id uuid, username text, targe
 
 
 class Actor(Protocol):
-    """Who does something: ``orgs.access.grants.Access``, or anything else with these three."""
+    """The actor of a change: ``orgs.access.grants.Access``, or anything else with these three properties."""
 
     @property
     def org_id(self) -> str | None:
-        """The organization whose audit it belongs to; None for the platform's own."""
+        """The organization whose audit log the event belongs to; None for the platform's own."""
 
     @property
     def actor(self) -> str:

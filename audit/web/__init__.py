@@ -1,1 +1,1 @@
-"""Pages about what happened: the audit list, one event, and the platform's log."""
+"""Pages of the audit log: the list, one event, and the platform's log."""

@@ -45,7 +45,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.AUDIT_READ)
 def event(request: HttpRequest, access: Access, key: str) -> HttpResponseBase:
-    """Everything known of one event, and where to go from it."""
+    """Show one event with all its details and links."""
     try:
         ts, event_id = parse_cursor(key)
     except Invalid:
@@ -89,7 +89,7 @@ def _list(
 
 
 def _fingerprint(page: AuditPage | None) -> str:
-    """What a page shows, in a few characters: it changes with every new event and every count that rises."""
+    """A short hash of what a page shows: it changes with every new event and every increased count."""
     shown = "" if page is None else "\n".join(f"{event.id} {event.count}" for event in page.events)
     return hashlib.blake2s(shown.encode(), digest_size=9).hexdigest()
 

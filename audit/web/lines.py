@@ -1,4 +1,4 @@
-"""One audit event as a line of the list: which words, which tone, where it leads. Pure but for the model's fields."""
+"""Present an audit event as a line of the list: words, tone and link. Pure but for the model's fields."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Change:
 
 
 def changes(event: Event) -> list[Change]:
-    """What a change did, field by field, in the order of the fields."""
+    """The fields that an administrative change altered, in order."""
     before, after = _mapping(event.before), _mapping(event.after)
     return [
         Change(name.replace("_", " "), _value(before, name), _value(after, name))

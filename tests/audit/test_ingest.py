@@ -16,7 +16,7 @@ from redis import Redis
 
 from audit.ingest.consumer import Ingest
 from audit.ingest.streams import GROUP, dead
-from audit.management.commands.ingest import Nodes
+from audit.management.commands.ingest import NodeRegistry
 from audit.models import Event, Journal
 from audit.services import partitions
 from cloudsignal.secrets.keyring import node_key, pepper
@@ -223,9 +223,9 @@ def test_a_malformed_entry_is_put_aside_and_holds_nothing_up(
     put(redis, event(org))
     ingest.round(block=0)
     assert redis.xlen(keys.AUDIT) == 0
-    [(_, aside)] = redis.xrange(dead(keys.AUDIT))  # type: ignore[misc]
-    assert (aside[b"id"].decode(), aside[b"b"]) == (name, blob)
-    assert aside[b"reason"]
+    [(_, letter)] = redis.xrange(dead(keys.AUDIT))  # type: ignore[misc]
+    assert (letter[b"id"].decode(), letter[b"b"]) == (name, blob)
+    assert letter[b"reason"]
     with platform_scope():
         [note] = Event.objects.filter(org_id=None)
         assert Event.objects.filter(org_id=org.pk).count() == 2
@@ -318,7 +318,7 @@ def test_what_is_put_aside_is_bounded(redis: Redis, ingest: Ingest, org: Organiz
 # --- what goes wrong beside it ----------------------------------------------------------------------------------------
 
 
-class Broken(Nodes):
+class Broken(NodeRegistry):
     """Nobody can be told anything."""
 
     def __init__(self, error: Exception) -> None:

@@ -60,7 +60,7 @@ def ask(heard: Mapping[str, Heard] | None = GONE, *, drained: bool = True) -> in
     def told(*, steady: float) -> Mapping[str, Heard] | None:
         return heard
 
-    return lost.judge(told, drained=lambda: drained)
+    return lost.check(told, drained=lambda: drained)
 
 
 def counts() -> tuple[Counter[str], Counter[str]]:

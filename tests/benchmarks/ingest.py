@@ -128,9 +128,9 @@ def ingest(redis: Redis, entries: list[bytes]) -> None:
 def drain(redis: Redis) -> None:
     """One consumer, until nothing is left."""
     from audit.ingest.consumer import Ingest
-    from audit.management.commands.ingest import Nodes
+    from audit.management.commands.ingest import NodeRegistry
 
-    consumer = Ingest(redis, Nodes(), name="benchmark")
+    consumer = Ingest(redis, NodeRegistry(), name="benchmark")
     while consumer.round(block=0):
         pass
 

@@ -23,22 +23,22 @@ from cloudsignal.startup import require
 from cloudsignal.wire.report import BundleReport, Heartbeat
 
 
-class Nodes:
-    """What ``acl`` does with reports and heartbeats, as :class:`audit.ingest.consumer.Nodes` wants it."""
+class NodeRegistry:
+    """The node registry of ``acl``, as the interface :class:`audit.ingest.consumer.NodeRegistry` describes it."""
 
     def __init__(self) -> None:
         self._heartbeats = Heartbeats()
 
     def report(self, reports: Sequence[BundleReport]) -> None:
-        """Turn bundle reports into targets."""
+        """Apply bundle reports to targets."""
         apply_reports(reports)
 
     def look(self, redis: Redis) -> Sequence[Heartbeat]:
-        """Keep the nodes' rows true to their heartbeats."""
+        """Update the nodes' rows from their heartbeats."""
         return self._heartbeats.look(redis)
 
     def heard(self, *, steady: float) -> Mapping[str, Heard] | None:
-        """When each node was heard of, once that can be told for certain."""
+        """The time of each node's last heartbeat, once that is certain."""
         return self._heartbeats.heard(steady=steady)
 
 
@@ -49,7 +49,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Both have good defaults."""
+        """Add ``--name`` and ``--claim-idle``; both have good defaults."""
         parser.add_argument("--name", default="", help="name of this consumer in its group (the host's name)")
         parser.add_argument(
             "--claim-idle",
@@ -72,5 +72,5 @@ class Command(BaseCommand):
         # One thread needs one connection, and a pool would wait longer and longer before it tries a server that was
         # away: ingest keeps its own time.
         connection.settings_dict["OPTIONS"].pop("pool", None)
-        ingest = Ingest(client(), Nodes(), name=options["name"], claim_idle=options["claim_idle"])
+        ingest = Ingest(client(), NodeRegistry(), name=options["name"], claim_idle=options["claim_idle"])
         ingest.run(stopping, lambda: touch("ingest"))
