@@ -1,4 +1,4 @@
-"""Who plays in the demo: two organizations on two presets, their people, and what each device does.
+"""The demo's data: two sample organizations on two presets, their people, and what each device does.
 
 Every device does what its policy allows; some also try what it does not, so that the audit page has something to show.
 """
@@ -43,8 +43,8 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Troupe:
-    """One sample organization."""
+class SampleOrganization:
+    """A sample organization with its people, preset and devices."""
 
     slug: str
     name: str
@@ -129,8 +129,8 @@ def _agents() -> tuple[Device, ...]:
     return tuple(devices)
 
 
-TROUPES = (
-    Troupe(
+SAMPLES = (
+    SampleOrganization(
         slug="northwind",
         name="Northwind Notifications",
         preset="notifications",
@@ -140,7 +140,7 @@ TROUPES = (
         listen="announcements/#",
         refused="announcements/mine",
     ),
-    Troupe(
+    SampleOrganization(
         slug="helix",
         name="Helix Agents",
         preset="agent-pipelines",

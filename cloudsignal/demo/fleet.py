@@ -24,9 +24,9 @@ from django.db import close_old_connections
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from cloudsignal.demo.cast import TROUPES, Device, Publish, Subscribe
+from cloudsignal.demo.cast import SAMPLES, Device, Publish, Subscribe
+from cloudsignal.demo.credentials import CredentialSource, CredentialsUnavailable
 from cloudsignal.demo.seed import RENEW_SECONDS, read_places, write_guide
-from cloudsignal.demo.tickets import TicketOffice, TicketsUnavailable
 from cloudsignal.errors import DomainError
 
 logger = logging.getLogger("cloudsignal.demo.fleet")
@@ -51,11 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 @dataclass(order=True)
 class Due:
-    """Something that a device does next."""
+    """The next action of a device and its time."""
 
     at: float
     number: int
-    player: Player = field(compare=False)
+    simulated: SimulatedDevice = field(compare=False)
     action: Publish | Subscribe | None = field(compare=False)
     """None: look after the connection and the credential."""
 
@@ -68,35 +68,35 @@ class Fleet:
         self.renew = renew
         self.renewed_at = time.monotonic()
         context = ssl.create_default_context(cafile=ca)
-        offices = [(troupe, TicketOffice(troupe.people[0][0], troupe.name)) for troupe in TROUPES]
-        self.players = [
-            Player(device, office, host, port, context, prefix=troupe.slug)
-            for troupe, office in offices
-            for device in troupe.devices
+        sources = [(sample, CredentialSource(sample.people[0][0], sample.name)) for sample in SAMPLES]
+        self.simulated = [
+            SimulatedDevice(device, source, host, port, context, prefix=sample.slug)
+            for sample, source in sources
+            for device in sample.devices
         ]
 
     def run(self, stop: threading.Event) -> None:
-        """Let every device do what is due, a little out of step with the others, until ``stop``."""
+        """Run the devices' actions when they are due, spread over time, until ``stop`` is set."""
         now = time.monotonic()
         queue: list[Due] = []
-        for number, player in enumerate(self.players):
-            heapq.heappush(queue, Due(now + number * 0.05, len(queue), player, None))
-            for action in player.device.actions:
+        for number, simulated in enumerate(self.simulated):
+            heapq.heappush(queue, Due(now + number * 0.05, len(queue), simulated, None))
+            for action in simulated.device.actions:
                 if action.every:
-                    heapq.heappush(queue, Due(now + 5 + random.uniform(0, action.every), len(queue), player, action))  # noqa: S311
+                    heapq.heappush(queue, Due(now + 5 + random.uniform(0, action.every), len(queue), simulated, action))  # noqa: S311
         while not stop.is_set():
             now = time.monotonic()
             while queue and queue[0].at <= now:
                 due = heapq.heappop(queue)
-                pause = due.player.act(due.action)
-                heapq.heappush(queue, Due(time.monotonic() + pause, due.number, due.player, due.action))
+                pause = due.simulated.act(due.action)
+                heapq.heappush(queue, Due(time.monotonic() + pause, due.number, due.simulated, due.action))
             self.renew_if_due()
             stop.wait(TICK)
-        for player in self.players:
-            player.close()
+        for simulated in self.simulated:
+            simulated.close()
 
     def renew_if_due(self) -> None:
-        """Write the guide anew when it is time; tried again a minute later when that fails."""
+        """Rewrite the guide when it is due; a failure is retried a minute later."""
         if time.monotonic() - self.renewed_at < RENEW_SECONDS:
             return
         try:
@@ -108,14 +108,14 @@ class Fleet:
             self.renewed_at += RENEW_AGAIN
 
 
-class Player:
-    """One device: its connection, its credential, its counter."""
+class SimulatedDevice:
+    """A simulated device: its connection, credential and message counter."""
 
     def __init__(
-        self, device: Device, office: TicketOffice, host: str, port: int, context: ssl.SSLContext, *, prefix: str
+        self, device: Device, source: CredentialSource, host: str, port: int, context: ssl.SSLContext, *, prefix: str
     ) -> None:
         self.device = device
-        self.office = office
+        self.source = source
         self.host, self.port = host, port
         self.count = 0
         self.retry = RETRY_FIRST
@@ -134,7 +134,7 @@ class Player:
         self.running = False
 
     def act(self, action: Publish | Subscribe | None) -> float:
-        """Do one thing; returns after how many seconds to do it again."""
+        """Perform one action; returns the seconds until it is due again."""
         if action is None:
             return self._look_after()
         if self.online:
@@ -148,26 +148,26 @@ class Player:
         return (action.every or 60.0) * random.uniform(0.9, 1.1)  # noqa: S311
 
     def close(self) -> None:
-        """Say goodbye."""
+        """Disconnect from the edge."""
         self.client.disconnect()
         self.client.loop_stop()
 
     def _look_after(self) -> float:
-        """Connect when there is no connection, refresh the credential when it is time."""
+        """Connect when disconnected, and refresh the credential when it is due."""
         try:
             if self.online:
-                self.office.refresh_if_due(self.device)
+                self.source.refresh_if_due(self.device)
                 self.retry = RETRY_FIRST
                 return 5.0
-            ticket = self.office.ticket(self.device, anew=self.refused)
-        except TicketsUnavailable as error:
+            credential = self.source.credential(self.device, anew=self.refused)
+        except CredentialsUnavailable as error:
             logger.warning("no credential for %s: %s", self.device.username, error)
             return self._later()
         if self.running:
             self.client.loop_stop()
             self.running = False
         self.refused = False
-        self.client.username_pw_set(ticket.username, ticket.password)
+        self.client.username_pw_set(credential.username, credential.password)
         try:
             if self.client.connect(self.host, self.port, KEEPALIVE) != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 return self._later()

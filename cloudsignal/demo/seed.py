@@ -1,4 +1,4 @@
-"""Makes what the demo shows: people, two organizations with a policy in force, and a guide. Safe to run at every start.
+"""Seed the demo: people, two organizations with an active policy, and a guide. Safe to run at every start.
 
 What exists is left alone: somebody who played with a policy finds it as they left it. Only the visitor's MQTT
 credential is issued anew, because it lives for a day at most.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import django
 
-from cloudsignal.demo.cast import OPERATOR, TROUPES, Troupe
+from cloudsignal.demo.cast import OPERATOR, SAMPLES, SampleOrganization
 from cloudsignal.supervisor.secret import write_private
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ WAIT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where things are, as the supervisor says."""
+    """Files and addresses of this run, passed by the supervisor."""
 
     data: Path
     web: str
@@ -51,14 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
     passwords = Passwords(places.data / "secrets" / "demo.json")
     _until(lambda: set(places.nodes) <= _online(), "the edges have registered themselves")
     _person(OPERATOR, passwords, operator=True)
-    for troupe in TROUPES:
-        _organization(troupe, passwords)
+    for sample in SAMPLES:
+        _organization(sample, passwords)
     write_guide(places)
     return 0
 
 
 def read_places(description: str, arguments: list[str] | None) -> Places:
-    """The command line that the seed and the fleet have in common."""
+    """Parse the command-line arguments that seed and fleet share."""
     parser = argparse.ArgumentParser(description=description)
     for name in ("data", "web", "host", "port", "nodes"):
         parser.add_argument(f"--{name}", required=True)
@@ -74,7 +74,7 @@ def write_guide(places: Places) -> Path:
     At every start, and again every :data:`RENEW_SECONDS` while the demo runs: a credential lives for a day at most.
     """
     passwords = Passwords(places.data / "secrets" / "demo.json")
-    visitors = [(troupe, _visitor(troupe)) for troupe in TROUPES]
+    visitors = [(sample, _visitor(sample)) for sample in SAMPLES]
     guide = guide_file(places.data)
     guide.parent.mkdir(mode=0o700, exist_ok=True)
     write_private(guide, _guide(places, passwords, visitors))
@@ -82,7 +82,7 @@ def write_guide(places: Places) -> Path:
 
 
 def guide_file(data: Path) -> Path:
-    """Where the guide stands."""
+    """The file of the guide."""
     return data / "demo" / "guide.txt"
 
 
@@ -116,7 +116,7 @@ def _person(email: str, passwords: Passwords, *, operator: bool = False) -> User
     return found
 
 
-def _organization(troupe: Troupe, passwords: Passwords) -> None:
+def _organization(sample: SampleOrganization, passwords: Passwords) -> None:
     """The organization with its people and policy."""
     from acl.access import list_versions
     from acl.services.deployments import deploy
@@ -124,28 +124,28 @@ def _organization(troupe: Troupe, passwords: Passwords) -> None:
     from orgs.access.grants import access_org, list_organizations
     from orgs.organizations.lifecycle import create_organization
 
-    owner = _person(troupe.people[0][0], passwords)
-    mine = [entry.org for entry in list_organizations(owner) if entry.org.name == troupe.name]
-    org = mine[0] if mine else create_organization(owner, name=troupe.name)
+    owner = _person(sample.people[0][0], passwords)
+    mine = [entry.org for entry in list_organizations(owner) if entry.org.name == sample.name]
+    org = mine[0] if mine else create_organization(owner, name=sample.name)
     access = access_org(owner, org.pk)
     if len(list_versions(access, limit=2)) == 1:  # new, or left so by a start that was cut short
-        load_preset(access, troupe.preset)
-        deploy(access, note=f"preset {troupe.preset}")
-        _until(lambda: _enforced(access), f"the edges enforce the policy of {troupe.name}")
-    for email, role in troupe.people[1:]:
+        load_preset(access, sample.preset)
+        deploy(access, note=f"preset {sample.preset}")
+        _until(lambda: _enforced(access), f"the edges enforce the policy of {sample.name}")
+    for email, role in sample.people[1:]:
         _join(access, _person(email, passwords), role)
 
 
-def _visitor(troupe: Troupe) -> Issued:
+def _visitor(sample: SampleOrganization) -> Issued:
     """A fresh credential for whoever tries the commands of the guide."""
     from orgs.access.grants import access_org, list_organizations
     from orgs.credentials.issuing import issue_credential
     from orgs.models import User
 
-    owner = User.objects.get(email=troupe.people[0][0])
-    org = next(entry.org for entry in list_organizations(owner) if entry.org.name == troupe.name)
+    owner = User.objects.get(email=sample.people[0][0])
+    org = next(entry.org for entry in list_organizations(owner) if entry.org.name == sample.name)
     return issue_credential(
-        access_org(owner, org.pk), username=troupe.visitor, ttl=VISITOR_TTL, note="for trying things"
+        access_org(owner, org.pk), username=sample.visitor, ttl=VISITOR_TTL, note="for trying things"
     )
 
 
@@ -177,7 +177,7 @@ def _enforced(access: Access) -> bool:
 
 
 def _until(question: Callable[[], bool], what: str) -> None:
-    """Wait until the answer is yes; ends the process with a message when it never is (the supervisor tries again)."""
+    """Wait until a condition is true; exits with a message after a timeout (the supervisor tries again)."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not question():
         if time.monotonic() > deadline:
@@ -185,20 +185,20 @@ def _until(question: Callable[[], bool], what: str) -> None:
         time.sleep(0.2)
 
 
-def _guide(places: Places, passwords: Passwords, visitors: list[tuple[Troupe, Issued]]) -> str:
-    """What is printed: sign-ins, and commands that work as they stand."""
+def _guide(places: Places, passwords: Passwords, visitors: list[tuple[SampleOrganization, Issued]]) -> str:
+    """The text of the guide: sign-ins, and commands that work as printed."""
     people = [(OPERATOR, "operator")]
-    people += [(email, f"{role} of {troupe.name}") for troupe, _ in visitors for email, role in troupe.people]
+    people += [(email, f"{role} of {sample.name}") for sample, _ in visitors for email, role in sample.people]
     lines = ["", "Sign in at " + places.web]
     lines += [f"  {email:<28} {passwords.of(email):<22} {what}" for email, what in people]
     ca = f" --cafile {places.ca}" if places.ca else ""
-    for troupe, visitor in visitors:
+    for sample, visitor in visitors:
         common = f"-V mqttv5 -h {places.host} -p {places.port}{ca} -u {visitor.username} -P {visitor.password}"
         lines += [
             "",
-            f"{troupe.name}: subscribe, then publish what is not allowed, and find the denial under Audit",
-            f"  mosquitto_sub {common} -i visitor-sub -t '{troupe.listen}' -v",
-            f"  mosquitto_pub {common} -i visitor-pub -t '{troupe.refused}' -m hello -q 1",
+            f"{sample.name}: subscribe, then publish what is not allowed, and find the denial under Audit",
+            f"  mosquitto_sub {common} -i visitor-sub -t '{sample.listen}' -v",
+            f"  mosquitto_pub {common} -i visitor-pub -t '{sample.refused}' -m hello -q 1",
         ]
     ends = min(visitor.expires_at for _, visitor in visitors if visitor.expires_at)
     lines += [

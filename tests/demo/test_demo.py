@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from cloudsignal.demo.cast import OPERATOR, TROUPES
+from cloudsignal.demo.cast import OPERATOR, SAMPLES
 from tests.support.process import clean_environment
 from tests.support.system import Stack
 
@@ -35,7 +35,7 @@ def guide(demo: Stack) -> str:
 
 def commands(demo: Stack, program: str) -> list[list[str]]:
     lines = [line.strip() for line in guide(demo).splitlines() if line.strip().startswith(f"{program} ")]
-    assert len(lines) == len(TROUPES)
+    assert len(lines) == len(SAMPLES)
     return [shlex.split(line) for line in lines]
 
 
@@ -48,7 +48,7 @@ def run(command: list[str], *more: str) -> subprocess.CompletedProcess[str]:
 def test_what_is_printed_is_the_guide(demo: Stack) -> None:
     assert guide(demo) in demo.output.read_text()
     assert demo.url in guide(demo)
-    for email in (OPERATOR, *(email for troupe in TROUPES for email, _ in troupe.people)):
+    for email in (OPERATOR, *(email for sample in SAMPLES for email, _ in sample.people)):
         assert re.search(rf"^  {re.escape(email)} +\S+-\S+-\d+ ", guide(demo), re.MULTILINE), email
 
 
@@ -62,7 +62,7 @@ def test_the_printed_commands_work_as_they_stand(demo: Stack) -> None:
 
 
 def test_a_printed_password_signs_in(demo: Stack) -> None:
-    email = TROUPES[0].people[0][0]
+    email = SAMPLES[0].people[0][0]
     found = re.search(rf"^  {re.escape(email)} +(\S+) ", guide(demo), re.MULTILINE)
     assert found is not None
     with httpx.Client(base_url=demo.url, follow_redirects=True) as client:
@@ -72,7 +72,7 @@ def test_a_printed_password_signs_in(demo: Stack) -> None:
         fields = {"csrfmiddlewaretoken": token[1], "login": email, "password": found[1]}
         page = client.post("/accounts/login/", data=fields, headers={"Referer": demo.url})
         assert page.status_code == 200
-        assert TROUPES[0].name in page.text
+        assert SAMPLES[0].name in page.text
 
 
 def csrf(page: str) -> str:
@@ -82,7 +82,7 @@ def csrf(page: str) -> str:
 
 
 def test_the_mail_of_the_demo_stands_on_a_page_that_only_operators_see(demo: Stack) -> None:
-    owner = TROUPES[0].people[0][0]
+    owner = SAMPLES[0].people[0][0]
     with httpx.Client(base_url=demo.url, follow_redirects=True, headers={"Referer": demo.url}) as client:
 
         def mail_page(email: str) -> httpx.Response:
@@ -106,7 +106,7 @@ def test_the_mail_of_the_demo_stands_on_a_page_that_only_operators_see(demo: Sta
 
 
 def test_every_device_is_connected_and_denials_are_on_record(demo: Stack) -> None:
-    devices = sum(len(troupe.devices) for troupe in TROUPES)
+    devices = sum(len(sample.devices) for sample in SAMPLES)
     client = demo.redis()
 
     def sessions() -> bool:
@@ -132,7 +132,7 @@ def test_a_second_start_finds_what_the_first_one_made(demo: Stack) -> None:
 
     before = organizations()
     signing_in = [line for line in guide(demo).splitlines() if ".example" in line and "mosquitto" not in line]
-    assert [name for _, name in before] == sorted(troupe.name for troupe in TROUPES)
+    assert [name for _, name in before] == sorted(sample.name for sample in SAMPLES)
     assert demo.stop() == 0
     demo.start()
     demo.wait_ready(seconds=180)

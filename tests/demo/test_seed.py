@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cloudsignal.demo.cast import TROUPES
+from cloudsignal.demo.cast import SAMPLES
 from cloudsignal.supervisor.part import PROJECT
 from tests.support.process import clean_environment
 from tests.support.system import Stack
@@ -36,8 +36,8 @@ print(json.dumps(found))
 
 
 def test_an_organization_without_its_policy_gets_it_at_the_next_start_and_once(stack: Stack) -> None:
-    owners = [troupe.people[0][0] for troupe in TROUPES]
-    stack.django(BEGUN, owners[0], TROUPES[0].name)
+    owners = [sample.people[0][0] for sample in SAMPLES]
+    stack.django(BEGUN, owners[0], SAMPLES[0].name)
     for _ in range(2):
         command = [sys.executable, "-m", "cloudsignal.demo.seed", "--data", str(stack.data), "--web", stack.url]
         command += ["--host", "localhost", "--port", str(stack.mqtts_port), "--nodes", ",".join(stack.nodes)]
@@ -45,4 +45,4 @@ def test_an_organization_without_its_policy_gets_it_at_the_next_start_and_once(s
         done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         found = json.loads(stack.django(IN_FORCE, *owners).strip().splitlines()[-1])
-        assert found == {troupe.name: 2 for troupe in TROUPES}
+        assert found == {sample.name: 2 for sample in SAMPLES}
