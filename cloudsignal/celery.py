@@ -14,7 +14,7 @@ from celery.beat import Scheduler
 from celery.signals import heartbeat_sent, setup_logging, worker_init, worker_ready
 
 from cloudsignal import task_names
-from cloudsignal.queue import PREFIX, QUEUE, mend
+from cloudsignal.queue import PREFIX, QUEUE, repair
 from cloudsignal.startup import require
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cloudsignal.settings")
@@ -82,11 +82,11 @@ def _keep_django_logging(**_: Any) -> None:
 
 
 @worker_init.connect
-def _mend_queue(**_: Any) -> None:
+def _repair_queue(**_: Any) -> None:
     """What somebody has spoilt must not end this worker too."""
     from cloudsignal.redis import client
 
-    mend(client())
+    repair(client())
 
 
 @worker_ready.connect

@@ -146,7 +146,7 @@ class Channel(kombu_redis.Channel):
         try:
             return self.client.parse_response(self.client.connection, "BRPOP", **options)
         except ResponseError:
-            mend(client())
+            repair(client())
             return None
         except self.connection_errors:  # type: ignore[attr-defined]
             self.client.connection.disconnect()
@@ -163,7 +163,7 @@ class Transport(kombu_redis.Transport):
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "cloudsignal.queue:Transport"))
 
 
-def mend(redis: Redis) -> int:
+def repair(redis: Redis) -> int:
     """Delete what nobody can work with: keys of another type than kombu makes, and a lock that never ends.
 
     Returns how many were deleted.

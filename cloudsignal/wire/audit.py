@@ -19,7 +19,7 @@ BATCH_MAX = 100
 
 @dataclass(slots=True)
 class AuditEvent:
-    """One thing that happened at the edge. ``kind`` and ``reason`` are values of ``audit.kinds``."""
+    """One audit event of an edge. ``kind`` and ``reason`` are values of ``audit.kinds``."""
 
     id: str
     """UUIDv7 made at the edge, canonical text form. With ``ts`` it is the key under which ingest deduplicates."""

@@ -1,6 +1,6 @@
-"""The bundle: everything an edge needs to judge one organization, signed by the control plane.
+"""The bundle: the policy, quotas and state of one organization for the edge, signed by the control plane.
 
-Redis is not trusted. A bundle is believed only when its Ed25519 signature verifies with the public key that the
+Redis is not trusted. A bundle is accepted only when its Ed25519 signature verifies with the public key that the
 edge was started with, it names the organization it was looked up for, and its revision is not older than the one
 in force.
 """

@@ -1,4 +1,4 @@
-"""An entry of the change stream: a hint to look again, never the truth itself.
+"""An entry of the change stream: it tells edges which record to read again.
 
 The edge re-reads the signed bundle or the sealed credential that the entry names: an invented entry costs a look-up and
 grants nothing. One of the kind ``close`` is taken at its word: who can write to Redis can close sessions.
@@ -14,7 +14,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something of ``org`` has a newer state on Redis."""
+    """A record of ``org`` has a newer state on Redis."""
 
     kind: Literal["bundle", "credential", "close"]
     """``close`` asks for one live session to be closed (``session``, with ``cause``)."""

@@ -1,4 +1,4 @@
-"""The credential record: what an edge needs to check one username, useless to anybody who copies or edits it.
+"""The credential record: the sealed data with which an edge verifies one username's passwords.
 
 A secret is stored only as ``HMAC-SHA256(pepper, org | username | secret | expires_at)``. Token secrets carry at
 least 128 random bits, so a fast keyed hash is right here (human passwords use Argon2). The record as a whole,
@@ -46,7 +46,7 @@ _UNEVEN = bytes(range(248, 256))
 
 
 class Origin(Enum):
-    """Where a secret comes from, as its two tags tell without any look-up."""
+    """The origin of a secret, derived from its two tags without a look-up."""
 
     OWN = "own"
     """Made by this control plane for the organization it is presented to."""
@@ -75,13 +75,13 @@ class Secret:
 
     @property
     def ends_at(self) -> int:
-        """When it stops signing in; 0 means never."""
+        """The expiry of the secret in seconds since the epoch; 0 means never."""
         return max(self.expires_at, self.until) if self.expires_at else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Everything that can sign in as one username of one organization."""
+    """The secrets and claims of one username of one organization."""
 
     org: str
     username: str
@@ -97,7 +97,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class SealedCredential:
-    """The envelope stored on Redis."""
+    """The envelope of a credential record on Redis."""
 
     payload: bytes
     seal: bytes
@@ -120,7 +120,7 @@ def mint_secret(pepper: bytes, org: str) -> str:
 
 
 def secret_origin(pepper: bytes, org: str, secret: str) -> Origin:
-    """What the tags of ``secret`` say when it is presented to ``org``. The same work for every input."""
+    """The origin of ``secret`` when it is presented to ``org``, from its tags, in constant time."""
     body = secret.removeprefix(_PREFIX)
     random, org_tag, any_tag = body[:_RANDOM], body[_RANDOM : _RANDOM + _TAG], body[_RANDOM + _TAG :]
     own = _equal(_tag(pepper, org.encode(), random), org_tag)

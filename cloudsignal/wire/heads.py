@@ -1,9 +1,9 @@
-"""The list of heads: which bundle is the newest of each organization, signed by the control plane and dated.
+"""The list of heads: the newest bundle of each organization, dated and signed by the control plane.
 
 A signature on a bundle does not say that it is the newest. An edge that has seen a newer one knows better; one that has
 not (started for the first time, or with an empty disk) asks this list: a bundle that is older than its head is refused,
 and so is every bundle of an organization that the list does not name, unless it was made after the list. A list is
-believed for a while after it was signed; an edge never goes back to an older one.
+trusted for a while after it was signed; an edge never goes back to an older one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Heads:
         return self.revision / 1000
 
     def objection(self, bundle: Bundle) -> str:
-        """Why ``bundle`` cannot be the newest of its organization, in one sentence; empty when it may be."""
+        """The reason why ``bundle`` cannot be the newest of its organization; empty when it may be."""
         revision, digest = self.orgs.get(bundle.org, (0, b""))
         if bundle.revision < revision:
             return f"revision {bundle.revision} is older than {revision}, which the control plane calls the newest"

@@ -66,7 +66,7 @@ def live(org: str) -> str:
 
 
 def client(org: str, client_id: str) -> str:
-    """String with expiry: ``username\\nsession id`` of who holds the live or stored session of a client id."""
+    """String with expiry: ``username\\nsession id`` of the live or stored session of a client ID."""
     return f"{PREFIX}client:{org}:{client_id}"
 
 
@@ -80,12 +80,12 @@ def filters(org: str, client_id: str) -> str:
 
 
 def stored(org: str) -> str:
-    """Sorted set: client ids whose session outlives its connection, by when the broker may drop it (seconds)."""
+    """Sorted set: client IDs whose session outlives its connection, by when the broker may drop it (seconds)."""
     return f"{PREFIX}stored:{org}"
 
 
 def retained(org: str) -> str:
-    """Hash: topic as the client names it -> :class:`~cloudsignal.wire.retained.Entry`. Never a payload."""
+    """Hash: topic as the client names it -> :class:`~cloudsignal.wire.retained.RetainedEntry`. Never a payload."""
     return f"{PREFIX}retained:{org}"
 
 

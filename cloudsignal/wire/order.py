@@ -1,4 +1,4 @@
-"""Orders to the edges about what lies in the broker: clear retained messages, discard sessions, erase an organization.
+"""Signed orders to the edges: clear retained messages, discard sessions, erase an organization.
 
 An order does lasting things, so it is signed like a bundle: who can write to Redis can repeat or drop one, not make one
 up. Each says until when it holds, and one edge carries it out (a consumer group on the stream).
@@ -17,7 +17,7 @@ from cloudsignal.wire.signed import Seal
 VERSION = 1
 
 NAMES_MAX = 500
-"""Topics or client ids in one order."""
+"""Topics or client IDs in one order."""
 
 HOLDS_SECONDS = 3_600.0
 """How long an order holds unless it says otherwise; a repeated one changes nothing after that."""
@@ -33,7 +33,7 @@ _SEAL = Seal(b"cloudsignal order v1\0", "the order's signature does not verify")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What one edge is to do in an organization's slice of the broker."""
+    """A change to make at the broker under one organization's mountpoint."""
 
     kind: Literal["clear_retained", "discard_sessions", "erase"]
     org: str
@@ -41,7 +41,7 @@ class Order:
     """Seconds since the epoch. A session that began later is not discarded."""
     ends_at: float
     names: tuple[str, ...] = ()
-    """Topics of retained messages, or client ids of sessions."""
+    """Topics of retained messages, or client IDs of sessions."""
     username: str = ""
     """Sessions of this local username only; empty for whoever has them."""
     v: int = VERSION

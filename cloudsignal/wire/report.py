@@ -1,4 +1,4 @@
-"""What an edge process tells about itself: reports on bundles, a heartbeat, and its live sessions."""
+"""The reports of an edge process: bundle reports, heartbeat and live sessions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BundleReport:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """An edge process is alive. Counters are since its start."""
+    """The heartbeat of an edge process. Counters are since its start."""
 
     node: str
     incarnation: str
@@ -51,7 +51,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class LiveSession:
-    """One connected client."""
+    """The live session of one connected client."""
 
     session: str
     org: str

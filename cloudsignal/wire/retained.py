@@ -1,4 +1,4 @@
-"""The ledger of retained messages on Redis: what stands on which topic, how large, since when and by whom.
+"""The ledger of retained messages on Redis: for each topic the size, time and username.
 
 Written by edges, read by pages. It carries no seal: nothing is granted on its account but room in a quota.
 """
@@ -12,8 +12,8 @@ TOPIC_BYTES = 1_024
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One retained message."""
+class RetainedEntry:
+    """One retained message in the ledger, without its payload."""
 
     size: int
     """Bytes of the PUBLISH packet."""
@@ -29,7 +29,7 @@ class Entry:
         return f"{self.size} {self.at} {self.ends} {self.username}".encode()
 
     @classmethod
-    def read(cls, value: bytes) -> Entry:
+    def read(cls, value: bytes) -> RetainedEntry:
         """The entry in ``value``; whoever can write to Redis may have put in something else, which reads as zeros."""
         size, at, ends, username = [*value.decode("utf-8", "replace").split(" ", 3), "", "", "", ""][:4]
         return cls(_number(size), _number(at), _number(ends), username[:256])

@@ -1,4 +1,4 @@
-"""What edges say of themselves (audit batches, reports, heartbeats), sealed: nobody who only has Redis can say it.
+"""Seal the records that edges write (audit batches, reports, heartbeats) with an HMAC under the node key.
 
 The seal is an HMAC under the node key, 32 bytes behind the record, over what kind of record it is and the record. It
 tells that an edge (or another holder of the key) has said it, not when, nor that it was said once: what is said names
@@ -18,7 +18,7 @@ SEAL = 32
 
 
 class Kind(StrEnum):
-    """What is said; a record of one kind is none of another."""
+    """The kind of a sealed record; the seal of one kind is not valid for another."""
 
     AUDIT = "audit"
     REPORT = "report"
@@ -31,12 +31,12 @@ def node_key(pepper: bytes) -> bytes:
 
 
 def say(kind: Kind, record: bytes, key: bytes) -> bytes:
-    """The record with its seal behind it."""
+    """Append the seal to a record."""
     return record + _seal(kind, record, key)
 
 
 def hear(kind: Kind, data: bytes, key: bytes) -> bytes:
-    """The record, when an edge has sealed it; raises :class:`WireError`."""
+    """Verify the seal and return the record; raises :class:`WireError` when no edge has sealed it."""
     record, seal = data[:-SEAL], data[-SEAL:]
     if not hmac.compare_digest(seal, _seal(kind, record, key)):
         raise WireError("no edge has sealed it")
@@ -44,7 +44,7 @@ def hear(kind: Kind, data: bytes, key: bytes) -> bytes:
 
 
 def unchecked(data: bytes) -> bytes:
-    """The record without a look at its seal: for those who have no key, and for whom it changes nothing lasting."""
+    """The record without verifying its seal: for readers without the key, which store nothing from it."""
     return data[:-SEAL]
 
 

@@ -1,4 +1,4 @@
-"""The envelope of what the control plane signs (bundles, the list of heads, orders): Ed25519 over context and record.
+"""The signed envelope of bundles, lists of heads and orders: Ed25519 over context and record.
 
 The context says which kind of record it is, so that a signature under one kind is none under another.
 """
@@ -16,7 +16,7 @@ from cloudsignal.wire.codec import WireError, decode, encode
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """The envelope stored on Redis."""
+    """The envelope of a signed record on Redis."""
 
     payload: bytes
     signature: bytes

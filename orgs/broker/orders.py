@@ -11,7 +11,7 @@ from redis import Redis
 from cloudsignal.secrets.keyring import signing_key
 from cloudsignal.wire import keys
 from cloudsignal.wire.order import HOLDS_SECONDS, NAMES_MAX, Order, sign_order
-from cloudsignal.wire.retained import Entry
+from cloudsignal.wire.retained import RetainedEntry
 
 SEARCH_BATCH = 1_000
 
@@ -30,7 +30,7 @@ def clear_retained(redis: Redis, org: str, topics: Sequence[str], *, username: s
     if username:
         entries = cast("Iterator[tuple[bytes, bytes]]", redis.hscan_iter(keys.retained(org), count=SEARCH_BATCH))
         for topic, value in entries:
-            if username in {"*", Entry.read(value).username}:
+            if username in {"*", RetainedEntry.read(value).username}:
                 wanted.append(topic.decode("utf-8", "replace"))
     now = time.time()
     for start in range(0, len(wanted), NAMES_MAX):

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from cloudsignal.errors import Unavailable
 from cloudsignal.redis import fast_client
 from cloudsignal.wire import keys
-from cloudsignal.wire.retained import Entry
+from cloudsignal.wire.retained import RetainedEntry
 from orgs.access.grants import Access
 from orgs.permissions import Permission
 from orgs.sessions.reads import sessions_of
@@ -76,7 +76,7 @@ def list_retained(access: Access, *, find: str = "") -> RetainedList:
         total, size = redis.hlen(keys.retained(org)), redis.get(keys.retained_bytes(org))
         entries = redis.hscan_iter(keys.retained(org), count=1_000)
         for topic, value in islice(entries, LISTED_MAX):
-            name, entry = topic.decode("utf-8", "replace"), Entry.read(value)
+            name, entry = topic.decode("utf-8", "replace"), RetainedEntry.read(value)
             if find in name or (find and find in entry.username):
                 rows.append(RetainedMessage(name, entry.size, _time(entry.at), _time(entry.ends), entry.username))
     except RedisError as error:

@@ -19,7 +19,7 @@ from django.db.models import Q
 from django.utils import timezone
 from redis import Redis
 
-from cloudsignal.queue import mend as mend_queue
+from cloudsignal.queue import repair as repair_queue
 from cloudsignal.redis import records, revision_of
 from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
@@ -56,7 +56,7 @@ def reconcile_credentials(redis: Redis) -> int:
 
 def mend(redis: Redis) -> None:
     """Delete keys that have another type than all who use them expect, so that they cannot."""
-    mend_queue(redis)
+    repair_queue(redis)
     spoilt = [name for name, kind in KINDS.items() if redis.type(name) not in {kind, b"none"}]
     if spoilt:
         logger.warning("reconcile: deleted a foreign value at %s", ", ".join(spoilt))

@@ -15,7 +15,7 @@ from cloudsignal.edge.session.retention import settle_will
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.bundle import Quotas
-from cloudsignal.wire.retained import Entry
+from cloudsignal.wire.retained import RetainedEntry
 from tests.support.attacks_broker import retained_flood
 from tests.support.broker_state import counted, ledger, retain, retained_at_broker, second_edge, total
 from tests.support.parts import wait_for
@@ -250,7 +250,7 @@ def test_a_burst_that_is_written_in_portions_counts_whole_until_all_of_it_is_wri
         for number in range(sent, sent + 1_000):
             topic = b"s/%d" % number
             if retained.refuses(topic, 10, quotas) is None:
-                retained.note(topic, Entry(10, 1))
+                retained.note(topic, RetainedEntry(10, 1))
                 taken += 1
         sent += 1_000
         changes, _ = retained.take()
@@ -264,7 +264,7 @@ def test_a_burst_that_is_written_in_portions_counts_whole_until_all_of_it_is_wri
 
 def test_entries_that_somebody_else_wrote_into_the_ledger_are_read_as_zeros() -> None:
     for value in (b"", b"x", b"1", b"-1 2 3 u", b"9" * 99 + b" 1 1 a", b"\xff\xfe", b"1 2 3 " + b"n" * 1_000):
-        entry = Entry.read(value)
+        entry = RetainedEntry.read(value)
         assert entry.size in {0, 1}
         assert len(entry.username) <= 256
-    assert Entry.read(Entry(5, 6, 7, "a b").written()) == Entry(5, 6, 7, "a b")
+    assert RetainedEntry.read(RetainedEntry(5, 6, 7, "a b").written()) == RetainedEntry(5, 6, 7, "a b")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cloudsignal.wire import keys
-from cloudsignal.wire.retained import Entry
+from cloudsignal.wire.retained import RetainedEntry
 from tests.support.parts import Edge, Issued, wait_for
 from tests.support.rig import Rig
 from tests.support.wire import Wire
@@ -17,8 +17,8 @@ def retain(client: Wire, topic: str, payload: bytes = b"x", **options: Any) -> i
     return 0 if code < 0x80 else code
 
 
-def ledger(rig: Rig, org: str) -> dict[bytes, Entry]:
-    return {name: Entry.read(value) for name, value in rig.valkey.redis.hgetall(keys.retained(org)).items()}
+def ledger(rig: Rig, org: str) -> dict[bytes, RetainedEntry]:
+    return {name: RetainedEntry.read(value) for name, value in rig.valkey.redis.hgetall(keys.retained(org)).items()}
 
 
 def total(rig: Rig, org: str) -> int:

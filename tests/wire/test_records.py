@@ -22,7 +22,7 @@ from cloudsignal.wire.credential import Credential, SealedCredential, Secret
 from cloudsignal.wire.heads import Heads
 from cloudsignal.wire.order import Order
 from cloudsignal.wire.report import BundleReport, Heartbeat, LiveSession
-from cloudsignal.wire.retained import Entry
+from cloudsignal.wire.retained import RetainedEntry
 from cloudsignal.wire.signed import Seal, Signed
 
 ORG, NODE, TEN = "org_aaaaaaaaaaaa", "edge-1", 1_700_000_000
@@ -91,8 +91,8 @@ RECORDS: list[tuple[Any, dict[str, Any]]] = [
     ),
     (LiveSession(**SESSION), SESSION),
 ]  # fmt: skip
-NOT_RECORDS = {Entry, Seal}
-"""An entry of the ledger has a form of its own (``Entry.written``); a seal is how records are signed."""
+NOT_RECORDS = {RetainedEntry, Seal}
+"""An entry of the ledger has a form of its own (``RetainedEntry.written``); a seal is how records are signed."""
 REQUIRED_OF_VERSION_1 = {
     AuditEvent: 3, AuditBatch: 3, Quotas: 0, Bundle: 6, Signed: 2, Change: 2, Secret: 3, Credential: 3,
     SealedCredential: 2, Heads: 2, Order: 4, BundleReport: 8, Heartbeat: 7, LiveSession: 14,

@@ -37,7 +37,7 @@ from cloudsignal.edge.session.retained import TOGETHER, note_command
 from cloudsignal.edge.transport.certificates import upstream_context
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
-from cloudsignal.wire.retained import TOPIC_BYTES, Entry
+from cloudsignal.wire.retained import TOPIC_BYTES, RetainedEntry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -192,13 +192,13 @@ class Housekeeping:
         started = int(time.time())
         there = {one.topic: one for one in await self.list_retained(org)}
         reply = (await self._store.call(("HGETALL", keys.retained(org))))[0]
-        known = {name: Entry.read(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
+        known = {name: RetainedEntry.read(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
         # The broker may not have given all: what the ledger says is asked for by name. What is younger stays.
         doubtful = [name for name, one in known.items() if name not in there and one.at < started - 1]
         if doubtful:
             there.update({one.topic: one for one in await self.list_retained(org, doubtful)})
-        changes: dict[bytes, Entry | None] = {
-            topic: Entry(one.size, 0, one.ends)
+        changes: dict[bytes, RetainedEntry | None] = {
+            topic: RetainedEntry(one.size, 0, one.ends)
             for topic, one in there.items()
             if topic not in known and len(topic) <= TOPIC_BYTES
         }
@@ -207,7 +207,7 @@ class Housekeeping:
         await self._store.call(("SET", mark, DONE))
         return True
 
-    async def _note(self, org: str, changes: Mapping[bytes, Entry | None]) -> None:
+    async def _note(self, org: str, changes: Mapping[bytes, RetainedEntry | None]) -> None:
         listed = list(changes.items())
         for start in range(0, len(listed), TOGETHER):
             await self._store.call(note_command(org, listed[start : start + TOGETHER], int(time.time())))

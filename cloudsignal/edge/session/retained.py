@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cloudsignal.edge.redis import Command, Store
 from cloudsignal.wire import keys
 from cloudsignal.wire.bundle import Quotas
-from cloudsignal.wire.retained import TOPIC_BYTES, Entry
+from cloudsignal.wire.retained import TOPIC_BYTES, RetainedEntry
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -86,7 +86,7 @@ class Refusal:
 class Change:
     """What Redis is to be told of one topic."""
 
-    entry: Entry | None = None
+    entry: RetainedEntry | None = None
     new: int = 0
     """Messages by which the ledger may grow."""
     more: int = 0
@@ -161,7 +161,7 @@ class Retained:
             return Refusal("retained_bytes", "too many bytes of new retained messages at once; try again")
         return None
 
-    def note(self, topic: bytes, entry: Entry | None) -> None:
+    def note(self, topic: bytes, entry: RetainedEntry | None) -> None:
         """A retained message is on its way to the broker; ``None`` takes the one on this topic away."""
         if len(topic) > TOPIC_BYTES:
             return  # none was let in
@@ -323,14 +323,14 @@ class Ledger:
             if question is not None and not question.exception():
                 for mark, value in zip(asked.values(), question.result(), strict=True):
                     if value is not None:
-                        retained.learned(mark, Entry.read(value).size)
+                        retained.learned(mark, RetainedEntry.read(value).size)
             if not retained.idle:
                 self._wake(retained, 0.0)
 
         written.add_done_callback(answered)
 
 
-def note_command(org: str, changes: Sequence[tuple[bytes, Entry | None]], now: int) -> Command:
+def note_command(org: str, changes: Sequence[tuple[bytes, RetainedEntry | None]], now: int) -> Command:
     """The command that writes ``changes`` (topic, entry or ``None``) to the ledger; its reply is count and bytes."""
     values: list[bytes | int] = [now]
     for topic, entry in changes:

@@ -7,7 +7,7 @@ import time
 from cloudsignal.edge.codec import Properties, Property, Publish
 from cloudsignal.edge.session.context import Context
 from cloudsignal.edge.session.retained import Refusal
-from cloudsignal.wire.retained import Entry
+from cloudsignal.wire.retained import RetainedEntry
 
 WILL_TIMES = (Property.MESSAGE_EXPIRY, Property.WILL_DELAY)
 """Of a will's properties they are kept: they say when the broker drops it."""
@@ -22,7 +22,9 @@ def retain(session: Context, message: Publish, size: int, now: float) -> Refusal
     full = retained.refuses(message.topic, size, session.org.active.quotas)
     if full is None:
         expiry = message.properties.number(Property.MESSAGE_EXPIRY, 0)
-        retained.note(message.topic, Entry(size, int(now), int(now) + expiry if expiry else 0, session.username))
+        retained.note(
+            message.topic, RetainedEntry(size, int(now), int(now) + expiry if expiry else 0, session.username)
+        )
     return full
 
 
@@ -57,4 +59,4 @@ def settle_will(session: Context) -> None:
     if session.will_sent:
         now, expiry = int(time.time()), will.properties.number(Property.MESSAGE_EXPIRY, 0)
         ends = now + will.properties.number(Property.WILL_DELAY, 0) + expiry if expiry else 0
-        session.org.retained.note(will.topic, Entry(size, now, ends, session.username))
+        session.org.retained.note(will.topic, RetainedEntry(size, now, ends, session.username))
