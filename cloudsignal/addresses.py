@@ -1,4 +1,4 @@
-"""Addresses compared: email addresses without letter case, IP addresses as the network they stand for."""
+"""Normalize addresses for comparison: email addresses without letter case, IP addresses as networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def fold_address(email: str) -> str:
 
 
 def network_of(ip: str) -> str:
-    """The network that an address stands for: an IPv4 address itself, the /64 of an IPv6 one."""
+    """The network of an IP address: an IPv4 address itself, the /64 of an IPv6 address."""
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the HTTP server runs: Django behind :mod:`cloudsignal.front`."""
+"""The ASGI application that the HTTP server runs: Django behind :mod:`cloudsignal.front`."""
 
 from django.conf import settings
 

@@ -1,4 +1,4 @@
-"""Django's cache on Redis, shared by every process; when Redis does not answer it is an empty cache, not an error."""
+"""Django's cache on Redis, shared by every process; while Redis is unavailable the cache is empty."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LONGEST = 86_400
 
 
 class TolerantRedisCache(RedisCache):
-    """Used for rate limits and second factors of the sign-in pages: it must not be what keeps people out."""
+    """A Redis cache that is empty, not failing, while Redis is unavailable, so that people can still sign in."""
 
     def add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
         """True when Redis is unavailable: as if it had been added."""
@@ -64,7 +64,7 @@ class TolerantRedisCache(RedisCache):
         return bool(_tolerant(lambda: super(TolerantRedisCache, self).delete(*args, **kwargs), False))
 
     def _clean(self, key: Any, version: Any) -> None:
-        """Delete an entry that would lie longer than any of ours."""
+        """Delete an entry with a longer expiry than any of ours."""
         name = self.make_and_validate_key(key, version=version)
         client = self._cache.get_client(name, write=True)
         left = client.pttl(name)
@@ -77,7 +77,7 @@ def _bounded(timeout: Any) -> Any:
 
 
 def _fits(value: Any, default: Any) -> bool:
-    """Whether code that gave this default can go on with the value; lists are of times."""
+    """Whether a cached value has the type of the default; lists must contain times."""
     if isinstance(default, list):
         return isinstance(value, list) and all(isinstance(one, Real) for one in value)
     return default is None or isinstance(value, type(default))

@@ -69,7 +69,7 @@ class AliveScheduler(Scheduler):
     """Beat's scheduler without a state file: every entry is an interval, so there is nothing to remember."""
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
-        """Send what is due, and say that beat is alive."""
+        """Send the tasks that are due, and touch the alive file of beat."""
         from cloudsignal.health.alive import touch
 
         touch("beat")
@@ -83,7 +83,7 @@ def _keep_django_logging(**_: Any) -> None:
 
 @worker_init.connect
 def _repair_queue(**_: Any) -> None:
-    """What somebody has spoilt must not end this worker too."""
+    """Repair the queue before a worker starts, so that damaged keys do not end it."""
     from cloudsignal.redis import client
 
     repair(client())
@@ -91,7 +91,7 @@ def _repair_queue(**_: Any) -> None:
 
 @worker_ready.connect
 def _reconcile_at_start(**_: Any) -> None:
-    """What a killed worker had in hand is redelivered after half a minute; looking at once is quicker."""
+    """Reconcile once at the start: tasks of a killed worker are redelivered only after half a minute."""
     app.send_task(task_names.RECONCILE, expires=30)
     app.send_task(task_names.ENSURE_PARTITIONS, expires=300)
 

@@ -1,4 +1,4 @@
-"""Domain errors: what a service refuses, with a code, mapped once for HTML, the API (problem+json) and the CLI."""
+"""Domain errors that services raise, each with a code; mapped once to HTML, API problems and the CLI."""
 
 # ruff: noqa: N818 - the names are the words of the domain
 
@@ -11,14 +11,14 @@ from typing import ClassVar
 
 
 def quoted(value: object) -> str:
-    """``value`` as every message shows one: in double quotes, with escapes for what cannot be seen."""
+    """Quote ``value`` for messages: in double quotes, with invisible characters escaped."""
     escaped = (char if char.isprintable() else repr(char)[1:-1] for char in str(value))
     return f'"{"".join(escaped)}"'
 
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One of several things wrong: a finding in a policy, a failing test, a bad field."""
+    """One of several errors in a request: a policy finding, a failing test, an invalid field."""
 
     message: str
     path: str = ""
@@ -26,7 +26,7 @@ class Detail:
 
 
 class DomainError(Exception):
-    """Something a person or program asked for is refused.
+    """A request of a person or program is refused.
 
     ``code`` is stable and machine-readable; ``message`` says what happened and what to do; ``field`` names the input
     it is about; ``details`` lists further findings.

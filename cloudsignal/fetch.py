@@ -1,4 +1,4 @@
-"""Asking a host that a tenant named for a small document: bounded in time and size, public addresses only.
+"""Fetch small documents from hosts that tenants name: bounded in time and size, public addresses only.
 
 A tenant chooses the URL, so without a guard the control plane could be sent to its own database or to the metadata
 service of its cloud. The host is resolved once, every address is checked, and the connection goes to the address that
@@ -58,12 +58,12 @@ _own = local()
 
 
 class FetchError(Exception):
-    """The document could not be had; the message says why and is fit to be shown to the tenant who named the URL."""
+    """The document could not be fetched; the message says why and may be shown to the tenant."""
 
 
 @contextmanager
 def slot() -> Iterator[None]:
-    """Wait for a host that a tenant named; raises :class:`FetchError` when too many threads do so already."""
+    """Reserve a thread for a fetch; raises :class:`FetchError` when too many threads fetch already."""
     if getattr(_own, "slot", False):
         yield
         return
@@ -98,7 +98,7 @@ def get_text(url: str) -> str:
 
 
 def post_form(url: str, form: Mapping[str, str], *, basic: tuple[str, str] | None = None) -> tuple[int, Any]:
-    """Send a form, with a user name and password if given; the status and the JSON document of the answer.
+    """POST a form, with HTTP Basic credentials if given; returns the status and the JSON answer.
 
     Raises :class:`FetchError`, for an answer that is not JSON too.
     """
@@ -206,7 +206,7 @@ def _tls() -> ssl.SSLContext:
 
 
 class _Guarded(httpcore.NetworkBackend):
-    """Resolves, checks and connects; no operation goes past the deadline."""
+    """A network backend that connects only to checked addresses and keeps one deadline for all operations."""
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
@@ -232,7 +232,7 @@ class _Guarded(httpcore.NetworkBackend):
 
 
 class _Bounded(httpcore.NetworkStream):
-    """A stream whose every read and write ends at the deadline: a host that drips bytes does not hold us."""
+    """A network stream whose reads and writes share one deadline, so that a slow host cannot hold a thread."""
 
     def __init__(self, inner: httpcore.NetworkStream, deadline: float) -> None:
         self._inner = inner

@@ -1,1 +1,1 @@
-"""What every API operation shares: problems, parsers, pages, idempotency, the schema. Nothing of organizations."""
+"""Shared parts of the API: problems, parsers, pages, idempotency, the schema. Independent of organizations."""

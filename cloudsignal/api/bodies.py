@@ -1,4 +1,4 @@
-"""Request bodies against their serializers: wrong kinds, missing and unknown names are refused by name."""
+"""Validate request bodies with serializers: wrong types, missing and unknown fields are refused by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rest_framework.request import Request
 
 
 def valid(serializer: type[serializers.Serializer[Any]], request: Request, *, lenient: bool = False) -> dict[str, Any]:
-    """The checked body. Raises ``ValidationError``; ``lenient`` ignores names that the serializer does not know."""
+    """Validate the body; raises ``ValidationError``. ``lenient`` ignores names that the serializer does not know."""
     data = request.data
     checked = serializer(data=data)
     checked.is_valid(raise_exception=True)
@@ -33,7 +33,7 @@ KINDS: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], tuple[type, ...]
 
 
 def _check_kind(name: str, field: Any, value: Any) -> None:
-    """Refuse what the serializer would bend into shape, such as ``"yes"`` for true, ``7`` for an id, ``true`` for 1."""
+    """Refuse values that the serializer would convert, such as ``"yes"`` for true, ``7`` for an id, ``true`` for 1."""
     if value is None:
         return
     if isinstance(field, serializers.ListField):

@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: a POST that is sent again gets the first answer again, for a day, and is done once.
+"""``Idempotency-Key``: a repeated POST is executed once and gets the stored first answer for a day.
 
 One organization's answers have a bound (:data:`RECORDS_MAX`, :data:`BYTES_MAX`): the oldest are forgotten first. Of an
 answer over :data:`ANSWER_MAX` bytes only the fact that the work is done is kept.

@@ -1,4 +1,4 @@
-"""Lists: ``{"data": [...], "next_cursor": ...}``, continued by handing the cursor back."""
+"""Paged lists: ``{"data": [...], "next_cursor": ...}``, continued with the cursor."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def first_page(
 
 
 def limit_of(request: Request) -> int:
-    """How many rows the caller wants; raises :class:`Invalid` unless it lies between 1 and :data:`LIMIT_MAX`."""
+    """The page size that the caller wants; raises :class:`Invalid` unless it lies between 1 and :data:`LIMIT_MAX`."""
     text = request.query_params.get("limit", "")
     if not text:
         return LIMIT_DEFAULT
@@ -60,7 +60,7 @@ def limit_of(request: Request) -> int:
 
 
 def number_cursor(request: Request) -> int | None:
-    """The cursor of lists that go by number; raises :class:`Invalid` for one that no list gave out."""
+    """Read the cursor of a list that is ordered by number; raises :class:`Invalid` for any other text."""
     text = request.query_params.get("cursor", "")
     if not text:
         return None

@@ -24,7 +24,7 @@ CONTENT_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One refusal, before it is written in a particular shape."""
+    """A refusal as status, code and message, independent of its rendering."""
 
     status: HTTPStatus
     code: str
@@ -56,7 +56,7 @@ def render(problem: Problem) -> Response:
 
 
 def headers(problem: Problem) -> dict[str, str]:
-    """Headers that go with a problem: when to come back, how to sign in."""
+    """The headers of a problem: ``Retry-After`` and ``WWW-Authenticate``."""
     found: dict[str, str] = {}
     if problem.retry_after is not None:
         found["Retry-After"] = str(problem.retry_after)
@@ -66,7 +66,7 @@ def headers(problem: Problem) -> dict[str, str]:
 
 
 def problem_of(error: Exception) -> Problem:
-    """What went wrong, as a problem. Unexpected errors are logged and told as nothing but ``internal``."""
+    """Map an exception to a problem. Unexpected errors are logged and answered only as ``internal``."""
     match error:
         case DomainError():
             retry = error.retry_after

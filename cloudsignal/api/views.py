@@ -1,4 +1,4 @@
-"""``/v2/schema/``, the docs page made from it, and the answer to everything that is not there."""
+"""Views: the OpenAPI schema, its documentation page, and 404 for unknown URLs of the API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cloudsignal.errors import NotFound
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One line of the docs page."""
+    """One operation on the documentation page."""
 
     method: str
     path: str
@@ -38,7 +38,7 @@ def schema(_request: HttpRequest) -> HttpResponseBase:
 
 @require_safe
 def docs(request: HttpRequest) -> HttpResponse:
-    """The same for people: one page, nothing from other hosts, readable without JavaScript."""
+    """The OpenAPI document as a page for people, without JavaScript and without other hosts."""
     found = document()
     groups: dict[str, list[Operation]] = {}
     for path, methods in found["paths"].items():
@@ -50,7 +50,7 @@ def docs(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 def unknown(request: HttpRequest) -> HttpResponseBase:
-    """404 for what is not there."""
+    """Answer 404 for a URL that the API does not have."""
     return refused(request, NotFound("This address", code="no_such_address"))
 
 
@@ -59,7 +59,7 @@ TOKEN_SERVICE = re.compile(r"/v2/(tokens|users/[^/]+/claims)(/|$)")
 
 
 def refused(request: HttpRequest, error: Exception) -> HttpResponse:
-    """A refusal from outside every operation, in the shape of the part of the API that was asked."""
+    """Answer a refusal that no operation made, in the format of the requested part of the API."""
     return respond(request.path, problems.problem_of(error))
 
 

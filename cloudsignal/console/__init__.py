@@ -1,1 +1,1 @@
-"""The console: what surrounds every page, the home of an organization, and pages for operators."""
+"""The console: the frame of every page, the home page of an organization, and pages for operators."""

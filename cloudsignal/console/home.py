@@ -1,4 +1,4 @@
-"""Page: the home of an organization. The next step to take, what is enforced, who is connected, what was refused."""
+"""The home page of an organization: next step, active policy, connected clients, recent denials."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ COUNTED = 1_000
 
 @org_page(Permission.ORG_READ)
 def home(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """The whole page."""
+    """Show the home page of an organization."""
     return render(request, "orgs/home.html", _context(request, access))
 
 
 @org_page(Permission.ORG_READ)
 def pulse(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """What changes by itself on that page, for htmx."""
+    """The live part of the home page, refreshed by htmx."""
     return render(request, "orgs/home.html#pulse", _context(request, access))
 
 

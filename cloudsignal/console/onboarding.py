@@ -1,4 +1,4 @@
-"""From a new organization to enforcement: which step is next. Pure."""
+"""The onboarding steps of an organization, from a new one to an enforced policy. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ State = Literal["done", "next", "later"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What has been done in an organization so far."""
+    """The onboarding progress of an organization."""
 
     issued: bool
     connected: bool
@@ -21,7 +21,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: what to do, why, and where."""
+    """One onboarding step: what to do, why, and the page for it."""
 
     name: str
     title: str

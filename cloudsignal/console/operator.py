@@ -52,7 +52,7 @@ def nodes(request: HttpRequest, user: User) -> HttpResponseBase:
 
 @operator_page()
 def mail(request: HttpRequest, user: User) -> HttpResponseBase:
-    """The e-mails of a demo, which has no mail server. They hold links that open accounts, so nowhere but there."""
+    """The emails of a demo, which has no mail server. They contain sign-in links, so only a demo shows them."""
     if not settings.DEMO:
         raise NotFound
     return render(request, "platform/mail.html", {"mails": kept_mail()})
@@ -60,7 +60,7 @@ def mail(request: HttpRequest, user: User) -> HttpResponseBase:
 
 @operator_page(methods=("GET", "POST"))
 def suspend(request: HttpRequest, user: User, org_id: str) -> HttpResponseBase:
-    """Cut off every client of an organization, after saying so."""
+    """Suspend an organization and disconnect its clients, after a confirmation."""
     org = _organization(user, org_id)
     form = SuspendForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
@@ -99,13 +99,13 @@ def _count(live: int | None) -> str:
 
 @operator_page()
 def domains(request: HttpRequest, user: User) -> HttpResponseBase:
-    """The e-mail domains that organizations named for their single sign-on, to be approved."""
+    """The email domains that organizations named for their SSO connections, for approval."""
     return render(request, "platform/domains.html", {"sign_ons": waiting_domains(user)})
 
 
 @operator_page(methods=("POST",))
 def approve(request: HttpRequest, user: User, org_id: str, sign_on_id: str) -> HttpResponseBase:
-    """Let a single sign-on speak for the domains that are ticked, and for no others."""
+    """Approve the ticked email domains of an SSO connection, and no others."""
     ticked = request.POST.getlist("domains")
     try:
         sign_on = approve_domains(user, org_id, sign_on_id, domains=ticked, ip=address_of(request))

@@ -1,4 +1,4 @@
-"""Pages: where to go after sign-in, help, the certificate, colours; and the pages for what went wrong."""
+"""Pages: redirect after sign-in, help, CA certificate, color theme, and error pages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ YEAR = 365 * 24 * 3600
 
 @person_page()
 def start(request: HttpRequest, user: User) -> HttpResponseBase:
-    """The one organization of a person; the list of several; of none the list as well, for operators that of all."""
+    """Redirect after sign-in: to a person's only organization, else to a list; operators to the list of all."""
     entries = list_organizations(user)
     if len(entries) == 1:
         return redirect("platform:home", entries[0].org.pk)
@@ -44,7 +44,7 @@ def start(request: HttpRequest, user: User) -> HttpResponseBase:
 
 @person_page()
 def help_page(request: HttpRequest, user: User) -> HttpResponseBase:
-    """Keys, words, and what the defaults are."""
+    """The help page: keyboard shortcuts, terms and defaults."""
     return render(request, "platform/help.html")
 
 
@@ -67,7 +67,7 @@ def session(request: HttpRequest) -> HttpResponseBase:
 
 @public_page(methods=("POST",))
 def theme(request: HttpRequest) -> HttpResponseBase:
-    """Remember light, dark or the system's colours in a cookie."""
+    """Store the color theme (light, dark or the system's) in a cookie."""
     chosen = request.POST.get("theme", "")
     if chosen not in dict(THEMES):
         raise Invalid("bad_theme", "Choose light, dark or system colors.")
@@ -84,13 +84,13 @@ def _person_id(request: HttpRequest) -> str:
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:
-    """400: what came could not be read."""
+    """400: the request could not be read."""
     error = DomainError("bad_request", "The request could not be read. Go back and try again.")
     return refused(request, error) if request.path.startswith(API) else refusal(request, error)
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:
-    """403 from outside the gate."""
+    """403 that Django raised outside the permission checks."""
     return refusal(request, Forbidden("forbidden", "You are not allowed to see or do this."))
 
 
@@ -100,7 +100,7 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def too_many_requests(request: HttpRequest) -> HttpResponseBase:
-    """429 of the account pages (sign-up, password reset, e-mail addresses): their limits are counted by the minute."""
+    """429 of the account pages (sign-up, password reset, email addresses): their limits are counted by the minute."""
     return refusal(request, Limit("rate_limited", "Too many requests; try again in a minute.", retry_after=60))
 
 
@@ -123,7 +123,7 @@ def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponseBase:
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
-    """What nobody has caught: 503 when a backend service is away, else 500."""
+    """An uncaught exception: 503 when a backend service is unavailable, else 500."""
     error = sys.exc_info()[1]
     if isinstance(error, DatabaseAway | RedisError):
         found = problem_of(error)
@@ -141,7 +141,7 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
 def away(request: HttpRequest, error: Unavailable, *, database: bool) -> HttpResponseBase:
     """503 with the time to wait: for the API a problem, for people within the shell.
 
-    Without the ``database`` nobody knows who asks: the shell has the links that the address leads to, and no names.
+    Without the ``database`` the user is unknown: the shell has the links of the address, and no names.
     """
     if request.path.startswith(API):
         return refused(request, error)

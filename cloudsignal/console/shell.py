@@ -1,4 +1,4 @@
-"""What every page shows around its content: organizations to switch to, navigation, palette, colours."""
+"""The shell around every page: organization switcher, navigation, command palette, color theme."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ ORG_ACTIONS: tuple[tuple[str, str, str, Permission], ...] = (
 
 
 class Shell:
-    """The frame of one page, worked out only as far as a template asks for it."""
+    """The shell of one page; each property is computed when a template uses it."""
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
 
     @cached_property
     def access(self) -> Access | None:
-        """The access the gate resolved; None outside an organization."""
+        """The resolved access to the organization; None outside one."""
         return getattr(self._request, "access", None)
 
     @cached_property
@@ -109,7 +109,7 @@ class Shell:
 
     @property
     def here(self) -> str:
-        """Where the reader is, in a word or two."""
+        """The name of the reader's place: the organization or the area."""
         if self.access:
             return self.access.org.name
         return "Operator" if self._request.path.startswith("/operator/") else "CloudSignal"
@@ -121,17 +121,17 @@ class Shell:
 
     @property
     def operator(self) -> bool:
-        """Whether the reader is platform staff."""
+        """Whether the reader is an operator."""
         return bool(getattr(getattr(self._request, "user", None), "is_operator", False))
 
     @property
     def through(self) -> bool:
-        """Whether the reader came through single sign-on, and so reaches one organization and no account page."""
+        """Whether the reader signed in through SSO, and so reaches one organization and no account page."""
         return getattr(getattr(self._request, "user", None), "through", None) is not None
 
     @cached_property
     def command_lines(self) -> Sequence[ApiKey]:
-        """The command lines that the reader is signed in on."""
+        """The CLI sessions of the reader."""
         user = getattr(self._request, "user", None)
         return command_lines_of(user) if isinstance(user, User) else ()
 
@@ -142,7 +142,7 @@ class Shell:
 
     @cached_property
     def nav(self) -> list[Link]:
-        """The pages the reader's role may open; those of the address while nobody can say who the reader is."""
+        """The pages that the reader's role may open; while the reader is unknown, those of the address."""
         match = self._request.resolver_match
         named = match.kwargs.get("org_id") if match is not None else None
         if named and getattr(self._request, "away", False):
@@ -161,7 +161,7 @@ class Shell:
 
     @property
     def keys(self) -> list[tuple[str, str]]:
-        """What goes where after ``g``: outside an organization, the keys within one as well."""
+        """The shortcuts after ``g``, with those of an organization's pages also outside one."""
         if access := self.access:
             return [(key, title) for title, _, _, key, permission in ORG_PAGES if access.may(permission)]
         within = [(key, f"{title}, in an organization") for title, _, _, key, _ in ORG_PAGES]
@@ -179,7 +179,7 @@ class Shell:
 
     @cached_property
     def commands(self) -> list[Command]:
-        """What the palette offers: actions, pages, other organizations."""
+        """The commands of the palette: actions, pages, other organizations."""
         found: list[Command] = []
         if access := self.access:
             found += [
@@ -207,12 +207,12 @@ class Shell:
 
     @property
     def again(self) -> str:
-        """Where this page can be opened again."""
+        """The URL of this page."""
         return again(self._request)
 
     @property
     def theme(self) -> str:
-        """``light``, ``dark``, or empty for what the system says."""
+        """The color theme: ``light``, ``dark``, or empty for the system's."""
         chosen = self._request.COOKIES.get(THEME_COOKIE, "")
         return chosen if chosen in dict(THEMES) else ""
 
