@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
 
 from cloudsignal.wire.codec import encode
 
+_HEAD = struct.Struct(">II")
+
 
 def frame(tag: bytes, record: object) -> bytes:
     """Encode one record."""
     payload = tag + encode(record)
-    return len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big") + payload
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def frames(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:

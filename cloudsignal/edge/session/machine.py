@@ -258,6 +258,6 @@ class Session(Ending):
         Left to the collector, tens of thousands of closed sessions would wait for its next full run.
         """
         if self.grant is not None:
-            self.forget()
+            self.purse.give(self.purse.held)  # what it remembered goes with it
             self.uplink.finish()
         del self.uplink, self.downlink, self.subscriptions
