@@ -1,4 +1,4 @@
-"""The mount: how an organization's topics, filters and client IDs look to the broker, and back.
+"""The mountpoint: maps an organization's topics, filters and client IDs to the broker's, and back.
 
 client ``a/b`` <-> broker ``org_x/t/a/b``; client ``$x/y`` <-> ``org_x/s/x/y``. Two roots keep MQTT's rule that a
 filter starting with a wildcard does not see ``$`` topics (MQTT 5 s4.7.2) exact without any state: ``#`` becomes
@@ -26,12 +26,12 @@ _SHARE = b"$share/"
 
 
 class MountError(ValueError):
-    """A topic, filter or client ID has no place in the mount; the text says why."""
+    """A topic, filter or client ID cannot be mapped to the mountpoint; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """The mapping of one organization."""
+    """The mountpoint of one organization."""
 
     org: str
     plain: bytes
@@ -41,7 +41,7 @@ class Mount:
 
     @classmethod
     def of(cls, org: str) -> Mount:
-        """The mount of an organization."""
+        """Make the mountpoint of an organization."""
         return cls(org, f"{org}/t/".encode(), f"{org}/s/".encode())
 
     def topic(self, topic: bytes) -> bytes:

@@ -22,7 +22,7 @@ class Answer:
     code: Reason
     text: str
     passes: bool = False
-    """It passes by itself: the code is one that says "try again", never "not authorized"."""
+    """The refusal is temporary: its code says "try again", never "not authorized"."""
 
 
 _WRONG = Answer(Reason.BAD_LOGIN, "username or password is wrong")
@@ -80,7 +80,7 @@ CAUSE_OF: dict[int, CloseCause] = {
         CloseCause.PROTOCOL,
     ),
 }
-"""Why the broker ended a session, by the reason code of its DISCONNECT; any other means that the broker is lost."""
+"""Cause of a session's end by the reason code of the broker's DISCONNECT; other codes mean a lost broker."""
 
 REFUSAL_OF: dict[CloseCause, AuthReason] = {
     cause: {
@@ -91,10 +91,10 @@ REFUSAL_OF: dict[CloseCause, AuthReason] = {
     }.get(cause, AuthReason.UNAVAILABLE)
     for cause in CloseCause
 }
-"""How a cause reads for a client that has no CONNACK yet."""
+"""Refusal for a session that is ended, by the cause, before it has its CONNACK."""
 
 WITHOUT_WILL = frozenset({CloseCause.REVOKED, CloseCause.ORG_SUSPENDED, CloseCause.WILL_DENIED})
-"""Causes under which the broker is told of a normal end, so that it drops the will."""
+"""Causes for which the broker gets a normal DISCONNECT, so that it drops the will."""
 
 _PASSED_ON = (
     Property.SESSION_EXPIRY,
@@ -163,7 +163,7 @@ def _mounted_will(will: Will | None, mount: Mount) -> Will | None:
 
 
 def connack_properties(upstream: Properties, *, assigned: str, packet_limit: int) -> Properties:
-    """The properties of the CONNACK the client sees."""
+    """Properties of the CONNACK that the client gets."""
     items = [(name, value) for name, value in upstream if name in _PASSED_ON]
     if assigned:
         items.append((Property.ASSIGNED_CLIENT_ID, assigned.encode()))
@@ -173,5 +173,5 @@ def connack_properties(upstream: Properties, *, assigned: str, packet_limit: int
 
 
 def normal_disconnect(version: int) -> bytes:
-    """A DISCONNECT upstream that makes the broker drop the will and keeps the session as the client had asked."""
+    """The DISCONNECT for the broker that drops the will and keeps the session as the client had asked."""
     return codec.disconnect(0) if version == 5 else codec.packet(Kind.DISCONNECT)

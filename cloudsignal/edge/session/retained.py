@@ -1,4 +1,4 @@
-"""Retained messages of an organization: how many there are and how large, so that its quota holds on every edge.
+"""Quota of retained messages: their number and size per organization, shared by all edges through Redis.
 
 Redis keeps the ledger, one hash per organization: topic -> size, time, username, end; never a payload. An edge checks
 a PUBLISH by what Redis said last plus what it has let in since, so no client waits for Redis. An edge hears the total
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from asyncio import Future
 
 SHARE = 4
-"""An edge lets in this part of a quota before it has heard from Redis again."""
+"""Part of a quota that an edge may use before it hears from Redis again."""
 
 SHARE_MESSAGES = 100
-"""But this many at least."""
+"""Retained messages that an edge may accept before it hears from Redis again, at least."""
 
 KNOWN_MAX = 4_096
 """Topics whose size is remembered per organization, about 100 bytes each."""
@@ -76,7 +76,7 @@ Returns how many messages there are, their bytes, and how many of those written 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A retained message does not fit: which limit it met, and what to tell the client."""
+    """A limit that a message reached, and the text for the client."""
 
     limit: str
     text: str
@@ -84,7 +84,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class Change:
-    """What Redis is to be told of one topic."""
+    """A change of one topic that is to be written to Redis."""
 
     entry: RetainedEntry | None = None
     new: int = 0
@@ -113,7 +113,7 @@ class Retained:
     def __init__(self, org: str) -> None:
         self.org = org
         self.count = self.bytes = 0
-        """As Redis said last."""
+        """Totals in Redis's last answer."""
         self.reserved = 0
         """Bytes of the retained wills of live sessions here: the broker publishes them without asking."""
         self.doubtful = False
@@ -123,14 +123,14 @@ class Retained:
         self._waiting: dict[bytes, Change] = {}
         self._asked: dict[bytes, bytes] = {}
         self._coming = [0, 0]
-        """Messages and bytes let in that Redis has not been told of."""
+        """Accepted messages and bytes that are not written to Redis yet."""
         self._flying = [0, 0]
-        """The same on their way to Redis."""
+        """Accepted messages and bytes on their way to Redis."""
 
     # --- what clients do -----------------------------------------------------------------------------------------
 
     def refuses(self, topic: bytes, size: int, quotas: Quotas) -> Refusal | None:
-        """Why a retained message of ``size`` bytes does not fit; ``None`` when it does, or takes one away."""
+        """The limit that a retained message of ``size`` bytes would exceed; ``None`` when it fits or deletes one."""
         if len(topic) > TOPIC_BYTES:
             return Refusal("retained_topic_bytes", f"the topic of a retained message may have {TOPIC_BYTES} bytes")
         if topic not in self._waiting and len(self._waiting) >= WAITING_MAX:
@@ -162,7 +162,7 @@ class Retained:
         return None
 
     def note(self, topic: bytes, entry: RetainedEntry | None) -> None:
-        """A retained message is on its way to the broker; ``None`` takes the one on this topic away."""
+        """Note a retained message on its way to the broker; ``None`` deletes the one on this topic."""
         if len(topic) > TOPIC_BYTES:
             return  # none was let in
         mark = _mark(topic)
@@ -192,7 +192,7 @@ class Retained:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to tell or ask."""
+        """Whether there is nothing to write to Redis and nothing to ask."""
         return not (self._waiting or self._asked)
 
     def take(self) -> tuple[dict[bytes, Change], dict[bytes, bytes]]:
@@ -204,14 +204,14 @@ class Retained:
         return changes, asked
 
     def settled(self, count: int, total: int, new: int) -> None:
-        """Redis has taken the changes."""
+        """Forget changes that Redis has written."""
         self.count, self.bytes = count, total
         if new > self._flying[0]:
             self.forget()  # what was taken to be there had been taken away through another edge
         self._flying = [0, 0]
 
     def failed(self, changes: Mapping[bytes, Change]) -> None:
-        """It has not: they wait again, under what has come since."""
+        """Queue changes again that Redis has not written; newer changes of a topic win."""
         for topic, later in self._waiting.items():
             if (earlier := changes.get(topic)) is not None:
                 later.new, later.more = later.new + earlier.new, later.more + earlier.more
@@ -220,11 +220,11 @@ class Retained:
         self._flying = [0, 0]
 
     def learned(self, mark: bytes, size: int) -> None:
-        """Redis has named the size of a message that is there."""
+        """Note the size of an existing message, from Redis."""
         self._know(mark, size)
 
     def forget(self) -> None:
-        """Messages were taken away by somebody else than a client: believe nothing remembered."""
+        """Retained messages were deleted, but by no client: forget every remembered size."""
         self._known.clear()
 
 
@@ -241,21 +241,21 @@ class Ledger:
         self._timer: asyncio.TimerHandle | None = None
 
     def attach(self, retained: Retained) -> None:
-        """The first client of an organization has come: from now on its ledger is kept."""
+        """Begin to keep the ledger of an organization, with its first client."""
         if retained.wake is None:
             retained.wake = self._wake
             self._attached[retained.org] = retained
             self._load(retained)
 
     def detach(self, org: str) -> None:
-        """The organization is gone."""
+        """Stop keeping the ledger of a deleted organization."""
         retained = self._attached.pop(org, None)
         self._dirty.pop(org, None)
         if retained is not None:
             retained.wake = None
 
     def again(self) -> None:
-        """Redis is back, perhaps emptied."""
+        """Load every ledger from Redis again: Redis is back, perhaps emptied."""
         for retained in self._attached.values():
             self._load(retained)
             self._wake(retained)

@@ -30,37 +30,37 @@ from cloudsignal.edge.session.context import Asked, Context
 from cloudsignal.edge.session.mountpoint import MountError
 
 PENDING_MAX = 256
-"""SUBSCRIBE packets, and UNSUBSCRIBE packets, that the broker has not answered yet."""
+"""Unanswered SUBSCRIBE packets of a session, and as many UNSUBSCRIBE packets, at most."""
 
 PENDING_BYTES = 256 * 1024
-"""Filters in them from which on there may be no further one."""
+"""Bytes of filters in unanswered packets, from which on no further packet is accepted."""
 
 SHORT = 256
 """Bytes of a filter. As long as all filters of a session have this length by the average, any number the quota allows
 fits."""
 
 FILTERS_BYTES = 64 * 1024
-"""Filters of a session have room in any case for this many bytes together."""
+"""Bytes that the filters of a session may always have together."""
 
 TOGETHER = 100
-"""Filters in one packet of the edge's own: below the broker's packet limit however long they are."""
+"""Filters in one packet that the edge sends by itself: below the broker's packet limit however long they are."""
 
 Item = TypeVar("Item")
 Pending = dict[int, list[Item]]
-"""What the broker has not answered yet, by packet identifier, oldest first."""
+"""Requests that the broker has not answered, by packet identifier, oldest first."""
 
 
 class SubscriptionStore(Protocol):
-    """Where the filters of stored sessions are kept (``stored.Stored``), so that the next connection knows them."""
+    """Storage of the filters of stored sessions (``stored_sessions.Stored``), for the next connection."""
 
     def added(self, session: Context, one: Asked, *, withheld: bool, held: int) -> None:
-        """The broker holds this subscription of ``held``, or it is to be brought back when it is granted again."""
+        """Store a subscription, one of ``held``, that the broker holds or that is withheld."""
 
     def removed(self, session: Context, filters: Iterable[bytes]) -> None:
-        """The broker holds these no longer."""
+        """Delete filters that the broker no longer holds."""
 
     def emptied(self, session: Context) -> None:
-        """The broker has begun a new session."""
+        """Delete every filter: the broker has begun a new session."""
 
 
 class Subscriptions:
@@ -84,25 +84,25 @@ class Subscriptions:
         self._session = session
         self.live: dict[bytes, Asked] = {}
         self.withheld: dict[bytes, Asked] = {}
-        """Ended because they were no longer granted; brought back when they are."""
+        """Subscriptions that were ended because they are no longer granted; restored when they are again."""
         self.memory: SubscriptionStore | None = None
         self._asked: Pending[list[Asked]] = {}
         self._coming: set[bytes] = set()
-        """Filters the broker is being asked for, other than live ones: they count against the quota already."""
+        """Requested filters that are not live yet; they count against the quota already."""
         self._leaving: Pending[list[bytes]] = {}
         self._own: Pending[list[bytes]] = {}
-        """UNSUBSCRIBE packets of the edge, which the client knows nothing of."""
+        """UNSUBSCRIBE packets that the edge sent by itself."""
         self._restoring: Pending[list[Asked]] = {}
-        """SUBSCRIBE packets of the edge: withheld subscriptions that are granted again."""
+        """SUBSCRIBE packets that the edge sent by itself, for withheld subscriptions that are granted again."""
         self._pending_bytes = 0
-        """Filters in what the broker has not answered."""
+        """Bytes of filters in unanswered packets."""
         self._doubted = False
-        """A policy came while the broker was being asked: what it grants is checked once more."""
+        """Whether the policy changed while the broker was asked, so that its answers are checked again."""
 
     # --- what the client asks ------------------------------------------------------------------------------------
 
     def reserve(self, topic_filter: bytes, room: int) -> bool:
-        """Whether this filter fits among ``room``; if so, it takes its place."""
+        """Reserve a place for a filter in the quota ``room``; ``False`` when it is full."""
         if topic_filter in self.live or topic_filter in self._coming or topic_filter in self.withheld:
             return True
         if len(self.live) + len(self._coming) + len(self.withheld) >= room:
@@ -115,7 +115,7 @@ class Subscriptions:
         return True
 
     def ask(self, packet_id: int, asked: list[Asked], properties: Properties) -> None:
-        """A SUBSCRIBE goes upstream."""
+        """Note a SUBSCRIBE that goes upstream."""
         identifier = properties.number(Property.SUBSCRIPTION_ID, 0)
         for one in asked:
             one.identifier = identifier
@@ -126,12 +126,12 @@ class Subscriptions:
         self._wait_for(self._asked, packet_id, asked, sum(len(one.topic_filter) for one in asked))
 
     def refused(self, topic_filter: bytes) -> None:
-        """The client has asked and was told no: it knows, and nothing is brought back unasked."""
+        """Note a refused filter: the client knows of it, so it is not restored later."""
         if self.withheld.pop(topic_filter, None) is not None:
             self._remembered_no_longer([topic_filter])
 
     def leave(self, packet_id: int, filters: list[bytes]) -> None:
-        """An UNSUBSCRIBE goes upstream."""
+        """Note an UNSUBSCRIBE that goes upstream."""
         self._wait_for(self._leaving, packet_id, filters, sum(map(len, filters)))
 
     def _wait_for(self, pending: Pending[Item], packet_id: int, item: Item, size: int) -> None:
@@ -148,7 +148,7 @@ class Subscriptions:
     # --- what the broker answers ---------------------------------------------------------------------------------
 
     def suback(self, packet_id: int, codes: list[int]) -> None:
-        """Put the broker's codes back among the edge's own refusals."""
+        """Handle a SUBACK: merge the broker's codes with the edge's refusals."""
         session = self._session
         restored = _answered(self._restoring, packet_id)
         if restored is not None:
@@ -190,7 +190,7 @@ class Subscriptions:
             self.rejudge()
 
     def unsuback(self, packet_id: int, codes: list[int]) -> None:
-        """Pass the answer on, unless the edge had asked."""
+        """Handle an UNSUBACK: pass it on, unless the edge sent the UNSUBSCRIBE."""
         session = self._session
         if _answered(self._own, packet_id) is not None:
             return
@@ -229,7 +229,7 @@ class Subscriptions:
     # --- what changes --------------------------------------------------------------------------------------------
 
     def resume(self, remembered: Iterable[tuple[Asked, bool]]) -> None:
-        """The broker goes on with a stored session: take up its subscriptions and check them by the active policy.
+        """The broker resumes a stored session: load its subscriptions and check them by the active policy.
 
         What was remembered, each with whether it was withheld, is a hint. Too little, and deliveries are still checked
         one by one; too much, and a subscription is ended that does not exist, or one begins that the policy grants.
@@ -247,12 +247,12 @@ class Subscriptions:
         self.rejudge()
 
     def start(self) -> None:
-        """The broker has begun a new session: what was remembered of an earlier one is void."""
+        """The broker has begun a new session: forget the subscriptions of an earlier one."""
         if self.memory is not None and self._session.session_expiry:
             self.memory.emptied(self._session)
 
     def rejudge(self) -> None:
-        """End what is no longer granted, and bring back what was withheld and is granted again."""
+        """End subscriptions that are no longer granted; restore withheld ones that are granted again."""
         self._doubted = bool(self._asked or self._restoring)
         back = self._granted_again()
         lost = self._lost()
@@ -311,7 +311,7 @@ class Subscriptions:
 
 
 def _answered(pending: Pending[Item], packet_id: int) -> Item | None:
-    """The oldest that was asked under ``packet_id``."""
+    """Remove and return the oldest request under ``packet_id``."""
     items = pending.get(packet_id)
     if not items:
         return None
