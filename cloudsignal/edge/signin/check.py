@@ -1,4 +1,4 @@
-"""Who is it? The check of one username and secret against one sealed record, with the same work on every path."""
+"""Verify a credential in constant time: one username and password against one sealed record."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cloudsignal.wire.credential import Credential, Origin, Secret, secret_mac, 
 _LOCAL = re.compile(r"[^\x00-\x1f\x7f/+#]{1,128}")
 
 SAME_WORK = 4
-"""Secrets compared on every attempt, at least: a missing record costs what a full one does."""
+"""Secrets compared on every sign-in, at least, so that a missing record costs as much as a full one."""
 
 METRICS_APPENDED = (
     "the username goes on after the organization with '?...', as AWS's client libraries do by themselves; "
     "turn their metrics off"
 )
-"""What the audit says of it."""
+"""Text of the refusal, and of its audit event, for a username with ``?...`` appended."""
 
 _NOBODY = Secret(token_id="", mac=b"\0" * 32, expires_at=0, revoked=True)
 
@@ -34,14 +34,14 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The outcome: a secret that signs in, or why not."""
+    """Result of a check: the secret that matched, or the reason of the refusal."""
 
     secret: Secret | None
     reason: AuthReason | None
 
 
 def parse_name(username: str | None) -> Name | None:
-    """Split ``local@org``; ``None`` when it has not that form."""
+    """Split ``local@org``; ``None`` when the form is another."""
     local, _, org = (username or "").rpartition("@")
     if not ORGANIZATION.fullmatch(org) or not _LOCAL.fullmatch(local):
         return None

@@ -1,4 +1,4 @@
-"""Stored sessions: how long the broker keeps one, and what it is subscribed to, kept beside its client ID on Redis.
+"""Stored sessions: how long the broker keeps one, and its subscriptions, stored beside its client ID on Redis.
 
 The broker does not say what a resumed session is subscribed to, and the edge that resumes it may be another than the
 one that saw it subscribe. The filters on Redis carry no seal, because nothing is granted on their account: each is
@@ -16,39 +16,39 @@ from cloudsignal.edge.session.context import Asked, Context
 from cloudsignal.wire import keys
 
 LIVE_TTL = 7_200
-"""Seconds a client ID stays with its username without word from the edge that holds the session."""
+"""Seconds for which a client ID stays held when the session's edge stops renewing it."""
 
 STORED_MAX = 30 * 86_400
-"""Seconds a session without an end of its own is kept by the broker (``persistent_client_expiration``)."""
+"""Seconds for which the broker keeps a session without an expiry of its own (``persistent_client_expiration``)."""
 
 HELD_MAX = LIVE_TTL + STORED_MAX + 3_600
-"""No session is noted to be kept longer than so many seconds; clocks of edges may differ by an hour."""
+"""Longest time for which a session counts as stored, in seconds; clocks of edges may differ by an hour."""
 
 FILTERS_MAX = 1_000
-"""Filters remembered of one session."""
+"""Filters stored of one session, at most."""
 
 FILTER_BYTES = 1_024
-"""Longest filter that is remembered: Redis must not hold what a client makes arbitrarily large."""
+"""Longest filter that is stored, in bytes, so that a client cannot fill Redis."""
 
 
 NO_LOCAL = 4
-"""A protocol error with a shared subscription (MQTT 5 s3.8.3.1)."""
+"""The No Local option: a protocol error with a shared subscription (MQTT 5 s3.8.3.1)."""
 
 IDENTIFIER_MAX = 268_435_455
 """Largest Subscription Identifier (MQTT 5 s3.8.2.1.2)."""
 
 WITHHELD = 0x80
-"""Beside the options byte, whose highest bits are reserved (MQTT 5 s3.8.3.1): the broker does not hold it now."""
+"""Flag in the options byte, whose highest bits are reserved (MQTT 5 s3.8.3.1): a withheld subscription."""
 
 
 class Stored:
-    """Writes what sessions that outlive their connection are subscribed to."""
+    """Stores the subscriptions of sessions that outlive their connection."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def added(self, session: Context, one: Asked, *, withheld: bool, held: int) -> None:
-        """The broker holds this subscription of ``held``, or it is to be brought back when it is granted again."""
+        """Store a subscription, one of ``held``, that the broker holds or that is withheld."""
         if held > FILTERS_MAX or len(one.topic_filter) > FILTER_BYTES:
             return
         key = keys.filters(session.org.id, session.client_id)
@@ -56,16 +56,16 @@ class Stored:
         self._store.send(("HSET", key, one.topic_filter, note), ("EXPIRE", key, held_seconds(session)))
 
     def removed(self, session: Context, filters: Iterable[bytes]) -> None:
-        """The broker holds these no longer."""
+        """Delete filters that the broker no longer holds."""
         self._store.send(("HDEL", keys.filters(session.org.id, session.client_id), *filters))
 
     def emptied(self, session: Context) -> None:
-        """The broker has begun a new session."""
+        """Delete every filter: the broker has begun a new session."""
         self._store.send(("DEL", keys.filters(session.org.id, session.client_id)))
 
 
 def resumed(reply: Any) -> tuple[tuple[Asked, bool], ...]:
-    """The subscriptions in Redis's answer, each with whether it was withheld.
+    """Parse the subscriptions in Redis's answer, each with whether it was withheld.
 
     As many as were ever written, and only what a client may ask for: whoever can write to Redis may have put in more.
     """
@@ -84,10 +84,10 @@ def resumed(reply: Any) -> tuple[tuple[Asked, bool], ...]:
 
 
 def session_lifetime(session: Context) -> int:
-    """Seconds the broker keeps the session after the connection; 0 when it ends with it."""
+    """Seconds for which the broker keeps the session after its connection; 0 when both end together."""
     return min(session.session_expiry, STORED_MAX)
 
 
 def held_seconds(session: Context) -> int:
-    """Seconds until what is said of a live session on Redis expires, should its edge fall silent."""
+    """Seconds until the hold of a live session on its client ID expires, unless it is renewed."""
     return LIVE_TTL + session_lifetime(session)
