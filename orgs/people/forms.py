@@ -1,4 +1,4 @@
-"""Forms about members and invitations: they parse; the services decide."""
+"""Forms of members and invitations: they parse, services validate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROLE_WORDS: dict[Role, str] = {
 
 
 def roles_to_give(access: Access) -> list[tuple[str, str]]:
-    """The roles ``access`` may give, weakest last, each with what it may do."""
+    """The roles that ``access`` may assign, weakest last, each with its description."""
     given = [role for role in Role if role is not Role.OWNER or access.role is Role.OWNER]
     return [(role.value, f"{role.value.title()}: {ROLE_WORDS[role]}") for role in given]
 
@@ -39,12 +39,12 @@ class _RoleForm(Form):
         self.fields["ends_on"].widget.attrs["min"] = timezone.now().date().isoformat()
 
     def ends_at(self) -> datetime | None:
-        """When the membership ends; None for never."""
+        """When the membership expires; None for never."""
         return end_of_day(self.cleaned_data["ends_on"])
 
 
 class InviteForm(_RoleForm):
-    """Whom to invite, as what."""
+    """The address and role of an invitation."""
 
     field_order = ("email", "role", "ends_on")
     email = forms.CharField(
@@ -56,7 +56,7 @@ class InviteForm(_RoleForm):
 
 
 class CodeForm(Form):
-    """The code that goes with an invitation."""
+    """The code of an invitation."""
 
     code = forms.CharField(
         label="Code",
@@ -68,4 +68,4 @@ class CodeForm(Form):
 
 
 class MemberForm(_RoleForm):
-    """A member's role and last day."""
+    """A member's role and expiry."""

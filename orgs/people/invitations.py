@@ -1,4 +1,4 @@
-"""Invitations: a signed link by e-mail, which expires, can be sent again (the earlier link dies) and taken back.
+"""Invitations: a signed link by email that expires and can be resent (earlier links stop working) or revoked.
 
 The link's signature is made from the server's key and the invitation's row; nothing that opens it is stored.
 
@@ -40,19 +40,19 @@ from orgs.permissions import PERMISSIONS, Permission, Role
 
 LIFETIME = timedelta(days=7)
 OPEN_MAX = 200
-"""Invitations of one organization that wait for an answer."""
+"""Maximum number of pending invitations of an organization."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a link offers, to be shown before it is accepted."""
+    """The invitation behind a link, to show before it is accepted."""
 
     invitation: Invitation
     organization: str
 
 
 def invite(access: Access, *, email: str, role: str, ends_at: datetime | None = None) -> Invitation:
-    """Ask a person to join as ``role``; the membership ends at ``ends_at`` (time-boxed auditors).
+    """Invite a person as ``role``; the membership expires at ``ends_at`` (time-boxed auditors).
 
     Raises :class:`Invalid`, :class:`Conflict` for members and the already invited, :class:`Forbidden` when the role is
     beyond what ``access`` may give, and :class:`Limit`.
@@ -82,7 +82,7 @@ def invite(access: Access, *, email: str, role: str, ends_at: datetime | None = 
 
 
 def resend_invitation(access: Access, invitation_id: str) -> Invitation:
-    """Send it again, with a new link and a new week; earlier links stop working."""
+    """Resend an invitation with a new link and a new week; earlier links stop working."""
     access.require(Permission.MEMBERS_MANAGE)
     take("invitations", access.org_id)
     with org_scope(access.org_id):
@@ -112,22 +112,25 @@ def revoke_invitation(access: Access, invitation_id: str) -> Invitation:
 
 
 def list_invitations(access: Access) -> tuple[Invitation, ...]:
-    """Every invitation, newest first."""
+    """List the invitations, newest first."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return tuple(Invitation.objects.filter(org=access.org).order_by("-created_at", "-id")[:500])
 
 
 def get_invitation(access: Access, invitation_id: str) -> Invitation:
-    """One invitation; raises :class:`NotFound`."""
+    """Get an invitation; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return get_or_404(Invitation, access.org_id, "The invitation", pk=invitation_id)
 
 
 def read_link(token: str) -> Offer:
-    """What a link offers. Raises :class:`NotFound` for a forged or outdated one, :class:`Conflict` for one that was
-    used, and that has expired or was taken back."""
+    """Resolve a link to its invitation.
+
+    Raises :class:`NotFound` for a forged or outdated link, and :class:`Conflict` for an invitation that was accepted,
+    has expired or was revoked.
+    """
     invitation_id, _, signature = token.rpartition(".")
     org_id = ids.org_of_invitation(invitation_id)
     if org_id is None:
@@ -142,7 +145,7 @@ def read_link(token: str) -> Offer:
 
 
 def accept_invitation(user: User, token: str, *, code: str = "", ip: str = "") -> Membership:
-    """Join. Only for the person who was invited: the link alone is not enough, it may have been passed on.
+    """Accept an invitation as the invited person: the link alone is not enough, it may have been passed on.
 
     ``code`` is the inviter's, for who :func:`needs_code`; raises :class:`Invalid` (``code_missing``, ``wrong_code``).
     """
@@ -173,18 +176,18 @@ def accept_invitation(user: User, token: str, *, code: str = "", ip: str = "") -
 
 
 def needs_code(user: User) -> bool:
-    """Whether nobody has confirmed yet that the address is this person's."""
+    """Whether the person's email address is not yet confirmed."""
     confirmed = EmailAddress.objects.filter(user=user, email__iexact=user.email, verified=True)
     return not confirmed.exists()
 
 
 def codes_are_needed() -> bool:
-    """Whether people get in here without confirming their address: then inviters are shown codes."""
+    """Whether this installation signs people in without confirmed addresses; then invitations need codes."""
     return bool(settings.ACCOUNT_EMAIL_VERIFICATION != "mandatory")
 
 
 def code_of(invitation: Invitation) -> str:
-    """The code (``k7qm-2xfa``, 40 bits) that goes with the present link. For who may invite; never in the e-mail."""
+    """The invitation code (``k7qm-2xfa``, 40 bits) of the present link; shown to inviters, never in the email."""
     digest = hmac.digest(derive("invitation code"), _signature(invitation).encode(), "sha256")
     text = base64.b32encode(digest).decode().lower()[:8]
     return f"{text[:4]}-{text[4:]}"
@@ -205,17 +208,17 @@ def _check_code(invitation: Invitation, code: str) -> None:
 
 
 def is_for(invitation: Invitation, user: User) -> bool:
-    """Whether it was sent to this person's address."""
+    """Whether the invitation was sent to this person's address."""
     return fold_address(user.email) == fold_address(invitation.email)
 
 
 def link_of(invitation: Invitation) -> str:
-    """The link that opens it. For the e-mail, and for nobody else's eyes."""
+    """The secret link of an invitation, for its email only."""
     return f"{settings.PUBLIC_URL}/invitations/{invitation.pk}.{_signature(invitation)}/"
 
 
 def send_invitation(org_id: str, invitation_id: str) -> bool:
-    """Send the e-mail; False when there is nothing to send any more. For the worker: mail servers are slow."""
+    """Send the email of an invitation; False if it is no longer pending. For the worker: mail servers are slow."""
     with org_scope(org_id):
         found = Invitation.objects.filter(pk=invitation_id).select_related("org").first()
     if found is None or found.state != "open":

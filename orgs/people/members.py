@@ -1,4 +1,4 @@
-"""Members of an organization: their role, their end date, leaving, and who owns it.
+"""Members of an organization: change the role or expiry, leave, transfer ownership.
 
 An organization always has an owner. Only owners make, change or remove owners; nobody changes their own role.
 """
@@ -23,7 +23,7 @@ from orgs.permissions import PERMISSIONS, Permission, Role
 def change_member(
     access: Access, member_id: int, *, role: str | None = None, ends_at: datetime | None = None, keep_end: bool = True
 ) -> Membership:
-    """Give a member another role, or with ``keep_end=False`` another end date (None: no end).
+    """Change a member's role, or with ``keep_end=False`` the expiry of the membership (None: it does not expire).
 
     Raises :class:`Forbidden` where owners are concerned and ``access`` is none, :class:`Conflict` for one's own role
     or end and for the last owner, :class:`Invalid` for an unknown role or an end in the past.
@@ -55,7 +55,7 @@ def change_member(
 
 
 def remove_member(access: Access, member_id: int) -> None:
-    """Take a person out of the organization, with their command lines; anybody may leave by themselves.
+    """Remove a member and their CLI sessions; members can remove themselves.
 
     The last owner stays.
     """
@@ -74,7 +74,7 @@ def remove_member(access: Access, member_id: int) -> None:
 
 
 def transfer_ownership(access: Access, member_id: int) -> Membership:
-    """Make another member the owner; who transfers becomes an administrator. For owners."""
+    """Transfer ownership to another member; the former owner becomes an administrator. For owners."""
     access.require(Permission.ORG_TRANSFER)
     if access.user is None:
         raise Forbidden("needs_person", "Only a person can transfer ownership, not an API key.")
@@ -96,14 +96,14 @@ def transfer_ownership(access: Access, member_id: int) -> Membership:
 
 
 def get_member(access: Access, member_id: int) -> Membership:
-    """One membership with its person; raises :class:`NotFound`."""
+    """Get a membership with its user; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return get_or_404(Membership, access.org_id, "The member", related=["user"], pk=member_id)
 
 
 def add_member(access: Access, user: User, *, role: Role, ends_at: datetime | None) -> Membership:
-    """A person joins, or a membership that had ended begins again. Called in the scope of the organization."""
+    """Create a membership, or renew an expired one. Called in the scope of the organization."""
     membership, made = Membership.objects.get_or_create(
         org=access.org, user=user, defaults={"role": role, "ends_at": ends_at}
     )
@@ -119,7 +119,7 @@ def add_member(access: Access, user: User, *, role: Role, ends_at: datetime | No
 
 
 def clean_role(role: str) -> Role:
-    """The role of this name; raises :class:`Invalid`."""
+    """Parse the name of a role; raises :class:`Invalid`."""
     try:
         return Role(role)
     except ValueError:
@@ -127,7 +127,7 @@ def clean_role(role: str) -> Role:
 
 
 def check_end(role: Role | None, ends_at: datetime | None, *, stored: bool = False) -> None:
-    """Raise :class:`Invalid` for an end in the past (unless it is ``stored`` already), or for an owner's."""
+    """Raise :class:`Invalid` for an expiry in the past (unless it is ``stored`` already), or for an owner's expiry."""
     if ends_at is None:
         return
     if role is Role.OWNER:
@@ -137,7 +137,7 @@ def check_end(role: Role | None, ends_at: datetime | None, *, stored: bool = Fal
 
 
 def check_grant(access: Access, role: Role) -> None:
-    """Raise :class:`Forbidden` unless ``access`` may make somebody ``role``: owners are made by owners."""
+    """Raise :class:`Forbidden` unless ``access`` may assign ``role``: only owners make owners."""
     if role is Role.OWNER and access.role is not Role.OWNER:
         raise Forbidden("owners_only", "Only an owner can make another member an owner.")
     if beyond := sorted(PERMISSIONS[role] - access.permissions):
@@ -152,7 +152,7 @@ def _may_touch(access: Access, membership: Membership, wanted: Role | None) -> N
 
 
 def _another_owner(membership: Membership) -> None:
-    """The organization's row is locked, so two owners cannot leave past each other."""
+    """Refuse to remove the last owner. The locked row of the organization keeps two owners from leaving at once."""
     if membership.role != Role.OWNER:
         return
     others = Membership.objects.filter(org=membership.org_id, role=Role.OWNER).exclude(pk=membership.pk)
@@ -161,7 +161,7 @@ def _another_owner(membership: Membership) -> None:
 
 
 def _locked(access: Access, member_id: int) -> Membership:
-    """The membership, with the organization locked: changes of members come one after the other."""
+    """Lock the organization, then a membership: changes of members are serialized."""
     Organization.objects.select_for_update().get(pk=access.org_id)
     if access.user is not None and access_org(access.user, access.org_id).role is not access.role:
         raise Conflict("own_role_changed", "Your own role was changed in the meantime; reload the page.")

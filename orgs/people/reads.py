@@ -11,12 +11,12 @@ from orgs.permissions import Permission
 
 
 def list_members(access: Access) -> tuple[Membership, ...]:
-    """The members of the organization with their people, by e-mail; ended memberships included."""
+    """List the memberships of an organization with their users, by email; expired ones included."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return tuple(Membership.objects.filter(org=access.org).select_related("user").order_by("user__email"))
 
 
 def has_ended(member: Membership) -> bool:
-    """Whether the membership is over."""
+    """Whether the membership has expired."""
     return member.ends_at is not None and member.ends_at <= timezone.now()

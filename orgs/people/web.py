@@ -1,4 +1,4 @@
-"""Pages: members and invitations. Who belongs here, as what, until when; and how somebody joins or goes."""
+"""Pages: members and invitations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from orgs.permissions import Permission, Role
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One member with what the reader may do about them."""
+    """A member, with the actions that the viewer may take."""
 
     member: Membership
     ended: bool
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Invited:
-    """One invitation that waits, with its code where there is one and the reader may see it."""
+    """A pending invitation, with its code if the viewer may see it."""
 
     invitation: Invitation
     code: str
@@ -58,7 +58,7 @@ class Invited:
 
 @org_page(Permission.ORG_READ)
 def index(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Members by address, invitations that wait, newest first."""
+    """List members by email address, and pending invitations, newest first."""
     members = list_members(access)
     context = {
         "rows": [_row(access, member) for member in members],
@@ -92,7 +92,7 @@ def new(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.MEMBERS_MANAGE, methods=("POST",))
 def resend(request: HttpRequest, access: Access, invitation_id: str) -> HttpResponseBase:
-    """Send an invitation again; the earlier link dies."""
+    """Resend an invitation; the earlier link stops working."""
     again = resend_invitation(access, invitation_id)
     messages.success(request, f"Sent to {again.email} again. Only the new link works, for a week.{_code(again)}")
     return redirect("orgs:people", access.org_id)
@@ -119,7 +119,7 @@ def revoke(request: HttpRequest, access: Access, invitation_id: str) -> HttpResp
 
 @org_page(Permission.MEMBERS_MANAGE, methods=("GET", "POST"))
 def change(request: HttpRequest, access: Access, member_id: int) -> HttpResponseBase:
-    """Another role, another last day."""
+    """Change a member's role and expiry."""
     member = get_member(access, member_id)
     if not _may_change(access, member):
         raise Forbidden("owners_only", "Only an owner can change an owner, and you cannot change your own role.")
@@ -142,7 +142,7 @@ def change(request: HttpRequest, access: Access, member_id: int) -> HttpResponse
 
 @org_page(Permission.MEMBERS_MANAGE, methods=("GET", "POST"))
 def remove(request: HttpRequest, access: Access, member_id: int) -> HttpResponseBase:
-    """Take a person out of the organization."""
+    """Remove a member."""
     member = get_member(access, member_id)
     if request.method == "POST":
         remove_member(access, member_id)
@@ -155,7 +155,7 @@ def remove(request: HttpRequest, access: Access, member_id: int) -> HttpResponse
 
 @org_page(Permission.ORG_READ, methods=("GET", "POST"))
 def leave(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Leave; anybody may but the last owner."""
+    """Leave the organization; every member may, except the last owner."""
     member = next((one for one in list_members(access) if _mine(access, one)), None)
     if member is None:
         raise NotFound("Your membership")
@@ -168,7 +168,7 @@ def leave(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.ORG_TRANSFER, methods=("GET", "POST"))
 def transfer(request: HttpRequest, access: Access, member_id: int) -> HttpResponseBase:
-    """Give the organization to another member."""
+    """Transfer ownership to another member."""
     member = get_member(access, member_id)
     ask_again(request)
     if request.method == "POST":
@@ -191,7 +191,7 @@ def transfer(request: HttpRequest, access: Access, member_id: int) -> HttpRespon
 
 @public_page(methods=("GET", "POST"))
 def accept(request: HttpRequest, token: str) -> HttpResponseBase:
-    """What an invitation's link offers, to be accepted by the person it was sent to. The link itself is the key."""
+    """Show an invitation by its link, and accept it as the invited person. The link authenticates the request."""
     take("public", network_of(address_of(request)))
     offer = read_link(token)
     user = request.user if isinstance(request.user, User) else None
@@ -230,13 +230,13 @@ def _code(invitation: Invitation) -> str:
 
 
 def _ask_again_for_owners(request: HttpRequest) -> None:
-    """Making somebody an owner gives the organization away as much as a transfer does."""
+    """Require step-up to make somebody an owner, as for a transfer of ownership."""
     if request.POST.get("role") == Role.OWNER:
         ask_again(request)
 
 
 def _refuse(form: Form, error: DomainError) -> None:
-    """The service speaks of ``ends_at``; the form asks for a day."""
+    """Map the service's field ``ends_at`` to the form's field for a day."""
     if error.field == "ends_at":
         error.field = "ends_on"
     form.refuse(error)
