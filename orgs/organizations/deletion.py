@@ -1,4 +1,4 @@
-"""Deleting an organization: clients are cut off at once, everything waits for a grace period, then it is really gone.
+"""Deletion of an organization: disconnect its clients at once, purge its data after a grace period.
 
 Until the end an owner can restore it, and take its data along. What remains afterwards is one event in the platform's
 own audit. The rows go by a function of the database's owner, which only the role of ``DATABASE_DELETE_URL`` may call.
@@ -39,13 +39,13 @@ from orgs.publishing import publish_organization
 logger = logging.getLogger(__name__)
 
 GRACE = timedelta(days=7)
-"""The same stands in the database's function (migration 0014)."""
+"""Grace period; the database function of migration 0014 has the same value."""
 BATCH = 500
-"""Keys deleted from Redis in one go."""
+"""Keys deleted from Redis per command."""
 
 
 def delete_organization(access: Access, *, confirm: str) -> Organization:
-    """Begin the grace period: every client is cut off now, everything is deleted when it ends.
+    """Schedule the deletion: every client is disconnected now, all data is deleted after the grace period.
 
     ``confirm`` is the organization's name, typed by the person. Raises :class:`Invalid` and :class:`Conflict`.
     """
@@ -65,8 +65,7 @@ def delete_organization(access: Access, *, confirm: str) -> Organization:
 
 
 def restore_organization(access: Access) -> Organization:
-    """End the grace period without deleting: clients may connect again, unless an operator has suspended them. For
-    owners."""
+    """Cancel the deletion: clients can connect again unless an operator has suspended the organization. For owners."""
     access.require(Permission.ORG_DELETE)
     with org_scope(access.org_id):
         org = Organization.objects.select_for_update().get(pk=access.org_id)
@@ -105,7 +104,7 @@ def purge_due() -> int:
 
 
 def _record_deleted(org_id: str, name: str) -> None:
-    """What remains of an organization, and the order to forget the rest of it."""
+    """Record the deletion in the platform's audit log, and enqueue the cleanup of Redis."""
     with platform_scope():
         before = {"id": org_id, "name": name}
         record(PLATFORM, kinds.ORG_DELETED, target=f"org:{org_id}", before=before, after={"deleted": True})
@@ -113,7 +112,7 @@ def _record_deleted(org_id: str, name: str) -> None:
 
 
 def forget_organization(redis: Redis, org_id: str) -> None:
-    """Take what is left of a deleted organization from Redis, and have the edges do it with theirs and the broker's.
+    """Delete the data of a deleted organization from Redis, and have the edges delete theirs and the broker's.
 
     A signed last word stands in the place of its bundle, so that edges that are away now forget it when they come back;
     what the broker holds is erased by one of them, which then removes what Redis knew of that. Safe to run twice. An
@@ -145,7 +144,7 @@ def forget_organization(redis: Redis, org_id: str) -> None:
 
 
 def _forget_changes(redis: Redis, org_id: str) -> None:
-    """Entries of the change stream name usernames; edges that have not read them yet forget the organization anyway."""
+    """Delete the organization's entries from the change stream: they contain usernames."""
     after = "-"
     while entries := cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(keys.CHANGES, min=after, count=1_000)):
         gone = [entry for entry, fields in entries if org_id.encode() in fields.get(keys.FIELD.encode(), b"")]

@@ -1,4 +1,4 @@
-"""Taking the data of an organization along: as one document, and as an archive with its credentials and its audit.
+"""Export of an organization: one JSON document, or a ZIP archive with credentials and audit log.
 
 No secret is in either, and no hash of one.
 """
@@ -34,9 +34,9 @@ from orgs.models import (
 from orgs.permissions import Permission
 
 PAGE = 2_000
-"""Rows read at a time: an organization may have a million."""
+"""Rows read per query: an organization may have a million."""
 WINDOW = timedelta(days=7)
-"""Span of the audit read at a time: a bound lets PostgreSQL read a few partitions."""
+"""Time span of the audit log read per query, so that PostgreSQL reads few partitions."""
 SETTINGS = (
     "mfa_required", "allowed_origins", "connections", "messages_per_minute", "packet_bytes",
     "subscriptions_per_session", "retained_messages", "retained_bytes", "stored_sessions",
@@ -54,7 +54,7 @@ EVENT = tuple(field.name for field in Event._meta.concrete_fields)
 
 
 def export_organization(access: Access) -> dict[str, Any]:
-    """Everything of an organization but its audit, as plain data.
+    """Export an organization without its audit log as plain data.
 
     Raises ``Forbidden`` for those who may not update the organization.
     """
@@ -67,7 +67,7 @@ def export_organization(access: Access) -> dict[str, Any]:
 
 
 def export_archive(access: Access) -> Iterator[bytes]:
-    """A ZIP archive, piece by piece: ``organization.json``, and a JSON object a line in ``usernames.jsonl``,
+    """Stream a ZIP archive in chunks: ``organization.json``, and a JSON object a line in ``usernames.jsonl``,
     ``credentials.jsonl`` and ``audit.jsonl`` (oldest first).
 
     Raises ``Forbidden`` before the first piece for those who may not update the organization and export its audit. That
@@ -136,7 +136,7 @@ def _document(access: Access) -> dict[str, Any]:
 
 
 def _rows(access: Access, model: type[MqttIdentity | Credential], columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Rows of the organization by primary key, a page at a time, each in a transaction of its own."""
+    """Iterate over rows of the organization by primary key, in pages with a transaction each."""
     last = 0
     while True:
         with org_scope(access.org_id):
@@ -150,7 +150,7 @@ def _rows(access: Access, model: type[MqttIdentity | Credential], columns: tuple
 
 
 def _events(access: Access) -> Iterator[dict[str, Any]]:
-    """The audit of the organization, oldest first."""
+    """Iterate over the audit log of the organization, oldest event first."""
     since, end = access.org.created_at - timedelta(days=1), timezone.now()
     while since < end:
         yield from _window(access, since, min(since + WINDOW, end))
@@ -180,21 +180,21 @@ def _json(value: object, *, indent: int | None = None) -> bytes:
 
 
 class _Outgoing(io.RawIOBase):
-    """What ``zipfile`` writes to: kept until it is taken, never sought in."""
+    """An unseekable buffer between ``zipfile`` and the HTTP response."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def write(self, data: Any) -> int:
-        """Keep it."""
+        """Append to the buffer."""
         self._parts.append(bytes(data))
         return len(data)
 
     def taken(self) -> bytes:
-        """Everything written since the last time."""
+        """Take the buffered bytes."""
         found, self._parts = b"".join(self._parts), []
         return found

@@ -1,4 +1,4 @@
-"""Forms about an organization as a whole: they parse; the services decide."""
+"""Forms of an organization: they parse, services validate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cloudsignal.web.forms import Form
 
 
 class DeleteForm(Form):
-    """The organization's name, typed, so that it is not the wrong one that is deleted."""
+    """The typed name that confirms which organization is deleted."""
 
     confirm = forms.CharField(
         label="The organization's name",
@@ -31,7 +31,7 @@ class OrganizationForm(Form):
 
 
 class SuspendForm(Form):
-    """Why an organization is suspended."""
+    """The reason of a suspension."""
 
     reason = forms.CharField(
         label="Reason",

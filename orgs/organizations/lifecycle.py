@@ -19,11 +19,11 @@ from orgs.permissions import PERMISSIONS, Permission, Role
 from orgs.publishing import publish_organization
 
 OWNED_MAX = 25
-"""How many organizations one person may own."""
+"""Maximum number of organizations that one person owns."""
 
 
 def create_organization(user: User, *, name: str, ip: str = "") -> Organization:
-    """A new organization owned by ``user``, with an empty policy in force: clients connect and everything is refused.
+    """Create an organization owned by ``user`` with an empty active policy: clients connect, everything is denied.
 
     Raises :class:`Invalid` for a bad name, :class:`Limit` when the person owns too many, and :class:`Forbidden` for a
     session that came through an organization's single sign-on.
@@ -49,7 +49,7 @@ def create_organization(user: User, *, name: str, ip: str = "") -> Organization:
 
 
 def rename_organization(access: Access, *, name: str) -> Organization:
-    """Give the organization another name; its id stays."""
+    """Rename the organization; its ID does not change."""
     access.require(Permission.ORG_UPDATE)
     name = clean_name(name)
     with org_scope(access.org_id):
@@ -62,7 +62,7 @@ def rename_organization(access: Access, *, name: str) -> Organization:
 
 
 def suspend_organization(operator: User, org_id: str, *, reason: str = "", ip: str = "") -> Organization:
-    """Cut off every client of the organization; its data stays. For operators; others get :class:`NotFound`."""
+    """Suspend the organization: disconnect every client, keep the data. For operators; others get :class:`NotFound`."""
     return _set_status(operator, org_id, Organization.Status.SUSPENDED, reason=reason, ip=ip)
 
 
@@ -72,7 +72,7 @@ def resume_organization(operator: User, org_id: str, *, ip: str = "") -> Organiz
 
 
 def _set_status(operator: User, org_id: str, status: Organization.Status, *, reason: str, ip: str) -> Organization:
-    """Suspend or resume. An organization that is being deleted stays so; the suspension waits in case it is kept."""
+    """Suspend or resume. A scheduled deletion continues; the suspension applies if the deletion is canceled."""
     if not operator.is_operator or not ids.ORG.match(org_id):
         raise NotFound("The organization")
     if len(reason) > 200:
@@ -97,6 +97,6 @@ def _set_status(operator: User, org_id: str, status: Organization.Status, *, rea
 
 
 def organization_count() -> int:
-    """How many organizations there are, for the platform's own figures."""
+    """Count all organizations, for the metrics of the installation."""
     with platform_scope():
         return Organization.objects.count()

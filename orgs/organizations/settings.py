@@ -1,4 +1,4 @@
-"""Settings of an organization: who may call from a browser, whether a second factor is required, and its quotas."""
+"""Settings of an organization: allowed CORS origins, required second factor, quotas."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUOTAS: Mapping[str, tuple[int, int]] = {
     "retained_bytes": (1024, 1_073_741_824),
     "stored_sessions": (1, 1_000_000),
 }
-"""Each quota with its bounds."""
+"""The quotas with their bounds (minimum, maximum)."""
 
 
 def change_settings(
@@ -36,7 +36,7 @@ def change_settings(
     allowed_origins: Sequence[str] | None = None,
     mfa_required: bool | None = None,
 ) -> Organization:
-    """Change what is given, all of it or nothing; None leaves a setting as it is. Raises :class:`Invalid`."""
+    """Change the given settings, all or none; None keeps a setting. Raises :class:`Invalid`."""
     access.require(Permission.ORG_UPDATE)
     asker = access.user  # who came through single sign-on is never asked for a second factor here
     if mfa_required and asker is not None and asker.through is None and not has_second_factor(asker):
@@ -80,7 +80,7 @@ def change_quotas(access: Access, quotas: Mapping[str, int]) -> Organization:
 
 
 def clean_origins(origins: Sequence[str]) -> list[str]:
-    """Origins as browsers send them (RFC 6454 s6.2): https, or http on this machine for development."""
+    """Validate origins as browsers send them (RFC 6454 s6.2): https, or http on localhost for development."""
     if len(origins) > ORIGINS_MAX:
         raise Invalid("too_many_origins", f"At most {ORIGINS_MAX} origins.", field="allowed_origins")
     return sorted({_origin(text.strip().rstrip("/").lower()) for text in origins})

@@ -1,1 +1,1 @@
-"""Pages: organizations, settings, and what cannot be undone."""
+"""Pages: organizations, their settings, and dangerous actions."""

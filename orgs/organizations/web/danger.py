@@ -1,4 +1,4 @@
-"""Pages: what cannot be taken back. Revoke everything, take the data along, delete, and keep it after all."""
+"""Pages of dangerous actions: export, revoke everything, delete the organization, cancel its deletion."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from orgs.sessions.web.progress import follow
 
 @org_page(Permission.ORG_UPDATE)
 def index(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """What there is, each with who may."""
+    """List the dangerous actions, each with the roles that may take it."""
     context = {
         "org": access.org,
         "grace_days": GRACE.days,
@@ -43,7 +43,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.ORG_UPDATE, one_transaction=False)
 def export(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Everything of the organization as one archive, sent while it is made: no secret, no hash of one."""
+    """Stream the export archive of the organization; it contains no secrets and no hashes of them."""
     answer = StreamingHttpResponse(export_archive(access), content_type="application/zip")
     answer.headers["Content-Disposition"] = f'attachment; filename="{access.org_id}.zip"'
     return answer
@@ -51,7 +51,7 @@ def export(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.ORG_UPDATE, write=Permission.CREDENTIALS_MANAGE, methods=("GET", "POST"), one_transaction=False)
 def revoke_all(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """End every credential and, with them, every session."""
+    """Revoke every credential, which closes every session."""
     ask_again(request)
     if request.method == "POST":
         clicked_at, sessions = timezone.now(), sessions_or_none(access)
@@ -78,7 +78,7 @@ def revoke_all(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.ORG_DELETE, methods=("GET", "POST"))
 def delete(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Begin the grace period, after what it touches was shown and the name was typed."""
+    """Schedule the deletion, after the impact was shown and the name was typed."""
     ask_again(request)
     form = DeleteForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
@@ -96,7 +96,7 @@ def delete(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.ORG_DELETE, methods=("POST",))
 def restore(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Keep it after all."""
+    """Cancel the deletion."""
     org = restore_organization(access)
     suspended = org.status == Organization.Status.SUSPENDED
     clients = "It is still suspended, so its clients cannot connect." if suspended else "Its clients can connect again."

@@ -16,13 +16,13 @@ from orgs.organizations.lifecycle import create_organization
 
 @person_page()
 def index(request: HttpRequest, user: User) -> HttpResponseBase:
-    """The organizations the person is a member of."""
+    """List the organizations of the person."""
     return render(request, "orgs/list.html", {"entries": list_organizations(user)})
 
 
 @person_page(methods=("GET", "POST"))
 def new(request: HttpRequest, user: User) -> HttpResponseBase:
-    """Create an organization; its page comes next."""
+    """Create an organization and open its page."""
     form = OrganizationForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         try:

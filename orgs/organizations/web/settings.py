@@ -1,4 +1,4 @@
-"""Page: settings of an organization. Its name, how clients connect, limits."""
+"""Page: settings of an organization (name, connection settings, quotas)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from orgs.permissions import Permission
 
 @org_page(Permission.ORG_READ, write=Permission.ORG_UPDATE, methods=("GET", "POST"))
 def settings_page(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Everything to read; the name to change for those who may."""
+    """Show the settings; change the name with permission."""
     form = OrganizationForm(request.POST if request.method == "POST" else None, initial={"name": access.org.name})
     if request.method == "POST" and form.is_valid():
         try:
@@ -47,7 +47,7 @@ def settings_page(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.ORG_UPDATE, methods=("GET", "POST"))
 def two_step(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Require a second factor of every member, or require it no more."""
+    """Turn the requirement of a second factor for all members on or off."""
     asked = request.GET.get("required", "")  # so that a form that is sent twice does not undo itself
     required = asked == "1" if asked else not access.org.mfa_required
     if not required:
