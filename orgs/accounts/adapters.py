@@ -1,4 +1,4 @@
-"""Accounts of people, as django-allauth sees them: a lock-out that locks nobody else out, and sealed second factors."""
+"""django-allauth adapters: rate limits of sign-in, audited account changes, encrypted second factors."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from cloudsignal.secrets.sealing import seal, unseal
 from orgs.models import User
 
 FACTOR_SECONDS = 300
-"""Until a network may show a second factor again (``settings.ACCOUNT_RATE_LIMITS``)."""
+"""Retry-After of failed second factors, in seconds (``settings.ACCOUNT_RATE_LIMITS``)."""
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
-    """Counts sign-ins by where they come from, and by the pair of where and whose account; never by account alone.
+    """Rate-limits failed sign-ins by network, and by network and account; never by account alone.
 
-    Whoever hammers somebody's account from one network is stopped there, while the person signs in from their own.
+    Guessing from one network is stopped there, and the person can still sign in from another.
     """
 
     error_messages = DefaultAccountAdapter.error_messages | {
@@ -48,18 +48,18 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         "same_as_current": "Enter a value that differs from the current one.",
         "unverified_primary_email": "Confirm this address before you make it primary.",
     }
-    """By django-allauth's codes; those of features that are off keep its words."""
+    """Error messages by django-allauth's codes; codes of disabled features keep its texts."""
 
     def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
-        """After too many failures the answer is 429 with Retry-After, before any password is looked at."""
+        """Refuse a sign-in after too many failures with 429 and Retry-After, before the password is verified."""
         try:
-            for limit, who in _counted(request, credentials):
+            for limit, who in _limits_of(request, credentials):
                 check(limit, who)
         except Limit as error:
             raise ImmediateHttpResponse(_too_many(request, error)) from None
 
     def validation_error(self, code: str, *args: Any) -> Any:
-        """Too many wrong second factors: 429 with Retry-After as well, not a sentence in the form."""
+        """Refuse after too many wrong second factors with 429 and Retry-After instead of a form error."""
         if code == "too_many_login_attempts":
             error = Limit(
                 "rate_limited", "Too many wrong codes; try again in five minutes.", retry_after=FACTOR_SECONDS
@@ -68,13 +68,13 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         return super().validation_error(code, *args)
 
     def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
-        """Count a failure."""
-        for limit, who in _counted(request, credentials):
+        """Count a failed sign-in."""
+        for limit, who in _limits_of(request, credentials):
             with suppress(Limit):
                 take(limit, who)
 
     def send_mail(self, template_prefix: str, email: str, context: Mapping[str, Any]) -> None:
-        """Links lead to the public address, whatever host the request names: who asks for a mail is not who gets it."""
+        """Send mail whose links use the public URL, never the request's Host header, which an attacker may choose."""
         here, public = self.request.build_absolute_uri("/"), f"{settings.PUBLIC_URL}/"
         links = {
             name: public + value.removeprefix(here)
@@ -85,7 +85,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         super().send_mail(template_prefix, email, {**context, **links, "current_site": site})
 
     def send_notification_mail(self, template_prefix: str, user: User, *args: Any, **kwargs: Any) -> None:
-        """django-allauth comes here after each change of a way in, whether mail is sent or not: it is audited."""
+        """Record the account change in the audit log. django-allauth calls this even if notifications are off."""
         from orgs.accounts.events import CHANGES, record_account_change
 
         if change := CHANGES.get(template_prefix):
@@ -93,22 +93,22 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         super().send_notification_mail(template_prefix, user, *args, **kwargs)
 
     def set_password(self, user: User, password: str) -> None:
-        """A new password, mostly because the old one may have leaked: what it had let in is signed out."""
+        """Set a new password and end the person's CLI sessions: the old password may have leaked."""
         super().set_password(user, password)
-        _end_command_lines(self.request, user)
+        _end_cli_sessions(self.request, user)
 
 
 class SessionsAdapter(DefaultUserSessionsAdapter):  # type: ignore[misc]
-    """What "sign out everywhere" reaches."""
+    """Sessions that "sign out everywhere" ends."""
 
     def end_sessions(self, sessions: Iterable[Any]) -> None:
-        """Browsers, and command lines too."""
+        """End browser sessions and CLI sessions."""
         super().end_sessions(sessions)
-        _end_command_lines(self.request, self.request.user)
+        _end_cli_sessions(self.request, self.request.user)
 
 
 class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
-    """Second factors at rest: secrets of TOTP and recovery codes are encrypted under a key that no database holds."""
+    """Encrypts TOTP secrets and recovery codes at rest, with a key outside the database."""
 
     error_messages = DefaultMFAAdapter.error_messages | {
         "add_email_blocked": "Turn off two-factor authentication before you add an email address.",
@@ -119,27 +119,27 @@ class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
     }
 
     def generate_authenticator_name(self, user: User, type: Any) -> str:  # noqa: A002 - django-allauth's name
-        """What a new key is called unless the person names it."""
+        """The default name of a new security key."""
         from allauth.mfa.models import Authenticator
 
         return f"Key {Authenticator.objects.filter(user=user, type=type).count() + 1}"
 
     def encrypt(self, text: str) -> str:
-        """Seal a secret."""
+        """Encrypt a secret."""
         return base64.b64encode(seal("second factor", "", text.encode())).decode()
 
     def decrypt(self, encrypted_text: str) -> str:
-        """Open a sealed secret."""
+        """Decrypt a secret."""
         return unseal("second factor", "", base64.b64decode(encrypted_text)).decode()
 
 
-def _end_command_lines(request: HttpRequest, user: User) -> None:
+def _end_cli_sessions(request: HttpRequest, user: User) -> None:
     from orgs.api_keys.keys import end_command_lines
 
     end_command_lines(user, ip=str(request.META.get("REMOTE_ADDR") or ""))
 
 
-def _counted(request: HttpRequest, credentials: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _limits_of(request: HttpRequest, credentials: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     network = network_of(str(request.META.get("REMOTE_ADDR") or ""))
     account = str(credentials.get("email") or credentials.get("username") or "").casefold()
     return ("failed_sign_ins", network), ("failed_sign_ins_to_account", f"{network} {account}")

@@ -1,4 +1,4 @@
-"""Writing down what people change about their own way in: passwords, second factors, passkeys, addresses.
+"""Audit of account changes: passwords, second factors, passkeys, email addresses.
 
 An account belongs to a person, and what it opens to organizations: each of them that the person is a member of has the
 event in its audit, because an auditor asks there who could come in and how. None learns of the others. The platform's
@@ -27,11 +27,11 @@ CHANGES = {
     "mfa/email/webauthn_added": "passkey added",
     "mfa/email/webauthn_removed": "passkey removed",
 }
-"""By the notification that django-allauth gives at each; never with a secret."""
+"""The audited change by django-allauth's notification template; it contains no secret."""
 
 
 def record_account_change(person: User, change: str, *, ip: str = "") -> None:
-    """Write one event to each organization of the person, all or none; ``change`` is a value of :data:`CHANGES`."""
+    """Record a change in the audit log of each organization of the person; ``change`` is from :data:`CHANGES`."""
     with transaction.atomic():
         with user_scope(person.pk):
             orgs = sorted(Membership.objects.filter(user=person).values_list("org_id", flat=True))

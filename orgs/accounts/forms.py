@@ -1,4 +1,4 @@
-"""django-allauth's forms in the words of the other pages."""
+"""django-allauth's forms with the labels and help texts of this product."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LABELS = {
     "remember": "Stay signed in",
     "passwordless": "Sign in with this key alone (passkey)",
 }
-"""Labels by the name of the field, where django-allauth's are not in our words."""
+"""Labels by field name that replace django-allauth's."""
 HELP = {"passwordless": "Needs a key that checks your fingerprint, face or PIN."}
 
 
 class _Worded:
-    """Fields are called the same everywhere, and an email address that a link names is filled in."""
+    """Sets labels and help texts, and prefills the email address from the link."""
 
     fields: dict[str, Any]
 
@@ -39,11 +39,11 @@ class _Worded:
 
 
 class LoginForm(_Worded, forms.LoginForm):  # type: ignore[misc]
-    """Signing in."""
+    """Sign in."""
 
 
 class SignupForm(_Worded, forms.SignupForm):  # type: ignore[misc]
-    """A new account."""
+    """Create an account."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -51,24 +51,24 @@ class SignupForm(_Worded, forms.SignupForm):  # type: ignore[misc]
 
 
 class AddEmailForm(_Worded, forms.AddEmailForm):  # type: ignore[misc]
-    """A further address."""
+    """Add an email address."""
 
 
 class ResetPasswordForm(_Worded, forms.ResetPasswordForm):  # type: ignore[misc]
-    """A forgotten password."""
+    """Request a link to reset the password."""
 
 
 class ResetPasswordKeyForm(_Worded, forms.ResetPasswordKeyForm):  # type: ignore[misc]
-    """A new password in place of a forgotten one."""
+    """Reset the password by the emailed link."""
 
 
 class ChangePasswordForm(_Worded, forms.ChangePasswordForm):  # type: ignore[misc]
-    """Another password."""
+    """Change the password."""
 
 
 class SetPasswordForm(_Worded, forms.SetPasswordForm):  # type: ignore[misc]
-    """A first password."""
+    """Set the first password."""
 
 
 class AddWebAuthnForm(_Worded, webauthn.AddWebAuthnForm):  # type: ignore[misc]
-    """A further key."""
+    """Add a passkey or security key."""
