@@ -1,1 +1,1 @@
-"""API keys of programs and of the command line."""
+"""API keys of programs and of CLI sessions."""

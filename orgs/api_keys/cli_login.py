@@ -1,4 +1,4 @@
-"""Signing a command line in: an approved request gives a code, the code and its proof give a key, once.
+"""Sign-in of the CLI: an authorization code with PKCE is exchanged for an API key, once.
 
 The authorization code grant for native applications (RFC 8252) with PKCE (RFC 7636), cut down to the one client there
 is: the answer goes to a loopback address or is shown to be pasted, the challenge is always S256. A code lives a minute
@@ -27,7 +27,7 @@ from orgs.models import Organization, Through, User
 
 CODE_SECONDS = 60
 REPLAY_SECONDS = 600
-"""How long a used code is remembered: showing it again ends the key that it gave (RFC 6749 s4.1.2)."""
+"""How long a used code is remembered; a replay revokes the key that it gave (RFC 6749 s4.1.2)."""
 MACHINE_MAX = 40
 _REDIRECT = re.compile(r"http://127\.0\.0\.1:([1-9][0-9]{0,4})/callback")
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -37,41 +37,41 @@ _STATE = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
 @dataclass(frozen=True, slots=True)
 class LoginRequest:
-    """What a command line asks for; nothing in it is trusted but as far as it was checked here."""
+    """An authorization request of the CLI; only what is validated here is trusted."""
 
     redirect_uri: str
-    """Where on the person's own computer the answer goes."""
+    """The loopback redirect URI on the person's computer."""
     state: str
     challenge: str
     machine: str
-    """What the program says it runs on."""
+    """The machine name that the CLI sends."""
     shows_code: bool
-    """The browser is on another computer: the code is shown, to be pasted."""
+    """Whether the browser is on another computer: the code is shown, to be pasted."""
 
     @property
     def origin(self) -> str:
-        """The origin of the redirect address, for the Content-Security-Policy of the page that leads there."""
+        """The origin of the redirect URI, for the Content-Security-Policy of the consent page."""
         parts = urlsplit(self.redirect_uri)
         return f"{parts.scheme}://{parts.netloc}"
 
     @property
     def phrase(self) -> str:
-        """Eight characters that the terminal shows too, so that a person sees whose request they approve."""
+        """Eight characters that the terminal shows too, so that the person recognizes the request."""
         return phrase(self.challenge)
 
     def answer(self, **parameters: str) -> str:
-        """The redirect address with ``parameters`` and the state."""
+        """The redirect URI with ``parameters`` and the state."""
         return f"{self.redirect_uri}?{urlencode({**parameters, 'state': self.state})}"
 
 
 def phrase(challenge: str) -> str:
-    """A PKCE challenge as two groups of four characters; the command line works it out in the same way."""
+    """Format a PKCE challenge as two groups of four characters, as the CLI does."""
     text = base64.b32encode(hashlib.sha256(challenge.encode()).digest()).decode()
     return f"{text[:4]}-{text[4:8]}"
 
 
 def read_request(asked: Mapping[str, str]) -> LoginRequest:
-    """The parameters of an authorization request; raises :class:`Invalid` for anything but what our program sends."""
+    """Parse an authorization request; raises :class:`Invalid` for anything that our CLI does not send."""
     redirect_uri, state = asked.get("redirect_uri", ""), asked.get("state", "")
     challenge, machine = asked.get("code_challenge", ""), asked.get("machine", "")
     found = _REDIRECT.fullmatch(redirect_uri)
@@ -86,7 +86,7 @@ def read_request(asked: Mapping[str, str]) -> LoginRequest:
 
 
 def approve_login(access: Access, asked: LoginRequest) -> str:
-    """The person says yes: a code, good for one minute and one use, by whoever holds the verifier.
+    """Issue an authorization code for an approved request: valid for one minute and one use, with its verifier.
 
     Raises :class:`Forbidden` for who is no member, :class:`Conflict` unless the organization is active, and
     :class:`Limit` for who signs in all the time.
@@ -104,7 +104,7 @@ def approve_login(access: Access, asked: LoginRequest) -> str:
 
 
 def redeem_code(code: str, *, verifier: str, redirect_uri: str, ip: str) -> NewKey:
-    """The key for a code. Whatever is wrong, the code is used up, and the refusal (``invalid_grant``) is the same."""
+    """Exchange a code for an API key. Every failure uses the code up, with the same error (``invalid_grant``)."""
     facts = take_facts("code", code)
     if facts is None:
         _end_replayed(code, ip)
@@ -126,7 +126,7 @@ def redeem_code(code: str, *, verifier: str, redirect_uri: str, ip: str) -> NewK
 
 
 def _end_replayed(code: str, ip: str) -> None:
-    """Somebody shows a code for the second time: one of the two is a thief, so nobody keeps the key."""
+    """Revoke the key of a replayed code: one of the two who presented the code has stolen it."""
     facts = take_facts("used", code)
     if facts is None:
         return

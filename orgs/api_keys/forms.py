@@ -1,4 +1,4 @@
-"""Forms about API keys: they parse; the services decide."""
+"""Forms of API keys: they parse, services validate."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ class KeyForm(Form):
             ]
 
     def clean_ip_allow(self) -> list[str]:
-        """The networks, one each."""
+        """The allowed networks, as a list."""
         return [part for part in str(self.cleaned_data["ip_allow"]).replace(",", "\n").split() if part]
 
     def expires_at(self) -> datetime | None:
-        """When the key stops working; None for never."""
+        """When the key expires; None for never."""
         return end_of_day(self.cleaned_data["expires_on"])
 
 
 class RotateForm(Form):
-    """How long the old key works beside the new one."""
+    """How long the old key stays active beside the new one."""
 
     overlap = forms.TypedChoiceField(
         label="Keep the old key active for", choices=OVERLAPS, coerce=int, initial=24 * HOUR,
@@ -83,7 +83,7 @@ class RotateForm(Form):
 
 
 class CommandLineForm(Form):
-    """For which organization a command line signs in."""
+    """The organization that the CLI is authorized for."""
 
     organization = forms.ChoiceField(
         label="Organization", widget=forms.RadioSelect, error_messages={"required": "Choose an organization."}

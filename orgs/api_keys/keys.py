@@ -34,19 +34,19 @@ from orgs.permissions import COMMAND_LINE, Permission
 RANDOM = 27
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 KEYS_MAX = 100
-"""Keys of one organization that work at the same time; those of command lines are counted apart."""
+"""Maximum number of active keys of an organization; those of CLI sessions are counted separately."""
 PERSONAL_MAX = 20
-"""Command lines of one person in one organization."""
+"""Maximum number of CLI sessions of a person in an organization."""
 PERSONAL_LIFETIME = timedelta(days=30)
 NETWORKS_MAX = 50
 OVERLAP_DEFAULT = 24 * 3600
 OVERLAP_MAX = 30 * 24 * 3600
-"""Seconds that the old key works beside its successor."""
+"""How long the old key stays active beside its successor, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was just made: the only place it is ever in the clear."""
+    """A key that was just created, with its secret, which is not stored."""
 
     key: ApiKey
     secret: str
@@ -61,7 +61,7 @@ def create_api_key(
     ip_allow: Sequence[str] = (),
     expires_at: datetime | None = None,
 ) -> NewKey:
-    """Make a key. ``scopes`` are values of :class:`Permission`, for ``rk`` only; ``ip_allow`` holds networks (CIDR).
+    """Create a key. ``scopes`` are values of :class:`Permission`, for ``rk`` only; ``ip_allow`` holds CIDR networks.
 
     Raises :class:`Invalid` for wrong input, :class:`Forbidden` when the key could do more than its maker, and
     :class:`Limit` at :data:`KEYS_MAX` keys.
@@ -74,7 +74,7 @@ def create_api_key(
 
 
 def create_personal_key(access: Access, *, machine: str) -> NewKey:
-    """Make the key of a person's command line; ``machine`` is what it says it runs on.
+    """Create the key of a CLI session; ``machine`` is the name that the CLI sends.
 
     Raises :class:`Limit` at :data:`PERSONAL_MAX` of them and :class:`Forbidden` for who is no member.
     """
@@ -94,12 +94,12 @@ def create_personal_key(access: Access, *, machine: str) -> NewKey:
 
 
 def personal_lifetime(person: User) -> timedelta:
-    """How long the key of a command line lives, which depends on how its person came in."""
+    """The lifetime of a CLI session's key: shorter if its person signed in through SSO."""
     return PERSONAL_LIFETIME if person.through is None else THROUGH_LIFETIME
 
 
 def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAULT) -> NewKey:
-    """Make a successor with the same rights; the old key works ``overlap`` seconds longer, or until its own expiry.
+    """Replace a key by one with the same scopes; the old key stays active for ``overlap`` seconds or until its expiry.
 
     Raises :class:`Conflict` for a key that does not work any more or has a successor already.
     """
@@ -124,7 +124,7 @@ def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAUL
 
 
 def check_rotatable(key: ApiKey, now: datetime) -> None:
-    """Raise :class:`Conflict` unless a successor of the key may be made."""
+    """Raise :class:`Conflict` unless the key can be rotated."""
     if key.person_id is not None:
         raise Conflict(
             "personal_key", "The key of a CLI session cannot be rotated; run `cloudsignal login` to get a new one."
@@ -136,13 +136,13 @@ def check_rotatable(key: ApiKey, now: datetime) -> None:
 
 
 def may_revoke(access: Access, key: ApiKey) -> bool:
-    """Whether ``access`` may end the key: who manages keys, and the person whose command line it is."""
+    """Whether ``access`` may revoke the key: with permission to manage keys, or as the person of its CLI session."""
     own = access.user is not None and key.person_id == access.user.pk
     return own or access.may(Permission.API_KEYS_MANAGE)
 
 
 def end_own_key(use: AuthenticatedKey) -> ApiKey:
-    """A command line signs out: the key that it used ends. Raises :class:`Forbidden` for keys of programs."""
+    """Sign a CLI session out by revoking the key that calls. Raises :class:`Forbidden` for keys of programs."""
     if use.key.person_id is None:
         raise Forbidden("needs_command_line", "Only the key of a CLI session can sign itself out; revoke this key.")
     with org_scope(use.access.org_id):
@@ -152,14 +152,14 @@ def end_own_key(use: AuthenticatedKey) -> ApiKey:
 
 
 def end_personal_keys(actor: Actor, person: User, *, key_id: int | None = None) -> None:
-    """End the command lines of a person in the organization of ``actor`` (only ``key_id`` if given), in its scope."""
+    """Revoke the CLI sessions of a person in the organization of ``actor``, or only ``key_id``. Needs its scope."""
     found = ApiKey.objects.select_for_update().filter(org=actor.org_id, person=person, revoked_at=None)
     for key in found.filter(pk=key_id) if key_id is not None else found:
         end_key(actor, key)
 
 
 def end_command_lines(person: User, *, ip: str = "") -> None:
-    """End the command lines of a person in every organization."""
+    """Revoke the CLI sessions of a person in every organization."""
     for org_id in sorted({key.org_id for key in command_lines_of(person)}):
         with org_scope(org_id):
             end_personal_keys(SystemActor(org_id, f"user:{person.email}", ip), person)
@@ -184,7 +184,7 @@ def _checked(
 
 
 def _not_beyond(access: Access, key: ApiKey) -> None:
-    """Nobody makes a key that may do more than they may; a key none that lasts longer or works from further away."""
+    """Refuse a key with more permissions than its creator; of a key, also a longer lifetime or wider networks."""
     if beyond := sorted(permissions_held(key) - access.permissions):
         raise Forbidden("beyond_own_rights", f"The key would include {beyond[0]}, which you do not hold yourself.")
     maker = access.key
@@ -247,8 +247,8 @@ def _store(
 
 
 def _new_secret(kind: str, masks: Collection[str]) -> str:
-    """A key whose mask (``sk_...x7m4``) no other key of the organization has had: the audit names keys by it, and all
-    that one key has issued is found by it."""
+    """Generate a key whose mask (``sk_...x7m4``) is unique in the organization: the audit log names keys by it, and
+    what a key has issued is found by it."""
     while True:
         secret = f"{kind}_" + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM))
         if f"{kind}_...{secret[-4:]}" not in masks:
@@ -256,7 +256,7 @@ def _new_secret(kind: str, masks: Collection[str]) -> str:
 
 
 def end_key(actor: Actor, key: ApiKey, *, because: ApiKey | None = None) -> None:
-    """End a locked key, and nothing else; ``because`` of one that it was made with. Once: a second time is nothing."""
+    """Revoke a locked key alone; ``because`` is the key that created it. Revoking twice changes nothing."""
     if key.revoked_at is not None:
         return
     key.revoked_at = timezone.now()
@@ -267,7 +267,7 @@ def end_key(actor: Actor, key: ApiKey, *, because: ApiKey | None = None) -> None
 
 
 def locked_key(access: Access, key_id: int) -> ApiKey:
-    """One key of the organization, locked; raises :class:`NotFound`."""
+    """Get a key of the organization and lock it; raises :class:`NotFound`."""
     return get_or_404(ApiKey, access.org_id, "The API key", lock=True, pk=key_id)
 
 

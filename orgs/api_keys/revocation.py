@@ -1,4 +1,4 @@
-"""Revoking an API key, and with it all it has made: keys, providers, invitations, credentials, and sessions.
+"""Revocation of an API key with all it has created: keys, providers, invitations, credentials and sessions.
 
 Whoever held a leaked key may have made themselves something that lasts, directly or by a key that they made with it.
 What was made is found by its maker's name in the audit (``key:sk_...x7m4``), which no two keys of an organization
@@ -25,16 +25,16 @@ from orgs.permissions import Permission
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a key has made, directly or through keys it made, that works still."""
+    """What a key has created, directly or through keys it created, that is still active."""
 
     keys: tuple[ApiKey, ...]
     providers: tuple[IdentityProvider, ...]
-    """Those it changed too: whose tokens are believed was its choice."""
+    """Identity providers that the key created or changed: it chose whose tokens are trusted."""
     invitations: tuple[Invitation, ...]
     issuers: tuple[str, ...]
-    """As ``created_by`` of credentials names them: the keys, and the providers that tokens were exchanged by."""
+    """Values of ``created_by`` of credentials: the keys, and the providers whose tokens were exchanged."""
     joined: int
-    """People who accepted an invitation of it. They stay: somebody has to look."""
+    """People who accepted an invitation of the key. They stay members; an administrator has to check them."""
 
 
 NOTHING = Made((), (), (), (), 0)
@@ -50,13 +50,15 @@ class Revoked:
 
 
 def ends_all(access: Access, key: ApiKey) -> bool:
-    """Whether revoking the key ends what it has made: not for somebody who ends their own command line and may not
-    manage credentials any more."""
+    """Whether revoking the key also revokes what it has created.
+
+    Not for a person who ends their own CLI session and no longer has permission to manage credentials.
+    """
     return access.may(Permission.API_KEYS_MANAGE) or access.may(Permission.CREDENTIALS_MANAGE)
 
 
 def foresee(access: Access, key_id: int) -> tuple[ApiKey, Made, Reach]:
-    """A key, and what :func:`revoke_api_key` would end now."""
+    """Get a key, and what :func:`revoke_api_key` would revoke now."""
     key = get_api_key(_entitled(access), key_id)
     if not may_revoke(access, key):
         access.require(Permission.API_KEYS_MANAGE)
@@ -68,7 +70,7 @@ def foresee(access: Access, key_id: int) -> tuple[ApiKey, Made, Reach]:
 
 
 def revoke_api_key(access: Access, key_id: int) -> Revoked:
-    """End a key and all it has made; everybody may end their own command line's.
+    """Revoke a key and all it has created; members can revoke the keys of their own CLI sessions.
 
     The key ends first, in the transaction of the keys, providers and invitations it made; then its credentials, batch
     by batch. Doing it again ends what an interrupted one has left.
@@ -91,7 +93,7 @@ def revoke_api_key(access: Access, key_id: int) -> Revoked:
 
 
 def made_by(access: Access, key: ApiKey) -> Made:
-    """What ``key`` and the keys below it have made. Keys that are over are passed through: theirs may work still."""
+    """Collect what ``key`` and the keys below it have created; what an inactive key created may still be active."""
     now = timezone.now()
     below, actors = list[ApiKey](), {key.actor}
     known = list(ApiKey.objects.filter(org=access.org).select_related("person").order_by("pk"))
@@ -114,7 +116,7 @@ def made_by(access: Access, key: ApiKey) -> Made:
 
 
 def _entitled(access: Access) -> Access:
-    """Who may revoke a key may end what it has made, whatever else they may."""
+    """The access that revokes what a key has created: the permission to revoke the key suffices."""
     beyond = {Permission.CREDENTIALS_MANAGE, Permission.ORG_READ}
     return replace(access, permissions=access.permissions | beyond)
 

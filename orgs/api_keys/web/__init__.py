@@ -1,1 +1,1 @@
-"""Pages: API keys, and approving the sign-in of a command line."""
+"""Pages: API keys, and authorizing the CLI."""

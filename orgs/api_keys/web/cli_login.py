@@ -1,4 +1,4 @@
-"""Page: a command line asks to act for a person, who picks the organization and says yes or no."""
+"""Page: a person authorizes the CLI for an organization, or denies it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orgs.permissions import COMMAND_LINE, PERMISSIONS, TITLES
 
 @person_page(methods=("GET", "POST"))
 def command_line(request: HttpRequest, user: User) -> HttpResponseBase:
-    """The question, the answer, and the way back to the terminal: an address on this computer, or a code to paste."""
+    """Ask for consent, then return to the CLI: by a redirect to this computer, or by a code to paste."""
     try:
         asked = read_request(request.GET.dict())
     except Invalid as error:

@@ -1,4 +1,4 @@
-"""Pages: API keys. Masked in the list, shown once when made, rotated with overlap, revoked with what they issued."""
+"""Pages: API keys (list, create, rotate, revoke)."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from orgs.permissions import TITLES, Permission
 from orgs.sessions.web.progress import follow
 
 NAMED = 5
-"""Names that a line of the confirmation lists."""
+"""Maximum number of names in a line of the confirmation page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One key of the list."""
+    """An API key in the list."""
 
     key: ApiKey
     state: str
@@ -44,7 +44,7 @@ class Row:
 
 @org_page(Permission.ORG_READ)
 def index(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Working keys first, then those that are over; newest first in each."""
+    """List active keys first, then expired and revoked ones; newest first in each group."""
     now = timezone.now()
     rows = [Row(key, state(key, now), _words(key), may_revoke(access, key)) for key in list_api_keys(access)]
     context = {
@@ -58,7 +58,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.API_KEYS_MANAGE, methods=("GET", "POST"))
 def new(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Create a key. The answer to the POST shows it; it is stored nowhere."""
+    """Create a key. Only the response to the POST shows its secret, which is not stored."""
     ask_again(request)
     form = KeyForm(access, request.POST if request.method == "POST" else None, initial={"kind": ApiKey.Kind.RESTRICTED})
     if request.method == "POST" and form.is_valid():
@@ -83,7 +83,7 @@ def new(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.API_KEYS_MANAGE, methods=("GET", "POST"))
 def rotate(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBase:
-    """Make a successor with the same rights; the old key works on for a while."""
+    """Create a key with the same scopes to replace a key, which stays active for the overlap."""
     old = get_api_key(access, key_id)
     ask_again(request)
     check_rotatable(old, timezone.now())
@@ -105,7 +105,7 @@ def rotate(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBas
 
 @org_page(Permission.ORG_READ, methods=("GET", "POST"), one_transaction=False)
 def revoke(request: HttpRequest, access: Access, key_id: int) -> HttpResponseBase:
-    """End a key now and everything it has made. Everybody may end their own command line's."""
+    """Revoke a key and everything it has created. Members can revoke the keys of their own CLI sessions."""
     clicked_at = timezone.now()
     key, made, reach = foresee(access, key_id)
     if request.method == "POST":
@@ -142,7 +142,7 @@ def _words(key: ApiKey) -> list[str]:
 
 
 def _made(made: Made, reach: Reach) -> list[Impact]:
-    """Everything that ends, by name where there are few."""
+    """The impact of revoking a key: what is revoked with it, by name where there are few."""
     providers, invitations = [one.name for one in made.providers], [one.email for one in made.invitations]
     lines = [
         _line([str(key) for key in made.keys], "key it has created", "keys it has created"),
