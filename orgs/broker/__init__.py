@@ -1,1 +1,1 @@
-"""What an organization has left in the broker: retained messages and stored sessions."""
+"""Retained messages and stored sessions of an organization in the broker."""

@@ -1,4 +1,4 @@
-"""Taking away what an organization has left in the broker: retained messages, stored sessions. An edge does it."""
+"""Clear retained messages and discard stored sessions of an organization; an edge carries it out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orgs.permissions import Permission
 
 
 def clear_retained(access: Access, *, topics: Sequence[str] = (), username: str = "", everything: bool = False) -> None:
-    """Have retained messages taken away: those on ``topics``, or all that ``username`` wrote, or all there are.
+    """Clear retained messages: those on ``topics``, or all that ``username`` published, or all.
 
     It is done within a moment, or when an edge is back. For owners and operators. Raises :class:`Invalid`.
     """
@@ -52,7 +52,7 @@ def clear_retained(access: Access, *, topics: Sequence[str] = (), username: str 
 
 
 def release_session(access: Access, client_id: str) -> StoredSession:
-    """Have a stored session discarded with what waits for it, so that its client id is free. Returns the session.
+    """Discard a stored session with its queued messages, which releases its client ID. Returns the session.
 
     Raises :class:`NotFound` when none is stored and :class:`Conflict` when its client is connected.
     """

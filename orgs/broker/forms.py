@@ -1,4 +1,4 @@
-"""Forms about retained messages and stored sessions."""
+"""Forms of retained messages and stored sessions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cloudsignal.web.forms import FilterForm, Form, mono
 
 
 class BrokerFilter(FilterForm):
-    """Filter of what lies in the broker: a text within topic, client id or username."""
+    """Filter of both lists: part of the topic, client ID or username."""
 
     find = forms.CharField(
         label="Topic, client ID or username",
@@ -24,6 +24,6 @@ class TopicForm(Form):
 
 
 class ClientIdForm(Form):
-    """The client id of a stored session."""
+    """The client ID of a stored session."""
 
     client_id = forms.CharField(label="Client ID", max_length=65_535, strip=False, widget=forms.TextInput(attrs=mono()))

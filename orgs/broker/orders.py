@@ -1,4 +1,4 @@
-"""Orders to the edges about what lies in the broker, signed and put on the stream by a worker."""
+"""Signed orders to the edges to clear retained messages and discard stored sessions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SEARCH_BATCH = 1_000
 
 
 def give_order(redis: Redis, order: Order) -> None:
-    """Put an order on the stream; an edge takes it within a moment, or when one is back."""
+    """Add an order to the stream; an edge carries it out at once, or when one is connected again."""
     redis.xadd(keys.ORDERS, {keys.FIELD: sign_order(order, signing_key())})
 
 
 def clear_retained(redis: Redis, org: str, topics: Sequence[str], *, username: str = "") -> int:
-    """Have the retained messages on ``topics`` taken away, and all that ``username`` wrote (all there are: ``*``).
+    """Order that retained messages on ``topics`` are cleared, and all that ``username`` published (``*``: all).
 
     Returns how many topics were ordered.
     """
@@ -42,7 +42,7 @@ def clear_retained(redis: Redis, org: str, topics: Sequence[str], *, username: s
 def discard_sessions(
     redis: Redis, org: str, client_ids: Sequence[str], *, username: str = "", issued_at: float
 ) -> None:
-    """Have stored sessions discarded: those of ``username`` if given, that began before ``issued_at``."""
+    """Order that stored sessions (of ``username`` if given) that began before ``issued_at`` are discarded."""
     ends_at = time.time() + HOLDS_SECONDS
     for start in range(0, len(client_ids), NAMES_MAX):
         part = tuple(client_ids[start : start + NAMES_MAX])
@@ -50,7 +50,7 @@ def discard_sessions(
 
 
 def discard_sessions_of(redis: Redis, org: str, usernames: Sequence[str], *, issued_at: float) -> int:
-    """The same for everything these usernames have stored; returns how many sessions that is."""
+    """Order that all stored sessions of these usernames are discarded; returns their number."""
     wanted, found = set(usernames), 0
     for username, client_ids in _held(redis, org).items():
         if username in wanted:
@@ -60,7 +60,7 @@ def discard_sessions_of(redis: Redis, org: str, usernames: Sequence[str], *, iss
 
 
 def _held(redis: Redis, org: str) -> dict[str, list[str]]:
-    """Client ids with a session that outlives its connection, by username."""
+    """Client IDs with a stored session, by username."""
     found: dict[str, list[str]] = {}
     for part in _chunks(cast("list[bytes]", redis.zrange(keys.stored(org), 0, -1))):
         client_ids = [name.decode("utf-8", "replace") for name in part]

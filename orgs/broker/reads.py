@@ -1,4 +1,4 @@
-"""What an organization has left in the broker: its retained messages and stored sessions, as the edges note them."""
+"""Retained messages and stored sessions of an organization, as the edges record them on Redis."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from orgs.permissions import Permission
 from orgs.sessions.reads import sessions_of
 
 LISTED_MAX = 10_000
-"""Retained messages, and stored sessions, that are looked at for one list."""
+"""Maximum number of retained messages, or stored sessions, that are searched for a list."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetainedMessage:
-    """One retained message, without its payload, which no part of CloudSignal looks at."""
+    """A retained message without its payload, which no part of CloudSignal reads."""
 
     topic: str
     size: int
-    """Bytes of the packet."""
+    """Size of the packet in bytes."""
     published_at: datetime | None
-    """None when it was there before it was counted."""
+    """None if the message is older than its record."""
     expires_at: datetime | None
     username: str
-    """The local username that published it; empty when that is not known."""
+    """The local username that published it; empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,15 @@ class StoredSession:
 
     client_id: str
     username: str
-    """The local username it belongs to."""
+    """The local username of the session."""
     ends_at: datetime
-    """When the broker drops it, unless its client comes back; of a connected client: about when it would."""
+    """When the session expires unless its client connects again; an estimate while the client is connected."""
     connected: bool
 
 
 @dataclass(frozen=True, slots=True)
 class RetainedList:
-    """Retained messages by topic. ``total`` and ``bytes`` are of all there are, ``rows`` of those looked at."""
+    """Retained messages by topic. ``total`` and ``bytes`` count all of them, ``rows`` are those searched."""
 
     rows: tuple[RetainedMessage, ...]
     total: int
@@ -58,14 +58,14 @@ class RetainedList:
 
 @dataclass(frozen=True, slots=True)
 class StoredList:
-    """Stored sessions by client id, those that end first looked at first."""
+    """Stored sessions by client ID; those that expire first are searched first."""
 
     rows: tuple[StoredSession, ...]
     total: int
 
 
 def list_retained(access: Access, *, find: str = "") -> RetainedList:
-    """Retained messages whose topic or username contains ``find``, by topic.
+    """List retained messages whose topic or username contains ``find``, by topic.
 
     At most :data:`LISTED_MAX` are looked at. Raises :class:`Unavailable` when Redis does not answer.
     """
@@ -85,13 +85,13 @@ def list_retained(access: Access, *, find: str = "") -> RetainedList:
 
 
 def list_stored(access: Access, *, find: str = "") -> StoredList:
-    """Sessions the broker keeps whose client id or username contains ``find``. Raises :class:`Unavailable`."""
+    """List stored sessions whose client ID or username contains ``find``. Raises :class:`Unavailable`."""
     access.require(Permission.ORG_READ)
     return stored_of(access.org_id, find=find)
 
 
 def stored_of(org: str, *, find: str = "") -> StoredList:
-    """The same, for services that ask for a permission of their own."""
+    """List stored sessions for services that check a permission of their own."""
     try:
         redis = fast_client()
         total = redis.zcard(keys.stored(org))
@@ -111,7 +111,7 @@ def stored_of(org: str, *, find: str = "") -> StoredList:
 
 
 def _time(seconds: float) -> datetime | None:
-    """A time from Redis; None for 0 and for what lies beyond all calendars."""
+    """Parse a timestamp from Redis; None for 0 and for a value out of range."""
     return datetime.fromtimestamp(seconds, UTC) if 0 < seconds < 253_402_300_799 else None
 
 

@@ -1,4 +1,4 @@
-"""Page: what lies in the broker. Retained messages and stored sessions, to look at, to clear and to release."""
+"""Pages: list, clear and release retained messages and stored sessions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN = 200
 
 @org_page(Permission.ORG_READ)
 def index(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Both lists; never a payload."""
+    """List retained messages and stored sessions, without payloads."""
     form = BrokerFilter(request.GET)
     find = form.value("find") if form.is_valid() else ""
     retained, stored = list_retained(access, find=find), list_stored(access, find=find)
