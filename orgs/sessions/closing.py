@@ -1,4 +1,4 @@
-"""Closing live sessions by hand."""
+"""Closing of a live session by a member or API key."""
 
 from __future__ import annotations
 

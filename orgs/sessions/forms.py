@@ -1,4 +1,4 @@
-"""Forms about live sessions."""
+"""Forms of live sessions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cloudsignal.web.forms import FilterForm, mono
 
 
 class ClientFilter(FilterForm):
-    """Filter of the live sessions: a text within username, client id or address."""
+    """Filter of live sessions: part of the username, client ID or IP address."""
 
     find = forms.CharField(
         label="Username, client ID or address",

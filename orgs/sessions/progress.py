@@ -1,4 +1,4 @@
-"""What a revocation has closed, and how long after it was asked for: read from what the edges report.
+"""Progress of a revocation: the sessions it has closed and how fast, read from the audit events of the edges.
 
 Times are an edge's clock against ours; on several machines they are as good as the clocks are synchronized.
 """
@@ -16,16 +16,16 @@ from orgs.access.grants import Access
 from orgs.permissions import Permission
 
 WITHIN = timedelta(seconds=60)
-"""Sessions that close later than this were not closed by it."""
+"""Sessions that close later than this are not counted to the revocation."""
 SKEW = timedelta(milliseconds=250)
-"""How far an edge's clock may be behind ours."""
+"""Allowed clock skew of an edge."""
 SHOWN = 20
 COUNTED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """One session that was closed. ``seconds`` is from the click."""
+    """A closed session. ``seconds`` is the time since the click."""
 
     username: str
     client_id: str
@@ -35,7 +35,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Closings:
-    """What has been closed by now: how many, the slowest, and the last :data:`SHOWN` of them, slowest first."""
+    """The sessions closed so far: their number, the slowest, and the last :data:`SHOWN`, slowest first."""
 
     count: int
     slowest: float
@@ -43,7 +43,7 @@ class Closings:
 
 
 def closings(access: Access, *, cause: CloseCause, clicked_at: datetime, username: str = "") -> Closings:
-    """Sessions of the organization (or of one username) that the edges closed for ``cause`` since ``clicked_at``."""
+    """Read the sessions of the organization (or a username) that the edges closed for ``cause`` since the click."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         found = Event.objects.filter(

@@ -17,7 +17,7 @@ from orgs.permissions import Permission
 
 
 def live_sessions(access: Access) -> tuple[LiveSession, ...]:
-    """The organization's connected clients, newest first, as the edges publish them (seconds old at most).
+    """List the live sessions of an organization, newest first; at most seconds old.
 
     Raises :class:`Unavailable` when Redis does not answer in time.
     """
@@ -26,7 +26,7 @@ def live_sessions(access: Access) -> tuple[LiveSession, ...]:
 
 
 def sessions_of(org_id: str) -> tuple[LiveSession, ...]:
-    """The same, for services that ask for a permission of their own."""
+    """List live sessions for services that check a permission of their own."""
     try:
         sessions = _listed(org_id)
     except RedisError as error:
@@ -35,20 +35,20 @@ def sessions_of(org_id: str) -> tuple[LiveSession, ...]:
     return tuple(sorted(own, key=lambda session: session.connected_at, reverse=True))
 
 
-_TAKE_AWAY = """
+_REMOVE_STALE = """
 for _, id in ipairs(ARGV) do
   if redis.call('HEXISTS', KEYS[2], id) == 0 then redis.call('HDEL', KEYS[1], id) end
 end
 """
-"""Take ids from the index that the node does not list: looked at once more, because it may list them by now."""
+"""Remove session IDs from the index that the node does not list; the script checks that again at that moment."""
 
 
-_ENDLESS = -1
-"""What Redis answers to TTL of a key without an end."""
+_NO_EXPIRY = -1
+"""Redis' TTL of a key that does not expire."""
 
 
 def _listed(org_id: str) -> list[LiveSession | None]:
-    """What the nodes list of the organization; ids in its index that no node lists any more are taken away.
+    """Read the organization's sessions from the lists of the nodes, and remove stale IDs from its index.
 
     A list ends within seconds unless its node goes on writing it. One that would lie longer counts for nothing.
     """
@@ -62,11 +62,11 @@ def _listed(org_id: str) -> list[LiveSession | None]:
             pipeline.ttl(name)
             pipeline.hmget(name, ids)
             left, blobs = cast("tuple[int, list[bytes | None]]", pipeline.execute())
-        if left == _ENDLESS or left > SESSIONS_SECONDS:
+        if left == _NO_EXPIRY or left > SESSIONS_SECONDS:
             continue  # no edge has written this
         stale = [identifier for identifier, blob in zip(ids, blobs, strict=True) if blob is None]
         if stale:
-            redis.eval(_TAKE_AWAY, 2, keys.live(org_id), name, *stale)
+            redis.eval(_REMOVE_STALE, 2, keys.live(org_id), name, *stale)
         found += [_session(blob) for blob in blobs if blob is not None]
     return found
 
@@ -79,7 +79,7 @@ def _session(blob: bytes | str) -> LiveSession | None:
 
 
 def sessions_or_none(access: Access) -> Sequence[LiveSession] | None:
-    """Live sessions, or None while Redis does not answer: a list without that column beats no list."""
+    """List live sessions, or None while Redis is unavailable, so that a page can still show its other columns."""
     try:
         return live_sessions(access)
     except Unavailable:

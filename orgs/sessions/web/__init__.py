@@ -1,1 +1,1 @@
-"""Pages: connected clients, and what a revocation closes."""
+"""Pages: live sessions, and the progress of a revocation."""

@@ -1,4 +1,4 @@
-"""Page: the clients that are connected right now."""
+"""Pages: live sessions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHOWN = 200
 
 @org_page(Permission.ORG_READ)
 def index(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Live sessions, newest first; htmx asks for the table alone every few seconds."""
+    """List live sessions, newest first; htmx polls the table every few seconds."""
     form = ClientFilter(request.GET)
     find = form.value("find").lower() if form.is_valid() else ""
     sessions = sessions_or_none(access)
@@ -52,7 +52,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.SESSIONS_CLOSE, methods=("GET", "POST"))
 def close(request: HttpRequest, access: Access, session_id: str) -> HttpResponseBase:
-    """Close one live session, after saying that the client may come back."""
+    """Close a live session, after a page that says that the client can connect again."""
     if request.method == "POST":
         clicked_at = timezone.now()
         closed = close_session(access, session_id)

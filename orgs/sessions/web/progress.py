@@ -1,4 +1,4 @@
-"""Page: what a revocation closes, followed session by session until the last one, with the time since the click.
+"""Page: the progress of a revocation, session by session, with the time since the click.
 
 It stands in the address alone (signed), so it can be reloaded, opened twice and sent to a colleague.
 """
@@ -23,11 +23,11 @@ from orgs.sessions.progress import closings
 
 SALT = "orgs.web.closing"
 FOLLOWED = 20.0
-"""Seconds after the click that the page goes on asking."""
+"""How long after the click the page polls, in seconds."""
 
 
 class Asked(TypedDict):
-    """What was asked for."""
+    """The revocation that is followed."""
 
     org: str
     at: float
@@ -47,7 +47,7 @@ def follow(
     cause: CloseCause,
     username: str = "",
 ) -> HttpResponseBase:
-    """Lead to the page; to the credentials when no session was live. ``what`` says in a sentence what was done.
+    """Redirect to the page, or to the credentials if no session was live; ``what`` is the message of what was done.
 
     ``sessions`` is how many were live (None: not known) when it was clicked on.
     """
@@ -64,7 +64,7 @@ def follow(
 
 @org_page(Permission.ORG_READ)
 def index(request: HttpRequest, access: Access, token: str) -> HttpResponseBase:
-    """Closed so far, and how long the slowest took; htmx asks for it alone until it is over."""
+    """Show the sessions closed so far and the slowest; htmx polls this part until all are closed."""
     asked = _read(token, access)
     clicked_at = datetime.fromtimestamp(asked["at"], UTC)
     found = closings(access, cause=CloseCause(asked["cause"]), clicked_at=clicked_at, username=asked["username"])
