@@ -187,6 +187,21 @@ def test_a_delivery_outside_the_mount_closes_and_is_critical(version: int) -> No
 
 
 @BOTH
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_read_full_of_messages_that_begin_alike_gets_no_more_than_the_quota(version: int, qos: int) -> None:
+    """The quota was looked at once a read: one read of 256 KiB could hold 50,000 messages more."""
+    bench = Bench(version, quotas=Quotas(messages_per_minute=10))
+    message = codec.encode_publish(Publish(b"a", b"", qos, packet_id=1 if qos else 0), version)
+    for number in (1, 4, 995):
+        bench.session.client_received(message * number)
+        while bench.session.unread:
+            bench.session.client_received(b"")
+    assert bench.broker().count(f"{ORG}/t/a".encode()) == 10
+    assert bench.session.messages_in == 1_000
+    assert bench.session.live
+
+
+@BOTH
 def test_the_end_by_a_delivery_outside_the_mount_counts_everything_delivered_before_it(version: int) -> None:
     """Also what came in the same read and was known by its header."""
     bench = Bench(version)

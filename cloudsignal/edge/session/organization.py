@@ -71,13 +71,13 @@ class Organization:
             self._blocks[mounted] = unmounted
             self._blocks_bytes += size
 
-    def over_quota(self, now: float) -> bool:
-        """Whether this minute's messages are used up. ``now`` is seconds since the epoch."""
+    def over_quota(self, now: float, coming: int = 0) -> bool:
+        """Whether this minute's messages (``now`` is seconds since the epoch) are used up, after ``coming`` more."""
         limit = self.active.quotas.messages_per_minute
         if not limit:
             return False
         self._turn(now)
-        return self._spent >= limit
+        return self._spent + coming >= limit
 
     def spend(self, messages: int) -> None:
         """Count messages of clients against this minute."""

@@ -50,6 +50,9 @@ ALIAS_BYTES = 16_384
 SMALL = 4_096
 """A packet that is not complete counts against its organization's unfinished bytes from this size on."""
 
+LEAST = 5
+"""Bytes of the shortest PUBLISH: a topic of one character, and nothing else."""
+
 PUBLISH_DENIED = "the policy does not allow this publish"
 """Reason string of PUBACK and PUBREC 0x87; it names no rule, because the client must not learn the policy."""
 
@@ -116,7 +119,6 @@ class Uplink:
         org = session.org
         if session.authorizer.active is not org.active:
             session.adopt()
-        heads = {} if self._handshakes.held or org.over_quota(now) else self._heads.known
         session.unread = False
         carry = self._carry
         if carry.begun is not None:
@@ -132,6 +134,8 @@ class Uplink:
         position = keep = count = need = 0
         slow = 0.0
         end = len(data)
+        # Messages that may exceed the quota are counted one by one.
+        heads = {} if self._handshakes.held or org.over_quota(now, end // LEAST) else self._heads.known
         try:
             while end - position >= 2:
                 first = data[position]
@@ -196,7 +200,9 @@ class Uplink:
                     out.append(data[keep:position])
                 keep = stop
                 if kind == 0x30:
-                    count += 1
+                    session.messages_in += count
+                    org.spend(count)
+                    count = 1
                     self._publish(data, position, body, stop, now)
                     if self._handshakes.held:
                         heads = {}
