@@ -6,7 +6,7 @@ import ipaddress
 
 
 def fold_address(email: str) -> str:
-    """An e-mail address for comparison: A to Z in lower case and no other letter, because what Unicode folds together
+    """Normalize an email address: only A to Z become lowercase, because what Unicode folds together
     (\u00df and ss, the long s and s) are mailboxes of different people."""
     return "".join(letter.lower() if letter.isascii() else letter for letter in email)
 

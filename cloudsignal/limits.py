@@ -57,7 +57,7 @@ class Rate:
 
 
 def take(limit: str, who: str) -> None:
-    """Count one call of ``who`` against the limit of this name (``settings.RATE_LIMITS``).
+    """Count one call of ``who`` against the rate limit ``name`` (``settings.RATE_LIMITS``).
 
     Raises :class:`Limit` with the seconds to wait when the bucket is empty; a refused call is not counted.
     """
@@ -65,7 +65,7 @@ def take(limit: str, who: str) -> None:
 
 
 def check(limit: str, who: str) -> None:
-    """Raise what :func:`take` would raise, and count nothing: for limits on failures, before it is known to be one."""
+    """Check a limit as :func:`take` does without counting; for limits that count only failures."""
     _ask(limit, who, count=False)
 
 

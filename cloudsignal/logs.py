@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line. What is logged is named field by field, so a secret has no way in."""
+"""Structured logs: one JSON object a line, built from named fields only, so that no secret is logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""E-mail without a mail server: kept in a folder that only this installation's own account can read.
+"""Email without a mail server: messages are kept in a folder that only this installation's account can read.
 
 The demo shows it to operators; elsewhere whoever runs the machine reads the files.
 """
@@ -23,7 +23,7 @@ LINK = re.compile(r"https?://\S+")
 
 
 class KeepingBackend(EmailBackend):
-    """Django's own file backend, with files that others cannot read: links in them open doors.
+    """Django's file backend with private files, because messages contain sign-in links.
 
     Their names tell the order. Django's are of a second, and two backends in a row may have the same one.
     """
@@ -44,7 +44,7 @@ class KeepingBackend(EmailBackend):
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One message as a person reads it. ``parts`` are pieces of the text, each with whether it is a link."""
+    """One stored message. ``parts`` are pieces of the text, each with whether it is a link."""
 
     to: str
     subject: str
@@ -73,7 +73,7 @@ def _read(raw: bytes) -> Mail:
 
 
 def _parts(text: str) -> list[tuple[str, bool]]:
-    """The text cut at its links. Only our own are made clickable."""
+    """Split the text at its links; only links to this installation are clickable."""
     parts, at = list[tuple[str, bool]](), 0
     for link in LINK.finditer(text):
         if link[0].startswith(f"{settings.PUBLIC_URL}/"):

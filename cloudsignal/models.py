@@ -1,4 +1,4 @@
-"""Platform tables: the outbox, and what was done once and must not be done again."""
+"""Platform tables: the outbox, and tasks that must not be done twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.utils import timezone
 
 
 class OutboxRow(models.Model):
-    """A task that must run because something was committed. Written in the transaction of the change.
+    """A task that must run after a commit, written in the transaction of the change.
 
     ``org_id`` is empty for the platform's own. ``available_at`` lies ahead while somebody is sending a row; when
     the sender dies it is sent again.
@@ -32,7 +32,7 @@ class OutboxRow(models.Model):
 
 
 class DoneTask(models.Model):
-    """A task that was done and whose message may come again: to do it twice would be noticed (an e-mail)."""
+    """A finished task whose message may be delivered again, where a second run would be noticed (an email)."""
 
     id = models.CharField(primary_key=True, max_length=36)
     """The id of its message, which is under the queue's seal."""

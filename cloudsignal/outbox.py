@@ -36,7 +36,7 @@ BATCH = 200
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """What waits in the outbox: rows, and the age of the oldest in seconds."""
+    """The backlog of the outbox: rows, and the age of the oldest in seconds."""
 
     rows: int
     oldest: float
@@ -47,8 +47,8 @@ def enqueue(
 ) -> None:
     """Ask for ``task`` to run after the current transaction commits. Must be called inside one.
 
-    ``immediate`` runs it in this process right after the commit, so that the answer to the person does not come before
-    the work is done; when that fails (Redis is slow or away) the row stays and a worker does it.
+    ``immediate`` runs it in this process right after the commit, so that the person's answer comes after
+    the work is done; when that fails (Redis is slow or unavailable) the row stays and a worker does it.
     """
     row = defer(task, org=org, key=key, payload=payload)
     follow = partial(_run_now, row, task, dict(payload or {})) if immediate else _drain_now
@@ -72,7 +72,7 @@ def defer(
 
 
 def withdraw(rows: Sequence[int]) -> int:
-    """Take rows back that nobody has begun to send; returns how many."""
+    """Delete rows whose sending has not begun; returns how many."""
     deleted, _ = OutboxRow.objects.filter(pk__in=rows, attempts=0).delete()
     return deleted
 
@@ -102,7 +102,7 @@ def drain() -> int:
 
 
 def depth() -> Depth:
-    """How much waits, for metrics and readiness."""
+    """The backlog of the outbox, for metrics and readiness."""
     with platform_scope():
         found = OutboxRow.objects.aggregate(rows=Count("id"), oldest=Min("created_at"))
     oldest = (timezone.now() - found["oldest"]).total_seconds() if found["oldest"] else 0.0
@@ -124,7 +124,7 @@ def once(message: str | None, work: Callable[[], bool]) -> bool:
 
 
 def forget_done() -> None:
-    """Delete notes of messages that the queue does not believe any more for their age."""
+    """Delete records of finished tasks whose messages the queue would refuse as too old."""
     DoneTask.objects.filter(at__lt=timezone.now() - timedelta(seconds=2 * AGE_MAX)).delete()
 
 

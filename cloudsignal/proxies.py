@@ -1,4 +1,4 @@
-"""The visitor's address behind reverse proxies: believed from those that are trusted, from nobody else."""
+"""Find a visitor's address behind reverse proxies, from the headers of trusted proxies only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue of tasks on Redis, sealed: a worker takes what web, workers and beat have put there, and nothing else.
+"""The sealed task queue on Redis: workers accept only messages that web, workers and beat have put there.
 
 kombu's transport trusts Redis. A message made up by whoever can write to it would run any task with any arguments, and
 one that kombu or Celery cannot read ends the worker, or stays and ends the next. So each envelope carries an HMAC over
@@ -44,17 +44,17 @@ SEAL = "cloudsignal-seal"
 
 
 class UnsealedError(ValueError):
-    """A message that none of our processes has put into this queue, or too long ago."""
+    """A message without a valid seal of our processes for this queue, or one that is too old."""
 
 
 def seal_envelope(queue: str, envelope: dict[str, Any], *, now: float | None = None) -> dict[str, Any]:
-    """The envelope with its seal: when it was sent, and an HMAC over it, the queue and that time."""
+    """Seal an envelope: add the time and an HMAC over the envelope, the queue and the time."""
     at = int(time.time() if now is None else now)
     return {**envelope, SEAL: [at, _mac(queue, at, envelope)]}
 
 
 def open_envelope(queue: str, raw: bytes) -> dict[str, Any]:
-    """The envelope that one of our processes sealed for this queue; raises :class:`UnsealedError`."""
+    """Verify and return an envelope sealed for this queue; raises :class:`UnsealedError`."""
     if len(raw) > MESSAGE_MAX:
         raise UnsealedError(f"{len(raw)} bytes; a message has at most {MESSAGE_MAX}")
     try:
@@ -80,7 +80,7 @@ def _verified(queue: str, envelope: object) -> dict[str, Any]:
 
 
 def _mac(queue: str, at: int, envelope: dict[str, Any]) -> str:
-    """Over everything but the seal itself and the two marks that kombu sets when it gives a message out again."""
+    """The HMAC of an envelope, without the seal and the two marks that kombu sets on redelivery."""
     plain = {name: value for name, value in envelope.items() if name != SEAL}
     properties = dict(plain["properties"])
     delivery = dict(properties.get("delivery_info", {}))
@@ -95,15 +95,15 @@ def _mac(queue: str, at: int, envelope: dict[str, Any]) -> str:
 
 @cache
 def _key() -> bytes:
-    """From Django's secret key: known to web, workers and beat, unlike the pepper, which edges have too."""
+    """The sealing key, derived from Django's secret key, which edges do not have, unlike the pepper."""
     return salted_hmac("cloudsignal.queue v1", "tasks", algorithm="sha256").digest()
 
 
 class QoS(kombu_redis.QoS):
-    """What workers have in hand, where one message that cannot be given out again does not keep the others."""
+    """kombu's unacknowledged messages, where one that cannot be redelivered does not block the others."""
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
-        """Give a message out again; whatever stands under the tag and is none is forgotten."""
+        """Redeliver a message; an invalid value under its tag is dropped."""
         try:
             super().restore_by_tag(tag, client=client, leftmost=leftmost)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -112,19 +112,19 @@ class QoS(kombu_redis.QoS):
 
 
 class Channel(kombu_redis.Channel):
-    """kombu's channel with a seal on everything that is put into a queue and taken out of it."""
+    """kombu's channel that seals messages on the way in and verifies them on the way out."""
 
     QoS = QoS
 
     def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
-        """What is bound to an exchange: the one queue, always. kombu asks Redis, which could lead messages astray."""
+        """The bindings of an exchange: always the one queue, not what Redis says, which could redirect messages."""
         return [(QUEUE, "", QUEUE)] if exchange == QUEUE else []
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         super()._put(queue, seal_envelope(queue, message), **kwargs)
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Take a message from the connection that waits for one. As kombu does it, except for what is not ours."""
+        """Read a message from the blocking connection, as kombu does, and drop one without a valid seal."""
         try:
             found = self._waited_for(**options)
             if not found:
@@ -164,7 +164,7 @@ TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "cloudsignal.queue:T
 
 
 def repair(redis: Redis) -> int:
-    """Delete what nobody can work with: keys of another type than kombu makes, and a lock that never ends.
+    """Delete keys that would stop the queue: those of a type that kombu does not make, and a lock without expiry.
 
     Returns how many were deleted.
     """

@@ -1,4 +1,4 @@
-"""Connections to Redis (or Valkey), and the one way desired state gets there."""
+"""Connections to Redis (or Valkey), and the functions that write desired state there."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ return done
 
 @cache
 def client() -> Redis:
-    """The connection pool of workers and ingest; safe to share between threads, and after a fork."""
+    """The Redis client of workers and ingest; safe to share between threads, and after a fork."""
     return Redis.from_url(
         settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=10, socket_keepalive=True, health_check_interval=15
     )
@@ -67,7 +67,7 @@ def client() -> Redis:
 
 @cache
 def fast_client() -> Redis:
-    """The same for work inside a request: gives up after :data:`FAST_SECONDS`, without a retry."""
+    """The Redis client for web requests: gives up after :data:`FAST_SECONDS`, without a retry."""
     return Redis.from_url(
         settings.REDIS_URL,
         socket_connect_timeout=FAST_SECONDS,
@@ -99,7 +99,7 @@ def write_state(redis: Redis, state: State) -> bool:
 
 
 def write_states(redis: Redis, states: Sequence[State]) -> list[bool]:
-    """:func:`write_state` for many, a hundred in one script call; each record stands for itself.
+    """Write many records as :func:`write_state` does, a hundred in one script call, each independently.
 
     Raises ``RedisError``; what was written until then stays, and writing all of it again does no harm.
     """
@@ -120,7 +120,7 @@ def revision_of(value: bytes | None) -> int:
 
 
 def records(redis: Redis, names: Sequence[str]) -> list[tuple[int, bytes | None]]:
-    """Revision and record under each key; ``(-1, None)`` where there is none, or something that is no hash."""
+    """Read revision and record of each key; ``(-1, None)`` where there is no hash."""
     with redis.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.hmget(name, ["rev", "b"])

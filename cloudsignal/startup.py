@@ -49,7 +49,7 @@ def database(url: str, *, pool_size: int = 0) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """Where mail is handed over. ``tls`` from the first byte; else STARTTLS, unless ``plain``."""
+    """The mail server that messages are sent to. ``tls`` from the first byte; else STARTTLS, unless ``plain``."""
 
     host: str
     port: int
@@ -77,7 +77,7 @@ def mail_server(url: str) -> MailServer:
 
 
 def role_of(url: str) -> str:
-    """The role a database URL signs in as."""
+    """The database role in a database URL."""
     return str(_parts(url).get("user") or "cloudsignal_app")
 
 

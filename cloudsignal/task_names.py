@@ -1,4 +1,4 @@
-"""The names of Celery's tasks: what an outbox row, the schedule and the worker call the same thing. Pure Python.
+"""The names of Celery tasks, shared by outbox rows, the schedule and the workers. Pure Python.
 
 They stand in rows and messages that outlive a release, so a name does not change with the module of its task.
 """

@@ -9,5 +9,5 @@ from cloudsignal import outbox, task_names
 
 @shared_task(name=task_names.SWEEP_OUTBOX)
 def sweep_outbox() -> int:
-    """Send what waits in the outbox; returns how many rows were sent."""
+    """Send the due rows of the outbox; returns how many were sent."""
     return outbox.drain()

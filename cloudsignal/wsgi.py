@@ -1,4 +1,4 @@
-"""The web application as WSGI."""
+"""The WSGI application: Django."""
 
 import os
 

@@ -173,9 +173,9 @@ def diff(*, old: Path, new: Path, exit_code: bool, as_json: bool) -> int:
     elif equal:
         click.echo(f"the same policy, {digest(one)}")
     else:
-        colours = {"+": "green", "-": "red", "@": "cyan"}
+        colors = {"+": "green", "-": "red", "@": "cyan"}
         for line in lines:
-            click.secho(line, fg=colours.get(line[:1]))
+            click.secho(line, fg=colors.get(line[:1]))
     return Exit.FAILED if exit_code and not equal else Exit.FINE
 
 
@@ -200,7 +200,7 @@ def read_policy(file: Path, document: bytes | None = None) -> Policy:
 
 
 def _errors_there(file: Path, document: bytes) -> int:
-    """How many errors the server finds, which may be newer than this program; none when it cannot be asked."""
+    """The number of errors that the server, which may be newer, finds; none when it cannot be asked."""
     from cloudsignal.cli.online import default_server
     from cloudsignal.cli.server import plain
 

@@ -80,12 +80,10 @@ def _embedded(data: Path, ports: Mapping[str, int], part: str, role: str = APP) 
 
 
 def _show(results: list[Result]) -> None:
-    colours = {Level.FINE: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
+    colors = {Level.FINE: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
     width = max(len(result.area) for result in results)
     for result in results:
-        click.echo(
-            f"{click.style(MARKS[result.level], fg=colours[result.level])} {result.area:<{width}}  {result.text}"
-        )
+        click.echo(f"{click.style(MARKS[result.level], fg=colors[result.level])} {result.area:<{width}}  {result.text}")
         if result.fix:
             click.echo(f"{'':<{width + 11}}-> {result.fix}")
     counts = {level: sum(result.level is level for result in results) for level in Level}

@@ -62,7 +62,7 @@ def find(url: str | None = None, org: str | None = None) -> Login | None:
 
 
 def remember(login: Login) -> Login | None:
-    """Put a sign-in first; returns the one that it replaces (same server, same organization)."""
+    """Store a sign-in as the latest; returns the one that it replaces (same server, same organization)."""
     with _changing() as logins:
         replaced = next((one for one in logins if _same(one, login)), None)
         logins[:] = [login, *(one for one in logins if not _same(one, login))]
@@ -70,7 +70,7 @@ def remember(login: Login) -> Login | None:
 
 
 def forget(login: Login) -> None:
-    """Take a sign-in out."""
+    """Remove a sign-in."""
     with _changing() as logins:
         logins[:] = [one for one in logins if one.key != login.key]
 

@@ -1,4 +1,4 @@
-"""The browser's way back to a terminal: a listener on 127.0.0.1 for one answer (RFC 8252 s7.3), and PKCE (RFC 7636)."""
+"""The loopback redirect of the CLI's sign-in: a listener on 127.0.0.1 (RFC 8252 s7.3), and PKCE (RFC 7636)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STRANGER = PAGE % b"This is not the answer to the question that the terminal ask
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What makes the answer ours: a state to recognize it by, and a verifier that only this process knows."""
+    """The state and the PKCE verifier that tie the browser's answer to this process."""
 
     state: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48))
@@ -43,7 +43,7 @@ class Proof:
 
 
 class Listener:
-    """Waits for the browser's answer, and for a code that is pasted."""
+    """Waits for the browser's redirect, or for a pasted code."""
 
     def __init__(self, proof: Proof) -> None:
         self._answers: queue.Queue[dict[str, str]] = queue.Queue()
@@ -68,14 +68,14 @@ class Listener:
                     answers.put(brought)
 
             def log_message(self, *_: object) -> None:
-                """A terminal is no place for an access log, and a code is nothing for one."""
+                """Log nothing: an access log on the terminal would contain the code."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
 
     @property
     def redirect_uri(self) -> str:
-        """Where the browser brings the answer."""
+        """The redirect URI that the browser is sent to."""
         return f"http://127.0.0.1:{self._server.server_address[1]}{PATH}"
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Which server a command talks to, and as whom: a key for CI before a sign-in of this person."""
+"""Choose the server and the key of a command: a key for CI takes precedence over a sign-in."""
 
 from __future__ import annotations
 

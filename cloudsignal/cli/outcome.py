@@ -1,4 +1,4 @@
-"""Exit codes and the one way a command fails."""
+"""Exit codes, and the error with which a command fails."""
 
 from __future__ import annotations
 

@@ -59,12 +59,12 @@ class Plan:
 
     @property
     def deployable(self) -> bool:
-        """No errors, and every test in it passes."""
+        """Whether the document has no errors and every test in it passes."""
         return bool(self.checked["deployable"])
 
     @property
     def wider(self) -> bool:
-        """Whether anything becomes allowed, or that could not be ruled out."""
+        """Whether the change allows anything new, or that could not be ruled out."""
         return self.change is not None and (bool(self.change["widened"]) or not self.change["complete"])
 
     def data(self) -> dict[str, Any]:
@@ -207,11 +207,11 @@ def _show_change(change: dict[str, Any]) -> None:
         click.secho("  the comparison was stopped early; there may be more", fg="yellow")
 
 
-def _show_regions(title: str, colour: str, regions: Sequence[dict[str, Any]]) -> None:
+def _show_regions(title: str, color: str, regions: Sequence[dict[str, Any]]) -> None:
     verbs = {"pub": "publish to", "sub": "subscribe to"}
     for each in regions:
         limit = f" ({each['limit']})" if each["limit"] else ""
-        click.secho(f"  {title}: ", fg=colour, nl=False)
+        click.secho(f"  {title}: ", fg=color, nl=False)
         click.echo(plain(f"{each['who']}: {verbs.get(each['action'], each['action'])} {each['filter']}{limit}"))
         witness = f"{each['witness_username'] or 'anybody'} on {each['witness_topic']}"
         now, then = (f"rule {name}" if name else "no rule" for name in (each["old_rule"], each["new_rule"]))
@@ -225,7 +225,7 @@ def _end(found: Plan, as_json: bool, code: Exit) -> Exit:
 
 
 def _finish(server: Server, made: dict[str, Any], timeout: int, *, as_json: bool, before: dict[str, Any]) -> Exit:
-    """Wait for the nodes and say what came of it."""
+    """Wait for the nodes and print the outcome."""
     progress = _await(server, made, timeout, quiet=as_json)
     code, words = _outcome(progress, timeout)
     if as_json:
@@ -257,7 +257,7 @@ def _await(server: Server, made: dict[str, Any], timeout: int, *, quiet: bool) -
 
 
 def _look(server: Server, made: dict[str, Any]) -> dict[str, Any] | None:
-    """How far it has come. It is deployed already, so an answer that fails to come is waited out."""
+    """Fetch the deployment's progress, retrying failures, because it is already deployed."""
     try:
         found: dict[str, Any] = server.get(f"/v2/policy/deployments/{made['id']}")
     except CommandError as error:

@@ -1,4 +1,4 @@
-"""Talking to a CloudSignal: one request at a time, every failure as a message with an exit code."""
+"""The API client of the CLI: one request at a time, every failure as a message with an exit code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KEY = re.compile(r"[!-~]{1,200}")
 
 
 class RefusedError(CommandError):
-    """The server said no."""
+    """The server refused a request."""
 
     def __init__(self, message: str, exit_code: Exit, *, status: int, code: str) -> None:
         super().__init__(message, exit_code)
@@ -39,14 +39,14 @@ class RefusedError(CommandError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server answered, when it did what was asked."""
+    """A successful answer of the server."""
 
     body: Any
     etag: str
 
 
 class Server:
-    """A CloudSignal and the key it is asked with. ``ca`` holds certificates to trust instead of the usual ones."""
+    """A CloudSignal server and the key for its API. ``ca`` holds certificates to trust instead of the usual ones."""
 
     def __init__(self, url: str, key: str = "", *, ca: Path | None = None, hint: str = "") -> None:
         self.url = checked_url(url)
@@ -212,7 +212,7 @@ def _why(error: httpx.HTTPError) -> str:
 
 
 class Body(dict[str, Any]):
-    """A JSON object of an answer. A member that is not there is told as a server's fault, not as a traceback."""
+    """A JSON object of an answer. A missing member is reported as a fault of the server, not as a traceback."""
 
     def __missing__(self, name: str) -> Any:
         raise CommandError(f"the server's answer has no {quoted(name)}; {STRANGE}", Exit.SERVER)

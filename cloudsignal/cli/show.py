@@ -1,4 +1,4 @@
-"""How answers look in a terminal: tables, times, questions."""
+"""Terminal output: tables, times, questions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def when(time: str | None) -> str:
 
 
 def agree(question: str, *, yes: bool) -> bool:
-    """Whether the person says yes. Where nobody can be asked, ``--yes`` must have been given."""
+    """Ask for confirmation. Without a terminal, ``--yes`` must have been given."""
     if yes:
         return True
     if not sys.stdin.isatty():

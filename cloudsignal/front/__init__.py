@@ -1,4 +1,4 @@
-"""What stands between the HTTP server and Django: an ASGI application that hands whole requests to bounded threads.
+"""The ASGI application between the HTTP server and Django: passes complete requests to a bounded pool of threads.
 
 Django's views are synchronous, and a thread that waits for a client is a thread that serves nobody. So the event loop
 does all waiting: it reads a body before a thread is taken (``bodies``), lets kinds of requests, addresses and callers

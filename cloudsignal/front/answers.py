@@ -1,4 +1,4 @@
-"""An answer on its way from a thread to the client: the event loop waits for the reader, the thread does not."""
+"""Send an answer from a thread to the client: the event loop waits for a slow reader, the thread does not."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ RATE_MIN = 32 * 1024
 
 
 class Abandoned(Exception):  # noqa: N818 - nobody's mistake here
-    """The reader has left or is too slow; the thread stops making the answer."""
+    """The client has disconnected or is too slow; the thread stops producing the answer."""
 
 
 class Answer:
-    """One answer. :meth:`run` belongs to a thread, :meth:`deliver` to the event loop."""
+    """One HTTP answer in transit. :meth:`run` belongs to a thread, :meth:`deliver` to the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -43,7 +43,7 @@ class Answer:
     # --- in the thread -----------------------------------------------------------------------------------------------
 
     def run(self, application: Wsgi, environ: dict[str, Any]) -> None:
-        """Call the WSGI application and hand over what it answers. Raises nothing."""
+        """Call the WSGI application and pass its answer to the event loop. Never raises."""
         try:
             pieces = application(environ, self._start)
             try:
@@ -89,7 +89,7 @@ class Answer:
     # --- in the event loop -------------------------------------------------------------------------------------------
 
     async def deliver(self, send: Send) -> bool:
-        """Send everything as it comes. False when the thread failed before there was anything to send."""
+        """Send the answer as the thread produces it. False when the thread failed before it produced anything."""
         begun, sent, behind = False, 0, 0.0
         try:
             while True:
@@ -129,7 +129,7 @@ class Answer:
             self.abandon()
 
     def abandon(self) -> None:
-        """Nobody takes the rest: let the thread end. For the event loop."""
+        """Give up the rest of the answer, so that the thread ends. Called by the event loop."""
         self._news.set()
         with self._lock:
             self._abandoned = True

@@ -33,7 +33,7 @@ Refuse = Callable[[Scope, Refusal], Page]
 
 
 class Front:
-    """One process's front of ``application``. ``trusted`` are the networks of reverse proxies, with commas.
+    """The ASGI application of one process. ``trusted``: networks of reverse proxies, separated by commas.
 
     ``refuse`` draws what the front itself refuses.
     """
@@ -78,7 +78,7 @@ class Front:
             body.close()
 
     async def _answer(self, values: dict[str, Any], place: Place, receive: Receive, send: Send) -> None:
-        """Wait for a thread, let it answer, and send the answer."""
+        """Wait for a thread, run the request in it, and send the answer."""
         leaving = asyncio.ensure_future(_gone(receive))
         try:
             await self._turns.enter(place, leaving)
@@ -95,7 +95,7 @@ class Front:
             raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail)
 
     async def _health_of(self, path: str) -> Page:
-        """``/healthz`` and ``/readyz`` have threads of their own, and all who ask at a time share one answer."""
+        """Answer ``/healthz`` and ``/readyz`` with threads of their own; concurrent requests share one answer."""
         if path == "/healthz" and self._turns.stuck:
             return _json(503, {"status": "stuck", "detail": f"no request has ended for {STUCK_SECONDS:.0f} s"})
         loop = asyncio.get_running_loop()
@@ -106,7 +106,7 @@ class Front:
         return await asyncio.shield(task)
 
     async def _look(self, path: str) -> Page:
-        """Ask Django, in the name of nobody: what others send along with the question must not change the answer."""
+        """Ask Django with an anonymous request, so that no header of a client changes the shared answer."""
         scope: Scope = {"method": "GET", "path": path, "headers": ()}
         answer, page = Answer(), _Collected()
         values = environ(scope, [(b"host", b"localhost")], "127.0.0.1", b"")
@@ -125,7 +125,7 @@ class Front:
 
 
 class _Collected:
-    """Takes an answer as the server would, to keep it."""
+    """Collects an answer in memory instead of sending it."""
 
     def __init__(self) -> None:
         self._status = 500
@@ -144,12 +144,12 @@ class _Collected:
 
 
 def kind_of(path: str) -> str:
-    """Which share of the threads a request takes."""
+    """The kind of a request, which decides its share of the threads."""
     return next((kind for prefix, kind in KINDS if path.startswith(prefix)), "pages")
 
 
 def network(address: str) -> str:
-    """What counts as one address: an IPv4 address, or a /64 of IPv6, which is one household's or one machine's."""
+    """The unit of fairness for an address: an IPv4 address, or a /64 of IPv6, which is one site or machine."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
@@ -160,7 +160,7 @@ def network(address: str) -> str:
 
 
 def caller(headers: list[tuple[bytes, bytes]]) -> str:
-    """What tells those apart who share an address: the key they send, or their session. Only hashed, never checked.
+    """The hash of a request's API key or session, which separates callers behind one address; never verified.
 
     Who makes up a new one for each request takes turns from nobody but those at the same address.
     """

@@ -1,4 +1,4 @@
-"""Request bodies: read by the event loop, whole, before a thread is taken; bounded in time, size and number."""
+"""Read complete request bodies in the event loop, before a thread is taken; bounded in time, size and number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECEIVING_OF_ADDRESS = 256
 
 
 class Receiving:
-    """All bodies that are being read. Where there are too many, the one that has been on its way longest makes room."""
+    """The bodies that are being read. When there are too many, the one that has taken longest is refused."""
 
     def __init__(self) -> None:
         self._of: dict[str, dict[Body, None]] = {}
@@ -31,7 +31,7 @@ class Receiving:
         self._held = 0
 
     def add(self, body: Body) -> None:
-        """A body begins to be read."""
+        """Register a body that begins to be read."""
         if len(self._of.get(body.address, ())) >= RECEIVING_OF_ADDRESS:
             self._make_room(body.address)
         elif self._count >= RECEIVING_MAX:
@@ -40,7 +40,7 @@ class Receiving:
         self._count += 1
 
     def remove(self, body: Body) -> None:
-        """It is read, or refused."""
+        """Remove a body that is complete or refused."""
         bodies = self._of.get(body.address, {})
         if body in bodies:
             del bodies[body]
@@ -55,7 +55,7 @@ class Receiving:
         self._held += size
 
     def give(self, size: int) -> None:
-        """Forget ``size`` bytes."""
+        """Release ``size`` bytes."""
         self._held -= size
 
     def _make_room(self, address: str) -> None:
@@ -65,7 +65,7 @@ class Receiving:
 
 
 class Body:
-    """The body of one request. ``close`` gives its room back, however far it came."""
+    """The body of one request. ``close`` releases its memory, even when it is incomplete."""
 
     def __init__(self, receiving: Receiving, *, address: str, declared: int | None) -> None:
         if declared is not None and declared > BODY_MAX:
@@ -78,7 +78,10 @@ class Body:
         self._stopped = False
 
     async def read(self, receive: Receive) -> bytes:
-        """All of it. Raises :class:`Refusal` (408, 413, 503), and :class:`Gone` when the client leaves meanwhile."""
+        """Read the complete body.
+
+        Raises :class:`Refusal` (408, 413, 503), and :class:`Gone` when the client disconnects meanwhile.
+        """
         self._receiving.add(self)
         try:
             async with asyncio.timeout(WHOLE_SECONDS) as self._limit:
@@ -99,19 +102,19 @@ class Body:
         return b"".join(self._parts)
 
     def stop(self) -> None:
-        """Let :meth:`read` end now, refused."""
+        """Make :meth:`read` end now with a refusal."""
         self._stopped = True
         if self._limit is not None:
             self._limit.reschedule(asyncio.get_running_loop().time())
 
     def close(self) -> None:
-        """Give the room back."""
+        """Release the body's memory."""
         self._receiving.give(self._size)
         self._size = 0
         self._parts.clear()
 
     async def _piece(self, receive: Receive) -> bool:
-        """Read one message; whether there is more."""
+        """Read one ASGI message; true when there is more."""
         async with asyncio.timeout(SILENT_SECONDS):
             message = await receive()
         if message["type"] == "http.disconnect":

@@ -14,7 +14,7 @@ FORWARDED_FOR = b"x-forwarded-for"
 
 
 def kept(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """The headers that count: none with an underscore or another character that WSGI cannot tell from a hyphen.
+    """The headers passed to WSGI: none with an underscore or other character that WSGI confuses with a hyphen.
 
     In a WSGI environment ``X_Forwarded_For`` is ``X-Forwarded-For``: what a proxy sets is what anybody can add to.
     """

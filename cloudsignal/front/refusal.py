@@ -1,4 +1,4 @@
-"""What the front itself refuses, before Django has seen the request."""
+"""Refusals that the front makes itself, before Django sees the request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A whole answer."""
+    """A complete answer: status, headers and body."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
@@ -27,9 +27,9 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a defect
 
 
 class Gone(Exception):  # noqa: N818 - the same
-    """The client has left; nobody waits for an answer."""
+    """The client has disconnected; nobody waits for an answer."""
 
 
 def busy(why: str) -> Refusal:
-    """503: too much at once."""
+    """A 503 refusal: too many requests at once."""
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "busy", f"{why} Try again in 5 seconds.", retry_after=5)

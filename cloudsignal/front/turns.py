@@ -1,4 +1,4 @@
-"""Who gets a thread next: kinds of requests take turns, within a kind addresses, and within an address callers."""
+"""Schedule threads fairly: kinds of requests take turns, within a kind addresses, within an address callers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STUCK_SECONDS = 60.0
 
 
 class Place(NamedTuple):
-    """Whose request it is. ``caller`` tells those apart who share an address: one office, or one proxy."""
+    """The kind, address and caller of a request. ``caller`` separates those who share an address."""
 
     kind: str
     address: str
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 
 class Turns:
-    """Threads and who waits for them. ``shares`` says how many of the threads each kind may take at a time.
+    """The fair queue for threads. ``shares`` says how many of the threads each kind may take at a time.
 
     An address may take half of a kind's share, and a caller half of that: the threads share one processor core, so each
     that one caller takes makes everybody else slower. Shares are smaller than the number of threads, so no kind can
@@ -89,7 +89,7 @@ class Turns:
         raise busy(f"No thread was free for this request within {WAIT_SECONDS:.0f} seconds.")
 
     def leave(self, place: Place) -> None:
-        """Give the thread back."""
+        """Release the thread."""
         self._ended = asyncio.get_running_loop().time()
         self._running[place.kind] -= 1
         for whose in (place[:2], place):
@@ -105,7 +105,7 @@ class Turns:
         return waiting and asyncio.get_running_loop().time() - self._ended > STUCK_SECONDS
 
     def _give_up(self, place: Place, turn: asyncio.Future[None]) -> None:
-        """Stop waiting; a turn that was given at the same moment goes to the next."""
+        """Stop waiting; a turn granted at the same moment passes to the next request."""
         if turn.done():
             self.leave(place)
             return
@@ -113,7 +113,7 @@ class Turns:
         self._forget(place)
 
     def _forget(self, place: Place) -> None:
-        """Drop what nobody waits in any more."""
+        """Remove empty queues."""
         addresses = self._waiting[place.kind]
         callers = addresses[place.address]
         if not callers[place.caller]:
@@ -126,7 +126,7 @@ class Turns:
             pass
 
     def _next(self) -> bool:
-        """Give one thread to the kind, address and caller whose turn it is; False when nobody may have one."""
+        """Grant one thread to the next kind, address and caller; false when no request may have one."""
         for _ in range(len(self._order)):
             kind = self._order[0]
             self._order.rotate(-1)
@@ -147,7 +147,7 @@ class Turns:
         return None
 
     def _give(self, place: Place) -> None:
-        """Let the first who waits here go on; who is left waits behind the others."""
+        """Grant the thread to the first request of a queue; the rest of it moves behind the other queues."""
         addresses = self._waiting[place.kind]
         callers = addresses[place.address]
         callers[place.caller].popleft().set_result(None)

@@ -1,1 +1,1 @@
-"""Whether the parts are alive: ``/healthz`` and ``/readyz`` of the web, alive files of worker, beat and ingest."""
+"""Health checks: ``/healthz`` and ``/readyz`` of the web, alive files of worker, beat and ingest."""

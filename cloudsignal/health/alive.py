@@ -25,7 +25,7 @@ def path(name: str) -> Path:
 
 
 def touch(name: str) -> None:
-    """Say that ``name`` is alive. A full disk or a missing folder is logged, never raised."""
+    """Touch the alive file of ``name``. A full disk or a missing folder is logged, never raised."""
     file = path(name)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def touch(name: str) -> None:
 
 
 def age(name: str) -> float | None:
-    """Seconds since ``name`` last said that it is alive; None when it never has."""
+    """Seconds since the alive file of ``name`` was touched; None when there is none."""
     try:
         return max(0.0, time.time() - path(name).stat().st_mtime)
     except OSError:

@@ -1,1 +1,1 @@
-"""Keys of the installation and what is sealed with them."""
+"""The installation's keys, and encryption of small secrets with them."""

@@ -18,7 +18,7 @@ def pepper() -> bytes:
 
 @cache
 def node_key() -> bytes:
-    """The key that edges seal with what they say of themselves: given to ingest, derived by who has the pepper."""
+    """The key with which edges seal their reports and events: given to ingest, derived where the pepper is known."""
     environment = Environment()
     if environment.text("CLOUDSIGNAL_NODE_KEY", ""):
         return environment.key("CLOUDSIGNAL_NODE_KEY")

@@ -20,7 +20,7 @@ NONCE = 12
 
 
 class SealError(Exception):
-    """What was sealed does not open: another key, another context, or a changed value."""
+    """A sealed value cannot be opened: another key, another context, or a changed value."""
 
 
 def seal(purpose: str, context: str, plain: bytes) -> bytes:
@@ -30,7 +30,7 @@ def seal(purpose: str, context: str, plain: bytes) -> bytes:
 
 
 def unseal(purpose: str, context: str, sealed: bytes) -> bytes:
-    """What :func:`seal` was given; raises :class:`SealError`."""
+    """Decrypt a value of :func:`seal`; raises :class:`SealError`."""
     try:
         return AESGCM(derive(purpose)).decrypt(sealed[:NONCE], sealed[NONCE:], context.encode())
     except (InvalidTag, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Facts kept on Redis for somebody who holds a code: taken once, for a short while.
+"""Keep facts on Redis under a one-time code, for a short time.
 
 Under the hash of the code and sealed with it, so that who can read or write Redis can neither learn nor make one.
 """
@@ -26,7 +26,7 @@ def keep_facts(purpose: str, code: str, facts: list[Any], *, seconds: int) -> No
 
 
 def take_facts(purpose: str, code: str) -> list[Any] | None:
-    """What is kept for a code, which is gone from then on: Redis does both at once. Raises :class:`Unavailable`."""
+    """Return and delete the facts of a code in one step. Raises :class:`Unavailable`."""
     try:
         found = cast("bytes | None", fast_client().getdel(_name(purpose, code)))
         return None if found is None else list(json.loads(unseal(purpose, code, found)))

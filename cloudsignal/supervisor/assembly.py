@@ -1,4 +1,4 @@
-"""Which parts one run consists of: their commands, environments, order and health checks."""
+"""Assemble the parts of one run: commands, environments, order and health checks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NEEDED = {
 
 @dataclass
 class System:
-    """Everything that one run starts, and where people find it."""
+    """The parts of one run, and the addresses where people find them."""
 
     layout: Layout
     parts: list[Part] = field(default_factory=list)
@@ -103,7 +103,7 @@ class Assembly:
     # --- values every process may need ---------------------------------------------------------------------------
 
     def _keys(self) -> None:
-        """Keys: those in the environment win, so that several machines can share them."""
+        """The installation's keys; the environment takes precedence, so that several machines can share them."""
         secrets = self.secrets
         self.made["CLOUDSIGNAL_SECRET_KEY"] = self.own.get("CLOUDSIGNAL_SECRET_KEY") or secrets.django_key
         self.made["CLOUDSIGNAL_PEPPER"] = self.own.get("CLOUDSIGNAL_PEPPER") or secrets.pepper
@@ -359,7 +359,7 @@ class Assembly:
     # --- helpers -------------------------------------------------------------------------------------------------
 
     def _role(self, role: str) -> dict[str, str]:
-        """The environment of a role; raises :class:`StartError` when an address it needs is known from nowhere."""
+        """The environment of a role; raises :class:`StartError` when an address it needs is unknown."""
         for name in NEEDED[role]:
             if name not in self.made and not self._taken_over(name):
                 raise StartError(f"{name} is not set and its embedded part is not among --parts")

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: one calm line per event."""
+"""The supervisor's output on the terminal: one line per event."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Console:
         self._stream = stream or sys.stdout
 
     def event(self, part: str, text: str) -> None:
-        """One thing that happened to one part."""
+        """Print an event of one part."""
         self.text(f"{time.strftime('%H:%M:%S')}  {part:<10} {text}")
 
     def text(self, text: str = "") -> None:
-        """Plain text, such as the summary after the start."""
+        """Print plain text, such as the summary after the start."""
         with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the system goes on
             print(text, file=self._stream, flush=True)

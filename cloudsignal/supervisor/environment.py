@@ -1,4 +1,4 @@
-"""Which environment variables each process gets: those that :data:`cloudsignal.config.VARIABLES` says it reads.
+"""The environment variables of each process: only those that :data:`cloudsignal.config.VARIABLES` lists for it.
 
 Nothing else of the supervisor's own environment is passed on, so a secret cannot reach a process by accident.
 """

@@ -1,4 +1,4 @@
-"""What can keep CloudSignal from starting on this machine."""
+"""The error that keeps CloudSignal from starting on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a part healthy? One question per kind of part; every answer is yes or no and none of them raises."""
+"""Health checks of the parts: each returns true or false and never raises."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def edge_beats(redis_url: str, node: str, started: float) -> bool:
 
 
 def steadily(question: Callable[[], Awaitable[bool]]) -> Callable[[float], Awaitable[bool]]:
-    """For a question that does not depend on when the process was started."""
+    """Wrap a health check that does not depend on the start of the process."""
 
     async def ask(started: float) -> bool:
         return await question()
@@ -64,7 +64,7 @@ def steadily(question: Callable[[], Awaitable[bool]]) -> Callable[[float], Await
 
 
 async def always() -> bool:
-    """For parts that are healthy when they run."""
+    """The health check of parts that are healthy while they run."""
     return True
 
 

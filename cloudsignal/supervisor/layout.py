@@ -1,4 +1,4 @@
-"""The data folder: where it is by default and what lies where in it.
+"""The data folder: its default place and its layout.
 
 ::
 
@@ -180,7 +180,7 @@ def make_folder(folder: Path, mode: int, owner: Account | None = None) -> None:
 
 
 def _hand_over(folder: Path, uid: int, gid: int) -> None:
-    """Give a folder and all in it to another account: it was another part's, or root's, when it was made."""
+    """Change the owner of a folder and everything in it to another account."""
     for name, folders, files in os.walk(folder):
         for each in (*folders, *files):
             os.chown(Path(name) / each, uid, gid, follow_symlinks=False)

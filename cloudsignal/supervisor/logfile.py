@@ -1,4 +1,4 @@
-"""One log per part, rotated without the part noticing.
+"""Log files: one per part, rotated while the part goes on writing.
 
 A part writes straight into its file (opened for appending), so a busy or dead supervisor never holds it up. Rotation
 copies the file and cuts it to nothing; a line written in between, a fraction of a millisecond, may be lost.

@@ -1,4 +1,4 @@
-"""What a person can choose about one run of ``cloudsignal up``."""
+"""The options of ``cloudsignal up``."""
 
 from __future__ import annotations
 

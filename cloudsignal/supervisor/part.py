@@ -1,4 +1,4 @@
-"""One part of the system: start it, see that it is healthy, bring it back when it ends, stop it."""
+"""Run one part of the system: start, health checks, restart with back-off, stop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class State(StrEnum):
-    """What a part is doing."""
+    """The state of a part."""
 
     WAITING = "waiting"
     STARTING = "starting"
@@ -56,7 +56,7 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """What a part is; everything that happens to it is in :class:`Runner`."""
+    """The definition of a part; its run-time state is in :class:`Runner`."""
 
     name: str
     command: Sequence[str]
@@ -122,7 +122,7 @@ class Runner:
         self._set(State.STOPPED)
 
     async def _once(self) -> bool:
-        """One life of the process. True when there is nothing left to do."""
+        """Run the process once, from start to end. True when it need not be restarted."""
         self._set(State.STARTING)
         started = time.time()
         try:
@@ -183,7 +183,7 @@ class Runner:
             os.close(log)
 
     async def _becomes_ready(self, exited: asyncio.Future[int], started: float) -> bool:
-        """Ask until the part is healthy; False when it ended or took too long (and was ended)."""
+        """Wait until the part is healthy; False when it ended or took too long (and was ended)."""
         deadline = time.monotonic() + self.part.start_seconds
         while not exited.done():
             if await self.part.ready(started) and not exited.done() and await self._provision():
@@ -201,7 +201,7 @@ class Runner:
         return False
 
     async def _provision(self) -> bool:
-        """What is done once; False when the part went away meanwhile, so that it is done after the next answer."""
+        """Run the part's one-time provisioning; False when the part ended meanwhile, so that it is repeated."""
         with contextlib.suppress(OSError):
             if not self._provisioned:
                 await self.part.provision()
@@ -225,7 +225,7 @@ class Runner:
                 await self._end(exited)
 
     def request_stop(self) -> None:
-        """Do not start it again; the process itself is ended by :meth:`stop`."""
+        """Prevent further restarts; :meth:`stop` ends the process itself."""
         self._stopping.set()
 
     async def stop(self) -> None:
@@ -260,12 +260,12 @@ class Runner:
 
     @staticmethod
     def _sweep(pid: int) -> None:
-        """Kill what a part left behind in its process group: workers of a killed parent must not outlive it."""
+        """Kill the remaining processes of the part's process group, such as workers of a killed parent."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
 
     def _report(self, what: str) -> None:
-        """Say that it ended: the first three times in a row, then every sixth, to stay readable."""
+        """Report that the process ended: the first three times in a row, then every sixth time."""
         self._failures += 1
         if self._failures > 3 and self._failures % 6:
             return
@@ -275,7 +275,7 @@ class Runner:
                 self._console.text(f"{'':<20} | {line}")
 
     async def _unless_stopping(self, waiting: Awaitable[object]) -> bool:
-        """Wait for ``waiting``; False when the stop came first."""
+        """Wait for ``waiting``; False when a stop was requested first."""
         task, stop = asyncio.ensure_future(waiting), asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
         for one in (task, stop):
@@ -305,7 +305,7 @@ def end_with_parent() -> None:
 
 
 def _die_with(parent: int, number: signal.Signals) -> Callable[[], None] | None:
-    """What a child does before it becomes the program: ask Linux to be stopped when the supervisor dies.
+    """Prepare a child process before exec: Linux ends it when the supervisor dies.
 
     The request comes after the change of account, which would clear it (prctl(2), PR_SET_PDEATHSIG).
     """

@@ -1,4 +1,4 @@
-"""TCP ports: find free ones, hold what ``localhost`` may lead to, and name who has one that is taken."""
+"""TCP ports: find free ones that ``localhost`` reaches, and name the program that holds a taken one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOOPBACK = ("127.0.0.1", "::1")
 
 
 def localhost() -> str:
-    """Where to listen so that ``localhost`` leads there: 127.0.0.1, unless this machine knows it as ::1 alone."""
+    """The address to listen on so that ``localhost`` reaches it: 127.0.0.1, or ::1 where only that resolves."""
     try:
         found = {entry[4][0] for entry in socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)}
     except OSError:
@@ -63,7 +63,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _beside(host: str) -> str:
-    """Where ``localhost`` may lead to instead of ``host``; nowhere when ``localhost`` does not lead to ``host``."""
+    """Other addresses that ``localhost`` may resolve to beside ``host``; none when it does not resolve to ``host``."""
     if host == LOOPBACK[1]:
         return LOOPBACK[0]
     return LOOPBACK[1] if host in {LOOPBACK[0], "localhost", "0.0.0.0"} else ""  # noqa: S104

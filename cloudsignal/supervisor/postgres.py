@@ -121,7 +121,7 @@ class Postgres:
             os.chown(path, self.account.uid, self.account.gid)
 
     async def provision(self) -> None:
-        """Create or mend the roles and the database; safe to run at every start.
+        """Create or repair the roles and the database; safe to run at every start.
 
         Raises :class:`ConnectionError` when the server goes away meanwhile.
         """

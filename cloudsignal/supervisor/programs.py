@@ -1,4 +1,4 @@
-"""Where the programs of the embedded parts are: PostgreSQL and Valkey in wheels, Mosquitto from the system."""
+"""Locate the programs of the embedded parts: PostgreSQL and Valkey in wheels, Mosquitto from the system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All parts together: start in order, keep them running, stop in reverse."""
+"""Run all parts: start them in order, keep them running, stop them in reverse."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Supervisor:
         self.console.text(f"stopped ({time.monotonic() - started:.1f} s)")
 
     async def _announce(self) -> None:
-        """Once everything is up, say where things are."""
+        """Print the summary once every part is ready."""
         for runner in self.runners.values():
             await runner.up.wait()
         self.write_state()

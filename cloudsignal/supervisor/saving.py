@@ -1,4 +1,4 @@
-"""When the embedded broker writes what it stores to disk: the more that is, the more rarely.
+"""Schedule when the embedded broker saves its store to disk: the larger the store, the rarer.
 
 Mosquitto rewrites its whole store in its one thread, 4 to 6 ms for a MiB where this was measured (17 MiB 0.1 s,
 131 MiB 0.6 s, 257 MiB 1.6 s), and every client of every organization waits. Organizations' quotas bound what is stored;

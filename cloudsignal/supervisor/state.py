@@ -1,4 +1,4 @@
-"""``run.json`` and the lock: who runs here, where, and what a killed supervisor left behind."""
+"""``run.json`` and the lock of the data folder: the running supervisor, its addresses and processes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def is_running(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What ``run.json`` says; empty when there is none or it cannot be read."""
+    """Read ``run.json``; empty when there is none or it cannot be read."""
     try:
         data = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -70,7 +70,7 @@ def write(path: Path, data: dict[str, Any]) -> None:
 
 
 def birth(pid: int) -> float | None:
-    """When the process was born (seconds since the epoch); with the pid it names one process for all time."""
+    """The start time of a process in seconds since the epoch; with the PID it identifies the process."""
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""What is printed once everything runs: where to look and what to type."""
+"""The summary printed after the start: addresses and next commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def summary(system: System, *, seconds: float) -> str:
 
 
 def demo_text(system: System) -> str:
-    """What the demo's seed has left to be said (sign-ins, commands to try)."""
+    """The text of the demo's guide (sign-ins, commands to try)."""
     try:
         return (system.layout.root / "demo" / "guide.txt").read_text()
     except OSError:

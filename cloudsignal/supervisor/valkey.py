@@ -70,7 +70,7 @@ class Valkey:
                 os.chown(file, self.account.uid, self.account.gid)
 
     async def ready(self) -> bool:
-        """Whether it answers, and has read its file back (it answers LOADING until then)."""
+        """Whether the server answers and has loaded its file (it answers LOADING until then)."""
         return await answers(self.url())
 
 

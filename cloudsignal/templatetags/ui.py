@@ -1,4 +1,4 @@
-"""The small parts every page is made of: icons, badges, times, topics, form fields."""
+"""Template tags and filters for pages: icons, badges, times, topics, form fields."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHAPES: Mapping[str, str] = {
     "neutral": "neutral",
     "pending": "pending",
 }
-"""The shape that stands for a tone: colour never tells a status alone."""
+"""The shape of each tone: color never tells a status alone."""
 
 
 @register.simple_tag
@@ -44,7 +44,7 @@ def icons_url() -> str:
 
 @register.simple_tag
 def badge(tone: str, word: str, shape: str = "") -> SafeString:
-    """A status: word, shape and colour."""
+    """A status badge: word, shape and color."""
     return format_html('<span class="badge" data-tone="{}">{}{}</span>', tone, icon(shape or SHAPES[tone]), word)
 
 
@@ -109,7 +109,7 @@ def figure(count: int) -> str:
 
 @register.filter
 def topic(text: str) -> SafeString:
-    """A topic or filter: slashes recede, wildcards and variables stand out, and what cannot be seen is named."""
+    """A topic or filter with dimmed slashes, highlighted wildcards and variables, and named invisible characters."""
     parts = []
     for kind, part in formatting.topic_parts(text):
         match kind:
@@ -126,7 +126,7 @@ def topic(text: str) -> SafeString:
 
 @register.filter
 def mqttname(username: str) -> SafeString:
-    """An MQTT username: the local part stands out, ``@org`` recedes."""
+    """An MQTT username with its local part highlighted and ``@org`` dimmed."""
     local, at, org = username.partition("@")
     return format_html('<span class="id">{}<span class="dim">{}</span></span>', local, at + org)
 
@@ -145,7 +145,7 @@ def tone(message: Message) -> str:
 
 @register.filter
 def actor(name: str) -> str:
-    """Who did something, as people read it."""
+    """The actor of an audit event as text for people."""
     return formatting.actor(name)
 
 
@@ -185,7 +185,7 @@ def table(content: str, label: str = "", labelled_by: str = "") -> SafeString:
 def list_foot(
     content: str, *, newest_url: str = "", older_url: str = "", newest: str = "Newest", older: str = "Older"
 ) -> SafeString | str:
-    """Below a table: the way to the other pages of the list, and in the block how much of it is shown."""
+    """The foot of a list: links to its other pages, and in the block how many rows are shown."""
     first = format_html('<a href="{}">{}</a>', newest_url, newest) if newest_url else ""
     rest = format_html('<a href="{}" rel="next">{}</a>', older_url, older) if older_url else ""
     said = format_html("<span>{}</span>", content.strip()) if content.strip() else ""

@@ -44,7 +44,7 @@ def tenant_table(table: str, *, column: str = "org_id") -> RunSQL:
 
 
 def also_read(table: str, name: str, condition: str) -> RunSQL:
-    """Let rows of ``table`` be read, and no more, where ``condition`` holds: what is needed before the org is known."""
+    """Allow reading rows of ``table`` where ``condition`` holds, for queries before the organization is known."""
     return RunSQL(
         [f"CREATE POLICY {name} ON {table} FOR SELECT USING ({condition})"],
         [f"DROP POLICY {name} ON {table}"],
@@ -64,7 +64,7 @@ def tenant_foreign_key(table: str, column: str, references: str) -> RunSQL:
 
 
 def grant_schema() -> RunSQL:
-    """Let the application role read and write the tables there are and will be; owning and altering stays with us."""
+    """Grant the application role reading and writing of all present and future tables, but not ownership."""
     role = app_role()
     tables, sequences = "SELECT, INSERT, UPDATE, DELETE ON TABLES", "USAGE, SELECT ON SEQUENCES"
     return RunSQL(
@@ -83,6 +83,6 @@ def grant_schema() -> RunSQL:
 
 
 def revoke(table: str, privileges: str) -> RunSQL:
-    """Take ``privileges`` on ``table`` from the application role: what is written once and never changed."""
+    """Revoke ``privileges`` on ``table`` from the application role, for rows that are never changed."""
     role = app_role()
     return RunSQL([f"REVOKE {privileges} ON {table} FROM {role}"], [f"GRANT {privileges} ON {table} TO {role}"])

@@ -1,4 +1,4 @@
-"""Scopes: whose rows the database shows, for the length of a block.
+"""Database scopes: select, for a block of code, whose rows row-level security shows.
 
 Row-level security reads four settings of the transaction. A scope is a transaction (or a savepoint inside one) with
 all four set, so that an inner scope narrows as well as widens; leaving it restores the outer one. Outside every
@@ -18,7 +18,7 @@ SETTINGS = ("cloudsignal.org", "cloudsignal.user", "cloudsignal.api_key", "cloud
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Who is asking: at most one of these is set. An empty string says nothing."""
+    """The values of the scope's settings: at most one is set; an empty string means unset."""
 
     org: str = ""
     user: str = ""
@@ -32,28 +32,28 @@ class Facts:
 
 @contextmanager
 def org_scope(org_id: str) -> Iterator[None]:
-    """Rows of one organization. The work of a request or task on behalf of a tenant happens inside one."""
+    """Scope of one organization's rows, for requests and tasks on behalf of a tenant."""
     with _scope(Facts(org=org_id)):
         yield
 
 
 @contextmanager
 def user_scope(user_id: int) -> Iterator[None]:
-    """Reading only: the memberships of one person, and the organizations they are in."""
+    """Read-only scope of one person's memberships and their organizations."""
     with _scope(Facts(user=str(user_id))):
         yield
 
 
 @contextmanager
 def api_key_scope(digest: str) -> Iterator[None]:
-    """Reading only: the one API key with this SHA-256, to learn whose it is."""
+    """Read-only scope of the API key with this SHA-256, to find its organization."""
     with _scope(Facts(api_key=digest)):
         yield
 
 
 @contextmanager
 def platform_scope() -> Iterator[None]:
-    """Rows of every organization, for workers and operators."""
+    """Scope of every organization's rows, for workers and operators."""
     with _scope(Facts(platform="on")):
         yield
 

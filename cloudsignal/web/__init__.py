@@ -1,1 +1,1 @@
-"""What the pages of every app share: questions before something is done, filters, forms, formatting. No pages."""
+"""Shared parts of all pages: confirmations, filters, forms, formatting. No pages."""

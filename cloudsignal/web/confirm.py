@@ -1,4 +1,4 @@
-"""Asking before something is done: a page that shows first what it touches; for htmx the same as a dialog."""
+"""Confirmation of an action: a page, or a dialog for htmx, that shows the action's impact first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.shortcuts import render
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """One line of what an action touches: a figure and what it counts."""
+    """One line of an action's impact: a figure and what it counts."""
 
     count: str
     text: str
@@ -21,7 +21,7 @@ class Impact:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file that is better downloaded before."""
+    """A file offered for download before the action."""
 
     text: str
     url: str
@@ -29,7 +29,7 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked. ``url`` takes the POST, ``cancel`` is where "no" leads."""
+    """A confirmation page's content. ``url`` takes the POST, ``cancel`` is the page to return to."""
 
     title: str
     text: str

@@ -12,7 +12,7 @@ from django.utils.http import urlencode
 
 @dataclass(frozen=True, slots=True)
 class Pill:
-    """One filter in force. ``without`` is the address of the list without it."""
+    """One active filter. ``without`` is the address of the list without it."""
 
     label: str
     value: str

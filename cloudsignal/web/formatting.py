@@ -1,4 +1,4 @@
-"""Words and figures as the pages show them. Pure Python; ``static/js/app.js`` says the same in the browser."""
+"""Format times, sizes, counts and topics for pages. Pure Python; ``static/js/app.js`` says the same in the browser."""
 
 from __future__ import annotations
 

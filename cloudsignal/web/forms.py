@@ -1,4 +1,4 @@
-"""What the forms of every app share: a place for what a service refuses, and quiet defaults."""
+"""Base classes and fields of forms, with domain errors shown at their field."""
 
 from __future__ import annotations
 

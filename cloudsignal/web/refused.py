@@ -1,4 +1,4 @@
-"""What the front refuses, drawn without database, session or thread: a page, a line for htmx, a problem for the API."""
+"""Render refusals of the front without database, session or thread: page, htmx notice, or API problem."""
 
 from __future__ import annotations
 

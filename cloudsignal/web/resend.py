@@ -1,8 +1,8 @@
-"""A form that could not be taken because the sign-in changed meanwhile: kept on a page that sends it again.
+"""Keep a form that was refused because the sign-in changed, on a page that sends it again.
 
 A sign-in in another tab replaces the CSRF token, and a session may end while somebody types. Neither may cost what was
 typed. Only for forms that the browser says came from a page of ours: another site's form is refused as ever. And only
-for what is done in an organization: what a person agrees to for themselves (a command line acting as them) was asked of
+for what is done in an organization: what a person agrees to for themselves (a CLI session) was asked of
 whoever was signed in then, and is asked again.
 
 Who sends it now may be somebody else than who typed it, so the page says who that is and what is sent.

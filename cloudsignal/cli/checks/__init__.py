@@ -1,4 +1,4 @@
-"""What ``cloudsignal doctor`` looks at. Each check finds out one thing and says how to fix it; none changes anything.
+"""The checks of ``cloudsignal doctor``. Each finds one problem and says how to fix it; none changes anything.
 
 - :mod:`~cloudsignal.cli.checks.machine`: Python, packages, programs, limits, disk, clock
 - :mod:`~cloudsignal.cli.checks.variables`: environment variables

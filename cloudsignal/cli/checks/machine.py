@@ -27,7 +27,7 @@ EARLIEST = 1_767_225_600
 
 
 def check(data: Path, own: Mapping[str, str]) -> Iterator[Result]:
-    """Everything about the machine."""
+    """Run every check of the machine."""
     yield _python()
     yield _packages()
     taken_over = {"DATABASE_URL": "postgres", "REDIS_URL": "valkey", "MQTT_UPSTREAM_URL": "mosquitto"}

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """The severity of a result."""
 
     FINE = "fine"
     WARNING = "warning"
@@ -18,7 +18,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one check found. ``fix`` says what to do; it is empty when all is fine."""
+    """The result of one check. ``fix`` says what to do; it is empty when all is fine."""
 
     area: str
     level: Level
@@ -27,15 +27,15 @@ class Result:
 
 
 def fine(area: str, text: str) -> Result:
-    """All is well."""
+    """A result without a problem."""
     return Result(area, Level.FINE, text)
 
 
 def warning(area: str, text: str, fix: str) -> Result:
-    """It works, but."""
+    """A warning: the system works, but something should be fixed."""
     return Result(area, Level.WARNING, text, fix)
 
 
 def problem(area: str, text: str, fix: str) -> Result:
-    """It does not work."""
+    """A problem that keeps the system from working."""
     return Result(area, Level.PROBLEM, text, fix)

@@ -1,4 +1,4 @@
-"""What runs now on a data folder, and who holds the usual ports when nothing does."""
+"""Check the running parts of a data folder, or the usual ports when nothing runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL, Redis or Valkey, and certificates: those that run embedded as well as those of your own."""
+"""Check PostgreSQL, Redis or Valkey, and certificates, both embedded and external."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environment variables: known names, right values, pairs that belong together."""
+"""Check environment variables: known names, valid values, variables that belong together."""
 
 from __future__ import annotations
 
