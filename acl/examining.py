@@ -80,22 +80,22 @@ class Examined:
 
     @property
     def listed_findings(self) -> list[Finding]:
-        """What a page has room for."""
+        """The findings that a page shows."""
         return [*self.errors, *self.warnings][:LISTED] if self.unlisted_findings else list(self.findings)
 
     @property
     def unlisted_findings(self) -> int:
-        """How many there is no room for."""
+        """The number of findings that a page does not show."""
         return max(0, len(self.findings) - LISTED)
 
     @property
     def listed_tests(self) -> list[TestOutcome]:
-        """What a page has room for."""
+        """The test results that a page shows."""
         return sorted(self.tests, key=lambda test: test.passed)[:LISTED] if self.unlisted_tests else list(self.tests)
 
     @property
     def unlisted_tests(self) -> int:
-        """How many there is no room for."""
+        """The number of test results that a page does not show."""
         return max(0, len(self.tests) - LISTED)
 
     @property
@@ -233,7 +233,7 @@ def count_rules(*texts: str) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """One of two texts has errors, so they cannot be compared."""
+    """The comparison failed because one of the two texts has errors."""
 
     side: Literal["old", "new"]
     errors: tuple[Finding, ...]

@@ -83,7 +83,7 @@ class SimulateForm(Form):
 
 
 class DeployForm(Form):
-    """What goes with a deployment: a note, the ETag of the draft that was reviewed, and what it was compared with."""
+    """Deployment form: a note, the ETag of the reviewed draft, and the deployment it was compared with."""
 
     note = forms.CharField(
         label="Note",
@@ -97,13 +97,13 @@ class DeployForm(Form):
 
 
 class RollbackForm(Form):
-    """What goes with a rollback: a note, and the deployment that was in force when it was asked for."""
+    """Rollback form: a note, and the deployment that was active when the page was shown."""
 
     note = forms.CharField(label="Note", required=False, max_length=NOTE_MAX)
     deployment = forms.CharField(required=False, widget=forms.HiddenInput)
 
 
 class PresetForm(Form):
-    """The ETag of the draft that a preset was to replace."""
+    """Preset form: the ETag of the draft that the preset replaces."""
 
     etag = forms.CharField(required=False, widget=forms.HiddenInput)

@@ -95,7 +95,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where the broker is: a unix socket (``path``), or TLS to ``host:port``."""
+    """The address of the broker: a unix socket (``path``), or TLS to ``host:port``."""
 
     path: str = ""
     host: str = ""

@@ -8,12 +8,12 @@ from cloudsignal.errors import Invalid
 
 
 def write_cursor(at: datetime, pk: int) -> str:
-    """The place of a row in a list that goes by a time and the primary key."""
+    """Encode the position of a row in a list ordered by time and primary key."""
     return f"{int(at.timestamp() * 1_000_000)}-{pk}"
 
 
 def read_cursor(cursor: str) -> tuple[datetime, int]:
-    """What :func:`write_cursor` was given; raises :class:`Invalid` for what it never gave out."""
+    """Decode a cursor of :func:`write_cursor`; raises :class:`Invalid` for any other text."""
     at, _, pk = cursor.partition("-")
     if not (cursor.isascii() and at.isdigit() and pk.isdigit() and len(at) < 18 and len(pk) < 19):
         raise Invalid("bad_cursor", "The cursor is not valid for this list; start from the first page.", field="cursor")

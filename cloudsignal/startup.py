@@ -1,4 +1,4 @@
-"""What a process checks and reads before it serves: required variables, database addresses."""
+"""Start-up checks of a process: required variables, database and mail server addresses."""
 
 from __future__ import annotations
 

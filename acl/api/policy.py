@@ -44,7 +44,7 @@ class PolicyEndpoint(OrgEndpoint):
 
 
 class Draft(PolicyEndpoint):
-    """The draft."""
+    """The draft of the policy."""
 
     needs: ClassVar = {"GET": Permission.ORG_READ, "PUT": Permission.POLICY_EDIT}
 
@@ -68,7 +68,7 @@ class Draft(PolicyEndpoint):
 
 
 class Validate(PolicyEndpoint):
-    """Reading a document."""
+    """Validation of a policy document."""
 
     needs: ClassVar = {"POST": Permission.POLICY_SIMULATE}
     changes = False
@@ -84,7 +84,7 @@ class Validate(PolicyEndpoint):
 
 
 class Simulate(PolicyEndpoint):
-    """One request against a document."""
+    """Simulation of one request."""
 
     needs: ClassVar = {"POST": Permission.POLICY_SIMULATE}
     changes = False
@@ -115,7 +115,7 @@ class Simulate(PolicyEndpoint):
 
 
 class Diff(PolicyEndpoint):
-    """Two documents by meaning."""
+    """Comparison of two documents by meaning."""
 
     needs: ClassVar = {"POST": Permission.POLICY_SIMULATE}
     changes = False
@@ -133,7 +133,7 @@ class Diff(PolicyEndpoint):
 
 
 class Versions(PolicyEndpoint):
-    """What was deployed."""
+    """The list of policy versions."""
 
     needs: ClassVar = {"GET": Permission.ORG_READ}
 
@@ -149,7 +149,7 @@ class Versions(PolicyEndpoint):
 
 
 class OneVersion(PolicyEndpoint):
-    """One of them."""
+    """One policy version with its text."""
 
     needs: ClassVar = {"GET": Permission.ORG_READ}
 
@@ -162,7 +162,7 @@ class OneVersion(PolicyEndpoint):
 
 
 class Deployments(PolicyEndpoint):
-    """Versions on their way."""
+    """The list of deployments, and deploying the draft."""
 
     needs: ClassVar = {"GET": Permission.ORG_READ, "POST": Permission.POLICY_DEPLOY}
 
@@ -188,7 +188,7 @@ class Deployments(PolicyEndpoint):
 
 
 class OneDeployment(PolicyEndpoint):
-    """One of them, node by node."""
+    """One deployment, node by node."""
 
     needs: ClassVar = {"GET": Permission.ORG_READ}
 
@@ -201,7 +201,7 @@ class OneDeployment(PolicyEndpoint):
 
 
 class Rollback(PolicyEndpoint):
-    """An earlier version again."""
+    """Rollback to an earlier version."""
 
     needs: ClassVar = {"POST": Permission.POLICY_DEPLOY}
 

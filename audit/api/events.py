@@ -62,7 +62,7 @@ class EventSerializer(serializers.ModelSerializer[Event]):
 
 
 class Events(OrgEndpoint):
-    """The events."""
+    """The search of audit events."""
 
     needs: ClassVar = {"GET": Permission.AUDIT_READ}
 
@@ -93,7 +93,7 @@ class Events(OrgEndpoint):
 
 
 class OneEvent(OrgEndpoint):
-    """One of them."""
+    """One audit event."""
 
     needs: ClassVar = {"GET": Permission.AUDIT_READ}
 

@@ -40,7 +40,7 @@ class Actor(Protocol):
 
     @property
     def ip(self) -> str:
-        """Where the request came from; empty when there was none."""
+        """The IP address of the request; empty when there was none."""
 
 
 def record(
@@ -76,7 +76,7 @@ def record(
 
 @dataclass(frozen=True, slots=True)
 class AuditedChange:
-    """One of many changes of a kind, as :func:`record` takes it."""
+    """One change for :func:`record_many`, with the arguments of :func:`record`."""
 
     target: str
     username: str = ""

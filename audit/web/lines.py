@@ -43,12 +43,12 @@ class Line:
 
     @property
     def actor(self) -> str:
-        """Who made a change."""
+        """The actor of a change."""
         return actor(self.event.actor)
 
     @property
     def action(self) -> str:
-        """What the client tried, as a word."""
+        """The client's action, as a word."""
         return ACTION_WORDS.get(self.event.action, self.event.action)
 
     @property

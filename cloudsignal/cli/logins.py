@@ -36,7 +36,7 @@ class Login:
 
 
 def file() -> Path:
-    """Where the credentials file stands."""
+    """The path of the credentials file."""
     return platformdirs.user_config_path("cloudsignal") / "credentials.json"
 
 

@@ -9,7 +9,7 @@ import click
 
 
 class Exit(IntEnum):
-    """What the exit code means; scripts and CI depend on it."""
+    """The exit codes of the CLI; scripts and CI depend on them."""
 
     FINE = 0
     FAILED = 1

@@ -83,7 +83,7 @@ class Server:
         return self.send("DELETE", path).body
 
     def delete_each(self, paths: Iterable[str]) -> tuple[list[Any], CommandError | None]:
-        """What several DELETEs answered, and what went wrong. One that is refused keeps none of the others."""
+        """Send several DELETEs; returns the answers and the errors. A refused one does not stop the others."""
         done, failed = [], list[CommandError]()
         for path in paths:
             try:

@@ -54,7 +54,7 @@ LeafKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 def rsa_beside(path: Path) -> Path:
-    """Where the RSA counterpart of a certificate or key is: ``edge.pem`` has ``edge.rsa.pem``."""
+    """The path of the RSA counterpart of a certificate or key: ``edge.pem`` has ``edge.rsa.pem``."""
     return path.with_name(f"{path.stem}.rsa{path.suffix}")
 
 
@@ -102,7 +102,7 @@ def _make_ca(key: ec.EllipticCurvePrivateKey, now: dt.datetime) -> x509.Certific
 
 @dataclass(frozen=True, slots=True)
 class _Signer:
-    """What all leaves of one call have in common."""
+    """The CA and the names that all leaf certificates of one call share."""
 
     ca: x509.Certificate
     key: ec.EllipticCurvePrivateKey

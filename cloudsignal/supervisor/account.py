@@ -52,7 +52,7 @@ def service_accounts() -> Accounts | None:
 
 
 def planned_accounts() -> Accounts:
-    """The same, creating none: one that does not exist has no ids yet (-1)."""
+    """The service accounts without creating any: an account that does not exist yet has the IDs -1."""
     found = []
     for part in PARTS:
         try:

@@ -89,7 +89,7 @@ class Layout:
 
     @property
     def state(self) -> Path:
-        """What runs now."""
+        """The path of ``run.json``."""
         return self.root / "run.json"
 
     @property
@@ -125,7 +125,7 @@ class Layout:
             raise _unusable(self.root, error) from None
 
     def account(self, part: str) -> Account | None:
-        """Who runs ``postgres``, ``valkey`` or ``broker``."""
+        """The account that runs ``postgres``, ``valkey`` or ``broker``."""
         found: Account | None = getattr(self.accounts, part, None)
         return found
 

@@ -137,7 +137,7 @@ class Ports:
 
 
 def holder(port: int) -> str:
-    """Who listens on ``port``: ``nginx (process 812)``, or ``another program`` where the system does not tell us."""
+    """The program that listens on ``port``: ``nginx (process 812)``, or ``another program`` when unknown."""
     with suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:

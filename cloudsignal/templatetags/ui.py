@@ -38,7 +38,7 @@ def icon(name: str, extra: str = "") -> SafeString:
 
 @register.simple_tag
 def icons_url() -> str:
-    """Where the sprite is, for scripts that make icons."""
+    """The URL of the icon sprite, for scripts that make icons."""
     return static("img/icons.svg")
 
 

@@ -16,7 +16,7 @@ _TOPIC_PARTS = re.compile(
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """How long before (or after) ``now`` a moment lies: ``now``, ``42 s ago``, ``in 3 h``.
+    """The time between a moment and ``now`` in words: ``now``, ``42 s ago``, ``in 3 h``.
 
     What lies ahead is rounded to whole minutes, so that an hour just begun is ``in 1 h``.
     """
@@ -82,7 +82,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def actor(name: str) -> str:
-    """Who did something, without the word before the colon for people: ``ada@example.com``, ``key sk_...x7m4``."""
+    """An audit actor as text, without the prefix for people: ``ada@example.com``, ``key sk_...x7m4``."""
     kind, colon, rest = name.partition(":")
     if not colon or kind == "user":
         return rest or name

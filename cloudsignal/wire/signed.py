@@ -24,7 +24,7 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """How records of one kind are signed."""
+    """Signs and opens records of one kind."""
 
     context: bytes
     complaint: str

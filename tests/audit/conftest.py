@@ -25,9 +25,9 @@ def redis(databases: Databases) -> Redis:
 def ingest(redis: Redis) -> Ingest:
     """A consumer in this process; ``round(block=0)`` does what there is to do."""
     from audit.ingest.consumer import Ingest
-    from audit.management.commands.ingest import NodeRegistry
+    from audit.management.commands.ingest import AclNodes
 
-    return Ingest(redis, NodeRegistry(), name="test", claim_idle=0.01)
+    return Ingest(redis, AclNodes(), name="test", claim_idle=0.01)
 
 
 @pytest.fixture

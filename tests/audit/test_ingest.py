@@ -16,7 +16,7 @@ from redis import Redis
 
 from audit.ingest.consumer import Ingest
 from audit.ingest.streams import GROUP, dead
-from audit.management.commands.ingest import NodeRegistry
+from audit.management.commands.ingest import AclNodes
 from audit.models import Event, Journal
 from audit.services import partitions
 from cloudsignal.secrets.keyring import node_key, pepper
@@ -318,7 +318,7 @@ def test_what_is_put_aside_is_bounded(redis: Redis, ingest: Ingest, org: Organiz
 # --- what goes wrong beside it ----------------------------------------------------------------------------------------
 
 
-class Broken(NodeRegistry):
+class Broken(AclNodes):
     """Nobody can be told anything."""
 
     def __init__(self, error: Exception) -> None:

@@ -13,7 +13,7 @@ from redis import Redis
 
 from audit.ingest.consumer import Ingest
 from audit.ingest.streams import dead
-from audit.management.commands.ingest import NodeRegistry
+from audit.management.commands.ingest import AclNodes
 from audit.models import Event
 from audit.services import partitions
 from audit.tasks import ensure_partitions
@@ -176,7 +176,7 @@ def test_partitions_are_made_while_events_arrive_and_none_is_lost(redis: Redis, 
 
     def consume(number: int) -> None:
         try:
-            Ingest(redis, NodeRegistry(), name=f"consumer-{number}").run(stop, lambda: None)
+            Ingest(redis, AclNodes(), name=f"consumer-{number}").run(stop, lambda: None)
         finally:
             connection.close()
 

@@ -128,9 +128,9 @@ def ingest(redis: Redis, entries: list[bytes]) -> None:
 def drain(redis: Redis) -> None:
     """One consumer, until nothing is left."""
     from audit.ingest.consumer import Ingest
-    from audit.management.commands.ingest import NodeRegistry
+    from audit.management.commands.ingest import AclNodes
 
-    consumer = Ingest(redis, NodeRegistry(), name="benchmark")
+    consumer = Ingest(redis, AclNodes(), name="benchmark")
     while consumer.round(block=0):
         pass
 

@@ -1,4 +1,4 @@
-"""``cloudsignal doctor``: finds what is wrong, says how to mend it, changes nothing."""
+"""``cloudsignal doctor``: finds what is wrong, says how to fix it, changes nothing."""
 
 from __future__ import annotations
 

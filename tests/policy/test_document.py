@@ -233,7 +233,7 @@ def test_a_fix_in_json_leaves_it_json() -> None:
 
 
 @pytest.mark.parametrize("quote", ["'", '"'])
-def test_a_misspelt_variable_is_mended_where_it_is_clear_what_was_meant(quote: str) -> None:
+def test_a_misspelt_variable_is_fixed_where_it_is_clear_what_was_meant(quote: str) -> None:
     text = rule(f"id: a, topic: {quote}u/{{usrname}}/{{claims.x}}/{{clientid}}{quote}")
     (finding,) = parse(text).findings
     assert finding.fix is not None

@@ -23,7 +23,7 @@ from cloudsignal.startup import require
 from cloudsignal.wire.report import BundleReport, Heartbeat
 
 
-class NodeRegistry:
+class AclNodes:
     """The node registry of ``acl``, as the interface :class:`audit.ingest.consumer.NodeRegistry` describes it."""
 
     def __init__(self) -> None:
@@ -72,5 +72,5 @@ class Command(BaseCommand):
         # One thread needs one connection, and a pool would wait longer and longer before it tries a server that was
         # away: ingest keeps its own time.
         connection.settings_dict["OPTIONS"].pop("pool", None)
-        ingest = Ingest(client(), NodeRegistry(), name=options["name"], claim_idle=options["claim_idle"])
+        ingest = Ingest(client(), AclNodes(), name=options["name"], claim_idle=options["claim_idle"])
         ingest.run(stopping, lambda: touch("ingest"))
