@@ -1,4 +1,4 @@
-"""Claims of an MQTT identity: what policies compare with. Bounded, so that a record stays small on every edge."""
+"""Claims of an MQTT identity, which policies compare. Bounded, so that records stay small on every edge."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LIST_MAX = 50
 
 
 def clean_claims(claims: Mapping[str, object]) -> dict[str, ClaimValue]:
-    """The claims, checked: names, kinds of value and sizes. Raises :class:`Invalid` naming the claim."""
+    """Validate claims: names, types and sizes of values. Raises :class:`Invalid` naming the claim."""
     if not isinstance(claims, Mapping):
         raise Invalid("bad_claims", "Claims are an object of names and values.", field="claims")
     return bounded({_name(name): _value(name, value) for name, value in claims.items()})
 
 
 def bounded(claims: dict[str, ClaimValue]) -> dict[str, ClaimValue]:
-    """The claims; raises :class:`Invalid` when they are too many for one identity."""
+    """Check the number of claims; raises :class:`Invalid` for too many."""
     if len(claims) > CLAIMS_MAX:
         raise Invalid("too_many_claims", f"An identity has at most {CLAIMS_MAX} claims.", field="claims")
     return claims

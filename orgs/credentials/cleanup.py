@@ -1,4 +1,4 @@
-"""Deleting what has no use any more."""
+"""Deletion of expired credentials and browser sessions."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def delete_expired(*, before: datetime) -> int:
 
 
 def clear_sessions() -> None:
-    """Delete what is over of the sessions of browsers, visitors' included, and the list that people see of theirs."""
+    """Delete expired browser sessions, anonymous ones included, and their rows in people's session lists."""
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
     UserSession.objects.exclude(session_key__in=Session.objects.values("session_key")).delete()

@@ -1,4 +1,4 @@
-"""A CSV file of clients to mint credentials for: read and checked whole before anything is made.
+"""CSV file of clients to issue credentials for: parsed and validated as a whole before any is issued.
 
 Columns, in any order: ``username`` (empty: a new opaque one), ``ttl`` (seconds), ``static`` (yes or no), ``note``, and
 ``claim.NAME`` for each claim. Cells end with a comma, or as spreadsheets of many countries write them with a semicolon
@@ -30,7 +30,7 @@ FALSE = frozenset({"", "0", "no", "false", "off"})
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One credential to mint. ``line`` is where it stands in the file, from 1."""
+    """A credential to issue. ``line`` is its line in the file, from 1."""
 
     line: int
     username: str
@@ -41,7 +41,7 @@ class Entry:
 
 
 def read_roster(text: str) -> tuple[Entry, ...]:
-    """The entries of a CSV file with a header line. Raises :class:`Invalid` naming every wrong line (the first 50)."""
+    """Parse a CSV file with a header line. Raises :class:`Invalid` naming every wrong line (the first 50)."""
     text = text.removeprefix("\ufeff")
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True))
@@ -74,7 +74,7 @@ def read_roster(text: str) -> tuple[Entry, ...]:
 
 
 def _delimiter(text: str) -> str:
-    """What stands between the names of the header; no name of a column contains any of them."""
+    """Detect the delimiter from the header line; no column name contains a delimiter."""
     header = re.split(r"[\r\n]", text, maxsplit=1)[0]
     return max(DELIMITERS, key=header.count)
 

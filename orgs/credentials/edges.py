@@ -1,4 +1,4 @@
-"""Having the edges told of identities that changed, and stored sessions discarded."""
+"""Publishing changed identities to the edges, and discarding their stored sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orgs.models import MqttIdentity
 
 
 def tell_edges(identity: MqttIdentity) -> None:
-    """Save a locked identity with its next revision, and have the edges told."""
+    """Save a locked identity with its next revision and publish it to the edges."""
     identity.revision += 1
     identity.revised_at = timezone.now()
     identity.save()
@@ -27,8 +27,7 @@ def tell_edges(identity: MqttIdentity) -> None:
 
 
 def tell_edges_of_many(identities: Sequence[MqttIdentity]) -> None:
-    """The same for locked identities of one organization: one write and one push, so that the last one is told as soon
-    as the first."""
+    """Publish many locked identities of one organization with one write and one push."""
     org_id = identities[0].org_id
     MqttIdentity.objects.filter(org=org_id, pk__in=[identity.pk for identity in identities]).update(
         revision=F("revision") + 1, revised_at=timezone.now()
@@ -43,8 +42,10 @@ def tell_edges_of_many(identities: Sequence[MqttIdentity]) -> None:
 
 
 def discard_sessions(identities: Sequence[MqttIdentity]) -> None:
-    """Have the stored sessions of revoked identities of one organization discarded, with what is queued for them: their
-    client ids are free for a replacement, and nobody who kept a secret finds anything to come back to."""
+    """Discard the stored sessions of revoked identities of one organization, with their queued messages.
+
+    Their client IDs are free for a replacement, and a client with the old password has no session to resume.
+    """
     org_id = identities[0].org_id
     outbox.enqueue(
         DISCARD_SESSIONS,

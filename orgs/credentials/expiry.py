@@ -1,4 +1,4 @@
-"""What ends soon, and whether that cuts somebody off: a client that has refreshed before will mostly do so again."""
+"""Expiring credentials, and whether their clients will be disconnected or are likely to refresh."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A secret that ends soon."""
+    """A credential that expires soon."""
 
     credential: Credential
     covered_until: datetime | None
-    """When the username's last other secret ends that outlives this one; None when there is none that ends."""
+    """The latest expiry among the username's credentials that outlive this one; None if none of them expires."""
     covered: bool
-    """Whether the username has a secret that outlives this one."""
+    """Whether the username has a credential that outlives this one."""
     refreshed: bool
-    """Whether the client has ever fetched a new secret by showing the one before."""
+    """Whether the client has ever refreshed a credential."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndingPage:
-    """Secrets by the time they end. ``next_cursor`` continues after the last row; None at the end."""
+    """Credentials by expiry. ``next_cursor`` continues after the last row; None at the end."""
 
     rows: tuple[Ending, ...]
     next_cursor: str | None
 
 
 def count_ending(access: Access) -> dict[str, int]:
-    """How many live secrets end within each window of :data:`WITHIN`."""
+    """Count live credentials that expire within each window of :data:`WITHIN`."""
     access.require(Permission.ORG_READ)
     now = timezone.now()
     windows = {name: Count("id", filter=Q(expires_at__lte=now + span)) for name, span in WITHIN.items()}
@@ -52,7 +52,7 @@ def count_ending(access: Access) -> dict[str, int]:
 
 
 def list_ending(access: Access, *, within: str, cursor: str = "") -> EndingPage:
-    """Live secrets that end within a window of :data:`WITHIN`, the next to end first. Raises :class:`Invalid`."""
+    """List credentials that expire within a window of :data:`WITHIN`, the next first. Raises :class:`Invalid`."""
     access.require(Permission.ORG_READ)
     if within not in WITHIN:
         raise Invalid("bad_window", f"The window is one of {', '.join(WITHIN)}.", field="within")
@@ -82,7 +82,7 @@ def list_ending(access: Access, *, within: str, cursor: str = "") -> EndingPage:
 
 
 def count_identities_of(access: Access, provider: str) -> int:
-    """How many usernames a provider vouches for, the revoked ones left out."""
+    """Count the active usernames of an identity provider."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return MqttIdentity.objects.filter(org=access.org, provider=provider, revoked_at=None).count()

@@ -1,4 +1,4 @@
-"""MQTT identities: their claims, and ending all that one key has issued or all of an organization."""
+"""MQTT identities: their claims, and bulk revocation by issuer or of the whole organization."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from orgs.permissions import Permission
 from orgs.sessions.reads import live_sessions
 
 BATCH = 500
-"""Identities that one transaction ends."""
+"""Maximum number of identities that one transaction revokes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How much a revocation ended."""
+    """The numbers of what a revocation ended."""
 
     identities: int
     credentials: int
 
 
 def get_identity(access: Access, username: str) -> MqttIdentity:
-    """One identity by the local part of its username; raises :class:`NotFound`."""
+    """Get an identity by the local part of its username; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return find_identity(access, username)
@@ -60,7 +60,7 @@ def merge_claims(
 
 
 def remove_claim(access: Access, username: str, name: str) -> MqttIdentity:
-    """Take one claim away; raises :class:`NotFound` when the identity has no such claim."""
+    """Remove a claim; raises :class:`NotFound` when the identity has no such claim."""
     access.require(Permission.CREDENTIALS_MANAGE)
 
     def without(present: dict[str, ClaimValue]) -> dict[str, ClaimValue]:
@@ -73,7 +73,7 @@ def remove_claim(access: Access, username: str, name: str) -> MqttIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What a revocation would end. ``sessions`` is None for who may not read them, and while Redis does not answer."""
+    """The impact of a revocation. ``sessions`` is None without permission to read them, or if Redis is unavailable."""
 
     identities: int
     credentials: int
@@ -81,7 +81,7 @@ class Reach:
 
 
 def reach_of(access: Access, *, issued_by: Collection[str] = ()) -> Reach:
-    """What :func:`revoke_issued_by` would end now, or :func:`revoke_everything` without ``issued_by``."""
+    """Compute the impact of :func:`revoke_issued_by`, or of :func:`revoke_everything` without ``issued_by``."""
     access.require(Permission.CREDENTIALS_MANAGE)
     tokens: list[str] | None = None
     if access.may(Permission.ORG_READ):
@@ -97,7 +97,7 @@ def reach_of(access: Access, *, issued_by: Collection[str] = ()) -> Reach:
 
 
 def revoke_issued_by(access: Access, actors: Sequence[str]) -> Ended:
-    """End every live credential that these (such as ``key:sk_...x7m4``) have issued; the audit names the first."""
+    """Revoke every live credential that these actors (``key:sk_...x7m4``) issued; the audit log names the first."""
     access.require(Permission.CREDENTIALS_MANAGE)
     if not actors:
         return Ended(0, 0)
@@ -105,7 +105,7 @@ def revoke_issued_by(access: Access, actors: Sequence[str]) -> Ended:
 
 
 def revoke_everything(access: Access) -> Ended:
-    """End every live credential of the organization, and with them every live session."""
+    """Revoke every live credential of the organization, which closes every live session."""
     access.require(Permission.CREDENTIALS_MANAGE)
     return _revoke(access, target=f"org:{access.org_id}", issued_by=())
 
@@ -125,8 +125,10 @@ def _set_claims(
 
 
 def _revoke(access: Access, *, target: str, issued_by: Collection[str]) -> Ended:
-    """Batch by batch, each with its audit row, so that no transaction grows with the organization. Identities are
-    locked in the order of their ids, as everywhere, so that two of these cannot wait for each other."""
+    """Revoke credentials in batches with an audit event each, so that no transaction grows with the organization.
+
+    Identities are locked in the order of their IDs, as everywhere, so that two revocations cannot deadlock.
+    """
     now = timezone.now()
     identities = credentials = 0
     while True:

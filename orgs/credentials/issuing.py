@@ -1,4 +1,4 @@
-"""MQTT credentials: issue, refresh, revoke. A secret leaves here once and is stored only as a keyed hash.
+"""MQTT credentials: issue, refresh, revoke. A password is returned once and stored only as a keyed hash.
 
 Pushing to the edges: the change commits first, then the sealed record is written to Redis before the answer goes out
 (``outbox.enqueue(immediate=True)``), so a secret works the moment somebody reads it. When Redis does not answer within
@@ -37,16 +37,16 @@ from orgs.permissions import Permission
 TTL_DEFAULT = 3600
 TTL_MIN = 60
 TTL_MAX = 86_400
-"""Seconds a short-lived credential may live."""
+"""Bounds and default of the lifetime of a short-lived credential, in seconds."""
 LIVE_SECRETS_MAX = 20
-"""Secrets of one username that sign in at the same time: a further one retires the short-lived one that has gone
-longest without being issued or refreshed."""
+"""Maximum number of active credentials of a username: one more retires the short-lived one that was issued or refreshed
+longest ago."""
 LOCAL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A freshly issued secret: the only place it is ever in the clear."""
+    """A credential that was just issued, with its password, which is not stored."""
 
     username: str
     """Full MQTT username, ``local@org``."""
@@ -61,23 +61,23 @@ class Issued:
 
     @property
     def static(self) -> bool:
-        """Whether it never expires: the flagged exception."""
+        """Whether the credential is static: it never expires."""
         return self.expires_at is None
 
     @property
     def expires_in(self) -> int | None:
-        """Seconds it lives, from its issue."""
+        """The lifetime in seconds, from its issue."""
         return None if self.expires_at is None else round((self.expires_at - self.issued_at).total_seconds())
 
     @property
     def refresh_recommended_at(self) -> datetime | None:
-        """When to ask for the next one: at 90 % of the time to live."""
+        """When to refresh the credential: at 90 % of its lifetime."""
         return None if self.expires_at is None else self.issued_at + (self.expires_at - self.issued_at) * 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """Whose identity it is elsewhere: asking again for the same one reissues on the same username."""
+    """The user's identity at a provider; the same identity always gets the same username."""
 
     provider: str
     external_id: str
@@ -97,7 +97,7 @@ def issue_credential(
     keep_claims: bool = False,
     revive: bool = True,
 ) -> Issued:
-    """Make a secret for ``username``, or for a new opaque username when none is given.
+    """Issue a credential for ``username``, or for a new opaque username if none is given.
 
     ``ttl`` is in seconds and is ignored for ``static``; ``claims`` are merged into the identity's, and those it has
     already win with ``keep_claims``; ``replace_existing`` revokes its other secrets, which closes their sessions. A
@@ -134,7 +134,7 @@ def issue_credential(
 
 
 def refresh_credential(access: Access, token_id: str, *, ttl: int | None = None) -> Issued:
-    """A further secret for the identity of ``token_id``; the earlier one stays valid until its own expiry.
+    """Issue a further credential for the identity of ``token_id``, which stays active until its own expiry.
 
     The first one of the client stays valid longer, while it refreshes without a break, but no longer than
     :data:`~orgs.models.credential.RENEWED_AT_MOST`. A retired one can be refreshed too. The new one lives as long as
@@ -156,7 +156,7 @@ def refresh_credential(access: Access, token_id: str, *, ttl: int | None = None)
 
 
 def check_secret(org: Organization, token_id: str, secret: str) -> Credential:
-    """The credential that ``token_id`` and its secret name; raises :class:`Unauthenticated` when they do not fit."""
+    """Verify a token ID and its password; raises :class:`Unauthenticated` if they do not match."""
     with org_scope(org.pk):
         found = Credential.objects.filter(org=org, token_id=token_id).select_related("identity").first()
     mac = bytes(found.mac) if found else bytes(32)
@@ -169,7 +169,7 @@ def check_secret(org: Organization, token_id: str, secret: str) -> Credential:
 
 
 def revoke_credential(access: Access, token_id: str) -> Credential:
-    """End one secret: live sessions that signed in with it are closed. Revoking twice changes nothing."""
+    """Revoke a credential and close the sessions that signed in with it. Revoking twice changes nothing."""
     access.require(Permission.CREDENTIALS_MANAGE)
     with org_scope(access.org_id):
         named = get_or_404(Credential, access.org_id, "The credential", token_id=token_id)
@@ -193,7 +193,7 @@ def revoke_credential(access: Access, token_id: str) -> Credential:
 
 
 def revoke_identity(access: Access, username: str) -> MqttIdentity:
-    """End a username: every secret of it, and every live session. It comes back only by a new credential."""
+    """Revoke a username with all of its credentials and sessions; only a new credential reactivates it."""
     access.require(Permission.CREDENTIALS_MANAGE)
     with org_scope(access.org_id):
         identity = find_identity(access, username, lock=True)
@@ -207,18 +207,18 @@ def revoke_identity(access: Access, username: str) -> MqttIdentity:
 
 
 def find_identity(access: Access, username: str, *, lock: bool = False) -> MqttIdentity:
-    """The identity of a username's local part, perhaps locked; raises :class:`NotFound`. Needs the scope."""
+    """Get the identity of a username's local part, locked if ``lock``; raises :class:`NotFound`. Needs the scope."""
     local = local_name(access, username)
     return get_or_404(MqttIdentity, access.org_id, "The user", code="user_not_found", lock=lock, username=local)
 
 
 def local_name(access: Access, username: str) -> str:
-    """The local part of a username of the organization, with or without it."""
+    """The local part of a username, given with or without ``@ORG``."""
     return username.removesuffix(f"@{access.org_id}")
 
 
 def check_ttl(ttl: int) -> int:
-    """``ttl`` in seconds when it lies within the bounds; raises :class:`Invalid` otherwise."""
+    """Validate ``ttl`` against its bounds, in seconds; raises :class:`Invalid`."""
     if isinstance(ttl, bool) or not isinstance(ttl, int) or not TTL_MIN <= ttl <= TTL_MAX:
         raise Invalid("bad_ttl", f"The time to live is {TTL_MIN} to {TTL_MAX} seconds.", field="ttl")
     return ttl
@@ -236,7 +236,7 @@ def _check_name(username: str | None, *, static: bool) -> None:
 
 
 def _identity(access: Access, username: str | None, external: External | None) -> MqttIdentity:
-    """The locked identity row, made when it is not there yet."""
+    """Get or create the identity row, and lock it."""
     defaults = {"created_by": access.actor, "email": external.email if external else ""}
     rows = MqttIdentity.objects.select_for_update()
     if external is not None and username is None:
@@ -256,7 +256,7 @@ def _identity(access: Access, username: str | None, external: External | None) -
 def _add_secret(
     access: Access, identity: MqttIdentity, *, ttl: int | None, refreshed: Credential | None = None
 ) -> tuple[Issued, Sequence[str]]:
-    """A further secret, and the token ids of those that made room for it.
+    """Add a credential to an identity; returns it with the token IDs of those it retired.
 
     One that is ``refreshed`` passes its issuer on, so that revoking all that a key has issued reaches what has been
     fetched with it since.
@@ -301,14 +301,14 @@ def _add_secret(
 
 
 def _renew_first(credential: Credential, until: datetime) -> None:
-    """The client has refreshed: the password it began with signs in as long as the new one, within the bound."""
+    """Extend the client's first password to the new expiry, within its bound, after a refresh."""
     first = Credential.objects.filter(org=credential.org_id, token_id=credential.first, revoked_at=None)
     bound = F("issued_at") + RENEWED_AT_MOST
     first.update(renewed_at=credential.issued_at, renewed_until=Least(Value(until), bound))
 
 
 def _make_room(identity: MqttIdentity, newest: Credential) -> Sequence[str]:
-    """Keep the bound of secrets that sign in, by retiring those longest without use; returns their token ids."""
+    """Retire the credentials issued or refreshed longest ago that exceed the maximum; returns their token IDs."""
     now = timezone.now()
     live = Credential.objects.filter(signing_in(now), org=identity.org_id, identity=identity)
     beyond = live.count() - LIVE_SECRETS_MAX
@@ -332,7 +332,7 @@ def _unended(identity: MqttIdentity) -> QuerySet[Credential]:
 
 
 def record_claims(access: Access, identity: MqttIdentity, before: Mapping[str, ClaimValue]) -> None:
-    """Write down what the claims were, when they are others now: policies decide by them."""
+    """Record changed claims in the audit log: policies decide by them."""
     if identity.claims != before:
         record(
             access,
@@ -345,7 +345,7 @@ def record_claims(access: Access, identity: MqttIdentity, before: Mapping[str, C
 
 
 def _record_revoked(access: Access, identity: MqttIdentity, credentials: int) -> None:
-    """Write down that so many secrets of a username have ended."""
+    """Record the revocation of a username with the number of its credentials."""
     record(
         access,
         kinds.CREDENTIAL_REVOKED,
@@ -357,7 +357,7 @@ def _record_revoked(access: Access, identity: MqttIdentity, credentials: int) ->
 
 
 def issued_facts(issued: Issued, claims: Mapping[str, ClaimValue]) -> dict[str, object]:
-    """What the audit keeps of a secret: everything but the secret."""
+    """The audited fields of a credential: all but its password."""
     return {
         "token_id": issued.token_id,
         "expires_at": issued.expires_at.isoformat() if issued.expires_at else None,
@@ -368,6 +368,6 @@ def issued_facts(issued: Issued, claims: Mapping[str, ClaimValue]) -> dict[str, 
 
 
 def _record(access: Access, kind: str, issued: Issued, identity: MqttIdentity, retired: Sequence[str]) -> None:
-    """Write down a secret, and which made room for it."""
+    """Record an issued credential, and those it retired."""
     after = issued_facts(issued, identity.claims) | ({"retired": list(retired)} if retired else {})
     record(access, kind, target=f"credential:{issued.token_id}", username=identity.username, after=after)

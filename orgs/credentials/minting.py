@@ -1,4 +1,4 @@
-"""Minting many credentials at once, at the speed of the database.
+"""Bulk issue of credentials, at the speed of the database.
 
 In batches: each is one transaction (identities, secrets, audit, outbox) and, after its commit, one pipeline to Redis.
 While the database works on one batch, the next is made and the one before is brought to Redis aside. A username that
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 1_000
 CLAIM = timedelta(seconds=60)
-"""How long a batch may wait to be handed out before a worker revokes it."""
+"""How long a batch may wait for delivery to the caller before a worker revokes it."""
 
 _TABLE = """
 CREATE TEMP TABLE IF NOT EXISTS minting (
@@ -73,7 +73,7 @@ SELECT username FROM made
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """One credential that was made, and the line of the file it was made for."""
+    """An issued credential, and its line of the file."""
 
     line: int
     issued: Issued
@@ -81,7 +81,7 @@ class Minted:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A line nothing was made for, and why in a sentence."""
+    """A line without a credential, and the reason in a sentence."""
 
     line: int
     username: str
@@ -90,7 +90,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive lines, in their order. ``done`` of ``total`` lines are dealt with."""
+    """A batch of consecutive lines. ``done`` of ``total`` lines are processed."""
 
     minted: tuple[Minted, ...]
     skipped: tuple[Skipped, ...]
@@ -104,12 +104,12 @@ class _Prepared:
     issued: Issued
     record: bytes
     row: tuple[object, ...]
-    """For the temporary table."""
+    """The row for the temporary table."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A batch that is committed and on its way to Redis."""
+    """A committed batch whose push to Redis is running."""
 
     minted: tuple[Minted, ...]
     skipped: tuple[Skipped, ...]
@@ -119,7 +119,7 @@ class _Stored:
 
 
 def mint(access: Access, entries: Sequence[Entry]) -> Batch:
-    """Make a credential for every entry: all are handed out together, or none of them goes on working.
+    """Issue a credential for every entry, all or none: on failure those issued so far are revoked.
 
     Raises :class:`Conflict` when it took so long that a worker has begun to revoke them.
     """
@@ -133,7 +133,7 @@ def mint(access: Access, entries: Sequence[Entry]) -> Batch:
 
 
 def mint_in_batches(access: Access, entries: Sequence[Entry], *, hold: bool = False) -> Iterator[Batch]:
-    """Make a credential for every entry and yield them batch by batch, each once it works at the edges.
+    """Issue a credential for every entry and yield batches, each once it is active at the edges.
 
     A batch counts as handed out when its taker comes back for the next one (with ``hold``, when all are taken). Whoever
     iterates no further, or dies, leaves the last batches to be revoked by a worker within :data:`CLAIM`. Raises
@@ -162,7 +162,7 @@ def mint_in_batches(access: Access, entries: Sequence[Entry], *, hold: bool = Fa
 
 
 def abandon(org_id: str, tokens: Iterable[str]) -> int:
-    """Revoke what was minted and never handed out; returns how many credentials. For the worker."""
+    """Revoke credentials that were issued but not delivered; returns their number. For the worker."""
     with org_scope(org_id):
         org = Organization.objects.filter(pk=org_id).first()
     if org is None:
@@ -172,7 +172,7 @@ def abandon(org_id: str, tokens: Iterable[str]) -> int:
 
 
 def _prepare(org: str, entries: Sequence[Entry]) -> list[_Prepared]:
-    """Secrets, hashes and sealed records. Touches neither database nor Redis."""
+    """Generate passwords, hashes and sealed records, without database and Redis."""
     key, now = pepper(), datetime.now(UTC).replace(microsecond=0)
     return [_one(org, key, now, entry) for entry in entries]
 
@@ -189,7 +189,7 @@ def _one(org: str, key: bytes, now: datetime, entry: Entry) -> _Prepared:
 
 
 def _store(access: Access, prepared: Sequence[_Prepared], aside: ThreadPoolExecutor) -> _Stored:
-    """One transaction: the rows, and the claim."""
+    """Store a batch and its claim (the delayed task that would revoke it) in one transaction."""
     now = datetime.now(UTC)
     with org_scope(access.org_id):
         hold_acting_key(access)
@@ -210,7 +210,7 @@ def _store(access: Access, prepared: Sequence[_Prepared], aside: ThreadPoolExecu
 
 
 def _further(access: Access, known: dict[str, Entry]) -> tuple[list[Minted], list[Skipped]]:
-    """Further secrets for usernames that exist, locked in the order of their ids, as everywhere."""
+    """Issue credentials for existing usernames, locked in the order of their IDs, as everywhere."""
     minted, skipped = list[Minted](), list[Skipped]()
     if not known:
         return minted, skipped
@@ -229,7 +229,7 @@ def _further(access: Access, known: dict[str, Entry]) -> tuple[list[Minted], lis
 
 
 def _arrive(access: Access, stored: _Stored) -> None:
-    """Wait until Redis has a batch; when it is away a worker brings it."""
+    """Wait until Redis has a batch; while it is unavailable, leave the push to a worker."""
     try:
         stored.pushed.result()
     except RedisError as error:
@@ -242,8 +242,10 @@ def _arrive(access: Access, stored: _Stored) -> None:
 
 
 def _release(claims: Sequence[int]) -> None:
-    """These batches are handed out. A claim that a worker has taken up (``attempts``) is lost, and the others with it:
-    a worker revokes them all."""
+    """Withdraw the claims of delivered batches.
+
+    If a worker has begun one (``attempts``), all are kept and a worker revokes every batch.
+    """
     if not claims:
         return
     with platform_scope():
@@ -255,7 +257,7 @@ def _release(claims: Sequence[int]) -> None:
 
 
 def _insert(access: Access, prepared: Sequence[_Prepared], now: datetime) -> set[str]:
-    """Write the rows; returns the usernames that were new. Row-level security forbids COPY into its tables."""
+    """Insert the rows by a temporary table, as row-level security forbids COPY; returns the new usernames."""
     with connection.cursor() as cursor:
         cursor.execute(_TABLE)
         with cursor.copy(f"COPY minting ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:

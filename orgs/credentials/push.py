@@ -1,4 +1,4 @@
-"""Bringing credential records to Redis: sealed, under a compare-revision script, safe to run twice or late."""
+"""Push of sealed credential records to Redis: compares revisions, safe to run twice or late."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from orgs.models.credential import signing_in, unended
 KEPT_AFTER_EXPIRY = timedelta(days=7)
 """How long Redis keeps an expired record, so that its use is reported as ``expired`` and not as ``unknown``."""
 SECRETS_MAX = 50
-"""Secrets in one record: those that sign in, then those whose use is to be named expired or revoked."""
+"""Maximum number of credentials in a record: active ones first, then expired and revoked ones for their reason."""
 
 
 def push_credential(redis: Redis, org: str, username: str) -> bool:
-    """Write the present state of one username to Redis; False when there is none or a newer one stands there."""
+    """Write the present record of a username to Redis; False if it is unknown or Redis has a newer record."""
     with org_scope(org):
         identity = MqttIdentity.objects.filter(org_id=org, username=username).first()
         states = _states([identity]) if identity is not None else []
@@ -35,14 +35,14 @@ def push_credential(redis: Redis, org: str, username: str) -> bool:
 
 
 def push_many(redis: Redis, identities: Sequence[int]) -> int:
-    """The same for many, by primary key, in one round trip; returns how many were written."""
+    """Write the records of many identities by primary key in one round trip; returns the number written."""
     with platform_scope():
         states = _states(list(MqttIdentity.objects.filter(pk__in=identities)))
     return sum(write_states(redis, states)) if states else 0
 
 
 def push_batch(redis: Redis, org: str, usernames: Sequence[str]) -> int:
-    """The same by username, of one organization."""
+    """Write the records of many usernames of one organization."""
     with org_scope(org):
         found = list(MqttIdentity.objects.filter(org_id=org, username__in=usernames).values_list("pk", flat=True))
     return push_many(redis, found)
@@ -69,7 +69,7 @@ def catch_up(redis: Redis, org: str, username: str) -> bool:
 
 
 def sealed_revision(blob: bytes | None, org: str, username: str) -> int:
-    """The revision that a record is sealed with; 0 when it is none of ours for this name."""
+    """The revision under a record's seal; 0 if the seal is not ours or is for another username."""
     try:
         return open_credential(blob or b"", pepper(), org=org, username=username).revision
     except WireError:
@@ -77,7 +77,7 @@ def sealed_revision(blob: bytes | None, org: str, username: str) -> int:
 
 
 def _states(identities: Sequence[MqttIdentity]) -> list[State]:
-    """Sealed records of ``identities`` as they stand in the database.
+    """Build the sealed records of ``identities`` from the database.
 
     The identities were read first: a change in between can only make the content newer than the revision it is written
     under, and the next push says so.
@@ -135,7 +135,7 @@ def _secret(row: Credential) -> Secret:
 
 
 def _forget_at(rows: Sequence[Credential]) -> int | None:
-    """When Redis may forget the record: a while after its last secret has expired."""
+    """When Redis may drop the record: some time after its last credential has expired."""
     ends = [row.ends_at for row in rows if row.revoked_at is None or row.expires_at is not None]
     if any(end is None for end in ends):
         return None

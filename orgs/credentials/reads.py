@@ -26,7 +26,7 @@ Row = TypeVar("Row", bound=Model)
 
 @dataclass(frozen=True, slots=True)
 class IdentityRow:
-    """A username with what can be said of its secrets."""
+    """A username with figures of its credentials."""
 
     identity: MqttIdentity
     active: int
@@ -36,7 +36,7 @@ class IdentityRow:
 
 @dataclass(frozen=True, slots=True)
 class CredentialCounts:
-    """How many secrets sign in now, how many of them never expire, and how many end soon."""
+    """The numbers of active, static and soon expiring credentials."""
 
     active: int
     static: int
@@ -62,7 +62,7 @@ class IdentityPage:
 
 
 def list_identities(access: Access, *, search: str = "", cursor: str = "", limit: int = PAGE) -> IdentityPage:
-    """Usernames of the organization in order, those starting with ``search`` if given; ``cursor`` is a username."""
+    """List usernames of the organization in order, filtered by the prefix ``search``; ``cursor`` is a username."""
     access.require(Permission.ORG_READ)
     limit = _page(limit)
     with org_scope(access.org_id):
@@ -82,7 +82,7 @@ def list_identities(access: Access, *, search: str = "", cursor: str = "", limit
 
 
 def stored_claims(access: Access, username: str) -> Mapping[str, Any] | None:
-    """The claims that the identity ``username`` (the local part) carries; None when there is no such identity."""
+    """Get the claims of the identity ``username`` (the local part); None if there is no such identity."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         found = MqttIdentity.objects.filter(org=access.org, username=username).values_list("claims", flat=True).first()
@@ -92,7 +92,7 @@ def stored_claims(access: Access, username: str) -> Mapping[str, Any] | None:
 def list_credentials(
     access: Access, *, state: str = "", username: str = "", cursor: str = "", limit: int = PAGE
 ) -> CredentialPage:
-    """Credentials of the organization, newest first, each with its ``identity``.
+    """List credentials of the organization, newest first, each with its ``identity``.
 
     ``state`` is one of ``active``, ``static``, ``retired``, ``expired``, ``revoked`` or empty; ``username`` is a prefix
     of the local part; ``cursor`` comes from the page before. Raises :class:`Invalid` for anything else.
@@ -111,14 +111,14 @@ def list_credentials(
 
 
 def get_credential(access: Access, token_id: str) -> Credential:
-    """One credential with its identity; raises :class:`NotFound`."""
+    """Get a credential with its identity; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return get_or_404(Credential, access.org_id, "The credential", related=["identity"], token_id=token_id)
 
 
 def credential_counts(access: Access) -> CredentialCounts:
-    """The figures at the head of the credentials page."""
+    """Count credentials for the head of the credentials page."""
     access.require(Permission.ORG_READ)
     now = timezone.now()
     with org_scope(access.org_id):
@@ -135,7 +135,7 @@ def credential_counts(access: Access) -> CredentialCounts:
 
 
 def _named(found: QuerySet[Row], column: str, prefix: str) -> QuerySet[Row]:
-    """Names beginning with ``prefix``, as a range: row-level security keeps ``LIKE`` from using an index.
+    """Filter names by ``prefix`` as a range: under row-level security ``LIKE`` cannot use an index.
 
     Names are of a-z, 0-9, - and _, all of which come before ``~`` in the column's C collation.
     """

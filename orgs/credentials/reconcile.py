@@ -1,4 +1,4 @@
-"""Bringing back the credentials that Redis lost or has old: compare with the database, push what differs.
+"""Reconciliation of credentials: compare Redis with the database and push what is missing or old.
 
 What a record claims beside its seal proves nothing, so credentials are compared by the revision under it. Those that
 changed lately are compared every time, all of them when Redis has been restarted or emptied (its run id is not the one
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 MARK = f"{keys.PREFIX}reconciled"
 """Hash ``{run_id, at}``: which Redis process was last compared in full, and when (seconds since the epoch)."""
 LOCK = f"{keys.PREFIX}reconciling"
-"""Held while credentials are compared, so that one worker does it and the others stay free for pushes."""
+"""Lock of the comparison, so that one worker runs it and the others stay free for pushes."""
 LOCK_SECONDS = 150
 FULL_SECONDS = 600
 RECENT = timedelta(seconds=2 * FULL_SECONDS)
@@ -43,7 +43,7 @@ Name = tuple[int, str, str, int]
 
 
 def reconcile_credentials(redis: Redis) -> int:
-    """Compare and push, one worker at a time; returns how many records were pushed."""
+    """Compare credentials on Redis with the database and push differences; returns the number pushed."""
     if not 0 <= redis.ttl(LOCK) <= LOCK_SECONDS:
         redis.delete(LOCK)  # nobody of ours holds it for ever
     if not redis.set(LOCK, "1", nx=True, ex=LOCK_SECONDS):
@@ -55,7 +55,7 @@ def reconcile_credentials(redis: Redis) -> int:
 
 
 def mend(redis: Redis) -> None:
-    """Delete keys that have another type than all who use them expect, so that they cannot."""
+    """Delete keys of a wrong Redis type, which would make every command on them fail."""
     repair_queue(redis)
     spoilt = [name for name, kind in KINDS.items() if redis.type(name) not in {kind, b"none"}]
     if spoilt:
@@ -87,7 +87,7 @@ def _compare(redis: Redis, chunk: list[Name]) -> int:
 
 
 def _recent() -> Iterator[list[Name]]:
-    """Identities that changed since a while before the last full comparison: what an unlucky push may have missed."""
+    """Identities changed since shortly before the last full comparison, which a failed push may have missed."""
     with platform_scope():
         changed = MqttIdentity.objects.filter(revised_at__gt=timezone.now() - RECENT).order_by("pk")
         names = list(changed.values_list("pk", "org_id", "username", "revision"))
@@ -96,7 +96,7 @@ def _recent() -> Iterator[list[Name]]:
 
 
 def _identities() -> Iterator[list[Name]]:
-    """Identities that somebody may still try to sign in as, in chunks: ``(pk, org, username, revision)``."""
+    """Iterate over identities that clients may still sign in as, in chunks: ``(pk, org, username, revision)``."""
     kept = Q(expires_at=None) | Q(expires_at__gt=timezone.now() - KEPT_AFTER_EXPIRY)
     last = 0
     while True:
