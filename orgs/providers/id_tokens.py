@@ -1,4 +1,4 @@
-"""Judging a provider's JSON Web Token (RFC 7519, RFC 8725): one list of checks, for the exchange and for "try a token".
+"""Validation of a provider's JSON Web Token (RFC 7519, RFC 8725), for the exchange and for testing a token.
 
 Every comparison is PyJWT's. Algorithms are those the provider is pinned to; the token's header only chooses among them.
 """
@@ -20,7 +20,7 @@ from orgs.models import IdentityProvider
 from orgs.providers.jwks import KeyMissingError, find_key, jwks_url_of
 
 SKEW = 60
-"""Seconds that the provider's clock may differ from ours."""
+"""Allowed clock skew between the provider and this installation, in seconds."""
 TOKEN_MAX = 16 * 1024
 SECRET_PURPOSE = "provider secret"  # noqa: S105 - what the key is derived for
 EXTERNAL_ID_MAX = 255
@@ -39,7 +39,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whom a valid token speaks of."""
+    """The subject of a valid token."""
 
     external_id: str
     email: str
@@ -47,19 +47,19 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Every check, in order, and the subject when all of them passed."""
+    """The result of a validation: every check in order, and the subject if all passed."""
 
     checks: tuple[Check, ...]
     subject: Subject | None
 
     @property
     def failed(self) -> Check | None:
-        """The first check that failed: it decides the answer."""
+        """The first failed check, which decides the response."""
         return next((check for check in self.checks if not check.passed), None)
 
 
 def judge(provider: IdentityProvider, token: str) -> Verdict:
-    """Examine ``token``. May fetch keys, so never call it inside a transaction. Raises nothing."""
+    """Validate ``token``. It may fetch keys, so never call it inside a transaction. Raises nothing."""
     header, payload, problem = _read(token)
     if problem:
         return Verdict((Check("format", False, problem),), None)

@@ -32,7 +32,7 @@ RSA_BITS_MIN = 2048
 
 
 class KeyMissingError(Exception):
-    """No usable key; the message says why."""
+    """No usable key; the message gives the reason."""
 
 
 class KeysUnavailableError(KeyMissingError):
@@ -41,7 +41,7 @@ class KeysUnavailableError(KeyMissingError):
 
 @dataclass(slots=True)
 class _Source:
-    """What is known of one URL."""
+    """The cached keys of one URL."""
 
     documents: list[dict[str, Any]] = field(default_factory=list)
     fetched_at: float = 0.0
@@ -54,19 +54,19 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What an issuer says of itself. Texts it does not give are empty."""
+    """The OpenID configuration of an issuer; missing values are empty."""
 
     jwks_uri: str
     authorization_endpoint: str
     token_endpoint: str
     userinfo_endpoint: str
     takes_secret_in_form: bool
-    """Whether the client's secret may stand in the form; without a word from the issuer it is sent as Basic."""
+    """Whether the issuer supports ``client_secret_post``; the default is ``client_secret_basic``."""
 
 
 _sources: dict[str, _Source] = {}
 _configurations: dict[str, tuple[Configuration | None, str, float]] = {}
-"""By issuer: its configuration, or why it is not known; and when that was learnt."""
+"""Cache by issuer: its configuration or the error, and when it was fetched."""
 
 
 def find_key(url: str, *, kid: str | None, algorithm: str, again: bool = False) -> PyJWK:
@@ -98,12 +98,12 @@ def find_key(url: str, *, kid: str | None, algorithm: str, again: bool = False) 
 
 
 def jwks_url_of(issuer: str) -> str:
-    """Where an issuer says its keys are (OpenID Connect Discovery s4); raises :class:`KeysUnavailableError`."""
+    """Discover the JWKS URL of an issuer (OpenID Connect Discovery s4); raises :class:`KeysUnavailableError`."""
     return configuration_of(issuer).jwks_uri
 
 
 def configuration_of(issuer: str) -> Configuration:
-    """What an issuer says of itself (OpenID Connect Discovery s4); raises :class:`KeysUnavailableError`."""
+    """Discover the configuration of an issuer (OpenID Connect Discovery s4); raises :class:`KeysUnavailableError`."""
     now = time.monotonic()
     found, problem, at = _configurations.get(issuer, (None, "", 0.0))
     if not at or now - at > (AGAIN_SECONDS if problem else FRESH_SECONDS):
@@ -143,7 +143,7 @@ def _text(document: Mapping[str, Any], name: str) -> str:
 
 
 def forget() -> None:
-    """Drop everything that is kept."""
+    """Clear the caches."""
     _sources.clear()
     _configurations.clear()
 
@@ -155,7 +155,7 @@ def _source(url: str) -> _Source:
 
 
 def _look(source: _Source, url: str, now: float, *, wait: bool) -> None:
-    """Ask for the keys, unless that was done too often; ``wait`` for whoever is asking, and take what it got."""
+    """Fetch the keys, rate-limited; with ``wait``, wait for a fetch that runs already and use its result."""
     if not source.lock.acquire(blocking=wait):
         return
     try:
@@ -190,7 +190,7 @@ def _fetch(source: _Source, url: str) -> None:
 
 
 def _may_verify(key: dict[str, Any]) -> bool:
-    """A public key meant for signatures: shared secrets have no place in a public document."""
+    """Whether a JWK is a public signature key; a symmetric key in a public document is refused."""
     return key.get("kty") in {"RSA", "EC", "OKP"} and key.get("use", "sig") == "sig" and "d" not in key
 
 

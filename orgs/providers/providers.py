@@ -1,4 +1,4 @@
-"""Identity providers of an organization: add, change, remove, and try a token against one."""
+"""Identity providers of an organization: add, change, remove, test a token."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SECRET_BYTES_MIN = 32
 PUBLIC_KEY = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 SHARED_SECRET = ("HS256", "HS384", "HS512")
 RESERVED = frozenset({"email"})
-"""Names of identities that no provider vouches for."""
+"""Reserved names, which mark identities without a provider."""
 FIREBASE_KEYS = "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com"
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How a provider is to be. Exactly one of ``jwks_url`` and ``secret`` counts; empty ones get the kind's default."""
+    """The wanted settings of a provider; empty ones get the kind's default. ``jwks_url`` or ``secret``, never both."""
 
     name: str
     kind: str
@@ -68,7 +68,10 @@ def add_provider(access: Access, wanted: Wanted) -> IdentityProvider:
 
 
 def change_provider(access: Access, provider_id: str, wanted: Wanted) -> IdentityProvider:
-    """Replace everything but the name. An empty ``secret`` keeps the present one unless a JWKS URL is given."""
+    """Replace the settings of a provider, except its name.
+
+    An empty ``secret`` keeps the present one unless a JWKS URL is given.
+    """
     access.require(Permission.PROVIDERS_MANAGE)
     _not_beyond(access)
     with org_scope(access.org_id):
@@ -88,7 +91,7 @@ def change_provider(access: Access, provider_id: str, wanted: Wanted) -> Identit
 
 
 def remove_provider(access: Access, provider_id: str) -> None:
-    """Believe it no more. Identities it vouched for stay, with the credentials they have."""
+    """Remove a provider. Identities that it authenticated stay, with their credentials."""
     access.require(Permission.PROVIDERS_MANAGE)
     with org_scope(access.org_id):
         provider = _found(access, provider_id, lock=True)
@@ -97,27 +100,27 @@ def remove_provider(access: Access, provider_id: str) -> None:
 
 
 def list_providers(access: Access) -> tuple[IdentityProvider, ...]:
-    """The providers, by name."""
+    """List the providers by name."""
     access.require(Permission.ORG_READ)
     return enabled_providers(access.org_id, all_of_them=True)
 
 
 def get_provider(access: Access, provider_id: str) -> IdentityProvider:
-    """One provider; raises :class:`NotFound`."""
+    """Get a provider; raises :class:`NotFound`."""
     access.require(Permission.ORG_READ)
     with org_scope(access.org_id):
         return _found(access, provider_id)
 
 
 def enabled_providers(org_id: str, *, all_of_them: bool = False) -> tuple[IdentityProvider, ...]:
-    """The providers whose tokens are exchanged, by name: public knowledge of an organization."""
+    """List the enabled providers by name; they are public."""
     with org_scope(org_id):
         found = IdentityProvider.objects.filter(org_id=org_id).order_by("name")
         return tuple(found if all_of_them else found.filter(enabled=True))
 
 
 def try_token(access: Access, provider_id: str, token: str) -> Verdict:
-    """Judge a token as the exchange would, check by check, and issue nothing. Fetches keys: outside transactions."""
+    """Test a token with every check of the exchange, without issuing anything. Fetches keys: outside transactions."""
     access.require(Permission.PROVIDERS_MANAGE)
     with org_scope(access.org_id):
         provider = _found(access, provider_id)
@@ -169,7 +172,7 @@ def _apply(provider: IdentityProvider, wanted: Wanted) -> None:
 
 
 def _algorithms(provider: IdentityProvider, wanted: Sequence[str]) -> list[str]:
-    """The pinned algorithms: of one family only, so that a public key is never taken for a shared secret (RFC 8725)."""
+    """Validate the pinned algorithms: of one family, so that no public key is used as a shared secret (RFC 8725)."""
     family = PUBLIC_KEY if provider.secret is None else SHARED_SECRET
     if wrong := [name for name in wanted if name not in family]:
         raise Invalid(
@@ -202,7 +205,7 @@ def _check(url: str, field: str) -> None:
 
 
 def _facts(provider: IdentityProvider) -> dict[str, object]:
-    """What the audit keeps: all but the secret."""
+    """The audited fields of a provider: all but its secret."""
     return {
         "id": provider.pk,
         "kind": provider.kind,

@@ -30,7 +30,7 @@ from orgs.providers.id_tokens import judge, unverified_issuer
 from orgs.providers.providers import enabled_providers
 
 BY_EMAIL = "email"
-"""The provider of identities that an API key names by nothing but their e-mail address."""
+"""The provider name of identities that API keys issue by email address alone."""
 EMAIL_MAX = 254
 
 
@@ -50,7 +50,7 @@ def create_token(
     ttl: int = TTL_DEFAULT,
     claims: Mapping[str, ClaimValue] | None = None,
 ) -> Issued:
-    """Issue for the user with this e-mail address; ``integration`` names the provider the user comes from.
+    """Issue a credential for the user with this email address; ``integration`` names the provider the user comes from.
 
     A user whom that provider has signed in before under the address is the same user. ``claims`` are added to those
     the user has and never change one. Nothing of the user's ends: another instance may be using it. Raises
@@ -68,7 +68,7 @@ def create_token(
 def exchange_token(
     org: Organization, *, token: str, provider: str = "", ttl: int = TTL_DEFAULT, ip: str = "", actor: str = ""
 ) -> Issued:
-    """Issue for the user whom a provider's JSON Web Token speaks of. May fetch keys: call it outside transactions.
+    """Issue a credential for the subject of a provider's JSON Web Token. May fetch keys: call it outside transactions.
 
     Without ``provider`` the token's issuer chooses it, and its audience where several have one issuer. Raises
     :class:`NotFound` (``provider_not_found``), :class:`Unauthenticated` (``token_expired``, ``unauthorized``) and
@@ -93,7 +93,7 @@ def exchange_token(
 
 
 def refresh_token(token_id: str, password: str, *, ip: str = "") -> Issued:
-    """A new password for the same identity, by showing the present one, which goes on working until its own expiry.
+    """Refresh a credential by its password, which stays active until its own expiry.
 
     Raises :class:`Unauthenticated`: ``token_expired`` past its expiry, else ``unauthorized``.
     """
@@ -112,7 +112,7 @@ def refresh_token(token_id: str, password: str, *, ip: str = "") -> Issued:
 
 
 def revoke_token(access: Access, token_id: str) -> Credential:
-    """End one token of the organization; raises :class:`Invalid` for one that is not there."""
+    """Revoke a token of the organization; raises :class:`Invalid` for an unknown one."""
     try:
         return revoke_credential(access, token_id)
     except NotFound:
@@ -141,7 +141,7 @@ def _named_providers(org_id: str, name: str, token: str) -> Sequence[IdentityPro
 
 
 def clean_email(email: str) -> str:
-    """An e-mail address as a name for somebody: NFC, one ``@``, no spaces. Nothing is ever sent to it."""
+    """Normalize an email address that names a user: NFC, one ``@``, no spaces. No email is sent to it."""
     address = unicodedata.normalize("NFC", email.strip())
     local, _, domain = address.rpartition("@")
     if not local or not domain or "@" in local or len(address) > EMAIL_MAX or not address.isprintable():
@@ -152,7 +152,7 @@ def clean_email(email: str) -> str:
 
 
 def _issuing_providers(org_id: str, token: str) -> Sequence[IdentityProvider]:
-    """Those that may have made the token; never none."""
+    """Select the providers that may have issued the token; at least one."""
     found = enabled_providers(org_id)
     if not found:
         raise NotFound("The identity provider", code="provider_not_found")
@@ -164,7 +164,7 @@ def _issuing_providers(org_id: str, token: str) -> Sequence[IdentityProvider]:
 
 
 def _known(org_id: str, provider: str, address: str) -> External:
-    """The identity that ``provider`` has already for the address, or a new one named by the address."""
+    """Get the provider's identity of an email address, or name a new one by the address."""
     name = fold_address(address)
     with org_scope(org_id):
         alike = MqttIdentity.objects.filter(org_id=org_id, provider=provider, email__iexact=address).order_by("pk")

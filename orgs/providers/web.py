@@ -1,4 +1,4 @@
-"""Pages: identity providers, what a token of theirs lacks, and the origins that may ask from a browser."""
+"""Pages: identity providers, testing a token, allowed CORS origins."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CHECK_WORDS = {
 
 @org_page(Permission.ORG_READ, write=Permission.ORG_UPDATE, methods=("GET", "POST"))
 def index(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """The providers by name, and the origins; POST saves the origins."""
+    """List the providers by name, and the allowed origins; POST saves the origins."""
     origins = "\n".join(access.org.allowed_origins)
     form = OriginsForm(request.POST if request.method == "POST" else None, initial={"allowed_origins": origins})
     if request.method == "POST" and form.is_valid():
@@ -68,7 +68,7 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 
 @org_page(Permission.PROVIDERS_MANAGE)
 def choose(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Which kind of provider to add."""
+    """Choose the kind of provider to add."""
     return render(request, "orgs/providers_choose.html", {"recipes": RECIPES.values()})
 
 
@@ -92,7 +92,7 @@ def new(request: HttpRequest, access: Access, kind: str) -> HttpResponseBase:
 
 @org_page(Permission.PROVIDERS_MANAGE, methods=("GET", "POST"))
 def change(request: HttpRequest, access: Access, provider_id: str) -> HttpResponseBase:
-    """Change a provider; its name stays."""
+    """Change a provider; its name is fixed."""
     provider = get_provider(access, provider_id)
     ask_again(request)
     initial = {
@@ -115,7 +115,7 @@ def change(request: HttpRequest, access: Access, provider_id: str) -> HttpRespon
 
 @org_page(Permission.PROVIDERS_MANAGE, methods=("GET", "POST"))
 def remove(request: HttpRequest, access: Access, provider_id: str) -> HttpResponseBase:
-    """Believe a provider no more."""
+    """Remove a provider."""
     provider = get_provider(access, provider_id)
     if request.method == "POST":
         remove_provider(access, provider_id)
@@ -140,7 +140,7 @@ def remove(request: HttpRequest, access: Access, provider_id: str) -> HttpRespon
 
 @org_page(Permission.PROVIDERS_MANAGE, methods=("GET", "POST"), one_transaction=False)
 def try_page(request: HttpRequest, access: Access, provider_id: str) -> HttpResponseBase:
-    """Say, check by check, what the exchange would make of a token. Nothing is issued; keys may be fetched."""
+    """Test a token with every check of the exchange, without issuing anything; it may fetch keys."""
     provider = get_provider(access, provider_id)
     form = TryForm(request.POST if request.method == "POST" else None)
     context: dict[str, object] = {"provider": provider, "form": form}
