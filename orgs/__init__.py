@@ -1,1 +1,1 @@
-"""Who: users, organizations, memberships, roles, API keys, MQTT credentials, tenancy."""
+"""Users, organizations, memberships, roles, API keys, MQTT credentials, tenancy."""

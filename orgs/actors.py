@@ -1,4 +1,4 @@
-"""Who acts when no person and no key does."""
+"""Audit actors for events without a person or API key."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ class SystemActor:
 
 
 PLATFORM = SystemActor()
-"""The platform's own doing; its events belong to no tenant."""
+"""The actor of events of the installation, which belong to no organization."""

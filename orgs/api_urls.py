@@ -1,4 +1,4 @@
-"""``/v2/``: who. Organizations, people, keys, credentials, and the token service."""
+"""URLs of the API below ``/v2/``: organizations, members, API keys, credentials, token service."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from orgs.sso import login
 logger = logging.getLogger(__name__)
 
 AWAY = (RedisError, OperationalError, InterfaceError)
-"""Redis or PostgreSQL is away: the task runs again in a moment."""
+"""Errors of Redis and PostgreSQL being unavailable, on which a task is retried."""
 
 
 @shared_task(name=task_names.PUSH_CREDENTIAL, autoretry_for=AWAY, max_retries=8, retry_backoff=1, retry_backoff_max=30)
@@ -47,7 +47,7 @@ def close_session(org: str, session: str) -> None:
     time_limit=70,
 )  # fmt: skip
 def discard_sessions(org: str, usernames: str, issued_at: str) -> int:
-    """Have the stored sessions of revoked usernames, separated by spaces, discarded by an edge."""
+    """Order an edge to discard the stored sessions of revoked usernames, which are separated by spaces."""
     return orders.discard_sessions_of(client(), org, usernames.split(), issued_at=float(issued_at))
 
 
@@ -56,7 +56,7 @@ def discard_sessions(org: str, usernames: str, issued_at: str) -> int:
     time_limit=70,
 )  # fmt: skip
 def release_session(org: str, client_id: str, issued_at: str) -> None:
-    """Have one stored session discarded by an edge, whoever has it."""
+    """Order an edge to discard one stored session."""
     orders.discard_sessions(client(), org, [client_id], issued_at=float(issued_at))
 
 
@@ -65,8 +65,7 @@ def release_session(org: str, client_id: str, issued_at: str) -> None:
     time_limit=70,
 )  # fmt: skip
 def clear_retained(org: str, topics: str, username: str) -> int:
-    """Have retained messages taken away by an edge: those on ``topics`` (a JSON list), or all that ``username`` wrote,
-    or all there are when it is ``*``."""
+    """Order an edge to clear retained messages: on ``topics`` (a JSON list), or of ``username`` (``*``: all)."""
     return orders.clear_retained(client(), org, json.loads(topics), username=username)
 
 
@@ -81,7 +80,7 @@ def expire_credentials() -> int:
     retry_backoff_max=600,
 )  # fmt: skip
 def send_invitation(self: Task[..., bool], org: str, invitation: str) -> bool:
-    """Send the e-mail of an invitation."""
+    """Send the email of an invitation."""
     return outbox.once(self.request.id, lambda: invitations.send_invitation(org, invitation))
 
 
@@ -90,13 +89,13 @@ def send_invitation(self: Task[..., bool], org: str, invitation: str) -> bool:
     retry_backoff_max=600,
 )  # fmt: skip
 def send_linked(self: Task[..., bool], org: str, sign_on: str, user: str) -> bool:
-    """Send the e-mail that says that an account was linked to a single sign-on."""
+    """Send the email that says that an account was linked to an SSO connection."""
     return outbox.once(self.request.id, lambda: login.send_linked(org, sign_on, int(user)))
 
 
 @shared_task(name=task_names.CLEAR_SESSIONS, soft_time_limit=120, time_limit=130)
 def clear_sessions() -> None:
-    """Delete the sessions of browsers that are over, and notes of tasks that cannot come again."""
+    """Delete expired browser sessions, and records of completed tasks that cannot be redelivered."""
     cleanup.clear_sessions()
     outbox.forget_done()
 
@@ -106,7 +105,7 @@ def clear_sessions() -> None:
     time_limit=130,
 )  # fmt: skip
 def forget_organization(org: str) -> None:
-    """Take what is left of a deleted organization from Redis."""
+    """Delete the data of a deleted organization from Redis."""
     deletion.forget_organization(client(), org)
 
 
@@ -121,7 +120,7 @@ def purge_organizations() -> int:
     time_limit=130,
 )  # fmt: skip
 def abandon_batch(org: str, tokens: str) -> int:
-    """Revoke what was minted and never handed out: token ids, separated by spaces."""
+    """Revoke credentials that were issued but not delivered: token IDs, separated by spaces."""
     return minting.abandon(org, tokens.split())
 
 
@@ -130,7 +129,7 @@ def abandon_batch(org: str, tokens: str) -> int:
     time_limit=70,
 )  # fmt: skip
 def push_batch(org: str, usernames: str) -> int:
-    """Write the records of usernames that were minted or revoked together, separated by spaces, to Redis."""
+    """Write the records of usernames that were issued or revoked together, separated by spaces, to Redis."""
     return push.push_batch(fast_client(), org, usernames.split())
 
 

@@ -1,4 +1,4 @@
-"""Who: people, organizations, memberships, invitations, MQTT identities, credentials, API keys, providers, sign-on."""
+"""Models: users, organizations, members, invitations, MQTT identities, credentials, API keys, providers, SSO."""
 
 from orgs.models.api_key import ApiKey
 from orgs.models.credential import Credential, MqttIdentity

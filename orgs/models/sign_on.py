@@ -1,4 +1,4 @@
-"""Single sign-on: an identity provider of an organization's own people, for the dashboard.
+"""SSO connections: identity providers that sign members in to the dashboard.
 
 Not :class:`~orgs.models.IdentityProvider`, whose tokens are exchanged for MQTT credentials of the organization's users.
 """
@@ -16,7 +16,7 @@ from orgs.permissions import Role
 
 
 class SingleSignOn(models.Model):
-    """One way in. An OIDC one has ``issuer``, ``client_id`` and mostly ``secret``; a SAML one has ``metadata``."""
+    """An SSO connection. OIDC uses ``issuer``, ``client_id`` and mostly ``secret``; SAML uses ``metadata``."""
 
     class Kind(models.TextChoices):
         """The protocol."""
@@ -28,9 +28,9 @@ class SingleSignOn(models.Model):
     org = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="sign_ons")
     kind = models.CharField(max_length=4, choices=Kind.choices)
     name = models.CharField(max_length=63)
-    """What the button on the sign-in page says."""
+    """The label of its button on the sign-in page."""
     issuer = models.CharField(max_length=255)
-    """OIDC: the issuer. SAML: the entity id that the metadata names."""
+    """OIDC: the issuer. SAML: the entity ID that the metadata names."""
     client_id = models.CharField(max_length=255, blank=True)
     secret = models.BinaryField(null=True, blank=True)
     """The client's secret, encrypted (``cloudsignal.secrets.sealing``); None for a public client and for SAML."""
@@ -41,11 +41,11 @@ class SingleSignOn(models.Model):
     domains = models.JSONField(default=list, blank=True)
     """Email domains that the organization says are its own, in lower case."""
     approved_domains = models.JSONField(default=list, blank=True)
-    """Those of them that an operator has approved: only there does the provider's word about an address count."""
+    """The domains that an operator has approved; only there are the provider's email addresses trusted."""
     role = models.CharField(max_length=10, blank=True, choices=[(role.value, role.value) for role in Role])
-    """What newcomers of the approved domains become; empty lets in the invited only."""
+    """The role of new members from approved domains; if empty, only invited people can sign in."""
     required = models.BooleanField(default=False)
-    """Members have to come this way; owners keep their own way in, with a second factor."""
+    """Whether members must sign in through SSO; owners can sign in with a second factor instead."""
     enabled = models.BooleanField(default=False)
     created_at = models.DateTimeField(default=timezone.now)
     created_by = models.CharField(max_length=320)
@@ -63,7 +63,7 @@ class SingleSignOn(models.Model):
 
 
 class SignOnAccount(models.Model):
-    """A person as an identity provider knows them: its word for ``subject`` signs in ``user``, in this organization."""
+    """The link of a provider's ``subject`` to a ``user``, who signs in to this organization by it."""
 
     org = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="sign_on_accounts")
     sign_on = models.ForeignKey(

@@ -13,19 +13,19 @@ from django.utils import timezone
 
 @dataclass(frozen=True, slots=True)
 class Through:
-    """How a session came about: through the single sign-on of one organization, which vouches for it there alone."""
+    """The organization and SSO connection of an SSO session, which is limited to that organization."""
 
     org_id: str
     sign_on_id: str
 
 
 class UserManager(BaseUserManager["User"]):
-    """Makes people; an e-mail address is stored with its domain in lower case and compared without case."""
+    """Creates users; an email address is stored with its domain in lower case and compared without case."""
 
     use_in_migrations = True
 
     def create_user(self, email: str, password: str | None = None, **fields: Any) -> User:
-        """A new person; without a password they cannot sign in by one. Raises ``ValueError`` without an e-mail."""
+        """Create a user, with or without a password. Raises ``ValueError`` without an email address."""
         if not email:
             raise ValueError("a user needs an email address")
         user = self.model(email=self.normalize_email(email), **fields)
@@ -34,16 +34,16 @@ class UserManager(BaseUserManager["User"]):
         return user
 
     def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> User:
-        """A new operator (``manage.py createsuperuser``)."""
+        """Create an operator (``manage.py createsuperuser``)."""
         return self.create_user(email, password, is_operator=True, **fields)
 
     def get_by_natural_key(self, username: str | None) -> User:
-        """The person with this e-mail address, in any case."""
+        """Get the user with this email address, case-insensitively."""
         return self.get(email__iexact=username)
 
 
 class User(AbstractBaseUser):
-    """A person. ``is_operator`` marks platform staff, who are no members of organizations by it."""
+    """A person. ``is_operator`` marks operators, who are not members of organizations by it."""
 
     email = models.EmailField(max_length=254, unique=True)
     name = models.CharField(max_length=120, blank=True)
@@ -68,10 +68,10 @@ class User(AbstractBaseUser):
         return self.email
 
     def reaches(self, org_id: str) -> bool:
-        """Whether the way this person came in leads to the organization at all; a membership is needed besides."""
+        """Whether the session can reach the organization: an SSO session reaches its own. Needs a membership too."""
         return self.through is None or self.through.org_id == org_id
 
     @property
     def is_staff(self) -> bool:
-        """Django's name for platform staff."""
+        """Django's name for operators."""
         return self.is_operator
