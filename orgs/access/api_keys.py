@@ -13,7 +13,7 @@ from django.utils import timezone
 from cloudsignal.errors import Forbidden, NotFound, Unauthenticated
 from cloudsignal.tenancy.scopes import api_key_scope, org_scope
 from orgs.access.grants import Access, access_org, sso_session_valid
-from orgs.models import ApiKey, Organization, Through
+from orgs.models import ApiKey, Organization, SsoSession
 from orgs.permissions import PERMISSIONS, Permission, Role
 
 SECRET = PERMISSIONS[Role.ADMIN]
@@ -80,7 +80,7 @@ def _of_person(key: ApiKey, ip: str) -> Access:
     """Resolve the access of a CLI session: the person's present permissions, limited to the key's scopes."""
     assert key.person is not None  # noqa: S101 - the caller has looked
     if key.sign_on:
-        key.person.through = Through(key.org_id, key.sign_on)
+        key.person.through = SsoSession(key.org_id, key.sign_on)
         if not sso_session_valid(key.person.through, key.person):
             raise Unauthenticated("unauthorized", "The SSO connection of this key is disabled or removed.")
     try:

@@ -16,10 +16,10 @@ from cloudsignal import ids
 from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, quoted
 from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from orgs.access.second_factor import has_second_factor
-from orgs.models import ApiKey, Membership, Organization, SignOnAccount, SingleSignOn, Through, User
+from orgs.models import ApiKey, Membership, Organization, SignOnAccount, SingleSignOn, SsoSession, User
 from orgs.permissions import OPERATOR, PERMISSIONS, TITLES, Permission, Role, roles_with
 
-THROUGH_LIFETIME = timedelta(hours=12)
+SSO_SESSION_LIFETIME = timedelta(hours=12)
 """Maximum lifetime of SSO sessions and their API keys: it bounds how long a person removed at the provider stays."""
 SIGN_ON_REQUIRED = "sign_on_required"
 """The error code for members who must sign in through SSO."""
@@ -113,7 +113,7 @@ def _missing_requirement(user: User, org: Organization, role: Role, *, sign_on_r
     return None
 
 
-def sso_session_valid(through: Through, user: User) -> bool:
+def sso_session_valid(through: SsoSession, user: User) -> bool:
     """Whether an SSO session is still valid: its connection is enabled and linked to the user."""
     if user.is_operator or not ids.ORG.match(through.org_id):
         return False

@@ -23,7 +23,7 @@ from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.grants import Access, access_org, sso_session_valid
 from orgs.actors import SystemActor
 from orgs.api_keys.keys import NewKey, create_personal_key, end_personal_keys
-from orgs.models import Organization, Through, User
+from orgs.models import Organization, SsoSession, User
 
 CODE_SECONDS = 60
 REPLAY_SECONDS = 600
@@ -116,7 +116,7 @@ def redeem_code(code: str, *, verifier: str, redirect_uri: str, ip: str) -> NewK
     if not proven or redirect_uri != wanted_uri or user is None:
         raise _refused()
     if way:
-        user.through = Through(org_id, way)
+        user.through = SsoSession(org_id, way)
         if not sso_session_valid(user.through, user):
             raise _refused()
     made = create_personal_key(access_org(user, org_id, ip), machine=machine)

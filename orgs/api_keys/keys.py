@@ -23,7 +23,7 @@ from cloudsignal.errors import Conflict, Forbidden, Invalid, Limit, quoted
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.api_keys import SECRET, AuthenticatedKey, digest_of, permissions_held, state
-from orgs.access.grants import THROUGH_LIFETIME, Access, permissions_of
+from orgs.access.grants import SSO_SESSION_LIFETIME, Access, permissions_of
 from orgs.access.rows import get_or_404
 from orgs.actors import SystemActor
 from orgs.api_keys.reads import command_lines_of
@@ -95,7 +95,7 @@ def create_personal_key(access: Access, *, machine: str) -> NewKey:
 
 def personal_lifetime(person: User) -> timedelta:
     """The lifetime of a CLI session's key: shorter if its person signed in through SSO."""
-    return PERSONAL_LIFETIME if person.through is None else THROUGH_LIFETIME
+    return PERSONAL_LIFETIME if person.through is None else SSO_SESSION_LIFETIME
 
 
 def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAULT) -> NewKey:

@@ -6,7 +6,7 @@ from orgs.models.invitation import Invitation
 from orgs.models.organization import Membership, Organization
 from orgs.models.provider import IdentityProvider
 from orgs.models.sign_on import SignOnAccount, SingleSignOn
-from orgs.models.user import Through, User
+from orgs.models.user import SsoSession, User
 
 __all__ = [
     "ApiKey",
@@ -18,6 +18,6 @@ __all__ = [
     "Organization",
     "SignOnAccount",
     "SingleSignOn",
-    "Through",
+    "SsoSession",
     "User",
 ]

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 
 @dataclass(frozen=True, slots=True)
-class Through:
+class SsoSession:
     """The organization and SSO connection of an SSO session, which is limited to that organization."""
 
     org_id: str
@@ -57,7 +57,7 @@ class User(AbstractBaseUser):
 
     objects = UserManager()
 
-    through: Through | None = None
+    through: SsoSession | None = None
     """Not stored: set on the person of a session that came through single sign-on, which reaches that organization
     only. Whoever runs an identity provider can be anybody there, so it must open nothing beyond that organization."""
 

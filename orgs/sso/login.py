@@ -29,7 +29,7 @@ from cloudsignal.task_names import SEND_LINKED
 from cloudsignal.tenancy.scopes import org_scope, platform_scope, user_scope
 from orgs.access.grants import Access
 from orgs.access.rows import get_or_404
-from orgs.models import Invitation, Membership, Organization, SignOnAccount, SingleSignOn, Through, User
+from orgs.models import Invitation, Membership, Organization, SignOnAccount, SingleSignOn, SsoSession, User
 from orgs.people.members import add_member
 from orgs.permissions import PERMISSIONS, Role
 from orgs.sso import saml
@@ -170,7 +170,7 @@ def refuse(sign_on: SingleSignOn, refused: Refused, asserted: Asserted | None = 
         record(actor, kinds.SIGN_ON_REFUSED, target=target_of(sign_on), after=after, reason=str(refused.reason))
 
 
-def came_in(through: Through, user: User, *, ip: str = "") -> None:
+def record_sign_in(through: SsoSession, user: User, *, ip: str = "") -> None:
     """Record a completed SSO sign-in, second factor included, in the organization's audit log."""
     with org_scope(through.org_id):
         sign_on = SingleSignOn.objects.filter(org_id=through.org_id, pk=through.sign_on_id).first()

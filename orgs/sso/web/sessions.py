@@ -13,11 +13,11 @@ from django.shortcuts import render
 from django.utils.functional import SimpleLazyObject
 
 from cloudsignal.errors import Forbidden
-from orgs.access.grants import THROUGH_LIFETIME, sso_session_valid
+from orgs.access.grants import SSO_SESSION_LIFETIME, sso_session_valid
 from orgs.access.web.gate import address_of
 from orgs.accounts.adapters import AccountAdapter
-from orgs.models import Through, User
-from orgs.sso.login import came_in
+from orgs.models import SsoSession, User
+from orgs.sso.login import record_sign_in
 
 MARK = "through"
 """The session key of the mark, and its key in the ``signal_kwargs`` that django-allauth passes between steps."""
@@ -38,8 +38,8 @@ class Adapter(AccountAdapter):
         request.session.pop(MARK, None)
         if way is not None:
             request.session[MARK] = {**way, "at": time.time()}
-            user.through = Through(way["org_id"], way["sign_on_id"])
-            came_in(user.through, user, ip=address_of(request))
+            user.through = SsoSession(way["org_id"], way["sign_on_id"])
+            record_sign_in(user.through, user, ip=address_of(request))
         response: HttpResponseBase = super().post_login(request, user, signal_kwargs=facts, **kwargs)
         return response
 
@@ -85,8 +85,8 @@ def _held(request: HttpRequest, user: User | AnonymousUser) -> User | AnonymousU
     mark = request.session.get(MARK)
     if mark is None or not isinstance(user, User):
         return user
-    through = Through(str(mark["org_id"]), str(mark["sign_on_id"]))
-    expired = not 0 <= time.time() - float(mark["at"]) < THROUGH_LIFETIME.total_seconds()
+    through = SsoSession(str(mark["org_id"]), str(mark["sign_on_id"]))
+    expired = not 0 <= time.time() - float(mark["at"]) < SSO_SESSION_LIFETIME.total_seconds()
     if expired or not sso_session_valid(through, user):
         request.session.flush()
         return AnonymousUser()
