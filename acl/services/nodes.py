@@ -22,7 +22,7 @@ from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import HEARTBEAT_SECONDS, Heartbeat
-from cloudsignal.wire.said import Kind, hear
+from cloudsignal.wire.sealed import Kind, open_record
 from orgs.actors import PLATFORM
 
 MISSING_SECONDS = 3 * HEARTBEAT_SECONDS
@@ -184,7 +184,7 @@ def _read(blob: bytes | None) -> Heartbeat | None:
     if blob is None:
         return None
     try:
-        beat = decode(hear(Kind.HEARTBEAT, blob, node_key()), Heartbeat)
+        beat = decode(open_record(Kind.HEARTBEAT, blob, node_key()), Heartbeat)
     except WireError:
         return None
     sane = 0 < len(beat.node) <= 128 and "\0" not in beat.node and "\0" not in beat.incarnation

@@ -27,7 +27,7 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.audit import decode_batch
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import BundleReport, Heartbeat
-from cloudsignal.wire.said import Kind, hear
+from cloudsignal.wire.sealed import Kind, open_record
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class Ingest:
         quarantined: list[DeadLetter] = []
         for entry in entries:
             try:
-                reports.append((entry, decode(hear(Kind.REPORT, entry.record, node_key()), BundleReport)))
+                reports.append((entry, decode(open_record(Kind.REPORT, entry.record, node_key()), BundleReport)))
             except WireError as error:
                 if entry.there:
                     quarantined.append(DeadLetter(entry, str(error)))
@@ -225,7 +225,7 @@ def _read(entry: StreamEntry) -> _Read:
     if not entry.there:
         return read
     try:
-        batch = decode_batch(hear(Kind.AUDIT, entry.record, node_key()))
+        batch = decode_batch(open_record(Kind.AUDIT, entry.record, node_key()))
     except WireError as error:
         read.wrong = str(error)
         return read

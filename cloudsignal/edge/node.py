@@ -35,7 +35,7 @@ from cloudsignal.edge.transport.connection import Client
 from cloudsignal.edge.transport.dialer import Dialer
 from cloudsignal.edge.transport.turns import Turns
 from cloudsignal.wire.audit import uuid7
-from cloudsignal.wire.said import node_key
+from cloudsignal.wire.sealed import node_key
 
 logger = logging.getLogger("cloudsignal.edge")
 

@@ -7,7 +7,7 @@ from functools import cache
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloudsignal.config import Environment
-from cloudsignal.wire import said
+from cloudsignal.wire import sealed
 
 
 @cache
@@ -22,7 +22,7 @@ def node_key() -> bytes:
     environment = Environment()
     if environment.text("CLOUDSIGNAL_NODE_KEY", ""):
         return environment.key("CLOUDSIGNAL_NODE_KEY")
-    return said.node_key(pepper())
+    return sealed.node_key(pepper())
 
 
 @cache

@@ -24,7 +24,7 @@ from cloudsignal.supervisor.ports import Ports, localhost
 from cloudsignal.supervisor.postgres import APP, DELETE, OWNER, Postgres
 from cloudsignal.supervisor.secret import Secrets, load_or_make
 from cloudsignal.supervisor.valkey import Valkey
-from cloudsignal.wire import said
+from cloudsignal.wire import sealed
 
 WEB_PORT, MQTTS_PORT, WSS_PORT = 8000, 8883, 8443
 
@@ -113,7 +113,7 @@ class Assembly:
             raise ConfigError("CLOUDSIGNAL_SIGNING_KEY and CLOUDSIGNAL_VERIFY_KEY belong together; set both or neither")
         self.made["CLOUDSIGNAL_SIGNING_KEY"] = signing or secrets.signing_key
         self.made["CLOUDSIGNAL_VERIFY_KEY"] = verify or secrets.verify_key
-        derived = said.node_key(Environment(self.made).key("CLOUDSIGNAL_PEPPER")).hex()
+        derived = sealed.node_key(Environment(self.made).key("CLOUDSIGNAL_PEPPER")).hex()
         self.made["CLOUDSIGNAL_NODE_KEY"] = self.own.get("CLOUDSIGNAL_NODE_KEY", "").strip() or derived
         for name in ("CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_VERIFY_KEY", "CLOUDSIGNAL_NODE_KEY"):
             Environment(self.made).key(name)

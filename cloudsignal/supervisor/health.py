@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import Heartbeat
-from cloudsignal.wire.said import unchecked
+from cloudsignal.wire.sealed import unchecked
 
 CLOCK_SLACK = 1.0
 """Seconds by which a process may seem to have started before we started it (coarse process times)."""

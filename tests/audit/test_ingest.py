@@ -21,11 +21,11 @@ from audit.models import Event, Journal
 from audit.services import partitions
 from cloudsignal.secrets.keyring import node_key, pepper
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
-from cloudsignal.wire import keys, said
+from cloudsignal.wire import keys, sealed
 from cloudsignal.wire.audit import AuditBatch, AuditEvent, encode_batch, uuid7
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import BundleReport
-from cloudsignal.wire.said import Kind, say
+from cloudsignal.wire.sealed import Kind, seal_record
 from orgs.models import Organization
 from tests.support.audit_events import INCARNATION, NODE, event, keep, make_org, now, put
 from tests.support.databases import Databases
@@ -218,7 +218,7 @@ def test_a_malformed_entry_is_put_aside_and_holds_nothing_up(
     redis: Redis, ingest: Ingest, org: Organization, blob: bytes
 ) -> None:
     put(redis, event(org))
-    blob = say(Kind.AUDIT, blob, node_key())
+    blob = seal_record(Kind.AUDIT, blob, node_key())
     name = redis.xadd(keys.AUDIT, {keys.FIELD: blob}).decode()  # type: ignore[union-attr]
     put(redis, event(org))
     ingest.round(block=0)
@@ -241,9 +241,9 @@ FORGED = AuditBatch(NODE, INCARNATION, [AuditEvent(id=uuid7(), ts=int(time.time(
     [
         encode_batch(FORGED),
         encode_batch(FORGED) + bytes(32),
-        say(Kind.AUDIT, encode_batch(FORGED), b"somebody else's key"),
-        say(Kind.REPORT, encode_batch(FORGED), said.node_key(pepper())),
-        say(Kind.AUDIT, encode_batch(FORGED), pepper()),
+        seal_record(Kind.AUDIT, encode_batch(FORGED), b"somebody else's key"),
+        seal_record(Kind.REPORT, encode_batch(FORGED), sealed.node_key(pepper())),
+        seal_record(Kind.AUDIT, encode_batch(FORGED), pepper()),
     ],
     ids=["no seal", "an empty seal", "another key", "another kind", "the pepper itself"],
 )
@@ -340,7 +340,7 @@ def test_reports_that_must_wait_do_not_hold_up_events(redis: Redis, org: Organiz
     """Somebody holds a lock: the report stays in hand until it can be applied, events are stored meanwhile."""
     nodes = Broken(OperationalError("canceling statement due to lock timeout"))
     ingest = Ingest(redis, nodes, name="test")
-    redis.xadd(keys.REPORTS, {keys.FIELD: say(Kind.REPORT, encode(REPORT), node_key())})
+    redis.xadd(keys.REPORTS, {keys.FIELD: seal_record(Kind.REPORT, encode(REPORT), node_key())})
     for number in range(3):
         put(redis, event(org))
         ingest.round(block=0)
@@ -355,7 +355,7 @@ def test_reports_that_must_wait_do_not_hold_up_events(redis: Redis, org: Organiz
 
 @pytest.mark.django_db(transaction=True)
 def test_a_report_in_hand_survives_its_consumer(redis: Redis, org: Organization) -> None:
-    redis.xadd(keys.REPORTS, {keys.FIELD: say(Kind.REPORT, encode(REPORT), node_key())})
+    redis.xadd(keys.REPORTS, {keys.FIELD: seal_record(Kind.REPORT, encode(REPORT), node_key())})
     Ingest(redis, Broken(OperationalError("away")), name="test").round(block=0)
     nodes = Broken(OperationalError("away"))
     nodes.error = None
@@ -366,7 +366,7 @@ def test_a_report_in_hand_survives_its_consumer(redis: Redis, org: Organization)
 @pytest.mark.django_db(transaction=True)
 def test_a_report_in_hand_does_not_keep_new_events_out_after_a_restart(redis: Redis, org: Organization) -> None:
     away = Broken(OperationalError("away"))
-    redis.xadd(keys.REPORTS, {keys.FIELD: say(Kind.REPORT, encode(REPORT), node_key())})
+    redis.xadd(keys.REPORTS, {keys.FIELD: seal_record(Kind.REPORT, encode(REPORT), node_key())})
     Ingest(redis, away, name="test").round(block=0)
     put(redis, event(org))
     again = Ingest(redis, away, name="test", claim_idle=3600)
@@ -378,7 +378,7 @@ def test_a_report_in_hand_does_not_keep_new_events_out_after_a_restart(redis: Re
 def test_a_mistake_in_our_own_code_is_waited_out(redis: Redis, org: Organization) -> None:
     """What nobody foresaw stops neither the process nor the events."""
     ingest = Ingest(redis, Broken(RuntimeError("a bug")), name="test")
-    redis.xadd(keys.REPORTS, {keys.FIELD: say(Kind.REPORT, encode(REPORT), node_key())})
+    redis.xadd(keys.REPORTS, {keys.FIELD: seal_record(Kind.REPORT, encode(REPORT), node_key())})
     put(redis, event(org))
     rounds = 0
     stop = threading.Event()

@@ -19,7 +19,7 @@ from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import Heartbeat
-from cloudsignal.wire.said import Kind, say
+from cloudsignal.wire.sealed import Kind, seal_record
 from tests.support.audit_events import now
 
 pytestmark = pytest.mark.django_db
@@ -58,7 +58,7 @@ def heartbeats(clock: Clock) -> Heartbeats:
 
 def beats(redis: Redis, *found: Heartbeat) -> None:
     for beat in found:
-        redis.set(keys.node(beat.node), say(Kind.HEARTBEAT, encode(beat), node_key()))
+        redis.set(keys.node(beat.node), seal_record(Kind.HEARTBEAT, encode(beat), node_key()))
 
 
 def registered() -> int:
@@ -229,7 +229,7 @@ def test_two_processes_register_one_node_once() -> None:
 def test_a_heartbeat_that_makes_no_sense_is_ignored(
     redis: Redis, heartbeats: Heartbeats, changes: dict[str, Any]
 ) -> None:
-    redis.set(keys.node("odd"), say(Kind.HEARTBEAT, encode(replace(BEAT, **changes)), node_key()))
+    redis.set(keys.node("odd"), seal_record(Kind.HEARTBEAT, encode(replace(BEAT, **changes)), node_key()))
     beats(redis, replace(BEAT, node="good"))
     assert [beat.node for beat in heartbeats.look(redis)] == ["good"]
     assert [node.name for node in Node.objects.all()] == ["good"]
@@ -254,7 +254,7 @@ def test_what_is_only_odd_is_brought_into_range(redis: Redis, heartbeats: Heartb
 
 @pytest.mark.parametrize("blob", [b"", b"\xc1", b"text", encode([1])])
 def test_a_heartbeat_that_is_none_is_ignored(redis: Redis, heartbeats: Heartbeats, blob: bytes) -> None:
-    redis.set(keys.node("odd"), say(Kind.HEARTBEAT, blob, node_key()))
+    redis.set(keys.node("odd"), seal_record(Kind.HEARTBEAT, blob, node_key()))
     assert list(heartbeats.look(redis)) == []
     assert not Node.objects.exists()
 
@@ -263,8 +263,8 @@ def test_a_heartbeat_that_is_none_is_ignored(redis: Redis, heartbeats: Heartbeat
 def test_a_node_that_only_a_writer_of_redis_knows_is_none(redis: Redis, heartbeats: Heartbeats, seal: bytes) -> None:
     record = encode(replace(BEAT, node="invented"))
     blob = {
-        b"another key": say(Kind.HEARTBEAT, record, seal),
-        b"another kind": say(Kind.REPORT, record, node_key()),
+        b"another key": seal_record(Kind.HEARTBEAT, record, seal),
+        b"another kind": seal_record(Kind.REPORT, record, node_key()),
     }.get(seal, record + seal)
     redis.set(keys.node("invented"), blob)
     assert list(heartbeats.look(redis)) == []

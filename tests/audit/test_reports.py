@@ -30,7 +30,7 @@ from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import BundleReport
-from cloudsignal.wire.said import Kind, say
+from cloudsignal.wire.sealed import Kind, seal_record
 from orgs.access.grants import Access
 from orgs.models import Organization
 from tests.support.world import organization, person
@@ -254,8 +254,8 @@ def test_who_writes_to_redis_cannot_say_that_a_node_enforces(redis: Redis, inges
     record = encode(report(deployment, "edge-1"))
     blob = {
         "no seal": record,
-        "another key": say(Kind.REPORT, record, b"somebody else's key"),
-        "another kind": say(Kind.HEARTBEAT, record, node_key()),
+        "another key": seal_record(Kind.REPORT, record, b"somebody else's key"),
+        "another kind": seal_record(Kind.HEARTBEAT, record, node_key()),
     }[forged]
     Redis.from_url(settings.REDIS_URL).xadd(keys.REPORTS, {keys.FIELD: blob})  # somebody else's client
     ingest.round(block=0)
@@ -354,7 +354,7 @@ def test_nonsense_is_put_aside_and_the_others_count(redis: Redis, ingest: Ingest
     node("edge-1"), node("edge-2")
     deployment = deployed(access)
     for made in (report(deployment, "edge-1"), report(deployment, "x", **changes), report(deployment, "edge-2")):
-        redis.xadd(keys.REPORTS, {keys.FIELD: say(Kind.REPORT, encode(made), node_key())})
+        redis.xadd(keys.REPORTS, {keys.FIELD: seal_record(Kind.REPORT, encode(made), node_key())})
     ingest.round(block=0)
     assert fresh(deployment).status == "enforcing"
     assert redis.xlen(keys.REPORTS) == 0
@@ -368,8 +368,8 @@ def test_a_malformed_report_is_put_aside(redis: Redis, ingest: Ingest, blob: byt
     access = organization()
     node("edge-1")
     deployment = deployed(access)
-    redis.xadd(keys.REPORTS, {keys.FIELD: say(Kind.REPORT, blob, node_key())})
-    redis.xadd(keys.REPORTS, {keys.FIELD: say(Kind.REPORT, encode(report(deployment, "edge-1")), node_key())})
+    redis.xadd(keys.REPORTS, {keys.FIELD: seal_record(Kind.REPORT, blob, node_key())})
+    redis.xadd(keys.REPORTS, {keys.FIELD: seal_record(Kind.REPORT, encode(report(deployment, "edge-1")), node_key())})
     ingest.round(block=0)
     assert fresh(deployment).status == "enforcing"
     assert (redis.xlen(keys.REPORTS), redis.xlen(dead(keys.REPORTS))) == (0, 1)

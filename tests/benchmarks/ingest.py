@@ -78,7 +78,7 @@ def encoded(count: int) -> list[bytes]:
     """Entries of :data:`PER_ENTRY` events, as an edge writes them."""
     from cloudsignal.secrets.keyring import node_key
     from cloudsignal.wire.audit import AuditBatch, encode_batch
-    from cloudsignal.wire.said import Kind, say
+    from cloudsignal.wire.sealed import Kind, seal_record
     from tests.support.audit_events import event, make_org
 
     orgs = [make_org(f"org {number}") for number in range(20)]
@@ -104,7 +104,9 @@ def encoded(count: int) -> list[bytes]:
         for number in range(count)
     ]
     return [
-        say(Kind.AUDIT, encode_batch(AuditBatch("edge-1", "run-1", events[start : start + PER_ENTRY])), node_key())
+        seal_record(
+            Kind.AUDIT, encode_batch(AuditBatch("edge-1", "run-1", events[start : start + PER_ENTRY])), node_key()
+        )
         for start in range(0, count, PER_ENTRY)
     ]
 

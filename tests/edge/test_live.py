@@ -12,7 +12,7 @@ from cloudsignal.wire.bundle import Quotas
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import decode
 from cloudsignal.wire.report import Heartbeat, LiveSession
-from cloudsignal.wire.said import unchecked
+from cloudsignal.wire.sealed import unchecked
 from tests.support.parts import ALLOW_ALL, early_in_a_minute, wait_for
 from tests.support.rig import Rig
 from tests.support.wire import ended

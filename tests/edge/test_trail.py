@@ -15,7 +15,7 @@ from cloudsignal.wire.audit import AuditEvent
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import decode
 from cloudsignal.wire.report import Heartbeat
-from cloudsignal.wire.said import unchecked
+from cloudsignal.wire.sealed import unchecked
 from tests.support.parts import wait_for
 from tests.support.rig import Rig
 from tests.support.wire import Wire

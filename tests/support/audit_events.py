@@ -18,7 +18,7 @@ from cloudsignal.secrets.keyring import node_key
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import BATCH_MAX, AuditBatch, AuditEvent, encode_batch, uuid7
-from cloudsignal.wire.said import Kind, say
+from cloudsignal.wire.sealed import Kind, seal_record
 from orgs.access.grants import Access
 from orgs.models import Organization, User
 from orgs.permissions import PERMISSIONS, Role
@@ -61,7 +61,7 @@ def put(redis: Redis, *found: AuditEvent, node: str = NODE, incarnation: str = I
     """Add the events to the stream as an edge does."""
     for start in range(0, len(found), BATCH_MAX):
         batch = AuditBatch(node=node, incarnation=incarnation, events=list(found[start : start + BATCH_MAX]))
-        redis.xadd(keys.AUDIT, {keys.FIELD: say(Kind.AUDIT, encode_batch(batch), node_key())})
+        redis.xadd(keys.AUDIT, {keys.FIELD: seal_record(Kind.AUDIT, encode_batch(batch), node_key())})
 
 
 def keep(found: Iterable[AuditEvent]) -> None:

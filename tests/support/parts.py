@@ -37,7 +37,7 @@ from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_cr
 from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
 from cloudsignal.wire.order import Order, sign_order
 from cloudsignal.wire.report import BundleReport
-from cloudsignal.wire.said import Kind, hear, node_key
+from cloudsignal.wire.sealed import Kind, node_key, open_record
 from tests.support.ports import free_port
 
 PEPPER = bytes(range(32))
@@ -319,7 +319,7 @@ class Plane:
         """Audit events on the stream, deduplicated as ingest does, that have these field values."""
         found: dict[tuple[int, str], AuditEvent] = {}
         for _, fields in self.redis.xrange(keys.AUDIT):
-            for event in decode_batch(hear(Kind.AUDIT, fields[keys.FIELD.encode()], NODE_KEY)).events:
+            for event in decode_batch(open_record(Kind.AUDIT, fields[keys.FIELD.encode()], NODE_KEY)).events:
                 old = found.get((event.ts, event.id))
                 if old is None or event.count > old.count:
                     found[event.ts, event.id] = event
@@ -334,7 +334,7 @@ class Plane:
     def reports(self, org: str) -> list[BundleReport]:
         """Reports of edges on an organization's bundles."""
         blobs = [fields[keys.FIELD.encode()] for _, fields in self.redis.xrange(keys.REPORTS)]
-        rows = [decode(hear(Kind.REPORT, blob, NODE_KEY), BundleReport) for blob in blobs]
+        rows = [decode(open_record(Kind.REPORT, blob, NODE_KEY), BundleReport) for blob in blobs]
         return [row for row in rows if row.org == org]
 
     def enforced(self, org: str, revision: int, *, nodes: int = 1, seconds: float = 30.0) -> None:

@@ -15,7 +15,7 @@ from cloudsignal.config import VARIABLES, ConfigError, Environment
 from cloudsignal.edge.settings import NODE
 from cloudsignal.errors import quoted
 from cloudsignal.startup import database, mail_server
-from cloudsignal.wire.said import node_key
+from cloudsignal.wire.sealed import node_key
 
 OTHERS = {
     "CLOUDSIGNAL_API_KEY", "CLOUDSIGNAL_URL", "CLOUDSIGNAL_CA", "CLOUDSIGNAL_SUPERVISED", "CLOUDSIGNAL_DB_POOL",

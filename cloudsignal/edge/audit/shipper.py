@@ -16,7 +16,7 @@ from cloudsignal.edge.audit.journal import Journal, SegmentReader, segments
 from cloudsignal.edge.redis import Store, UnavailableError
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import BATCH_MAX, AuditBatch, encode_batch
-from cloudsignal.wire.said import Kind, say
+from cloudsignal.wire.sealed import Kind, seal_record
 
 logger = logging.getLogger("cloudsignal.edge.audit.shipper")
 
@@ -100,7 +100,7 @@ class Shipper:
             for start in range(0, len(rows), BATCH_MAX)
         ]
         if batches:
-            said = [say(Kind.AUDIT, encode_batch(batch), self._key) for batch in batches]
+            said = [seal_record(Kind.AUDIT, encode_batch(batch), self._key) for batch in batches]
             await self._store.call(*(("XADD", keys.AUDIT, "*", keys.FIELD, blob) for blob in said))
             self.shipped += len(rows)
         if reader is not self._reader:

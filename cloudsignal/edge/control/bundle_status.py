@@ -13,7 +13,7 @@ from cloudsignal.edge.redis import Store, UnavailableError
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import BundleReport
-from cloudsignal.wire.said import Kind, say
+from cloudsignal.wire.sealed import Kind, seal_record
 
 RETRY = 1.0
 """Seconds until Redis is tried again."""
@@ -38,7 +38,7 @@ class BundleStatus:
         for gone in (key, (report.org, "refused")) if report.status == "enforcing" else (key,):
             self._newest.pop(gone, None)
             self._unsaid.pop(gone, None)
-        self._newest[key] = self._unsaid[key] = say(Kind.REPORT, encode(report), self._key)
+        self._newest[key] = self._unsaid[key] = seal_record(Kind.REPORT, encode(report), self._key)
         self._wanted.set()
 
     def again(self) -> None:

@@ -13,7 +13,7 @@ from cloudsignal.edge.session.machine import Session
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import HEARTBEAT_SECONDS, SESSIONS_SECONDS, Heartbeat, LiveSession
-from cloudsignal.wire.said import Kind, say
+from cloudsignal.wire.sealed import Kind, seal_record
 
 logger = logging.getLogger("cloudsignal.edge.control.heartbeat")
 
@@ -145,9 +145,10 @@ class HeartbeatSender:
             sessions=expected,
             counters=dict(self._counters),
         )
+        record = seal_record(Kind.HEARTBEAT, encode(heartbeat), self._key)
         name = keys.sessions(self._name)
         _, listed = await self._store.call(
-            ("SET", keys.node(self._name), say(Kind.HEARTBEAT, encode(heartbeat), self._key), "EX", SESSIONS_SECONDS),
+            ("SET", keys.node(self._name), record, "EX", SESSIONS_SECONDS),
             ("EVAL", COUNT, 1, name, SESSIONS_SECONDS),
         )
         due = time.monotonic() - self._indexed >= INDEX_SECONDS / 4

@@ -40,7 +40,7 @@ from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import encode
 from cloudsignal.wire.credential import ClaimValue, Credential, Secret, mint_secret, seal_credential, secret_mac
 from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
-from cloudsignal.wire.said import unchecked
+from cloudsignal.wire.sealed import unchecked
 from tests.edge.conformance.harness.client import Endpoint, Transport
 from tests.support.ports import free_port
 

@@ -1,9 +1,9 @@
 """Seal the records that edges write (audit batches, reports, heartbeats) with an HMAC under the node key.
 
-The seal is an HMAC under the node key, 32 bytes behind the record, over what kind of record it is and the record. It
-tells that an edge (or another holder of the key) has said it, not when, nor that it was said once: what is said names
-its node, its time and ids of its own, by which readers skip what they know. Edges derive the key from the pepper;
-ingest is given the key alone, so that it cannot make credentials.
+The seal is 32 bytes behind the record, an HMAC over the kind of the record and the record itself. It tells that an edge
+(or another holder of the key) has written the record, not when, nor that it was written once: a record names its node,
+its time and IDs of its own, by which readers skip duplicates. Edges derive the key from the pepper; ingest is given the
+key alone, so that it cannot make credentials.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def node_key(pepper: bytes) -> bytes:
     return hmac.digest(pepper, b"cloudsignal node key v1", hashlib.sha256)
 
 
-def say(kind: Kind, record: bytes, key: bytes) -> bytes:
+def seal_record(kind: Kind, record: bytes, key: bytes) -> bytes:
     """Append the seal to a record."""
     return record + _seal(kind, record, key)
 
 
-def hear(kind: Kind, data: bytes, key: bytes) -> bytes:
+def open_record(kind: Kind, data: bytes, key: bytes) -> bytes:
     """Verify the seal and return the record; raises :class:`WireError` when no edge has sealed it."""
     record, seal = data[:-SEAL], data[-SEAL:]
     if not hmac.compare_digest(seal, _seal(kind, record, key)):
