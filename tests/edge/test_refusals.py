@@ -153,19 +153,19 @@ def test_paho_tries_again_after_any_refusal(rig: Rig, version: int) -> None:
     client.username_pw_set(issued.username, issued.password)
     client.tls_set_context(rig.authority.client_context())
     client.reconnect_delay_set(1, 1)
-    record_sign_in = threading.Event()
+    came_in = threading.Event()
     codes: list[str] = []
 
     def on_connect(_client: object, _data: object, _flags: object, code: Any, _properties: object) -> None:
         codes.append(str(code))
         if not code.is_failure:
-            record_sign_in.set()
+            came_in.set()
 
     client.on_connect = on_connect
     client.connect("localhost", rig.edge.port)
     client.loop_start()
     try:
-        assert resumed(rig, org, lambda: record_sign_in.wait(20))
+        assert resumed(rig, org, lambda: came_in.wait(20))
     finally:
         client.disconnect()
         client.loop_stop()
