@@ -1,8 +1,8 @@
-"""One client connection as a state machine without any I/O: bytes in, bytes out, events on the trail.
+"""One client connection as a state machine without any I/O: bytes in, bytes out, audit events.
 
 The caller hands in what arrived (:meth:`Session.client_received`, :meth:`Session.broker_received`) and what was
 decided elsewhere (:meth:`Session.welcome`, :meth:`Session.refuse`, :meth:`Session.end`). Afterwards it writes
-``to_client`` and ``to_broker``, flushing the trail first, and looks at ``phase`` and ``ended``.
+``to_client`` and ``to_broker``, flushing the journal first, and looks at ``phase`` and ``ended``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ EARLY_MAX = CONNECT_MAX
 """Bytes a client may send behind its CONNECT before it is signed in."""
 
 CLIENT_ID_MAX = 1_024
-"""Longest client id, in bytes: it is kept as long as the session, here, on Redis and at the broker."""
+"""Longest client ID, in bytes: it is kept as long as the session, here, on Redis and at the broker."""
 
 
 _LIVE, _CLOSED = Phase.LIVE, Phase.CLOSED  # looking one up in the enumeration costs as much as a call
@@ -63,13 +63,13 @@ class Session(Ending):
     def __init__(self, origin: Origin, sink: AuditSink, *, node: str = "", upstream_password: str = "") -> None:
         super().__init__(origin, sink, node=node, upstream_password=upstream_password)
         self.before: Session | None = None
-        """Whose client id this one asks for, until it has taken the place: a live session of the same username."""
+        """The session being taken over: a live session of the same username; ``None`` after CONNACK."""
         self.taking: Future[bytes | None] | None = None
-        """What its claim to the client id replaces on Redis, until it has taken the place."""
+        """The hold on Redis that the takeover replaces; ``None`` after CONNACK."""
         self.held_until = 0.0
         """Until when Redis said that the client ID is this username's, in seconds since the epoch; 0: it never did."""
         self.took_over = False
-        """It was given the client ID though an earlier session had it."""
+        """Whether the client ID was taken over from an earlier session."""
         self.remembered: Sequence[tuple[Asked, bool]] = ()
         """Subscriptions of the stored session this one may resume, each with whether it was withheld."""
         self._first = Carry()
@@ -80,7 +80,7 @@ class Session(Ending):
     # --- what arrives --------------------------------------------------------------------------------------------
 
     def client_received(self, data: bytes) -> None:
-        """Bytes from the client."""
+        """Process bytes from the client."""
         self.bytes_in += len(data)
         try:
             if self.phase is _LIVE:
@@ -93,7 +93,7 @@ class Session(Ending):
             self._protocol_error(error)
 
     def broker_received(self, data: bytes) -> None:
-        """Bytes from the broker."""
+        """Process bytes from the broker."""
         if self.phase is _CLOSED:
             return
         try:
@@ -139,7 +139,7 @@ class Session(Ending):
     # --- signing in ----------------------------------------------------------------------------------------------
 
     def welcome(self, grant: Grant) -> None:
-        """The credential is good: judge the will, then send CONNECT upstream."""
+        """Accept a verified credential: check the will, then send CONNECT upstream."""
         self.grant = grant
         self.org, self.mount = grant.org, grant.org.mount
         self.username, self.client_id, self.token_id = grant.username, grant.client_id, grant.token_id
@@ -169,12 +169,12 @@ class Session(Ending):
         self.phase = Phase.CONNECTING
 
     def forget_connect(self) -> None:
-        """The credential is bad: keep nothing large of the CONNECT while its answer is held back."""
+        """Drop the large parts of a refused CONNECT while its answer is delayed."""
         self.connect = Connect(version=self.version, client_id=self.client_id)
         self._early = b""
 
     def broker_answered(self, connack: Connack) -> None:
-        """The broker's CONNACK."""
+        """Handle the CONNACK of the broker."""
         if connack.code:
             self.at_broker = False
             self.refuse(AuthReason.UNAVAILABLE, details={"broker_code": str(connack.code)})
@@ -206,7 +206,7 @@ class Session(Ending):
             self.client_received_early(early)
 
     def client_received_early(self, data: bytes) -> None:
-        """What the client sent behind its CONNECT without waiting for the answer."""
+        """Process what the client sent after its CONNECT without waiting for the answer."""
         try:
             self.uplink.feed(data)
         except ProtocolError as error:
@@ -215,14 +215,14 @@ class Session(Ending):
     # --- changes while live --------------------------------------------------------------------------------------
 
     def forget(self) -> None:
-        """A rule has expired: judge everything anew from here on; what is held already is seen to by the node."""
+        """A rule has expired: check every following message again; the node checks subscriptions and will."""
         self.outdated = True
         self.authorizer.forget()
         self.uplink.forget()
         self.downlink.forget()
 
     def adopt(self, *, claims: Mapping[str, ClaimValue] | None = None) -> None:
-        """Take over the policy now in force, or new claims: from the next byte on nothing old is believed."""
+        """Switch to the active policy, or to new claims; both apply from the next byte on."""
         if claims is not None:
             self.identity = Identity(self.org.id, self.username, self.client_id, claims)
         self.authorizer.forget()
@@ -253,7 +253,7 @@ class Session(Ending):
     # --- the end -------------------------------------------------------------------------------------------------
 
     def release(self) -> None:
-        """Nothing will arrive any more: break the circles, so that the memory comes back at once.
+        """Break reference cycles after the connection is closed, so that memory is freed at once.
 
         Left to the collector, tens of thousands of closed sessions would wait for its next full run.
         """

@@ -1,4 +1,4 @@
-"""Client IDs change hands on Redis: the scripts, each of which compares before it writes."""
+"""Redis scripts that claim, take over and release client IDs; each compares before it writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ local function held_of(key)
   return redis.call('GET', key)
 end
 """
-"""What holds a client ID; a key that somebody has made something else of holds nothing."""
+"""Lua function: the hold on a client ID; a key of another type is no hold."""
 
 TAKE = f"""{_HELD}
 local held = held_of(KEYS[1])
@@ -32,7 +32,7 @@ redis.call('SET', KEYS[1], ARGV[1] .. '\\n' .. ARGV[2], 'EX', seconds)
 redis.call('EXPIRE', KEYS[2], seconds)
 return held or ''
 """
-"""Take a client id unless another username holds it: ``username, session, seconds`` -> what it held, or nothing.
+"""Take a client ID over unless another username holds it: ``username, session, seconds`` -> what it held, or nothing.
 
 A hold without an end, or longer than any of ours, was put there by somebody else: it would lock the username out for
 good.
@@ -48,7 +48,7 @@ if not redis.call('ZSCORE', KEYS[1], ARGV[2]) and ARGV[4] ~= '0'
 redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
 return 1
 """
-"""Note a session that outlives its connection: ``now, client id, end, quota, longest`` -> 0 when there are too many.
+"""Count a session that outlives its connection: ``now, client ID, end, quota, longest`` -> 0 when there are too many.
 
 What ends later than any session can, somebody else has noted.
 """
@@ -98,16 +98,16 @@ for i = 1, #KEYS / 3 do
   end
 end
 """
-"""Give them and their filters back (0 seconds) or keep them for so long, unless newer sessions have them.
+"""Release client IDs and their filters (0 seconds) or keep them for so long, unless newer sessions hold them.
 
-A session that never began leaves its client id to the one it was taken from (``before``): that one is live, or stored.
+A session that never began leaves its client ID to the one it was taken from (``before``): that one is live, or stored.
 """
 
 
 def kept_seconds(session: Session) -> int:
     """Seconds a client ID stays with its username after the session; 0 when it is free at once.
 
-    Longer than the broker keeps the session when an edge without Redis may believe that the username has it still
+    Longer than the broker keeps the session when an edge without Redis may still count on the username's hold
     (:mod:`cloudsignal.edge.signin.holds`).
     """
     if not session.at_broker:

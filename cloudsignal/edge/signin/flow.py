@@ -1,4 +1,4 @@
-"""The gate: signs one client in, from its CONNECT to the connection with the broker."""
+"""The sign-in flow: from the CONNECT of a client to the connection with the broker."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ SLOWED = 2.0
 """Seconds a failed sign-in takes from an address that fails often."""
 
 UNCERTAIN = "the client ID cannot be confirmed right now; try again later"
-"""Told when Redis is unavailable and the client ID may be another username's, on another edge."""
+"""Text for the client when Redis is unavailable and another username may hold the client ID on another edge."""
 
 GATHER = 0.02
-"""Seconds a client id may wait to be given back together with others."""
+"""Seconds for which a client ID may wait to be released together with others."""
 
 CHUNK = 200
-"""Client ids one run of a script is about, at most: Redis does nothing else meanwhile."""
+"""Client IDs in one run of a script, at most: a script blocks Redis."""
 
 
 class SignInFlow:
-    """Decides who comes in."""
+    """Signs clients in, or refuses them."""
 
     def __init__(
         self,
@@ -84,13 +84,13 @@ class SignInFlow:
         self._failure_floor = failure_floor
         """Seconds a failed sign-in takes at least."""
         self._pump = pump
-        """Writes what a session has to say."""
+        """Writes the output of a session."""
         self.closed = False
-        """The process is stopping: nobody comes in."""
+        """Whether the process is stopping, so that every sign-in is refused."""
         self.stored = Stored(store)
         self.holds = Holds()
         self._released: dict[str, list[tuple[Session, int]]] = {}
-        """Client ids to be given back, by key."""
+        """Client IDs to be released, by key."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def sign_in(self, client: Client) -> None:
@@ -132,7 +132,7 @@ class SignInFlow:
             await self._enter(client, org, record, token_id)
 
     async def _verify(self, session: Session, name: Name) -> tuple[Credential | None, AuthReason, str]:
-        """The record when its secret was presented, else why not. No refusal rests on memory: Redis is asked."""
+        """Find and verify the credential; returns its record, or the reason. Redis is asked before a refusal."""
         known = self._snapshot.known_credential(name.org, name.local)
         checked = self._check(known, session, name) if known is not None else None
         if known is None or checked is None or checked.secret is None:
@@ -150,7 +150,7 @@ class SignInFlow:
         return check(record, pepper=pepper, name=name, password=password, now=time.time())
 
     async def _fail(self, session: Session, org: str, reason: AuthReason, started: float) -> None:
-        """Refuse after the time every refusal takes, so that nothing can be told from it. ``org`` is one there is."""
+        """Refuse after a fixed time, so that the time reveals nothing. ``org`` exists, or is empty."""
         floor = self._failure_floor
         presented = session.connect.username or ""
         session.forget_connect()
@@ -204,9 +204,9 @@ class SignInFlow:
                 session.at_broker = broker is not None
 
     def _claim(self, session: Session) -> list[asyncio.Future[Any]]:
-        """Ask for the client id, and for what a stored session is subscribed to.
+        """Claim the client ID on Redis, and ask for the subscriptions of a stored session.
 
-        Nobody holds most client ids, and Redis needs no script to say so.
+        Most client IDs are free, and a plain SET NX claims them without a script.
         """
         store, key = self._store, keys.client(session.org.id, session.client_id)
         if key in self._released:
@@ -280,7 +280,7 @@ class SignInFlow:
                 self._pump(session.id)
 
     def release(self, session: Session) -> None:
-        """The connection is gone: the client id stays with the username while the broker keeps the session.
+        """Release the client ID after the connection; it stays held while the broker keeps the session.
 
         Of one that never came to the broker nothing stays: it was counted against no quota.
         """
@@ -293,7 +293,7 @@ class SignInFlow:
             self._timer = asyncio.get_running_loop().call_later(GATHER, self.give_back)
 
     def give_back(self) -> None:
-        """Give back what was released, without waiting for more."""
+        """Send the collected releases now."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -312,7 +312,7 @@ class SignInFlow:
 
 
 async def _resumed(asked: list[asyncio.Future[Any]]) -> Sequence[tuple[Asked, bool]]:
-    """What the stored session is subscribed to, if it was asked and Redis knows."""
+    """The subscriptions of the stored session, if Redis was asked and answered."""
     for answer in asked:
         with suppress(UnavailableError):
             return resumed(await answer)

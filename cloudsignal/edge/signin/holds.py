@@ -1,15 +1,15 @@
-"""Client IDs that this edge knows to be a username's though Redis does not answer.
+"""Client IDs that an edge may give out while Redis is unavailable.
 
-Redis says who holds a client ID, over all edges. Without it a second username could get the id on another edge, and
+Redis says who holds a client ID, over all edges. Without it a second username could get the ID on another edge, and
 with it the stored session and the messages of the first. So an edge that cannot ask gives a client ID out only when it
 is certain: the edge made it up itself, or the same username has it here, by a session that is live or ended less than
 :data:`RETURN_WITHIN` seconds ago, and Redis, when it was last heard, gave it to that username for longer than this.
 
-That is certain also when only this edge is cut off, because the others do not give away what it may still believe:
+That is certain also when only this edge is cut off, because other edges do not give away an ID it may still count on:
 
 - While the hold stands on Redis no other username gets the client ID. It stands because giving it back was not sent.
 - Whoever takes it over on another edge is the same username, and leaves it there :data:`RETURN_WITHIN` seconds longer.
-- The broker ends a live session here when its client ID signs in elsewhere: from then on nothing is believed here. An
+- The broker ends a live session here when its client ID signs in elsewhere: this edge then counts on it no longer. An
   edge whose session the broker ends leaves the hold alone, for whoever took the place may have no Redis to say so.
 """
 
@@ -39,13 +39,13 @@ class _Left(NamedTuple):
 
 
 class Holds:
-    """What one edge is certain of."""
+    """Holds on client IDs that one edge knows to stand on Redis."""
 
     def __init__(self) -> None:
         self._left: OrderedDict[str, _Left] = OrderedDict()
 
     def left(self, session: Session) -> None:
-        """A session has ended, and that its client ID is free was not said to Redis: there it is held."""
+        """Note a session that ended while Redis was unavailable: its client ID is still held there."""
         if session.ousted or not session.held_until:
             return
         key = keys.client(session.org.id, session.client_id)
@@ -55,7 +55,7 @@ class Holds:
             self._left.popitem(last=False)
 
     def forget(self, org: str, client_id: str) -> None:
-        """A session has begun since, or Redis was asked: what was known before may be out of date."""
+        """Forget a client ID, because a session has begun with it or Redis was asked."""
         if self._left:
             self._left.pop(keys.client(org, client_id), None)
 
