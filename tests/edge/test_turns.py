@@ -143,3 +143,21 @@ def test_a_session_that_fails_in_its_turn_keeps_nobody_else_from_theirs() -> Non
 
     uvloop.run(play())
     assert done == [1]
+
+
+def test_a_connection_that_fails_in_its_turn_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paused on both sides, it would be deaf until its keep-alive."""
+
+    async def play() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        host = Alone(tmp_path, ALL)
+        client, end = await host.client()
+        monkeypatch.setattr(type(client.session), "broker_received", lambda *_: 1 // 0)
+        client.yield_turn()
+        host.broker_end.send(b"\xd0\0")
+        client.delivered(b"\xd0\0")
+        for other in (end, host.broker_end):
+            with suppress(ConnectionError):
+                assert await some(other) == b""
+
+    uvloop.run(play())

@@ -285,10 +285,18 @@ class Client(asyncio.BufferedProtocol):
             self.host.turns.wait(self.session.org, self._go_on)
 
     def _go_on(self) -> None:
-        """Process the next part of what was received; resume reading when nothing is left."""
+        """Take the turn waited for; a failure in it ends the connection, as one in a read does."""
         self._queued = False
         if self._closing:
             return
+        try:
+            self._take_turn()
+        except Exception:
+            self.abort()
+            raise
+
+    def _take_turn(self) -> None:
+        """Process the next part of what was received; resume reading when nothing is left."""
         session = self.session
         late, self._late = self._late, b""
         if late or session.unread:
