@@ -45,6 +45,10 @@ class NotSentError(UnavailableError):
     """Redis was unavailable already: the command was never sent, and has not been carried out."""
 
 
+class NoRoomError(UnavailableError):
+    """Redis has reached its ``maxmemory``: it reads, and refuses what would take more."""
+
+
 class Store:
     """A client of Redis or Valkey."""
 
@@ -222,7 +226,7 @@ class _Connection(asyncio.Protocol):
             if future is None or future.done():
                 continue
             if isinstance(reply, hiredis.ReplyError):
-                _fail(future, str(reply))
+                _fail(future, str(reply), NoRoomError if str(reply).startswith("OOM ") else UnavailableError)
             else:
                 future.set_result(reply)
 

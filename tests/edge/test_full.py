@@ -7,12 +7,14 @@ from tests.support.rig import Rig
 
 def test_clients_sign_in_and_publish_while_valkey_has_no_room(rig: Rig) -> None:
     org = rig.org()
-    before, during = rig.plane.issue(org), rig.plane.issue(org)
+    before, during, third = rig.plane.issue(org), rig.plane.issue(org), rig.plane.issue(org, "third")
     first = rig.client(before, client_id="first")
     rig.plane.redis.config_set("maxmemory", 1)
     try:
         second = rig.client(during, client_id="second")
         assert second.subscribe("a")
+        answer = rig.dial().connect(version=5, username=third.username, password=third.password, client_id="second")
+        assert answer.code == 0x85, "client IDs are claimed all the same"
         first.publish("a", b"hello")
         assert second.delivery().payload == b"hello"
     finally:

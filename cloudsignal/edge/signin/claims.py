@@ -38,6 +38,9 @@ A hold without an end, or longer than any of ours, was put there by somebody els
 good.
 """
 
+TAKE_BEYOND = f"#!lua flags=allow-oom\n{TAKE}"
+"""The same when Redis has no room left: a client ID is small, and who signs in is bounded. Redis 7, or Valkey."""
+
 KEEP = """
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end

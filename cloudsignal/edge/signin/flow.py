@@ -12,7 +12,7 @@ from typing import Any
 from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge.audit.journal import Journal
 from cloudsignal.edge.control.desired_state import DesiredState
-from cloudsignal.edge.redis import NotSentError, Store, UnavailableError
+from cloudsignal.edge.redis import NoRoomError, NotSentError, Store, UnavailableError
 from cloudsignal.edge.session.context import Asked, Grant
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.session.organization import Organization
@@ -27,7 +27,7 @@ from cloudsignal.edge.signin.check import (
     session_end,
     without_metrics,
 )
-from cloudsignal.edge.signin.claims import CLAIM, KEEP, RELEASE, TAKE, command, kept_seconds
+from cloudsignal.edge.signin.claims import CLAIM, KEEP, RELEASE, TAKE, TAKE_BEYOND, command, kept_seconds
 from cloudsignal.edge.signin.holds import Holds
 from cloudsignal.edge.signin.stored_sessions import (
     HELD_MAX,
@@ -224,13 +224,17 @@ class SignInFlow:
         """
         until = time.time() + held_seconds(session)
         try:
-            free = await asked[0] is not None
-            self.holds.forget(session.org.id, session.client_id)
+            script, free = TAKE, False
+            try:
+                free = await asked[0] is not None
+            except NoRoomError:
+                script = TAKE_BEYOND
             if not free and not session.ended:
-                session.taking = taking = self._store.ask(command(TAKE, [(session, held_seconds(session))]))
+                session.taking = taking = self._store.ask(command(script, [(session, held_seconds(session))]))
                 await asyncio.wait([taking])  # to be known also when the client goes meanwhile: see release
                 session.took_over = bool(taking.result())
                 free = taking.result() is not None
+            self.holds.forget(session.org.id, session.client_id)
         except UnavailableError:
             until = self.holds.until(session)
             if not until:
