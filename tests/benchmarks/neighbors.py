@@ -129,7 +129,7 @@ def at_the_web(names: list[str]) -> dict[str, dict[str, float]]:
     return found
 
 
-def compare(name: str, options: dict[str, Any], probe: Callable[[], None]) -> dict[str, float]:
+def compare(name: str, options: dict[str, Any], probe: Callable[[], bool | None]) -> dict[str, float]:
     """The probe's times alone and under the attack."""
     for _ in range(20):
         probe()
@@ -164,14 +164,14 @@ def attacking(name: str, options: dict[str, Any]) -> Iterator[subprocess.Popen[b
         process.wait()
 
 
-def times(probe: Callable[[], None]) -> list[float]:
-    """How long each answer took, in seconds, for :data:`SECONDS`."""
+def times(probe: Callable[[], bool | None]) -> list[float]:
+    """How long each answer took, in seconds, for :data:`SECONDS`. A probe that returns ``False`` got none."""
     found: list[float] = []
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         started = time.perf_counter()
-        probe()
-        found.append(time.perf_counter() - started)
+        if probe() is not False:
+            found.append(time.perf_counter() - started)
         time.sleep(PAUSE)
     return found
 
@@ -202,15 +202,16 @@ def signing_in(rig: Rig) -> Callable[[], None]:
     return once
 
 
-def asking(client: httpx.Client, path: str, headers: dict[str, str]) -> Callable[[], None]:
-    """Somebody else's request to the web process."""
+def asking(client: httpx.Client, path: str, headers: dict[str, str]) -> Callable[[], bool]:
+    """Somebody else's request to the web process; one beyond its own rate limit counts for nothing."""
 
-    def once() -> None:
+    def once() -> bool:
         answer = client.get(path, headers=headers)
         if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
             time.sleep(0.2)
-            return
+            return False
         assert answer.status_code == httpx.codes.OK, answer.text
+        return True
 
     return once
 
