@@ -138,6 +138,10 @@ def test_without_redis_two_usernames_do_not_get_one_client_id_on_two_nodes(two: 
         wire = two.dial(at)
         answer = wire.connect(version=5, username=two.bob.username, password=two.bob.password, client_id="")
         assert answer.code == 0, "nobody else can have a client ID that the edge has just made"
+        answer = two.dial(at).connect(
+            version=5, username=two.bob.username, password=two.bob.password, client_id="", properties=[(17, 3_600)]
+        )
+        assert answer.code == AWAY, "stored sessions have a quota, and nobody counts them now"
     two.rig.valkey.start()
     wait_for(lambda: two.ask("b", two.bob, "one")[0] == TAKEN, what="Redis to say whose it is")
     wanted = {"org": two.org, "kind": "auth_failed", "reason": "unavailable", "username": "bob", "client_id": "one"}

@@ -246,14 +246,19 @@ class SignInFlow:
         return free
 
     async def _kept(self, session: Session) -> bool:
-        """Whether the organization may have this session kept; one that it has already needs no room."""
+        """Whether the organization may have this session kept; one that it has already needs no room.
+
+        Raises :class:`UnavailableError` when Redis is unavailable and the session is certainly new.
+        """
         now = int(time.time())
         limit = session.org.active.quotas.stored_sessions
         keep = ("EVAL", KEEP, 1, keys.stored(session.org.id), now, session.client_id)
         try:
             (kept,) = await self._store.call((*keep, now + held_seconds(session), limit, HELD_MAX))
         except UnavailableError:
-            return True  # as with client ids: they are claimed when it is back
+            if not session.connect.client_id:
+                raise  # the edge has just made its client ID: each would be one more, and nobody counts them
+            return True  # a client ID that is certain was counted when Redis gave it
         return bool(kept)
 
     async def renew(self, sessions: Iterable[Session]) -> None:
