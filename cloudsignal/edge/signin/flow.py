@@ -74,7 +74,7 @@ class SignInFlow:
         pump: Callable[[str], None],
     ) -> None:
         self._store = store
-        self._snapshot = desired
+        self._desired = desired
         self._sessions = sessions
         self._dialer = dialer
         self._limits = limits
@@ -102,7 +102,7 @@ class SignInFlow:
             return
         name = parse_name(session.connect.username)
         meant = name or without_metrics(session.connect.username)
-        known = meant.org if meant is not None and meant.org in self._snapshot.organizations else ""
+        known = meant.org if meant is not None and meant.org in self._desired.organizations else ""
         refused = self._limits.refused(session.origin.ip, known)
         if refused and known:
             session.refuse(AuthReason.RATE_LIMITED, org=known)
@@ -119,7 +119,7 @@ class SignInFlow:
             return
         if session.ended:
             return
-        org = self._snapshot.organizations.get(record.org)
+        org = self._desired.organizations.get(record.org)
         if org is None:
             session.refuse(AuthReason.NO_POLICY, org=record.org)
         elif org.active.suspended:
@@ -133,11 +133,11 @@ class SignInFlow:
 
     async def _verify(self, session: Session, name: Name) -> tuple[Credential | None, AuthReason, str]:
         """Find and verify the credential; returns its record, or the reason. Redis is asked before a refusal."""
-        known = self._snapshot.known_credential(name.org, name.local)
+        known = self._desired.known_credential(name.org, name.local)
         checked = self._check(known, session, name) if known is not None else None
         if known is None or checked is None or checked.secret is None:
             try:
-                known = await self._snapshot.credential(name.org, name.local)
+                known = await self._desired.credential(name.org, name.local)
             except UnavailableError:
                 return None, (checked.reason if checked else None) or AuthReason.UNAVAILABLE, ""
             checked = self._check(known, session, name)
