@@ -197,7 +197,10 @@ def main() -> int:
     """Run the attack that the command line names."""
     # In the field the attacker has a machine of its own. Here it gets only what nobody else wants, and gives it back at
     # once: with a low priority alone the scheduler would let it run on for milliseconds before it wakes the edge.
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)) if hasattr(os, "SCHED_IDLE") else os.nice(19)
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
     name, options = sys.argv[1], json.loads(sys.argv[2])
     ATTACKS[name](Attack(options))
     os._exit(0)  # threads that wait for an answer are not waited for
