@@ -31,6 +31,47 @@ class BundleReport:
     v: int = VERSION
 
 
+BROKERS_MAX = 32
+"""Broker nodes one heartbeat speaks of, at most."""
+
+BROKER_STATES = ("reachable", "slow", "refused", "unreachable", "unknown")
+"""What :attr:`BrokerState.state` may be. A reader takes what it does not know for ``unknown``."""
+
+CLUSTER_STATES = ("agree", "disagree", "unknown")
+"""What :attr:`BrokerState.cluster` may be, read in the same way."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerState:
+    """One broker node, as one edge process sees it.
+
+    Words are plain text here: a word of the next release must not make a heartbeat unreadable to this one.
+    """
+
+    label: str
+    """Which node, as the edge's log and events name it: ``host:port``, with its IP address where a name has several."""
+    state: str
+    """One of :data:`BROKER_STATES`: it lets an edge in, does so slowly, turns it away, or does not answer."""
+    why: str = ""
+    """What is wrong, in a sentence; empty while it is reachable."""
+    since: float = 0.0
+    """When it began to be in this state, seconds since the epoch; 0 when nobody knows."""
+    at: float = 0.0
+    """When it was last probed, seconds since the epoch; 0 for never."""
+    latency_ms: float = -1.0
+    """From the start of the connection to the answer to the ping, in milliseconds; -1 when nothing was answered."""
+    members: tuple[str, ...] = ()
+    """The members of its cluster that run, as it sees them; empty without a status URL, or when that did not answer."""
+    missing: tuple[str, ...] = ()
+    """The members that do not run, as it sees them."""
+    cluster: str = "unknown"
+    """One of :data:`CLUSTER_STATES`: whether all nodes see the same members, all of them running."""
+    draining: bool = False
+    """Whether it asks to be left: its status page says that it takes no new clients."""
+    drops: int = -1
+    """Messages that its queues have dropped since it started; -1 when it does not say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     """The heartbeat of an edge process. Counters are since its start."""
@@ -46,6 +87,8 @@ class Heartbeat:
     """``host:port`` of the public TLS listener."""
     sessions: int
     counters: dict[str, int] = field(default_factory=dict)
+    brokers: tuple[BrokerState, ...] = ()
+    """Each broker node; empty from an edge of a release that did not probe them: nobody knows."""
     v: int = VERSION
 
 

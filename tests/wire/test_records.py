@@ -21,7 +21,7 @@ from cloudsignal.wire.codec import decode, encode
 from cloudsignal.wire.credential import Credential, SealedCredential, Secret
 from cloudsignal.wire.heads import Heads
 from cloudsignal.wire.order import Order
-from cloudsignal.wire.report import BundleReport, Heartbeat, LiveSession
+from cloudsignal.wire.report import BrokerState, BundleReport, Heartbeat, LiveSession
 from cloudsignal.wire.retained import RetainedEntry
 from cloudsignal.wire.signed import Seal, Signed
 
@@ -41,6 +41,10 @@ SESSION = {
     "session": "s", "org": ORG, "username": "u", "client_id": "c", "node": NODE, "ip": "192.0.2.1", "port": 1,
     "transport": "mqtts", "mqtt_version": "5", "tls_version": "TLSv1.3", "tls_cipher": "x", "token_id": "tok_1",
     "connected_at": 1.5, "expires_at": 0, "v": 1,
+}  # fmt: skip
+BROKER = {
+    "label": "b:1", "state": "reachable", "why": "", "since": 0.0, "at": 0.0, "latency_ms": -1.0, "members": ["n@b"],
+    "missing": [], "cluster": "unknown", "draining": False, "drops": -1,
 }  # fmt: skip
 RECORDS: list[tuple[Any, dict[str, Any]]] = [
     (AuditEvent("0190", 1, "connect"), EVENT),
@@ -83,19 +87,21 @@ RECORDS: list[tuple[Any, dict[str, Any]]] = [
         },
     ),
     (
-        Heartbeat(NODE, "i", 9, 1.5, 2.5, "h:1", 2),
+        Heartbeat(NODE, "i", 9, 1.5, 2.5, "h:1", 2, brokers=(BrokerState("b:1", "reachable", members=("n@b",)),)),
         {
             "node": NODE, "incarnation": "i", "sequence": 9, "started_at": 1.5, "at": 2.5, "address": "h:1",
-            "sessions": 2, "counters": {}, "v": 1,
+            "sessions": 2, "counters": {}, "brokers": [BROKER], "v": 1,
         },
     ),
+    (BrokerState("b:1", "reachable", members=("n@b",)), BROKER),
     (LiveSession(**SESSION), SESSION),
 ]  # fmt: skip
 NOT_RECORDS = {RetainedEntry, Seal}
 """An entry of the ledger has a form of its own (``RetainedEntry.written``); a seal is how records are signed."""
 REQUIRED_OF_VERSION_1 = {
     AuditEvent: 3, AuditBatch: 3, Quotas: 0, Bundle: 6, Signed: 2, Change: 2, Secret: 3, Credential: 3,
-    SealedCredential: 2, Heads: 2, Order: 4, BundleReport: 8, Heartbeat: 7, LiveSession: 14,
+    SealedCredential: 2, Heads: 2, Order: 4, BundleReport: 8, BrokerState: 2, Heartbeat: 7,
+    LiveSession: 14,
 }  # fmt: skip
 """How many fields have no default. One more, and records of the release before are refused: that is a new version."""
 
