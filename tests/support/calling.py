@@ -34,6 +34,16 @@ class Answer:
         return str(self.body.get("code") or self.body.get("error"))
 
 
+def authenticate(client: Client, user: User | None, *, at: float | None = None) -> None:
+    """Note in a signed-in browser that the person showed a password ``at`` (seconds since the epoch), else now."""
+    request = HttpRequest()
+    request.session = client.session
+    record_authentication(request, user, "password")
+    for record in request.session[AUTHENTICATION_METHODS_SESSION_KEY]:
+        record["at"] = at or time.time()
+    request.session.save()
+
+
 @dataclass
 class Caller:
     """Somebody who calls the API: by key, by session, or as nobody."""
@@ -49,12 +59,7 @@ class Caller:
 
     def confirm(self, *, at: float | None = None) -> None:
         """Show the password again, as step-up asks for; ``at`` is when (seconds since the epoch), now by default."""
-        request = HttpRequest()
-        request.session = self.client.session
-        record_authentication(request, self.user, "password")
-        for record in request.session[AUTHENTICATION_METHODS_SESSION_KEY]:
-            record["at"] = at or time.time()
-        request.session.save()
+        authenticate(self.client, self.user, at=at)
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Send a request; keyword arguments are headers, with ``_`` for ``-``."""

@@ -26,13 +26,16 @@ def acme(db: None) -> Access:
 
 @pytest.fixture
 def visitor() -> Visitor:
-    """A browser that a person, or the person of an access, is signed in with."""
+    """A browser that a person, or the person of an access, has just signed in with."""
     from django.test import Client
+
+    from tests.support.calling import authenticate
 
     def sign_in(who: Access | User) -> Client:
         user = getattr(who, "user", who)
         client = Client()
         client.force_login(user)
+        authenticate(client, user)
         return client
 
     return sign_in

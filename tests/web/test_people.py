@@ -18,7 +18,7 @@ from orgs.models import Membership
 from orgs.people.invitations import code_of, invite, link_of, list_invitations
 from orgs.people.reads import list_members
 from orgs.permissions import Role
-from tests.support.calling import Caller
+from tests.support.calling import Caller, authenticate
 from tests.support.world import member, organization, person
 
 if TYPE_CHECKING:
@@ -235,6 +235,7 @@ def test_requiring_two_steps_says_whom_it_stops_and_does_not_lock_out_who_asks(a
     Authenticator.objects.create(user=acme.user, type=Authenticator.Type.TOTP, data={"secret": "x"})
     assert owner.post(url).status_code == 302
     assert ">Stop requiring<" in owner.get(reverse("orgs:people", args=[acme.org_id])).content.decode()
+    authenticate(owner, acme.user, at=1.0)
     assert "/accounts/" in owner.post(url).headers["Location"]  # weakening it asks who is there
     Caller(user=acme.user, client=owner)
     owner.post(url)
@@ -249,3 +250,14 @@ def test_the_second_of_two_clicks_means_what_the_first_one_meant(acme: Access, o
     for _ in range(2):
         assert owner.post(asked).status_code == 302
     assert access_org(acme.user, acme.org_id).org.mfa_required
+
+
+def test_who_has_nothing_to_confirm_with_signs_in_again_first(acme: Access) -> None:
+    admin = member(acme.org, Role.ADMIN)
+    assert acme.user is not None
+    stolen = Client()
+    stolen.force_login(acme.user)
+    refused = stolen.post(reverse("orgs:member-transfer", args=[acme.org_id, membership(acme, admin).pk]))
+    assert refused.status_code == 403
+    assert "Sign out and sign in again" in refused.content.decode()
+    assert membership(acme, admin).role == "admin"

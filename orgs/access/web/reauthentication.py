@@ -11,7 +11,8 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRedirect
 
-from orgs.access.step_up import is_recent
+from cloudsignal.errors import Forbidden
+from orgs.access.step_up import CODE, is_recent
 from orgs.models import User
 
 
@@ -19,7 +20,8 @@ def ask_again(request: HttpRequest) -> None:
     """Require a recent authentication of the person; otherwise raise a redirect to reauthentication.
 
     django-allauth's middleware handles the exception, and resumes the submitted form afterwards. An SSO session is
-    redirected to its identity provider, and the person submits the form again.
+    redirected to its identity provider, and the person submits the form again. Who has nothing to
+    reauthenticate with is refused with :class:`Forbidden`.
     """
     user = request.user
     if not isinstance(user, User) or is_recent(request):
@@ -32,3 +34,7 @@ def ask_again(request: HttpRequest) -> None:
         )
     if get_reauthentication_flows(user):
         raise ReauthenticationRequired
+    raise Forbidden(
+        CODE,
+        "Sign out and sign in again, then repeat this: your account has no password or second factor to confirm with.",
+    )
