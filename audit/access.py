@@ -25,6 +25,7 @@ from audit.kinds import KINDS
 from audit.models import Event
 from cloudsignal import ids
 from cloudsignal.errors import Invalid, NotFound, Unavailable, quoted
+from cloudsignal.ids import PLATFORM_ORG
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
 from orgs.access.rows import get_or_404
@@ -90,15 +91,15 @@ def search(access: Access, query: AuditQuery) -> AuditPage:
     """The newest events of the organization that fit; raises :class:`Invalid` for a malformed filter."""
     access.require(Permission.AUDIT_READ)
     with org_scope(access.org_id), _patience():
-        return _search(_filtered(Event.objects.filter(org_id=access.org_id), query), query)
+        return _search(access.org_id, query)
 
 
 def search_platform(operator: User, query: AuditQuery) -> AuditPage:
-    """The newest matching events that belong to no organization. For operators; others get :class:`NotFound`."""
+    """The newest matching events of the platform's own log. For operators; others get :class:`NotFound`."""
     if not operator.is_operator:
         raise NotFound()
     with platform_scope(), _patience():
-        return _search(_filtered(Event.objects.filter(org_id=None), query), query)
+        return _search(PLATFORM_ORG, query)
 
 
 def get_event(access: Access, ts: datetime, event_id: uuid.UUID) -> Event:
@@ -150,11 +151,12 @@ def _patience() -> Iterator[None]:
         ) from error
 
 
-def _search(found: QuerySet[Event], query: AuditQuery) -> AuditPage:
+def _search(org_id: str, query: AuditQuery) -> AuditPage:
     bounds = _bounds(query)
+    found = _filtered(Event.objects.filter(org_id=org_id), query)
     limit = max(1, min(query.limit, PAGE_MAX))
     if bounds.cursor is not None:
-        found = found.filter(pk__lt=bounds.cursor)
+        found = found.filter(pk__lt=(org_id, *bounds.cursor))
     events: list[Event] = []
     for low, high in _windows(bounds):
         rows = found.filter(ts__gte=low, ts__lt=high).order_by("-ts", "-id")

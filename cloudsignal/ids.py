@@ -12,6 +12,8 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _EVEN = (ALPHABET * 8).encode()
 """Eight bytes to every character: no character is likelier than another."""
 ORG = re.compile(r"org_[a-z2-7]{12}\Z")
+PLATFORM_ORG = "platform"
+"""What stands for the organization of an audit event that belongs to none. No organization can have it as its id."""
 _INVITATION = re.compile(r"inv_([a-z2-7]{12})_[a-z2-7]{16}\Z")
 _TOKEN = re.compile(r"tok_([a-z2-7]{12})_[a-z2-7]{16}\Z")
 

@@ -40,15 +40,15 @@ KEPT = timedelta(days=31)
 _ENDS = frozenset({DISCONNECT, SESSION_CLOSED})
 
 _OPEN = f"""
-INSERT INTO audit_opensession (session, node, incarnation, ts, event, ended, lost)
-SELECT DISTINCT ON (session) session, node, incarnation, ts, id, false, false FROM audit_incoming
+INSERT INTO audit_opensession (session, node, incarnation, org, ts, event, ended, lost)
+SELECT DISTINCT ON (session) session, node, incarnation, org_id, ts, id, false, false FROM audit_incoming
 WHERE kind = '{CONNECT}' AND session = ANY(%s) ORDER BY session, ts ON CONFLICT DO NOTHING
 """  # noqa: S608 - SQL of constants
 _OPENED_LATE = "DELETE FROM audit_opensession WHERE session = ANY(%s) AND ended AND NOT lost"
 _CLOSE = "DELETE FROM audit_opensession WHERE session = ANY(%s) AND NOT ended RETURNING session"
 _CLOSED_EARLY = """
-INSERT INTO audit_opensession (session, node, incarnation, ts, event, ended, lost)
-SELECT session, '', '', now(), NULL, true, false FROM unnest(%s::text[]) AS session ON CONFLICT DO NOTHING
+INSERT INTO audit_opensession (session, node, incarnation, org, ts, event, ended, lost)
+SELECT session, '', '', '', now(), NULL, true, false FROM unnest(%s::text[]) AS session ON CONFLICT DO NOTHING
 """
 _LOCK = "SELECT session, lost FROM audit_opensession WHERE session = ANY(%s) ORDER BY session FOR UPDATE"
 _LEFT = """
@@ -59,12 +59,12 @@ WHERE last_at < %s AND EXISTS (
 """
 _END = f"""
 WITH held AS (
-    SELECT session, ts, event FROM audit_opensession
+    SELECT session, org, ts, event FROM audit_opensession
     WHERE node = %(node)s AND incarnation = %(incarnation)s AND NOT ended
     ORDER BY session LIMIT {TOGETHER} FOR UPDATE
 ), gone AS (
     UPDATE audit_opensession AS o SET ended = true, lost = true, ts = now() FROM held WHERE o.session = held.session
-    RETURNING o.session, held.ts, held.event
+    RETURNING o.session, held.org, held.ts, held.event
 ), told AS (
     INSERT INTO audit_event (ts, id, org_id, kind, node, session, username, client_id, ip, port, transport,
         mqtt_version, tls_version, tls_cipher, reason, action, topic, qos, retain, size, rule, policy_digest, count,
@@ -73,7 +73,7 @@ WITH held AS (
         c.client_id, c.ip, c.port, c.transport, c.mqtt_version, c.tls_version, c.tls_cipher,
         '{CloseCause.NODE_LOST.value}', '', '', -1, false, 0, '', '', 1, '', '',
         jsonb_build_object('seconds', round(extract(epoch FROM greatest(c.ts, %(at)s) - c.ts)::numeric, 3))
-    FROM gone JOIN audit_event AS c ON c.ts = gone.ts AND c.id = gone.event
+    FROM gone JOIN audit_event AS c ON c.org_id = gone.org AND c.ts = gone.ts AND c.id = gone.event
 )
 SELECT count(*) FROM gone
 """  # noqa: S608 - SQL of constants

@@ -89,9 +89,9 @@ def platform_row(*, key: str, at_ms: int, kind: str, reason: str, details: dict[
 
 def merged(rows: Iterable[Row]) -> list[Row]:
     """Merge rows of the same key, ordered by key: copies of a folded event keep the highest count."""
-    kept: dict[tuple[datetime, uuid.UUID], Row] = {}
+    kept: dict[tuple[str, datetime, uuid.UUID], Row] = {}
     for row in rows:
-        key = row[TS], row[ID]
+        key = row[ORG], row[TS], row[ID]
         there = kept.get(key)
         if there is None or there[COUNT] < row[COUNT]:
             kept[key] = row
@@ -103,7 +103,7 @@ def without_org(row: Row) -> Row:
     details = json.loads(row[DETAILS]) if row[DETAILS] else {}
     details["org"] = row[ORG]
     changed = list(row)
-    changed[ORG], changed[DETAILS] = None, json.dumps(details, ensure_ascii=False)
+    changed[ORG], changed[DETAILS] = ids.PLATFORM_ORG, json.dumps(details, ensure_ascii=False)
     return tuple(changed)
 
 
@@ -117,9 +117,9 @@ def _row(event: AuditEvent, event_id: uuid.UUID, *, node: str, incarnation: str)
     microseconds = max(0, min(event.ts, LATEST_US))
     if microseconds != event.ts:
         more["ts"] = str(event.ts)
-    org: str | None = event.org
-    if not ids.ORG.match(event.org):
-        org = None
+    org = event.org
+    if not ids.ORG.match(org):
+        org = ids.PLATFORM_ORG
         if event.org:
             more["org"] = _cut(event.org, 64)
     if len(event.reason) > 64:

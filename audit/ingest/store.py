@@ -18,6 +18,7 @@ from django.db.backends.utils import CursorWrapper
 from audit.ingest import lost
 from audit.ingest.rows import COLUMNS, ORG, Row, merged, without_org
 from audit.kinds import CONNECT, DISCONNECT, SESSION_CLOSED
+from cloudsignal.ids import PLATFORM_ORG
 from cloudsignal.tenancy.scopes import platform_scope
 
 STATEMENT_SECONDS = 20
@@ -34,15 +35,15 @@ _TEMPORARY = (
 # The columns of administrative changes have no default in the table.
 _INSERT = (
     f"INSERT INTO audit_event ({_STORED}, actor, target) "
-    f"SELECT {_STORED.replace('details', 'details::jsonb')}, '', '' FROM audit_incoming ORDER BY ts, id "
-    "ON CONFLICT (ts, id) "
+    f"SELECT {_STORED.replace('details', 'details::jsonb')}, '', '' FROM audit_incoming ORDER BY org_id, ts, id "
+    "ON CONFLICT (org_id, ts, id) "
 )
 _FRESH = (
-    f"WITH fresh AS ({_INSERT} DO NOTHING RETURNING ts, id) "
+    f"WITH fresh AS ({_INSERT} DO NOTHING RETURNING org_id, ts, id) "
     "SELECT node, incarnation, count(*), "
     f"coalesce(array_agg(session) FILTER (WHERE kind = '{CONNECT}'), '{{}}'), "
     f"coalesce(array_agg(session) FILTER (WHERE kind IN ('{DISCONNECT}', '{SESSION_CLOSED}')), '{{}}') "
-    "FROM fresh JOIN audit_incoming USING (ts, id) GROUP BY node, incarnation"
+    "FROM fresh JOIN audit_incoming USING (org_id, ts, id) GROUP BY node, incarnation"
 )
 # What was there already: of a folded denial the higher count stays.
 _RAISE = f"{_INSERT} DO UPDATE SET count = excluded.count WHERE audit_event.count < excluded.count"
@@ -90,9 +91,9 @@ def _stage(cursor: CursorWrapper, rows: Sequence[Row]) -> None:
 
 
 def _own(cursor: CursorWrapper, rows: Sequence[Row]) -> Sequence[Row]:
-    named = {row[ORG] for row in rows if row[ORG] is not None}
+    named = {row[ORG] for row in rows} - {PLATFORM_ORG}
     if not named:
         return rows
     cursor.execute(_THERE, [list(named)])
-    there = {None, *(name for (name,) in cursor.fetchall())}
+    there = {PLATFORM_ORG, *(name for (name,) in cursor.fetchall())}
     return [row if row[ORG] in there else without_org(row) for row in rows]

@@ -7,18 +7,20 @@ change nor delete. There is no column a payload could be put in.
 from __future__ import annotations
 
 import uuid
-from typing import ClassVar
 
 from django.db import models
+
+from cloudsignal.ids import PLATFORM_ORG
 
 
 class Event(models.Model):
     """One audit event. Field meanings are those of :class:`cloudsignal.wire.audit.AuditEvent`."""
 
-    pk = models.CompositePrimaryKey("ts", "id")
+    pk = models.CompositePrimaryKey("org_id", "ts", "id")
     ts = models.DateTimeField()
     id = models.UUIDField(default=uuid.uuid4)
-    org_id = models.CharField(max_length=16, null=True)  # noqa: DJ001 - NULL is "of the platform", and RLS compares it
+    org_id = models.CharField(max_length=16, default=PLATFORM_ORG)
+    """The organization; ``platform`` for what belongs to none, the platform's own log."""
     kind = models.CharField(max_length=40, db_collation="C")
     node = models.CharField(max_length=128, blank=True)
     session = models.CharField(max_length=64, blank=True)
@@ -46,9 +48,10 @@ class Event(models.Model):
     before = models.JSONField(null=True)
     after = models.JSONField(null=True)
     details = models.JSONField(null=True)
-
-    class Meta:
-        indexes: ClassVar = [models.Index(fields=["org_id", "ts", "id"], name="audit_event_org_ts")]
+    log_index = models.BigIntegerField(null=True)
+    """Index of its leaf in the organization's transparency log; None: recorded before there was a log."""
+    salt = models.BinaryField(null=True)
+    """16 random bytes that its leaf commits to; None like ``log_index``."""
 
     def __str__(self) -> str:
         return f"{self.kind} at {self.ts.isoformat()}"

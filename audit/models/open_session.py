@@ -16,8 +16,10 @@ class OpenSession(models.Model):
     session = models.CharField(max_length=64, primary_key=True, db_collation="C")
     node = models.CharField(max_length=128)
     incarnation = models.CharField(max_length=36)
+    org = models.CharField(max_length=16)
+    """Its organization. Not ``org_id``: the table belongs to the platform, and holds no more than ids."""
     ts = models.DateTimeField()
-    """Of its ``connect``, with ``event`` its key; of what has ended, when that was noted."""
+    """Of its ``connect``, with ``org`` and ``event`` its key; of what has ended, when that was noted."""
     event = models.UUIDField(null=True)
     ended = models.BooleanField(default=False)
     """Its end was stored before its ``connect``, or ``lost``."""

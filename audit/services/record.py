@@ -6,13 +6,14 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from django.db import connection, transaction
 
 from audit.kinds import KINDS
 from audit.models import Event
+from cloudsignal.ids import PLATFORM_ORG
 from cloudsignal.wire.audit import uuid7
 
 Json = Mapping[str, object]
@@ -62,7 +63,7 @@ def record(
     return Event.objects.create(
         ts=datetime.now(UTC),
         id=uuid.UUID(uuid7()),
-        org_id=actor.org_id,
+        org_id=actor.org_id or PLATFORM_ORG,
         kind=KINDS[kind].name,
         actor=actor.actor,
         ip=actor.ip or None,
@@ -89,9 +90,9 @@ def record_many(actor: Actor, kind: str, changes: Sequence[AuditedChange]) -> No
     _in_transaction()
     if not changes:
         return
-    values = {
+    values: dict[str, Any] = {
         "ts": datetime.now(UTC),
-        "org": actor.org_id,
+        "org": actor.org_id or PLATFORM_ORG,
         "kind": KINDS[kind].name,
         "ip": actor.ip or None,
         "actor": actor.actor,

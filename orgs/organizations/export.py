@@ -50,7 +50,7 @@ IDENTITY = ("username", "static", "provider", "external_id", "email", "claims", 
 CREDENTIAL = (
     "token_id", "identity__username", "hint", "issued_at", "expires_at", "revoked_at", "refreshed_from", "created_by",
 )  # fmt: skip
-EVENT = tuple(field.name for field in Event._meta.concrete_fields)
+EVENT = tuple(field.name for field in Event._meta.concrete_fields if field.name not in {"log_index", "salt"})
 
 
 def export_organization(access: Access) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _window(access: Access, since: datetime, until: datetime) -> Iterator[dict[s
         with org_scope(access.org_id):
             found = Event.objects.filter(org_id=access.org_id, ts__gte=since, ts__lt=until)
             if after:
-                found = found.filter(pk__gt=after)
+                found = found.filter(pk__gt=(access.org_id, *after))
             page = list(found.order_by("ts", "id").values(*EVENT)[:PAGE])
         yield from page
         if len(page) < PAGE:

@@ -294,6 +294,6 @@ def test_deletion_waits_can_be_undone_and_then_leaves_nothing(
     assert list(redis_client().scan_iter(match=keys.credential(rival.id, "*")))
     with platform_scope():
         assert not Event.objects.filter(org_id=acme.id).exists()
-        left = Event.objects.get(org_id=None, kind="org.deleted")
+        left = Event.objects.get(org_id="platform", kind="org.deleted")
         assert left.before == {"id": acme.id, "name": "Acme"}
         assert Event.objects.filter(org_id=rival.id).exists()

@@ -55,7 +55,7 @@ def arrive(count: int, *, minutes: float = -1, incarnation: str = INCARNATION) -
 
 def told() -> list[int]:
     with platform_scope():
-        return [(row.details or {})["missing"] for row in Event.objects.filter(kind="audit.gap", org_id=None)]
+        return [(row.details or {})["missing"] for row in Event.objects.filter(kind="audit.gap", org_id="platform")]
 
 
 def check(

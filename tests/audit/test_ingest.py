@@ -145,7 +145,7 @@ def test_an_unknown_organization_goes_to_the_platforms_log(
     put(redis, event(name), event(org))
     ingest.round(block=0)
     with platform_scope():
-        [row] = Event.objects.filter(org_id=None)
+        [row] = Event.objects.filter(org_id="platform")
     assert (row.details or {}).get("org", "") == name[:64].replace("\0", "\ufffd")
     with org_scope(org.pk):
         assert Event.objects.count() == 1
@@ -227,7 +227,7 @@ def test_a_malformed_entry_is_put_aside_and_holds_nothing_up(
     assert (letter[b"id"].decode(), letter[b"b"]) == (name, blob)
     assert letter[b"reason"]
     with platform_scope():
-        [note] = Event.objects.filter(org_id=None)
+        [note] = Event.objects.filter(org_id="platform")
         assert Event.objects.filter(org_id=org.pk).count() == 2
     assert note.kind == "audit.unreadable"
     assert note.details["entry"] == name
@@ -282,7 +282,7 @@ def test_an_event_that_no_edge_may_write_is_put_aside_and_its_batch_is_stored(
     with platform_scope():
         assert {row.kind for row in Event.objects.filter(org_id=org.pk)} == {"acl_denied"}
         assert Event.objects.filter(org_id=org.pk).count() == 2
-        assert [row.kind for row in Event.objects.filter(org_id=None)] == ["audit.unreadable"]
+        assert [row.kind for row in Event.objects.filter(org_id="platform")] == ["audit.unreadable"]
     assert redis.xlen(dead(keys.AUDIT)) == 1
 
 

@@ -144,7 +144,7 @@ def test_a_further_page_starts_at_its_cursor(filled: Organization) -> None:
     )
     conditions = [node.condition for node in read if node.index]
     assert conditions
-    assert all("ROW(ts, id) <" in condition for condition in conditions)
+    assert all("ROW((org_id)::text, ts, id) <" in condition for condition in conditions)
 
 
 def test_the_platforms_log_is_not_read_from_end_to_end(filled: Organization) -> None:

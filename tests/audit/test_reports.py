@@ -125,7 +125,7 @@ def test_a_node_that_joins_later_gets_a_target_and_does_not_slow_the_deploy_down
     assert fresh(deployment).status == "enforcing"
     assert fresh(deployment).last_ack_at == acknowledged
     with platform_scope():
-        assert Event.objects.filter(kind="node.registered", target="node:newcomer", org_id=None).count() == 1
+        assert Event.objects.filter(kind="node.registered", target="node:newcomer", org_id="platform").count() == 1
 
 
 def test_a_deployment_without_nodes_waits_for_the_first() -> None:
@@ -360,7 +360,7 @@ def test_nonsense_is_put_aside_and_the_others_count(redis: Redis, ingest: Ingest
     assert redis.xlen(keys.REPORTS) == 0
     assert redis.xlen(dead(keys.REPORTS)) == 1
     with platform_scope():
-        assert Event.objects.filter(kind="audit.unreadable", org_id=None).count() == 1
+        assert Event.objects.filter(kind="audit.unreadable", org_id="platform").count() == 1
 
 
 @pytest.mark.parametrize("blob", [b"", b"\xc1", encode({"node": 1}), encode([]), b"\x91" * 50_000])

@@ -33,7 +33,7 @@ def refusals_without_organization(stack: Stack) -> int:
     """Refused sign-ins in the platform's own log, which no tenant sees."""
     with stack.admin() as admin:
         row = admin.execute(
-            "SELECT coalesce(sum(count), 0) FROM audit_event WHERE org_id IS NULL AND kind = 'auth_failed'"
+            "SELECT coalesce(sum(count), 0) FROM audit_event WHERE org_id = 'platform' AND kind = 'auth_failed'"
         ).fetchone()
     return int(row[0]) if row else 0
 
@@ -115,7 +115,7 @@ def test_malformed_usernames_are_on_the_platform_log(stack: Stack) -> None:
         with stack.admin() as admin:
             row = admin.execute(
                 "SELECT count(*) FROM audit_event "
-                "WHERE org_id IS NULL AND kind = 'auth_failed' AND reason = 'malformed'"
+                "WHERE org_id = 'platform' AND kind = 'auth_failed' AND reason = 'malformed'"
             ).fetchone()
         return bool(row and row[0])
 

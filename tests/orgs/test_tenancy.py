@@ -136,7 +136,7 @@ def test_a_setting_left_empty_by_an_earlier_transaction_is_no_organization() -> 
     """PostgreSQL leaves '' behind a local setting, not NULL; '' must match nothing, not even a platform row."""
     access = organization()
     with platform_scope():
-        Event.objects.create(ts=access.org.created_at, org_id=None, kind="critical")
+        Event.objects.create(ts=access.org.created_at, org_id="platform", kind="critical")
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('cloudsignal.org', '', true)")
     assert Organization.objects.count() == 0

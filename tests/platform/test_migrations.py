@@ -54,6 +54,43 @@ def relations(connection: psycopg.Connection) -> set[str]:
     return {str(name) for (name,) in rows}
 
 
+ROWS = """
+SELECT set_config('cloudsignal.platform', 'on', false);
+INSERT INTO audit_event (ts, id, org_id, kind, node, session, username, client_id, ip, port, transport, mqtt_version,
+    tls_version, tls_cipher, reason, action, topic, qos, retain, size, rule, policy_digest, count, actor, target)
+SELECT now() - number * interval '1 hour', gen_random_uuid(),
+    CASE WHEN number % 3 = 0 THEN NULL ELSE 'org_' || repeat(chr(97 + number % 2), 12) END,
+    'connect', 'edge-1', 's' || number, '', '', NULL, 0, '', '', '', '', '', '', '', 0, false, 0, '', '', 1, '', ''
+FROM generate_series(1, 60) AS number;
+INSERT INTO audit_opensession (session, node, incarnation, ts, event, ended, lost)
+SELECT session, node, 'run', ts, id, false, false FROM audit_event;
+INSERT INTO audit_opensession VALUES ('ended early', '', '', now(), NULL, true, false);
+"""
+"""Events of two organizations and of none, as they were before the key had the organization in it."""
+OWNERS = "SELECT coalesce(org_id, 'platform'), count(*) FROM audit_event GROUP BY 1 ORDER BY 1"
+OPEN = "SELECT count(*) FROM audit_opensession o JOIN audit_event e ON (e.org_id, e.ts, e.id) = (o.org, o.ts, o.event)"
+KEY = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'audit_event_pkey'"
+
+
+def carried_over(owner: psycopg.Connection) -> None:
+    """Rows that were there before the key of events changed, over the change, back, and over it again."""
+    owners = [("org_" + "a" * 12, 20), ("org_" + "b" * 12, 20), ("platform", 20)]
+    migrate(("audit", "0004_open_sessions"))
+    owner.execute(ROWS)
+    for _ in range(2):
+        assert owner.execute("SELECT count(*) FROM audit_event WHERE org_id IS NULL").fetchone() == (20,)
+        assert owner.execute(KEY).fetchone() == ("PRIMARY KEY (ts, id)",)
+        migrate(())
+        assert owner.execute("SELECT count(*) FROM audit_event WHERE org_id IS NULL").fetchone() == (0,)
+        assert owner.execute(KEY).fetchone() == ("PRIMARY KEY (org_id, ts, id)",)
+        assert owner.execute(OWNERS).fetchall() == owners
+        assert owner.execute(OPEN).fetchone() == (60,)
+        migrate(("audit", "0004_open_sessions"))
+        assert owner.execute(OWNERS).fetchall() == owners
+    owner.execute("SELECT set_config('cloudsignal.platform', '', false)")
+    migrate(())
+
+
 def test_every_migration_of_ours_goes_forth_back_and_forth_again(databases: Databases) -> None:
     with databases.admin() as admin:
         admin.execute(f"DROP DATABASE IF EXISTS {NAME}")
@@ -67,6 +104,7 @@ def test_every_migration_of_ours_goes_forth_back_and_forth_again(databases: Data
             )
             # A change that is written while the first partition is made would be refused.
             assert first_days.fetchall() == [(False,)] * 3
+            carried_over(owner)
             migrate(*((app, "zero") for app in ORDER))
             left = {name for name in relations(owner) if name.startswith(tuple(f"{app}_" for app in OURS))}
             assert left == set()
