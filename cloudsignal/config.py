@@ -9,12 +9,23 @@ from __future__ import annotations
 import binascii
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from cloudsignal.errors import quoted
+
+BROKERS_MAX = 32
+"""Addresses of broker nodes, at most: as written, and after names have been resolved."""
+
+MQTTS_PORT = 8883
+
+KEEP_ALIVE = 30
+"""Seconds of keep-alive towards the broker when nothing else is written."""
+
+KEEP_ALIVE_LEAST, KEEP_ALIVE_MOST = 3, 600
 
 
 class ConfigError(ValueError):
@@ -66,7 +77,12 @@ VARIABLES: tuple[Variable, ...] = (
         secret=True,
     ),
     Variable("REDIS_URL", "web, worker, ingest, edge", "Redis 6.2 or newer, or Valkey", secret=True),
-    Variable("MQTT_UPSTREAM_URL", "edge", "the broker: unix:///path, or mqtts://host:8883", secret=True),
+    Variable(
+        "MQTT_UPSTREAM_URL",
+        "edge",
+        "the broker: unix:///path, or mqtts://host:8883, or several with commas",
+        secret=True,
+    ),
     Variable("EDGE_NODE", "edge", "name of this edge process, unique in its cluster"),
     Variable("EDGE_MQTTS", "edge", "address of the mqtts listener (0.0.0.0:8883)"),
     Variable("EDGE_WSS", "edge", "address of the wss listener, or off (0.0.0.0:8443)"),
@@ -95,15 +111,19 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The address of the broker: a unix socket (``path``), or TLS to ``host:port``."""
+    """The broker: a unix socket (``path``), or TLS to the nodes of one cluster (``hosts``)."""
 
     path: str = ""
-    host: str = ""
-    port: int = 0
+    hosts: tuple[Address, ...] = ()
+    """Names and addresses as written; a name may stand for several nodes."""
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
     password: str = ""
+    keep_alive: int = KEEP_ALIVE
+    """Seconds within which edge and broker notice that the other is gone."""
+    status: str = ""
+    """Where each node says how it is, over HTTP; ``{host}`` stands for its host. Empty when it is not asked."""
 
 
 class Environment:
@@ -193,35 +213,77 @@ class Environment:
         return value
 
     def upstream(self, name: str = "MQTT_UPSTREAM_URL") -> Upstream:
-        """``unix:///path/to.sock`` or ``mqtts://[:password@]host[:port][?ca=FILE&cert=FILE&key=FILE]``."""
+        """``unix:///path/to.sock`` or ``mqtts://[:password@]host[:port][,host[:port]...][?option=value&...]``.
+
+        Options are ``ca``, ``cert`` and ``key`` (files), ``keepalive`` (seconds) and ``status`` (a URL).
+        """
         value = self.text(name)
-        try:
-            parts = urlsplit(value)
-        except ValueError:
-            raise ConfigError(f"{name} is no address; write unix:///path/to/broker.sock or mqtts://host:8883") from None
-        options = dict(pair.partition("=")[::2] for pair in parts.query.split("&") if pair)
-        unknown = sorted(set(options) - {"ca", "cert", "key"})
+        scheme, _, rest = value.partition("://")
+        place, _, query = rest.partition("?")
+        options = {key: unquote(text) for key, _, text in (pair.partition("=") for pair in query.split("&") if pair)}
+        unknown = sorted(set(options) - {"ca", "cert", "key", "keepalive", "status"})
         if unknown:
-            raise ConfigError(f"{name}: unknown option {quoted(unknown[0])}; known are ca, cert and key")
-        if parts.scheme == "unix" and parts.path:
-            return Upstream(path=unquote(parts.path))
-        try:
-            port = parts.port
-        except ValueError:
-            raise ConfigError(f"{name}: the port is not a number from 1 to 65535") from None
-        if parts.scheme == "mqtts" and parts.hostname:
-            return Upstream(
-                host=parts.hostname,
-                port=port or 8883,
-                ca_file=unquote(options.get("ca", "")),
-                cert_file=unquote(options.get("cert", "")),
-                key_file=unquote(options.get("key", "")),
-                password=unquote(parts.password or ""),
+            raise ConfigError(
+                f"{name}: unknown option {quoted(unknown[0])}; known are ca, cert, key, keepalive and status"
             )
-        raise ConfigError(
-            f"{name} must be unix:///path/to/broker.sock or mqtts://host:8883; "
-            "a broker without TLS is reachable over a unix socket only"
+        keep_alive, status = _keep_alive(name, options), options.get("status", "")
+        if status and not status.startswith(("http://", "https://")):
+            raise ConfigError(f"{name}: status is {quoted(status)}; write http://{{host}}:8888 or https://...")
+        if scheme == "unix" and place.startswith("/"):
+            return Upstream(path=unquote(place), keep_alive=keep_alive, status=status)
+        login, _, listed = place.rpartition("@")
+        if scheme != "mqtts" or not listed:
+            raise ConfigError(
+                f"{name} must be unix:///path/to/broker.sock or mqtts://host:8883; "
+                "a broker without TLS is reachable over a unix socket only"
+            )
+        return Upstream(
+            hosts=_brokers(name, listed.removesuffix("/")),
+            ca_file=options.get("ca", ""),
+            cert_file=options.get("cert", ""),
+            key_file=options.get("key", ""),
+            password=unquote(login.partition(":")[2]),
+            keep_alive=keep_alive,
+            status=status,
         )
+
+
+def _keep_alive(name: str, options: Mapping[str, str]) -> int:
+    value = options.get("keepalive", str(KEEP_ALIVE))
+    if value.isascii() and value.isdigit() and KEEP_ALIVE_LEAST <= int(value) <= KEEP_ALIVE_MOST:
+        return int(value)
+    raise ConfigError(
+        f"{name}: keepalive is {quoted(value)}; write seconds from {KEEP_ALIVE_LEAST} to {KEEP_ALIVE_MOST}"
+    )
+
+
+def _brokers(name: str, listed: str) -> tuple[Address, ...]:
+    """The broker nodes of ``a:8883,b,[::1]:8884``, each once."""
+    found = tuple(dict.fromkeys(_broker(name, text) for text in listed.split(",")))
+    if len(found) > BROKERS_MAX:
+        raise ConfigError(f"{name} names {len(found)} brokers; at most {BROKERS_MAX} are possible")
+    return found
+
+
+def _broker(name: str, text: str) -> Address:
+    match = _BROKER.fullmatch(text)
+    if match is None or (match["six"] and not _is_ip(match["six"])):
+        raise ConfigError(f"{name}: {quoted(text)} is no address; write host:8883 or [::1]:8883, several with commas")
+    port = int(match["port"] or MQTTS_PORT)
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"{name}: the port of {quoted(text)} is not a number from 1 to 65535")
+    return Address((match["six"] or match["host"]).lower(), port)
+
+
+_BROKER = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?")
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_private(host: str) -> bool:

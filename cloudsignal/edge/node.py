@@ -13,8 +13,10 @@ from cloudsignal.config import Upstream
 from cloudsignal.edge.audit.events import Origin, make_event
 from cloudsignal.edge.audit.journal import Journal
 from cloudsignal.edge.audit.shipper import Shipper
+from cloudsignal.edge.broker.dialer import Dialer
 from cloudsignal.edge.broker.housekeeping import COUNTING, Housekeeping, HousekeepingError
 from cloudsignal.edge.broker.orders import Orders
+from cloudsignal.edge.broker.pool import BrokerPool
 from cloudsignal.edge.changes import Changes
 from cloudsignal.edge.control.bundle_status import BundleStatus
 from cloudsignal.edge.control.change_stream import ChangeConsumer
@@ -32,7 +34,6 @@ from cloudsignal.edge.timeouts import Timeouts
 from cloudsignal.edge.transport.address_limits import Limits
 from cloudsignal.edge.transport.admission import Admission, session_capacity
 from cloudsignal.edge.transport.connection import Client
-from cloudsignal.edge.transport.dialer import Dialer
 from cloudsignal.edge.transport.turns import Turns
 from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.sealed import node_key
@@ -69,8 +70,9 @@ class Node:
         self.limits = Limits(connections=settings.address_connections, failures=settings.login_failures)
         self.capacity = session_capacity()
         self.admission = Admission(self.limits.shut_out, capacity=self.capacity)
-        self.dialer = Dialer(settings.upstream)
-        self.housekeeping = Housekeeping(settings.upstream, self.store)
+        self.brokers = BrokerPool(settings.upstream)
+        self.dialer = Dialer(self.brokers)
+        self.housekeeping = Housekeeping(self.brokers, self.store)
         self.ledger = Ledger(self.store, now=time.time, recount=lambda org: self.spawn(self._recount(org)))
         self.orders = Orders(
             self.store,
@@ -81,7 +83,7 @@ class Node:
         )
         self.sessions = Register()
         """Every session that has signed in."""
-        self.timeouts = Timeouts(self.clients, local=self.dialer.local)
+        self.timeouts = Timeouts(self.clients, local=bool(settings.upstream.path))
         self.changes = Changes(self)
         self.turns = Turns()
         self.reports = BundleStatus(self.store, self.key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from cloudsignal.config import Address, ConfigError, Environment
@@ -42,8 +44,39 @@ def test_a_tls_upstream_with_its_options() -> None:
     upstream = Environment(
         {"MQTT_UPSTREAM_URL": "mqtts://:s%40@broker:8884?ca=/a.pem&cert=/c.pem&key=/k.pem"}
     ).upstream()
-    assert (upstream.host, upstream.port, upstream.password) == ("broker", 8884, "s@")
+    assert (upstream.hosts, upstream.password) == ((Address("broker", 8884),), "s@")
     assert (upstream.ca_file, upstream.cert_file, upstream.key_file) == ("/a.pem", "/c.pem", "/k.pem")
+
+
+def test_an_upstream_of_several_nodes_with_the_address_that_says_how_they_are() -> None:
+    upstream = Environment(
+        {"MQTT_UPSTREAM_URL": "mqtts://:p@A:8884,b,[::1]:8885,10.0.0.5,a:8884?status=http://{host}:8888&keepalive=10"}
+    ).upstream()
+    assert upstream.hosts == (Address("a", 8884), Address("b", 8883), Address("::1", 8885), Address("10.0.0.5", 8883))
+    assert (upstream.password, upstream.status, upstream.keep_alive) == ("p", "http://{host}:8888", 10)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("mqtts://a:1,,b:1", '"" is no address'),
+        ("mqtts://a:1,::1", '"::1" is no address'),
+        ("mqtts://a:1,[zz]:1", "no address"),
+        ("mqtts://a b", "no address"),
+        ("mqtts://a/b", "no address"),
+        ("mqtts://a:", "no address"),
+        ("mqtts://a:0", 'port of "a:0"'),
+        ("mqtts://a:70000", 'port of "a:70000"'),
+        ("mqtts://" + ",".join(f"h{number}" for number in range(33)), "names 33 brokers; at most 32"),
+        ("mqtts://a?keepalive=2", "seconds from 3 to 600"),
+        ("mqtts://a?keepalive=x", "seconds from 3 to 600"),
+        ("mqtts://a?status=host:8888", "write http"),
+        ("unix://b.sock", "unix:///path"),
+    ],
+)
+def test_a_wrong_upstream_is_refused_with_what_is_wrong(value: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"MQTT_UPSTREAM_URL.*{re.escape(said)}"):
+        Environment({"MQTT_UPSTREAM_URL": value}).upstream()
 
 
 @pytest.mark.parametrize("value", ["mqtt://host:1883", "tcp://host:1883", "host", "unix://", "mqtts://", "mqtts://h:x"])

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cloudsignal.config import Upstream
+from cloudsignal.edge.broker.pool import BrokerNode, BrokerPool, in_words
 from cloudsignal.edge.codec import (
     Connect,
     Kind,
@@ -31,10 +31,10 @@ from cloudsignal.edge.codec import (
     encode_subscribe,
     encode_unsubscribe,
 )
+from cloudsignal.edge.codec.reasons import TRY_ANOTHER
 from cloudsignal.edge.redis import Store
 from cloudsignal.edge.session.mountpoint import Mount, upstream_client_id
 from cloudsignal.edge.session.retained import TOGETHER, note_command
-from cloudsignal.edge.transport.certificates import upstream_context
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.retained import TOPIC_BYTES, RetainedEntry
@@ -56,6 +56,9 @@ ROUNDS_MAX = 1_000
 
 COUNTING = 300
 """Seconds within which no other edge counts the same organization."""
+
+NODE_WITHIN = 2.0
+"""Seconds a node has for the connection, and for its answer to CONNECT, while there is another one to try."""
 
 HELD = 60
 """Seconds a client ID is kept from everybody while its session is discarded, should the edge be killed meanwhile."""
@@ -98,8 +101,8 @@ class Found:
 class Housekeeping:
     """Administrative access to the broker: retained messages and stored sessions."""
 
-    def __init__(self, upstream: Upstream, store: Store) -> None:
-        self._upstream = upstream
+    def __init__(self, pool: BrokerPool, store: Store) -> None:
+        self._pool = pool
         self._store = store
 
     async def list_retained(self, org: str, topics: Sequence[bytes] = ()) -> list[Found]:
@@ -217,13 +220,7 @@ class Housekeeping:
         """A connection in the organization's name, closed as a client that leaves for good closes it."""
         connection = None
         try:
-            async with asyncio.timeout(WITHIN):
-                connection = await self._open()
-                connect = Connect(5, client_id, username=org, password=self._upstream.password.encode() or None)
-                connection.write(encode_connect(connect))
-                answer = decode_connack(await connection.expect(Kind.CONNACK), 5)
-            if answer.code:
-                raise HousekeepingError(f"the broker answered CONNECT with 0x{answer.code:02x}")
+            connection = await self._sign_in(org, client_id)
             yield connection
             connection.write(disconnect(0))
             await connection.drained()
@@ -233,15 +230,42 @@ class Housekeeping:
             if connection is not None:
                 connection.close()
 
-    async def _open(self) -> _Connection:
-        upstream = self._upstream
-        if upstream.path:
-            return _Connection(*await asyncio.open_unix_connection(upstream.path))
-        context = upstream_context(upstream)
-        streams = await asyncio.open_connection(
-            upstream.host, upstream.port, ssl=context, server_hostname=upstream.host
-        )
-        return _Connection(*streams)
+    async def _sign_in(self, org: str, client_id: str) -> _Connection:
+        """A connection to the first node that takes it."""
+        await self._pool.nodes()
+        nodes = self._pool.choose()
+        failure = ""
+        for node in nodes:
+            within = WITHIN if node is nodes[-1] else NODE_WITHIN
+            try:
+                connection, code = await self._try(node, org, client_id, within)
+            except (OSError, TimeoutError) as error:
+                failure = in_words(error, within)
+            except (EOFError, ProtocolError) as error:
+                failure = f"it does not answer as a broker: {error}"
+            else:
+                if not code:
+                    self._pool.succeeded(node)
+                    return connection
+                connection.close()
+                failure = f"it answered CONNECT with 0x{code:02x}"
+                if code not in TRY_ANOTHER[5]:
+                    break
+            self._pool.failed(node, failure)
+        raise HousekeepingError(f"the broker, {node.label}: {failure}")
+
+    async def _try(self, node: BrokerNode, org: str, client_id: str, within: float) -> tuple[_Connection, int]:
+        """A connection to a node, and the code of its CONNACK."""
+        async with asyncio.timeout(within):
+            connection = _Connection(*await self._pool.streams(node))
+        try:
+            async with asyncio.timeout(within):
+                connect = Connect(5, client_id, username=org, password=self._pool.upstream.password.encode() or None)
+                connection.write(encode_connect(connect))
+                return connection, decode_connack(await connection.expect(Kind.CONNACK), 5).code
+        except BaseException:
+            connection.close()
+            raise
 
 
 def _began(session: str) -> float:

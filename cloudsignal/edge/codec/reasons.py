@@ -39,6 +39,7 @@ class Reason(IntEnum):
     BAD_LOGIN = 0x86
     NOT_AUTHORIZED = 0x87
     SERVER_UNAVAILABLE = 0x88
+    SERVER_BUSY = 0x89
     BANNED = 0x8A
     SHUTTING_DOWN = 0x8B
     BAD_AUTHENTICATION_METHOD = 0x8C
@@ -53,13 +54,27 @@ class Reason(IntEnum):
     QUOTA_EXCEEDED = 0x97
     ADMINISTRATIVE = 0x98
     QOS_NOT_SUPPORTED = 0x9B
+    USE_ANOTHER_SERVER = 0x9C
+    SERVER_MOVED = 0x9D
     CONNECTION_RATE_EXCEEDED = 0x9F
 
+
+TRY_ANOTHER: dict[int, frozenset[int]] = {
+    4: frozenset({3}),
+    5: frozenset(
+        {Reason.SERVER_UNAVAILABLE, Reason.SERVER_BUSY, Reason.USE_ANOTHER_SERVER, Reason.SERVER_MOVED},
+    ),
+}
+"""By protocol level: the CONNACK codes of one broker node after which another is tried (MQTT 5 s3.2.2.2).
+
+The Server Reference that may come with the last two is not followed: the edge knows its broker's nodes itself.
+"""
 
 CONNACK_3 = {
     Reason.UNSUPPORTED_VERSION: 1,
     Reason.CLIENT_ID_INVALID: 2,
     Reason.SERVER_UNAVAILABLE: 3,
+    Reason.SERVER_BUSY: 3,
     Reason.QUOTA_EXCEEDED: 3,
     Reason.SHUTTING_DOWN: 3,
     Reason.CONNECTION_RATE_EXCEEDED: 3,

@@ -11,6 +11,7 @@ from typing import Any
 
 from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge.audit.journal import Journal
+from cloudsignal.edge.broker.dialer import SIGN_IN_WITHIN, BrokerUnreachableError, Dialer
 from cloudsignal.edge.control.desired_state import DesiredState
 from cloudsignal.edge.redis import NoRoomError, NotSentError, Store, UnavailableError
 from cloudsignal.edge.session.context import Asked, Grant
@@ -38,7 +39,6 @@ from cloudsignal.edge.signin.stored_sessions import (
 )
 from cloudsignal.edge.transport.address_limits import Limits
 from cloudsignal.edge.transport.connection import Client
-from cloudsignal.edge.transport.dialer import BrokerUnreachableError, Dialer
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.credential import Credential
@@ -185,7 +185,7 @@ class SignInFlow:
         claim = self._claim(session)
         broker = None
         try:
-            broker = await self._dialer.dial(client)
+            broker = await self._dialer.dial(client, end=time.monotonic() + SIGN_IN_WITHIN)
             if not await self._claimed(session, claim):
                 session.refuse(AuthReason.CLIENT_ID_TAKEN)
             elif not session.ended and session_lifetime(session) and not await self._kept(session):

@@ -416,10 +416,12 @@ class Client(asyncio.BufferedProtocol):
 class Broker(asyncio.BufferedProtocol):
     """The connection with the broker."""
 
-    __slots__ = ("_client", "blocked", "transport")
+    __slots__ = ("_client", "blocked", "node", "transport")
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, node: str = "") -> None:
         self._client = client
+        self.node = node
+        """The node of the broker, as people read it."""
         self.transport: asyncio.Transport | None = None
         self.blocked = False
 
