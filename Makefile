@@ -49,7 +49,7 @@ bench-policy: setup ## measure the policy core
 bench-edge: setup ## measure the edge as a ratio to the bare broker
 	@$(BIN)/python -m tests.benchmarks.edge $(ARGS)
 
-bench-credentials: setup ## measure how fast credentials are minted, checked and revoked
+bench-credentials: setup ## measure how fast credentials are issued, checked and revoked
 	@$(BIN)/python -m tests.benchmarks.credentials $(ARGS)
 
 bench-neighbors: setup ## measure what one organization's attacks cost another

@@ -17,7 +17,7 @@ from cloudsignal import outbox, task_names
 from cloudsignal.redis import announce, client, fast_client
 from cloudsignal.wire.change import Change
 from orgs.broker import orders
-from orgs.credentials import cleanup, minting, push
+from orgs.credentials import bulk, cleanup, push
 from orgs.credentials.reconcile import mend, reconcile_credentials
 from orgs.organizations import deletion
 from orgs.people import invitations
@@ -121,7 +121,7 @@ def purge_organizations() -> int:
 )  # fmt: skip
 def abandon_batch(org: str, tokens: str) -> int:
     """Revoke credentials that were issued but not delivered: token IDs, separated by spaces."""
-    return minting.abandon(org, tokens.split())
+    return bulk.abandon(org, tokens.split())
 
 
 @shared_task(

@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from orgs.access.grants import Access, OrganizationEntry, list_organizations
 from orgs.access.web.gate import again
-from orgs.api_keys.reads import command_lines_of
+from orgs.api_keys.reads import cli_sessions_of
 from orgs.models import ApiKey, User
 from orgs.permissions import Permission
 
@@ -125,15 +125,15 @@ class Shell:
         return bool(getattr(getattr(self._request, "user", None), "is_operator", False))
 
     @property
-    def through(self) -> bool:
+    def sso_session(self) -> bool:
         """Whether the reader signed in through SSO, and so reaches one organization and no account page."""
-        return getattr(getattr(self._request, "user", None), "through", None) is not None
+        return getattr(getattr(self._request, "user", None), "sso_session", None) is not None
 
     @cached_property
-    def command_lines(self) -> Sequence[ApiKey]:
+    def cli_sessions(self) -> Sequence[ApiKey]:
         """The CLI sessions of the reader."""
         user = getattr(self._request, "user", None)
-        return command_lines_of(user) if isinstance(user, User) else ()
+        return cli_sessions_of(user) if isinstance(user, User) else ()
 
     @property
     def initial(self) -> str:
@@ -198,7 +198,7 @@ class Shell:
                 Command(f"Operator: {title}", "Page", icon, reverse(name))
                 for title, name, icon, _ in self._operator_pages
             ]
-        if not self.through:
+        if not self.sso_session:
             found.append(Command("New organization", "Action", "plus", reverse("orgs:new")))
             found += [Command(title, "Account", icon, reverse(name)) for title, name, icon in ACCOUNT_PAGES]
         found.append(Command("Help and shortcuts", "Page", "help", reverse("platform:help")))

@@ -103,7 +103,7 @@ class SealedCredential:
     seal: bytes
 
 
-def mint_secret(pepper: bytes, org: str) -> str:
+def make_secret(pepper: bytes, org: str) -> str:
     """A new secret for a credential of ``org``: ``tkn_``, 131 random bits and two 35-bit tags, all base62.
 
     The first tag says "for this organization", the second, over all before it, "this control plane made it"; both are
@@ -131,7 +131,7 @@ def secret_origin(pepper: bytes, org: str, secret: str) -> Origin:
 
 
 def secret_belongs_to(pepper: bytes, org: str, secret: str) -> bool:
-    """Whether ``secret`` was minted for ``org``."""
+    """Whether ``secret`` was issued for ``org``."""
     return secret_origin(pepper, org, secret) is Origin.OWN
 
 

@@ -80,8 +80,8 @@ def _of_person(key: ApiKey, ip: str) -> Access:
     """Resolve the access of a CLI session: the person's present permissions, limited to the key's scopes."""
     assert key.person is not None  # noqa: S101 - the caller has looked
     if key.sign_on:
-        key.person.through = SsoSession(key.org_id, key.sign_on)
-        if not sso_session_valid(key.person.through, key.person):
+        key.person.sso_session = SsoSession(key.org_id, key.sign_on)
+        if not sso_session_valid(key.person.sso_session, key.person):
             raise Unauthenticated("unauthorized", "The SSO connection of this key is disabled or removed.")
     try:
         found = access_org(key.person, key.org_id, ip)

@@ -104,7 +104,7 @@ def _missing_requirement(user: User, org: Organization, role: Role, *, sign_on_r
     For SSO sessions the identity provider is responsible, second factor included. Owners need a second factor instead
     of SSO: a provider that is down or misconfigured never locks them out.
     """
-    if user.through is not None:
+    if user.sso_session is not None:
         return None
     if sign_on_required and role is not Role.OWNER:
         return Forbidden(SIGN_ON_REQUIRED, f"{org.name} requires its members to sign in through SSO.")
@@ -113,12 +113,12 @@ def _missing_requirement(user: User, org: Organization, role: Role, *, sign_on_r
     return None
 
 
-def sso_session_valid(through: SsoSession, user: User) -> bool:
+def sso_session_valid(session: SsoSession, user: User) -> bool:
     """Whether an SSO session is still valid: its connection is enabled and linked to the user."""
-    if user.is_operator or not ids.ORG.match(through.org_id):
+    if user.is_operator or not ids.ORG.match(session.org_id):
         return False
-    with org_scope(through.org_id):
-        known = SignOnAccount.objects.filter(org_id=through.org_id, sign_on=through.sign_on_id, user=user)
+    with org_scope(session.org_id):
+        known = SignOnAccount.objects.filter(org_id=session.org_id, sign_on=session.sign_on_id, user=user)
         return known.filter(sign_on__enabled=True).exists()
 
 
@@ -128,7 +128,7 @@ def _role(user: User, membership: Membership) -> Role:
     Administrators choose the identity provider, and it can assert any identity, so it must not make an owner.
     """
     role = Role(membership.role)
-    return Role.ADMIN if user.through is not None and role is Role.OWNER else role
+    return Role.ADMIN if user.sso_session is not None and role is Role.OWNER else role
 
 
 def list_organizations(user: User) -> tuple[OrganizationEntry, ...]:

@@ -134,9 +134,9 @@ class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc]
 
 
 def _end_cli_sessions(request: HttpRequest, user: User) -> None:
-    from orgs.api_keys.keys import end_command_lines
+    from orgs.api_keys.keys import end_cli_sessions
 
-    end_command_lines(user, ip=str(request.META.get("REMOTE_ADDR") or ""))
+    end_cli_sessions(user, ip=str(request.META.get("REMOTE_ADDR") or ""))
 
 
 def _limits_of(request: HttpRequest, credentials: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

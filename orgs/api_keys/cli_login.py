@@ -97,7 +97,7 @@ def approve_login(access: Access, asked: LoginRequest) -> str:
         raise Conflict("org_not_active", f"{access.org.name} is {access.org.status}; the CLI cannot sign in.")
     take("command_lines", f"user {access.user.pk}")
     code = secrets.token_urlsafe(32)
-    way = access.user.through.sign_on_id if access.user.through else ""
+    way = access.user.sso_session.sign_on_id if access.user.sso_session else ""
     facts = [access.user.pk, access.org_id, way, asked.redirect_uri, asked.challenge, asked.machine]
     keep_facts("code", code, facts, seconds=CODE_SECONDS)
     return code
@@ -116,8 +116,8 @@ def redeem_code(code: str, *, verifier: str, redirect_uri: str, ip: str) -> NewK
     if not proven or redirect_uri != wanted_uri or user is None:
         raise _refused()
     if way:
-        user.through = SsoSession(org_id, way)
-        if not sso_session_valid(user.through, user):
+        user.sso_session = SsoSession(org_id, way)
+        if not sso_session_valid(user.sso_session, user):
             raise _refused()
     made = create_personal_key(access_org(user, org_id, ip), machine=machine)
     with suppress(Unavailable):  # the code is gone either way, and the key exists: its owner must get it

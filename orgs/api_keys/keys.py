@@ -26,7 +26,7 @@ from orgs.access.api_keys import SECRET, AuthenticatedKey, digest_of, permission
 from orgs.access.grants import SSO_SESSION_LIFETIME, Access, permissions_of
 from orgs.access.rows import get_or_404
 from orgs.actors import SystemActor
-from orgs.api_keys.reads import command_lines_of
+from orgs.api_keys.reads import cli_sessions_of
 from orgs.models import ApiKey, Organization, User
 from orgs.names import NAME_MAX, clean_name
 from orgs.permissions import COMMAND_LINE, Permission
@@ -86,7 +86,7 @@ def create_personal_key(access: Access, *, machine: str) -> NewKey:
         person=access.user,
         name=clean_name(f"{whose} on {machine}"[:NAME_MAX] if machine else whose[:NAME_MAX]),
         scopes=sorted(COMMAND_LINE),
-        sign_on=access.user.through.sign_on_id if access.user.through else "",
+        sign_on=access.user.sso_session.sign_on_id if access.user.sso_session else "",
         expires_at=timezone.now() + personal_lifetime(access.user),
     )
     with org_scope(access.org_id):
@@ -95,7 +95,7 @@ def create_personal_key(access: Access, *, machine: str) -> NewKey:
 
 def personal_lifetime(person: User) -> timedelta:
     """The lifetime of a CLI session's key: shorter if its person signed in through SSO."""
-    return PERSONAL_LIFETIME if person.through is None else SSO_SESSION_LIFETIME
+    return PERSONAL_LIFETIME if person.sso_session is None else SSO_SESSION_LIFETIME
 
 
 def rotate_api_key(access: Access, key_id: int, *, overlap: int = OVERLAP_DEFAULT) -> NewKey:
@@ -158,9 +158,9 @@ def end_personal_keys(actor: Actor, person: User, *, key_id: int | None = None) 
         end_key(actor, key)
 
 
-def end_command_lines(person: User, *, ip: str = "") -> None:
+def end_cli_sessions(person: User, *, ip: str = "") -> None:
     """Revoke the CLI sessions of a person in every organization."""
-    for org_id in sorted({key.org_id for key in command_lines_of(person)}):
+    for org_id in sorted({key.org_id for key in cli_sessions_of(person)}):
         with org_scope(org_id):
             end_personal_keys(SystemActor(org_id, f"user:{person.email}", ip), person)
 

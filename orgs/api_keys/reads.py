@@ -17,7 +17,7 @@ LISTED = timedelta(days=7)
 """How long the expired or revoked key of a CLI session stays in the list."""
 
 
-def command_lines_of(person: User) -> tuple[ApiKey, ...]:
+def cli_sessions_of(person: User) -> tuple[ApiKey, ...]:
     """List the active CLI sessions of a person with their organizations, newest first."""
     with platform_scope():
         found = ApiKey.objects.filter(_active_at(timezone.now()), person=person).select_related("org")

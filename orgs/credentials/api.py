@@ -15,7 +15,7 @@ from cloudsignal.api.parsers import CsvParser
 from cloudsignal.errors import Invalid
 from orgs.access.api.endpoint import OrgEndpoint
 from orgs.access.api.schema import ORGANIZATION
-from orgs.credentials import identities, minting
+from orgs.credentials import bulk, identities
 from orgs.credentials.csv_file import read_roster
 from orgs.credentials.issuing import (
     TTL_DEFAULT,
@@ -92,7 +92,7 @@ class IssueSerializer(serializers.Serializer[Any]):
     )
 
 
-class SkippedSerializer(serializers.Serializer[minting.Skipped]):
+class SkippedSerializer(serializers.Serializer[bulk.Skipped]):
     """A line that no credential was issued for."""
 
     line = serializers.IntegerField()
@@ -243,10 +243,10 @@ class BulkCredentials(OrgEndpoint):
         if not isinstance(text, str):
             raise Invalid("empty_csv", "Send a CSV file as the body.", field="file")
         entries = read_roster(text)
-        made = minting.mint(self.access, entries)
+        made = bulk.issue_all(self.access, entries)
         body = {
-            "count": len(made.minted),
-            "issued": [IssuedSerializer(each.issued).data for each in made.minted],
+            "count": len(made.issued),
+            "issued": [IssuedSerializer(each.issued).data for each in made.issued],
             "skipped": [SkippedSerializer(each).data for each in made.skipped],
         }
         return Response(body, status=201)

@@ -24,7 +24,7 @@ from cloudsignal import ids
 from cloudsignal.errors import Conflict, Invalid, Limit, Unauthenticated
 from cloudsignal.secrets.keyring import pepper
 from cloudsignal.tenancy.scopes import org_scope
-from cloudsignal.wire.credential import ClaimValue, mint_secret, secret_mac
+from cloudsignal.wire.credential import ClaimValue, make_secret, secret_mac
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import Access
 from orgs.access.rows import get_or_404
@@ -263,7 +263,7 @@ def _add_secret(
     """
     issued_at = datetime.now(UTC).replace(microsecond=0)
     expires_at = None if ttl is None else issued_at + timedelta(seconds=ttl)
-    secret = mint_secret(pepper(), access.org_id)
+    secret = make_secret(pepper(), access.org_id)
     mac = secret_mac(
         pepper(),
         org=access.org_id,

@@ -57,7 +57,7 @@ class User(AbstractBaseUser):
 
     objects = UserManager()
 
-    through: SsoSession | None = None
+    sso_session: SsoSession | None = None
     """Not stored: set on the person of a session that came through single sign-on, which reaches that organization
     only. Whoever runs an identity provider can be anybody there, so it must open nothing beyond that organization."""
 
@@ -69,7 +69,7 @@ class User(AbstractBaseUser):
 
     def reaches(self, org_id: str) -> bool:
         """Whether the session can reach the organization: an SSO session reaches its own. Needs a membership too."""
-        return self.through is None or self.through.org_id == org_id
+        return self.sso_session is None or self.sso_session.org_id == org_id
 
     @property
     def is_staff(self) -> bool:

@@ -28,7 +28,7 @@ def create_organization(user: User, *, name: str, ip: str = "") -> Organization:
     Raises :class:`Invalid` for a bad name, :class:`Limit` when the person owns too many, and :class:`Forbidden` for a
     session that came through an organization's single sign-on.
     """
-    if user.through is not None:
+    if user.sso_session is not None:
         raise Forbidden(
             "came_through",
             "You are signed in through the SSO of one organization. Sign out and sign in to your own account first.",

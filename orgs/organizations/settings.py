@@ -39,7 +39,7 @@ def change_settings(
     """Change the given settings, all or none; None keeps a setting. Raises :class:`Invalid`."""
     access.require(Permission.ORG_UPDATE)
     asker = access.user  # who came through single sign-on is never asked for a second factor here
-    if mfa_required and asker is not None and asker.through is None and not has_second_factor(asker):
+    if mfa_required and asker is not None and asker.sso_session is None and not has_second_factor(asker):
         raise Conflict(
             "mfa_first", "Set up a second factor for your own account first, or you would lock yourself out."
         )

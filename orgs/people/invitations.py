@@ -151,7 +151,7 @@ def accept_invitation(user: User, token: str, *, code: str = "", ip: str = "") -
     """
     offer = read_link(token)
     owner = offer.invitation.role == Role.OWNER
-    if not user.reaches(offer.invitation.org_id) or (owner and user.through is not None):
+    if not user.reaches(offer.invitation.org_id) or (owner and user.sso_session is not None):
         raise Forbidden(
             "came_through", "You are signed in through SSO. Sign out and sign in to your own account first."
         )

@@ -70,7 +70,7 @@ def find_sign_on(org_id: str, sign_on_id: str) -> SingleSignOn:
         return get_or_404(SingleSignOn, org_id, "The SSO connection", related=["org"], pk=sign_on_id)
 
 
-def ways_into(org_id: str) -> tuple[SingleSignOn, ...]:
+def enabled_connections(org_id: str) -> tuple[SingleSignOn, ...]:
     """List the enabled SSO connections of an organization by name; empty for an unknown organization."""
     if not ids.ORG.match(org_id):
         return ()
@@ -122,7 +122,7 @@ def link(sign_on: SingleSignOn, asserted: Asserted, user: User, *, ip: str = "")
 
     Raises :class:`Refused` for a subject that is linked to another account, and for a person who is not a member.
     """
-    if user.through is not None or user.is_operator or not user.is_active:
+    if user.sso_session is not None or user.is_operator or not user.is_active:
         raise Refused(SignOnReason.NOT_ALLOWED, "This account cannot be linked to an SSO connection.")
     with org_scope(sign_on.org_id):
         sign_on = _lock_unchanged(sign_on)
@@ -170,12 +170,12 @@ def refuse(sign_on: SingleSignOn, refused: Refused, asserted: Asserted | None = 
         record(actor, kinds.SIGN_ON_REFUSED, target=target_of(sign_on), after=after, reason=str(refused.reason))
 
 
-def record_sign_in(through: SsoSession, user: User, *, ip: str = "") -> None:
+def record_sign_in(session: SsoSession, user: User, *, ip: str = "") -> None:
     """Record a completed SSO sign-in, second factor included, in the organization's audit log."""
-    with org_scope(through.org_id):
-        sign_on = SingleSignOn.objects.filter(org_id=through.org_id, pk=through.sign_on_id).first()
+    with org_scope(session.org_id):
+        sign_on = SingleSignOn.objects.filter(org_id=session.org_id, pk=session.sign_on_id).first()
         if sign_on is not None:
-            actor = _AnonymousActor(through.org_id, f"user:{user.email}", ip)
+            actor = _AnonymousActor(session.org_id, f"user:{user.email}", ip)
             record(actor, kinds.SIGN_ON_USED, target=target_of(sign_on))
 
 

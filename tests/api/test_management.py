@@ -53,7 +53,7 @@ def test_lists_are_paged_by_cursor(acme: World) -> None:
     assert ci.get("/v2/credentials?cursor=nonsense").status == 422
 
 
-def test_a_file_of_clients_is_minted_whole_or_not_at_all(acme: World) -> None:
+def test_a_file_of_clients_is_issued_whole_or_not_at_all(acme: World) -> None:
     ci = acme.caller()
     ci.post("/v2/credentials", {"username": "old"})
     file = b"username,ttl,static,claim.team,note\nold,60,,red,\nnew,,yes,blue,by the door\n,3600,no,,\n"

@@ -1,7 +1,7 @@
-"""How fast credentials are checked and minted: ``make bench-credentials`` prints one JSON object.
+"""How fast credentials are checked and issued: ``make bench-credentials`` prints one JSON object.
 
 ``verify_vs_argon2``: checks of a secret per second, as a multiple of Argon2id with OWASP's parameters (m=19 MiB, t=2,
-p=1), in the same process. ``bulk_mint_ratio``: the bulk mint (CSV to credentials that work at the edge) against the
+p=1), in the same process. ``bulk_mint_ratio``: bulk issuing (CSV to credentials that work at the edge) against the
 bare floor of the same run, which leaves the same rows and the same records behind: make, hash and seal as many secrets,
 COPY the rows into tables with the same columns, indexes and foreign keys, and pipeline the sealed records with their
 expiry to Redis, batch after batch. The floor has no CSV, no checks, no row-level security, no audit, no claim, no
@@ -93,10 +93,10 @@ def verify_per_s() -> float:
     from hmac import compare_digest
 
     from cloudsignal.secrets.keyring import pepper
-    from cloudsignal.wire.credential import mint_secret, secret_mac
+    from cloudsignal.wire.credential import make_secret, secret_mac
 
     key, org = pepper(), "org_abcdefghijkl"
-    secret = mint_secret(key, org)
+    secret = make_secret(key, org)
     mac = secret_mac(key, org=org, username="device", secret=secret, expires_at=1_900_000_000)
 
     def once() -> None:
@@ -118,13 +118,13 @@ def argon2_per_s_() -> float:
 
 def bulk(access: Access, records: int) -> float:
     """Credentials per second by the service, from the text of a CSV file to secrets that work."""
+    from orgs.credentials.bulk import issue_all
     from orgs.credentials.csv_file import read_roster
-    from orgs.credentials.minting import mint
 
     stamp = f"{time.monotonic_ns():x}"
     text = "username,ttl\n" + "".join(f"d{stamp}-{number},3600\n" for number in range(records))
     began = time.perf_counter()
-    made = len(mint(access, read_roster(text)).minted)
+    made = len(issue_all(access, read_roster(text)).issued)
     seconds = time.perf_counter() - began
     if made != records:
         raise AssertionError(f"{made} of {records} were made")
@@ -166,12 +166,12 @@ class _Bare:
 
 def _bare(key: bytes, org: str, username: str) -> _Bare:
     from cloudsignal import ids
-    from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
+    from cloudsignal.wire.credential import Credential, Secret, make_secret, seal_credential, secret_mac
 
     now = datetime.now(UTC).replace(microsecond=0)
     ends = now + timedelta(hours=1)
     until = int(ends.timestamp())
-    secret, token_id = mint_secret(key, org), ids.token_id(org)
+    secret, token_id = make_secret(key, org), ids.token_id(org)
     mac = secret_mac(key, org=org, username=username, secret=secret, expires_at=until)
     record = seal_credential(Credential(org, username, 1, (Secret(token_id, mac, until),)), key)
     return _Bare(username, token_id, mac, secret[-4:], now, ends, until + 7 * 86_400, record)
@@ -196,13 +196,13 @@ def _copy_both(admin: Any, org: str, made: list[_Bare]) -> None:
 
 def slowdown() -> float:
     """Seconds of the last batch against those of the second, of the longest file in a new organization."""
+    from orgs.credentials.bulk import issue_in_batches
     from orgs.credentials.csv_file import ROWS_MAX, read_roster
-    from orgs.credentials.minting import mint_in_batches
     from tests.support.world import organization
 
     access, took, began = organization("Growing"), list[float](), time.perf_counter()
     text = "username\n" + "".join(f"grow-{number}\n" for number in range(ROWS_MAX))
-    for _ in mint_in_batches(access, read_roster(text)):
+    for _ in issue_in_batches(access, read_roster(text)):
         took.append(time.perf_counter() - began)
         began = time.perf_counter()
     return round(statistics.median(took[-3:-1]) / statistics.median(took[1:4]), 2)

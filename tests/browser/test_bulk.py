@@ -1,4 +1,4 @@
-"""Minting from a CSV file in a real browser, with and without script: the files are what was minted, once."""
+"""Issuing from a CSV file in a real browser, with and without script: the files are what was issued, once."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.command_line import Done, process
+from tests.support.cli import Done, process
 
 if TYPE_CHECKING:
     from tests.support.system import Stack

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from acl.policy.language.presets import PRESETS, Preset
-from tests.support.command_line import program
+from tests.support.cli import program
 
 POLICY = """\
 version: "3"

@@ -9,7 +9,7 @@ import pytest
 
 from cloudsignal import __version__
 from cloudsignal.cli.app import COMMANDS
-from tests.support.command_line import process, program
+from tests.support.cli import process, program
 
 
 def test_version() -> None:

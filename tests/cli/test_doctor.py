@@ -19,7 +19,7 @@ from cloudsignal.secrets import pki
 from cloudsignal.supervisor import state
 from cloudsignal.supervisor.postgres import ADMIN, APP
 from cloudsignal.wire.sealed import node_key
-from tests.support.command_line import Done, program
+from tests.support.cli import Done, program
 from tests.support.process import temporary_data_folder
 from tests.support.system import Stack
 

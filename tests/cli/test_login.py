@@ -20,7 +20,7 @@ from cloudsignal.cli.outcome import CommandError, Exit
 from cloudsignal.supervisor.part import PROJECT
 from tests.cli.conftest import PASSWORD, Place
 from tests.support.accessibility import ALL, accessible
-from tests.support.command_line import Done, alone, command, process
+from tests.support.cli import Done, alone, command, process
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

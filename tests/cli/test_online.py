@@ -21,7 +21,7 @@ import pytest
 
 from cloudsignal.supervisor.part import PROJECT
 from tests.cli.conftest import Place
-from tests.support.command_line import alone, command
+from tests.support.cli import alone, command
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 

@@ -16,7 +16,7 @@ from cloudsignal.cli import audit
 from cloudsignal.cli.outcome import CommandError, Exit
 from cloudsignal.cli.server import Server, checked_url, plain
 from cloudsignal.secrets import pki
-from tests.support.command_line import Done, program
+from tests.support.cli import Done, program
 from tests.support.http_server import reply, serving
 
 ME = {

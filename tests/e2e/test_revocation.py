@@ -29,12 +29,12 @@ PUBLISHERS, RATE = 4, 200
 P95_SECONDS = 1.0
 NOT_AUTHORIZED = 0x87
 
-MINT = """
-from orgs.credentials.minting import mint
+ISSUE = """
+from orgs.credentials.bulk import issue_all
 from orgs.credentials.csv_file import read_roster
-made = mint(owner(), read_roster("username\\n" + "\\n".join(given["names"]) + "\\n"))
+made = issue_all(owner(), read_roster("username\\n" + "\\n".join(given["names"]) + "\\n"))
 shown = [{"username": one.issued.username, "password": one.issued.password, "token_id": one.issued.token_id}
-         for one in made.minted]
+         for one in made.issued]
 print(json.dumps({"made": shown}))
 """
 
@@ -147,7 +147,7 @@ def run(stack: Stack, count: int) -> Outcome:
     """Make an organization and do the trials."""
     tenant = make_tenant(stack, "Revocation", policy=POLICY)
     names = [f"trial-{number:03}" for number in range(count)] + [f"load-{number}" for number in range(PUBLISHERS)]
-    made: list[dict[str, str]] = tenant.run(MINT, names=names)["made"]
+    made: list[dict[str, str]] = tenant.run(ISSUE, names=names)["made"]
     return asyncio.run(trials(stack, tenant, made[:count], made[count:]))
 
 

@@ -1,4 +1,4 @@
-"""Secrets on the running system: minted over HTTP, then searched for in logs, process list, files and error pages."""
+"""Secrets on the running system: issued over HTTP, then searched for in logs, process list, files and error pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BINARY = {"postgres", "valkey"}
 """Data folders of the databases: their content is searched row by row elsewhere, their files hold no text."""
 
 
-def minted(stack: Stack, tenant: Tenant) -> tuple[set[str], list[str]]:
+def issued(stack: Stack, tenant: Tenant) -> tuple[set[str], list[str]]:
     """Every kind of secret made by a request, and the answers that were to tell none."""
     made = tenant.run(KEYS)
     secrets, told = set(made.values()), list[str]()
@@ -87,7 +87,7 @@ def files(stack: Stack) -> dict[str, str]:
 
 def test_no_secret_is_in_a_log_the_process_list_a_file_or_on_an_error_page(stack: Stack) -> None:
     tenant = make_tenant(stack, "Marked")
-    secrets, answers = minted(stack, tenant)
+    secrets, answers = issued(stack, tenant)
     answers += pages(stack, tenant, secrets)
     own = set(stack.secrets.values())
     assert len(secrets) >= 7

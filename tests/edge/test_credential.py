@@ -11,7 +11,7 @@ from cloudsignal.wire.credential import (
     Credential,
     Origin,
     Secret,
-    mint_secret,
+    make_secret,
     open_credential,
     seal_credential,
     secret_belongs_to,
@@ -24,14 +24,14 @@ ORG = "org_aaaaaaaaaaaa"
 OTHER = "org_bbbbbbbbbbbb"
 
 
-def test_a_minted_secret_has_the_published_form_and_is_never_repeated() -> None:
-    minted = {mint_secret(PEPPER, ORG) for _ in range(200)}
-    assert len(minted) == 200
-    assert all(re.fullmatch(r"tkn_[0-9A-Za-z]{34}", secret) for secret in minted)
+def test_a_made_secret_has_the_published_form_and_is_never_repeated() -> None:
+    made = {make_secret(PEPPER, ORG) for _ in range(200)}
+    assert len(made) == 200
+    assert all(re.fullmatch(r"tkn_[0-9A-Za-z]{34}", secret) for secret in made)
 
 
 def test_a_secret_tells_the_organization_it_was_made_for() -> None:
-    secret = mint_secret(PEPPER, ORG)
+    secret = make_secret(PEPPER, ORG)
     assert secret_origin(PEPPER, ORG, secret) is Origin.OWN
     assert secret_origin(PEPPER, OTHER, secret) is Origin.OTHER_ORG
     assert secret_belongs_to(PEPPER, ORG, secret)
@@ -39,12 +39,12 @@ def test_a_secret_tells_the_organization_it_was_made_for() -> None:
 
 
 @pytest.mark.parametrize("secret", ["", "tkn_", "tkn_" + "a" * 34, "hunter2", "ü" * 40, "tkn_" + "\ud800" * 34])
-def test_what_was_not_minted_here_is_foreign(secret: str) -> None:
+def test_what_was_not_issued_here_is_foreign(secret: str) -> None:
     assert secret_origin(PEPPER, ORG, secret) is Origin.FOREIGN
 
 
 def test_a_secret_of_another_control_plane_or_with_one_changed_character_is_foreign() -> None:
-    secret = mint_secret(PEPPER, ORG)
+    secret = make_secret(PEPPER, ORG)
     assert secret_origin(b"q" * 32, ORG, secret) is Origin.FOREIGN
     for at in range(len("tkn_"), len(secret)):
         changed = secret[:at] + ("0" if secret[at] != "0" else "1") + secret[at + 1 :]

@@ -9,7 +9,7 @@ import pytest
 from cloudsignal.edge.codec import Connect, Kind, Properties, Will, encode_connect
 from cloudsignal.edge.signin.check import SAME_WORK, Name, check, parse_name, session_end
 from cloudsignal.wire import keys
-from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
+from cloudsignal.wire.credential import Credential, Secret, make_secret, seal_credential, secret_mac
 from tests.support.parts import PEPPER, Issued
 from tests.support.rig import Rig
 from tests.support.wire import ClosedError
@@ -78,7 +78,7 @@ def test_each_refusal_has_its_code_and_its_reason(rig: Rig, version: int) -> Non
     expired = plane.issue(org, "expired", ttl=-5)
     revoked = plane.issue(org, "revoked")
     plane.revoke(revoked)
-    stranger = mint_secret(PEPPER, org)
+    stranger = make_secret(PEPPER, org)
     cases = [
         ("good", "tkn_wrong", 0x86, 4, "bad_secret"),
         ("good", None, 0x86, 4, "bad_secret"),

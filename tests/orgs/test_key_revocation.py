@@ -16,9 +16,9 @@ from orgs.access.grants import Access
 from orgs.api_keys.keys import NewKey, create_api_key, rotate_api_key
 from orgs.api_keys.reads import list_api_keys
 from orgs.api_keys.revocation import foresee, revoke_api_key
+from orgs.credentials.bulk import issue_all
 from orgs.credentials.csv_file import Entry
 from orgs.credentials.issuing import External, issue_credential, refresh_credential
-from orgs.credentials.minting import mint
 from orgs.credentials.reads import get_credential
 from orgs.models import Invitation
 from orgs.people.invitations import invite
@@ -204,7 +204,7 @@ def test_a_key_makes_nobody_more_than_itself(acme: Access) -> None:
     [
         lambda access: create_api_key(access, kind="rk", name="Child", scopes=["org.read"]),
         lambda access: issue_credential(access, username="late"),
-        lambda access: mint(access, [Entry(1, "late", 600, False, "", {})]),
+        lambda access: issue_all(access, [Entry(1, "late", 600, False, "", {})]),
         lambda access: invite(access, email="late@example.com", role="viewer"),
         lambda access: add_provider(access, Wanted("late", "oidc", "https://id.example.com", "mqtt", secret="x" * 32)),
     ],

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.support.attacks_web import without_a_body
-from tests.support.command_line import program
+from tests.support.cli import program
 from tests.support.system import HOST, Stack
 
 pytestmark = [pytest.mark.stack]

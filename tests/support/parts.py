@@ -33,7 +33,7 @@ from cloudsignal.wire.audit import AuditEvent, decode_batch
 from cloudsignal.wire.bundle import LAST_REVISION, Bundle, Quotas, open_bundle, sign_bundle
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError, decode, encode
-from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
+from cloudsignal.wire.credential import Credential, Secret, make_secret, seal_credential, secret_mac
 from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
 from cloudsignal.wire.order import Order, sign_order
 from cloudsignal.wire.report import BundleReport
@@ -253,7 +253,7 @@ class Plane:
     ) -> Issued:
         """Add a secret to an identity and push the record."""
         expires_at = int(time.time() + ttl) if ttl else 0
-        password = password or mint_secret(PEPPER, org)
+        password = password or make_secret(PEPPER, org)
         mac = secret_mac(PEPPER, org=org, username=local, secret=password, expires_at=expires_at)
         token = f"tok_{random.getrandbits(40):x}"
         old = self.records.get((org, local))

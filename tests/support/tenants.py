@@ -17,7 +17,7 @@ from django.utils import timezone
 from acl.services.deployments import deploy
 from acl.services.drafts import save_draft
 from cloudsignal.secrets.keyring import pepper
-from cloudsignal.wire.credential import mint_secret, secret_mac
+from cloudsignal.wire.credential import make_secret, secret_mac
 from orgs.access.grants import access_org
 from orgs.models import Credential, MqttIdentity, Organization, User
 from orgs.credentials import issuing as credentials

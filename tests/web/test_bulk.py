@@ -19,7 +19,7 @@ from django.urls import reverse
 from cloudsignal.redis import client as redis_client
 from cloudsignal.wire import keys
 from orgs.access.grants import Access
-from orgs.credentials import minting
+from orgs.credentials import bulk
 from orgs.credentials.issuing import LIVE_SECRETS_MAX, check_secret, issue_credential
 from orgs.credentials.reads import get_credential, list_credentials, list_identities
 from orgs.permissions import Role
@@ -72,7 +72,7 @@ def test_a_file_becomes_credentials_and_one_download(acme: Access, owner: Client
 
 def test_progress_is_sent_while_the_work_goes_on(acme: Access, owner: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """After each piece the database holds what the piece shows, and the page says how far it is."""
-    monkeypatch.setattr(minting, "BATCH", 2)
+    monkeypatch.setattr(bulk, "BATCH", 2)
     url = reverse("orgs:bulk", args=[acme.org_id])
     pieces = iter(owner.post(url, {"text": "username\na\nb\nc\n"}).streaming_content)  # type: ignore[attr-defined]
     begun = next(pieces).decode()
@@ -100,7 +100,7 @@ def test_lines_that_cannot_be_served_are_named_and_the_others_are(acme: Access, 
     assert [row["line"] for rows in parts_of(page).values() for row in rows] == ["3"]
 
 
-def test_every_wrong_line_is_named_nothing_is_minted_and_the_text_comes_back(acme: Access, owner: Client) -> None:
+def test_every_wrong_line_is_named_nothing_is_issued_and_the_text_comes_back(acme: Access, owner: Client) -> None:
     text = "username,ttl\nsensor-1,600\nBAD NAME,600\nsensor-2,7\nsensor-1,600\n"
     answer = owner.post(reverse("orgs:bulk", args=[acme.org_id]), {"file": upload(text), "text": ""})
     assert answer.status_code == 422
@@ -133,7 +133,7 @@ def test_a_part_stays_below_what_a_link_may_be() -> None:
     line = (
         f"10000,{'x' * 63}@org_aaaaaaaaaaaa,tkn_{'x' * 34},tok_aaaaaaaaaaaa_{'x' * 16},2026-11-22T20:44:53+00:00%0D%0A"
     )
-    assert minting.BATCH * len(line) < 2_000_000
+    assert bulk.BATCH * len(line) < 2_000_000
 
 
 def test_two_tabs_with_the_same_file_do_not_meet(acme: Access, visitor: Visitor) -> None:
@@ -162,7 +162,7 @@ def test_two_tabs_with_the_same_file_do_not_meet(acme: Access, visitor: Visitor)
     assert len(passwords) == 80
 
 
-def test_a_viewer_is_not_offered_the_page_and_cannot_mint(acme: Access, visitor: Visitor) -> None:
+def test_a_viewer_is_not_offered_the_page_and_cannot_issue(acme: Access, visitor: Visitor) -> None:
     viewer = visitor(member(acme.org, Role.VIEWER))
     url = reverse("orgs:bulk", args=[acme.org_id])
     assert url not in viewer.get(reverse("orgs:credentials", args=[acme.org_id])).content.decode()

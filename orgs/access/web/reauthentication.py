@@ -26,8 +26,8 @@ def ask_again(request: HttpRequest) -> None:
     user = request.user
     if not isinstance(user, User) or is_recent(request):
         return
-    if user.through is not None:
-        way = reverse("orgs:sign-on-start", args=[user.through.org_id, user.through.sign_on_id])
+    if user.sso_session is not None:
+        way = reverse("orgs:sign-on-start", args=[user.sso_session.org_id, user.sso_session.sign_on_id])
         url = f"{way}?{urlencode({'again': '1', 'next': request.path})}"
         raise ImmediateHttpResponse(
             HttpResponseClientRedirect(url) if request.headers.get("HX-Request") else redirect(url)

@@ -19,12 +19,12 @@ from orgs.permissions import COMMAND_LINE, PERMISSIONS, TITLES
 
 
 @person_page(methods=("GET", "POST"))
-def command_line(request: HttpRequest, user: User) -> HttpResponseBase:
+def cli_login(request: HttpRequest, user: User) -> HttpResponseBase:
     """Ask for consent, then return to the CLI: by a redirect to this computer, or by a code to paste."""
     try:
         asked = read_request(request.GET.dict())
     except Invalid as error:
-        return render(request, "orgs/command_line_wrong.html", {"error": error}, status=error.status)
+        return render(request, "orgs/cli_login_wrong.html", {"error": error}, status=error.status)
     if request.method == "POST" and request.POST.get("answer") == "no":
         return _refused(request, asked)
     ask_again(request)
@@ -50,7 +50,7 @@ def command_line(request: HttpRequest, user: User) -> HttpResponseBase:
     }
     # A form's answer may lead elsewhere only if the policy of its page says so: here to the address that was checked.
     shown = csp_update({"form-action": [asked.origin]})(
-        lambda request: render(request, "orgs/command_line.html", context, status=422 if form.errors else 200)
+        lambda request: render(request, "orgs/cli_login.html", context, status=422 if form.errors else 200)
     )
     return shown(request)
 
@@ -59,13 +59,13 @@ def _approved(request: HttpRequest, asked: LoginRequest, code: str, org: Organiz
     if not asked.shows_code:
         return redirect(asked.answer(code=code))
     context = {"code": code, "org": org, "asked": asked, "back": asked.answer(code=code), "seconds": CODE_SECONDS}
-    return render(request, "orgs/command_line_done.html", context)
+    return render(request, "orgs/cli_login_done.html", context)
 
 
 def _refused(request: HttpRequest, asked: LoginRequest) -> HttpResponseBase:
     if not asked.shows_code:
         return redirect(asked.answer(error="access_denied"))
-    return render(request, "orgs/command_line_done.html", {"code": "", "asked": asked})
+    return render(request, "orgs/cli_login_done.html", {"code": "", "asked": asked})
 
 
 def _words(entry: OrganizationEntry) -> list[str]:

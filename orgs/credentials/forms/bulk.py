@@ -15,7 +15,7 @@ EXAMPLE = "username,ttl,claim.room,note\nsensor-1,3600,lobby,by the door\nsensor
 
 
 class BulkForm(Form):
-    """The clients to mint for. An uploaded file comes back as text when it is refused, to be put right in place."""
+    """The clients to issue credentials for. A refused file comes back as text, to be corrected in place."""
 
     file = forms.FileField(
         label="CSV file",

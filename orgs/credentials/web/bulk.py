@@ -2,7 +2,7 @@
 
 The answer is sent piece by piece while the work goes on: a step of the progress bar and a file for every batch, then an
 end that says what was made. It needs no script, holds no secret on the server, and two of them do not meet. When it
-breaks off, the files above the break are good, and what was not shown is revoked (:mod:`orgs.credentials.minting`).
+breaks off, the files above the break are good, and what was not shown is revoked (:mod:`orgs.credentials.bulk`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from cloudsignal.errors import DomainError
 from cloudsignal.limits import take
 from orgs.access.grants import Access
 from orgs.access.web.gate import org_page
+from orgs.credentials.bulk import Batch, IssuedLine, Skipped, issue_in_batches
 from orgs.credentials.csv_file import COLUMNS, ROWS_MAX, Entry, read_roster
 from orgs.credentials.forms.bulk import EXAMPLE, BulkForm
-from orgs.credentials.minting import Batch, Minted, Skipped, mint_in_batches
 from orgs.permissions import Permission
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Part:
 
 @org_page(Permission.CREDENTIALS_MANAGE, methods=("GET", "POST"), one_transaction=False)
 def bulk(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Read and check the whole file; mint only when every line is right."""
+    """Read and check the whole file; issue only when every line is right."""
     form = BulkForm(request.POST or None, request.FILES or None) if request.method == "POST" else BulkForm()
     if request.method == "POST" and not form.is_bound:
         form = BulkForm({})
@@ -77,9 +77,9 @@ def _pieces(access: Access, entries: Sequence[Entry], before: str, after: str) -
     skipped = list[Skipped]()
     yield before + render_to_string("orgs/bulk_run.html#step", {"done": 0, "total": len(entries)})
     try:
-        for number, batch in enumerate(mint_in_batches(access, entries), start=1):
-            count += len(batch.minted)
-            static += sum(one.issued.static for one in batch.minted)
+        for number, batch in enumerate(issue_in_batches(access, entries), start=1):
+            count += len(batch.issued)
+            static += sum(one.issued.static for one in batch.issued)
             skipped += batch.skipped
             context = {"done": batch.done, "total": batch.total, "part": _part(access, batch, number)}
             yield render_to_string("orgs/bulk_run.html#step", context)
@@ -103,23 +103,23 @@ def _end(access: Access, count: int, static: int, skipped: Sequence[Skipped], *,
 
 
 def _part(access: Access, batch: Batch, number: int) -> Part | None:
-    if not batch.minted:
+    if not batch.issued:
         return None
     return Part(
         f"credentials-{access.org_id}-{number}.csv",
-        batch.minted[0].line,
-        batch.minted[-1].line,
-        len(batch.minted),
-        "data:text/csv;charset=utf-8," + quote(_csv(batch.minted), safe="@_-,:+"),
+        batch.issued[0].line,
+        batch.issued[-1].line,
+        len(batch.issued),
+        "data:text/csv;charset=utf-8," + quote(_csv(batch.issued), safe="@_-,:+"),
     )
 
 
-def _csv(minted: Sequence[Minted]) -> str:
+def _csv(lines: Sequence[IssuedLine]) -> str:
     """Columns: line of the file sent, MQTT username and password, token id, expiry (ISO 8601 UTC, empty for never)."""
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     writer.writerow(["line", "username", "password", "token_id", "expires_at"])
-    for one in minted:
+    for one in lines:
         issued = one.issued
         ends = issued.expires_at.isoformat() if issued.expires_at else ""
         writer.writerow([one.line, issued.username, issued.password, issued.token_id, ends])

@@ -32,7 +32,7 @@ from orgs.access.web.reauthentication import ask_again
 from orgs.models import SingleSignOn, User
 from orgs.permissions import Permission
 from orgs.sso import oidc, saml
-from orgs.sso.login import enter, find_sign_on, foresee, link, refuse, ways_for_domain, ways_into
+from orgs.sso.login import enabled_connections, enter, find_sign_on, foresee, link, refuse, ways_for_domain
 from orgs.sso.protocol import Asserted, Begun, Refused
 from orgs.sso.web.sessions import MARK
 
@@ -68,7 +68,7 @@ def find(request: HttpRequest) -> HttpResponseBase:
     if not asked:
         return render(request, "account/sign_on_find.html", {"asked": asked, "following": following})
     take("sign_ons", network_of(address_of(request)))
-    ways = ways_for_domain(asked.rpartition("@")[2]) if "@" in asked else ways_into(asked)
+    ways = ways_for_domain(asked.rpartition("@")[2]) if "@" in asked else enabled_connections(asked)
     status = 200 if ways else 404
     context = {"asked": asked, "ways": ways, "following": following}
     return render(request, "account/sign_on_find.html", context, status=status)
@@ -77,7 +77,7 @@ def find(request: HttpRequest) -> HttpResponseBase:
 @public_page()
 def door(request: HttpRequest, org_id: str) -> HttpResponseBase:
     """List the SSO connections of one organization; an organization can link to this page from its intranet."""
-    ways = ways_into(org_id)
+    ways = enabled_connections(org_id)
     if not ways:
         raise NotFound("The SSO connection")
     user = request.user if isinstance(request.user, User) else None
@@ -224,7 +224,7 @@ def _purpose(request: HttpRequest, sign_on: SingleSignOn) -> str:
         access = access_org(request.user, sign_on.org_id, ip=address_of(request))
         access.require(Permission.PROVIDERS_MANAGE)
     else:
-        if not sign_on.enabled or request.user.through is not None:
+        if not sign_on.enabled or request.user.sso_session is not None:
             raise NotFound("The SSO connection")
         ask_again(request)
     return asked

@@ -38,14 +38,14 @@ class Adapter(AccountAdapter):
         request.session.pop(MARK, None)
         if way is not None:
             request.session[MARK] = {**way, "at": time.time()}
-            user.through = SsoSession(way["org_id"], way["sign_on_id"])
-            record_sign_in(user.through, user, ip=address_of(request))
+            user.sso_session = SsoSession(way["org_id"], way["sign_on_id"])
+            record_sign_in(user.sso_session, user, ip=address_of(request))
         response: HttpResponseBase = super().post_login(request, user, signal_kwargs=facts, **kwargs)
         return response
 
 
 class SignOnSessions:
-    """Middleware that sets ``request.user.through`` for SSO sessions; it follows Django's AuthenticationMiddleware.
+    """Middleware that sets ``request.user.sso_session`` for SSO sessions; it follows Django's AuthenticationMiddleware.
 
     A marked session that has expired, or whose SSO connection is disabled or removed, becomes anonymous.
     """
@@ -70,7 +70,7 @@ class SignOnSessions:
         match = request.resolver_match
         if match is None or not match.route.startswith("accounts/") or match.namespace or match.url_name in OPEN_PAGES:
             return None
-        if not isinstance(request.user, User) or request.user.through is None:
+        if not isinstance(request.user, User) or request.user.sso_session is None:
             return None
         error = Forbidden(
             "came_through",
@@ -85,10 +85,10 @@ def _held(request: HttpRequest, user: User | AnonymousUser) -> User | AnonymousU
     mark = request.session.get(MARK)
     if mark is None or not isinstance(user, User):
         return user
-    through = SsoSession(str(mark["org_id"]), str(mark["sign_on_id"]))
+    session = SsoSession(str(mark["org_id"]), str(mark["sign_on_id"]))
     expired = not 0 <= time.time() - float(mark["at"]) < SSO_SESSION_LIFETIME.total_seconds()
-    if expired or not sso_session_valid(through, user):
+    if expired or not sso_session_valid(session, user):
         request.session.flush()
         return AnonymousUser()
-    user.through = through
+    user.sso_session = session
     return user

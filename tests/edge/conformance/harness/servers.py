@@ -38,7 +38,7 @@ from cloudsignal.wire.audit import AuditEvent, decode_batch
 from cloudsignal.wire.bundle import Bundle, Quotas, sign_bundle
 from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import encode
-from cloudsignal.wire.credential import ClaimValue, Credential, Secret, mint_secret, seal_credential, secret_mac
+from cloudsignal.wire.credential import ClaimValue, Credential, Secret, make_secret, seal_credential, secret_mac
 from cloudsignal.wire.heads import Heads, digest_bytes, sign_heads
 from cloudsignal.wire.sealed import unchecked
 from tests.edge.conformance.harness.client import Endpoint, Transport
@@ -383,7 +383,7 @@ class Edge(Server):
         self, tenant: Tenant, username: str = "u", *, claims: Mapping[str, ClaimValue] | None = None, ttl: int = 0
     ) -> tuple[str, str]:
         """Issue a credential (``ttl`` seconds, 0 for ever); returns the MQTT username and password."""
-        secret = mint_secret(self.pepper, tenant.id)
+        secret = make_secret(self.pepper, tenant.id)
         expires_at = int(time.time()) + ttl if ttl else 0
         mac = secret_mac(self.pepper, org=tenant.id, username=username, secret=secret, expires_at=expires_at)
         before = tenant.credentials.get(username)

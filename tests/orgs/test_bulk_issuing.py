@@ -1,4 +1,4 @@
-"""Minting many at once: what is handed out works, and what is not handed out ends."""
+"""Issuing many at once: what is handed out works, and what is not handed out ends."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from cloudsignal.redis import client
 from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from orgs.access.grants import Access
-from orgs.credentials import minting
+from orgs.credentials import bulk
+from orgs.credentials.bulk import issue_all, issue_in_batches
 from orgs.credentials.csv_file import Entry, read_roster
 from orgs.credentials.issuing import issue_credential
-from orgs.credentials.minting import mint, mint_in_batches
 from orgs.credentials.reads import list_credentials
 from orgs.permissions import Role
 from orgs.tasks import abandon_batch
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minting, "BATCH", 3)
+    monkeypatch.setattr(bulk, "BATCH", 3)
 
 
 def roster(count: int) -> tuple[Entry, ...]:
@@ -62,8 +62,8 @@ def run_due_claims() -> None:
 
 def test_what_is_handed_out_leaves_nothing_behind() -> None:
     access = organization()
-    made = mint(access, roster(8))
-    assert [one.line for one in made.minted] == list(range(2, 10))
+    made = issue_all(access, roster(8))
+    assert [one.line for one in made.issued] == list(range(2, 10))
     assert claims() == []
     assert set(states(access).values()) == {"active"}
     assert client().exists(keys.credential(access.org_id, "d-7")) == 1
@@ -72,13 +72,13 @@ def test_what_is_handed_out_leaves_nothing_behind() -> None:
 def test_whoever_stops_taking_leaves_only_what_was_taken() -> None:
     """A browser that went away, or a process that died: the taken batch is good, the others are revoked."""
     access = organization()
-    taking = mint_in_batches(access, roster(8))
+    taking = issue_in_batches(access, roster(8))
     first = next(taking)
     next(taking)  # coming back for the second says that the first has arrived
     taking.close()  # type: ignore[attr-defined]
     run_due_claims()
     found = states(access)
-    handed_out = {one.issued.local for one in first.minted}
+    handed_out = {one.issued.local for one in first.issued}
     assert {name for name, state in found.items() if state == "active"} == handed_out == {"d-0", "d-1", "d-2"}
     assert len(found) > 3
     told = search(access, AuditQuery(kind="credential.revoked")).events
@@ -86,11 +86,11 @@ def test_whoever_stops_taking_leaves_only_what_was_taken() -> None:
     assert {event.actor for event in told} == {"system"}
 
 
-def test_minting_many_is_audited_as_issuing_one_is() -> None:
+def test_issuing_many_is_audited_as_issuing_one_is() -> None:
     access = organization()
     issue_credential(access, username="one", claims={"room": "hall"})
     entry = replace(roster(1)[0], username="many", claims={"room": "hall"})
-    list(mint_in_batches(access, [entry]))
+    list(issue_in_batches(access, [entry]))
     many, one = search(access, AuditQuery(kind="credential.issued")).events
     assert (many.after or {}).keys() == (one.after or {}).keys()
     assert [(event.username, (event.after or {})["claims"]) for event in (many, one)] == [
@@ -102,7 +102,7 @@ def test_minting_many_is_audited_as_issuing_one_is() -> None:
 def test_all_or_nothing_when_the_answer_is_one() -> None:
     """The API answers once: a process that dies before has handed nothing out."""
     access = organization()
-    taking = mint_in_batches(access, roster(8), hold=True)
+    taking = issue_in_batches(access, roster(8), hold=True)
     for _ in range(3):
         next(taking)
     taking.close()  # type: ignore[attr-defined]
@@ -114,9 +114,9 @@ def test_all_or_nothing_when_the_answer_is_one() -> None:
 def test_a_further_secret_that_was_not_handed_out_ends_and_the_first_one_does_not() -> None:
     access = organization()
     before = issue_credential(access, username="d-1", claims={"room": "lobby"})
-    taking = mint_in_batches(access, roster(3))
+    taking = issue_in_batches(access, roster(3))
     (batch,) = [next(taking)]
-    assert [one.line for one in batch.minted] == [2, 3, 4]
+    assert [one.line for one in batch.issued] == [2, 3, 4]
     taking.close()  # type: ignore[attr-defined]
     run_due_claims()
     active = [row.token_id for row in list_credentials(access, state="active").rows]
@@ -125,7 +125,7 @@ def test_a_further_secret_that_was_not_handed_out_ends_and_the_first_one_does_no
 
 def test_who_takes_too_long_is_told_and_keeps_nothing() -> None:
     access = organization()
-    taking = mint_in_batches(access, roster(3))
+    taking = issue_in_batches(access, roster(3))
     next(taking)
     with platform_scope():  # a worker has begun with it
         OutboxRow.objects.filter(task="orgs.tasks.abandon_batch").update(attempts=1)
@@ -137,7 +137,7 @@ def test_who_takes_too_long_is_told_and_keeps_nothing() -> None:
 
 def test_a_claim_waits_its_time_before_a_worker_takes_it_up() -> None:
     access = organization()
-    taking = mint_in_batches(access, roster(3))
+    taking = issue_in_batches(access, roster(3))
     next(taking)
     (claim,) = claims()
     assert claim.available_at - timezone.now() > timedelta(seconds=30)
@@ -146,22 +146,22 @@ def test_a_claim_waits_its_time_before_a_worker_takes_it_up() -> None:
     taking.close()  # type: ignore[attr-defined]
 
 
-def test_a_role_that_may_not_issue_mints_nothing() -> None:
+def test_a_role_that_may_not_issue_credentials_issues_none() -> None:
     access = organization()
     with pytest.raises(Forbidden):
-        mint(member(access.org, Role.AUDITOR), roster(1))
+        issue_all(member(access.org, Role.AUDITOR), roster(1))
     assert states(access) == {}
 
 
 def test_a_claim_holds_no_secret() -> None:
     access = organization()
-    taking = mint_in_batches(access, roster(3))
+    taking = issue_in_batches(access, roster(3))
     batch = next(taking)
     with connection.cursor() as cursor, platform_scope():
         cursor.execute("SELECT payload::text FROM cloudsignal_outboxrow")
         stored = " ".join(row[0] for row in cursor.fetchall())
-    assert batch.minted[0].issued.token_id in stored
-    assert all(one.issued.password not in stored for one in batch.minted)
+    assert batch.issued[0].issued.token_id in stored
+    assert all(one.issued.password not in stored for one in batch.issued)
     taking.close()  # type: ignore[attr-defined]
 
 
@@ -170,15 +170,15 @@ import os, signal, sys
 import django; django.setup()
 from orgs.access.grants import access_org
 from orgs.models import User
-from orgs.credentials import minting
+from orgs.credentials import bulk
 from orgs.credentials.csv_file import read_roster
-minting.BATCH = 3
+bulk.BATCH = 3
 access = access_org(User.objects.get(email=sys.argv[1]), sys.argv[2])
 text = "username\\n" + "".join(f"d-{number}\\n" for number in range(12))
-for number, batch in enumerate(minting.mint_in_batches(access, read_roster(text))):
+for number, batch in enumerate(bulk.issue_in_batches(access, read_roster(text))):
     if number == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    print("\\n".join(one.issued.local for one in batch.minted), flush=True)
+    print("\\n".join(one.issued.local for one in batch.issued), flush=True)
 """
 
 
@@ -223,7 +223,7 @@ def test_a_row_costs_the_same_however_many_names_there_are(databases: Databases)
         return int(row[0]) if row else 0
 
     before = read() + scanned()
-    mint(access, roster(600))
+    issue_all(access, roster(600))
     spent = read() + scanned() - before
     with databases.admin() as admin:
         admin.execute("ALTER TABLE orgs_mqttidentity RESET (autovacuum_enabled)")

@@ -4,7 +4,7 @@ In batches: each is one transaction (identities, secrets, audit, outbox) and, af
 While the database works on one batch, the next is made and the one before is brought to Redis aside. A username that
 exists gets a further secret the way a single credential is issued, which keeps what it has.
 
-Secrets are nowhere but in the process that minted them, so a batch that is committed and not yet handed out would be
+Secrets are nowhere but in the process that issued them, so a batch that is committed and not yet handed out would be
 lost with it. Each transaction therefore leaves a claim: an outbox row by which a worker revokes the batch. It is taken
 away once the batch has been handed out. What nobody was shown works for nobody.
 """
@@ -32,7 +32,7 @@ from cloudsignal.task_names import ABANDON_BATCH, PUSH_BATCH
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.change import Change
-from cloudsignal.wire.credential import Credential, Secret, mint_secret, seal_credential, secret_mac
+from cloudsignal.wire.credential import Credential, Secret, make_secret, seal_credential, secret_mac
 from orgs.access.acting_key import hold_acting_key
 from orgs.access.grants import Access
 from orgs.credentials.csv_file import Entry
@@ -48,7 +48,7 @@ CLAIM = timedelta(seconds=60)
 """How long a batch may wait for delivery to the caller before a worker revokes it."""
 
 _TABLE = """
-CREATE TEMP TABLE IF NOT EXISTS minting (
+CREATE TEMP TABLE IF NOT EXISTS bulk_lines (
     username text, static boolean, claims text, note text, token_id text, mac bytea, hint text,
     expires_at timestamptz
 ) ON COMMIT DELETE ROWS
@@ -59,20 +59,20 @@ _STORE = """
 WITH made AS (
     INSERT INTO orgs_mqttidentity (org_id, username, static, provider, external_id, email, claims, note, revision,
                                    revised_at, created_at, created_by)
-    SELECT %(org)s, username, static, '', '', '', claims::jsonb, note, 1, %(now)s, %(now)s, %(actor)s FROM minting
+    SELECT %(org)s, username, static, '', '', '', claims::jsonb, note, 1, %(now)s, %(now)s, %(actor)s FROM bulk_lines
     ORDER BY username ON CONFLICT (org_id, username) DO NOTHING RETURNING id, username
 ), secrets AS (
     INSERT INTO orgs_credential (org_id, identity_id, token_id, mac, hint, issued_at, expires_at, refreshed_from,
                                  created_by)
     SELECT %(org)s, made.id, token_id, mac, hint, %(now)s, expires_at, '', %(actor)s
-    FROM minting JOIN made USING (username)
+    FROM bulk_lines JOIN made USING (username)
 )
 SELECT username FROM made
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Minted:
+class IssuedLine:
     """An issued credential, and its line of the file."""
 
     line: int
@@ -92,7 +92,7 @@ class Skipped:
 class Batch:
     """A batch of consecutive lines. ``done`` of ``total`` lines are processed."""
 
-    minted: tuple[Minted, ...]
+    issued: tuple[IssuedLine, ...]
     skipped: tuple[Skipped, ...]
     done: int
     total: int
@@ -111,28 +111,28 @@ class _Prepared:
 class _Stored:
     """A committed batch whose push to Redis is running."""
 
-    minted: tuple[Minted, ...]
+    issued: tuple[IssuedLine, ...]
     skipped: tuple[Skipped, ...]
     fresh: Sequence[str]
     claim: int
     pushed: Future[None]
 
 
-def mint(access: Access, entries: Sequence[Entry]) -> Batch:
+def issue_all(access: Access, entries: Sequence[Entry]) -> Batch:
     """Issue a credential for every entry, all or none: on failure those issued so far are revoked.
 
     Raises :class:`Conflict` when it took so long that a worker has begun to revoke them.
     """
-    batches = list(mint_in_batches(access, entries, hold=True))
+    batches = list(issue_in_batches(access, entries, hold=True))
     return Batch(
-        tuple(chain.from_iterable(batch.minted for batch in batches)),
+        tuple(chain.from_iterable(batch.issued for batch in batches)),
         tuple(chain.from_iterable(batch.skipped for batch in batches)),
         len(entries),
         len(entries),
     )
 
 
-def mint_in_batches(access: Access, entries: Sequence[Entry], *, hold: bool = False) -> Iterator[Batch]:
+def issue_in_batches(access: Access, entries: Sequence[Entry], *, hold: bool = False) -> Iterator[Batch]:
     """Issue a credential for every entry and yield batches, each once it is active at the edges.
 
     A batch counts as handed out when its taker comes back for the next one (with ``hold``, when all are taken). Whoever
@@ -142,7 +142,7 @@ def mint_in_batches(access: Access, entries: Sequence[Entry], *, hold: bool = Fa
     access.require(Permission.CREDENTIALS_MANAGE)
     batches = [entries[start : start + BATCH] for start in range(0, len(entries), BATCH)]
     done, claims = 0, list[int]()
-    with ThreadPoolExecutor(2, thread_name_prefix="mint") as aside:
+    with ThreadPoolExecutor(2, thread_name_prefix="issue") as aside:
         coming = aside.submit(_prepare, access.org_id, batches[0]) if batches else None
         leaving: _Stored | None = None
         for following in [*batches[1:], None, None]:
@@ -151,9 +151,9 @@ def mint_in_batches(access: Access, entries: Sequence[Entry], *, hold: bool = Fa
             stored = _store(access, arrived, aside) if arrived else None
             if leaving:
                 _arrive(access, leaving)
-                done += len(leaving.minted) + len(leaving.skipped)
+                done += len(leaving.issued) + len(leaving.skipped)
                 claims.append(leaving.claim)
-                yield Batch(leaving.minted, leaving.skipped, done, len(entries))
+                yield Batch(leaving.issued, leaving.skipped, done, len(entries))
                 if not hold:
                     _release(claims)
                     claims = []
@@ -181,7 +181,7 @@ def _one(org: str, key: bytes, now: datetime, entry: Entry) -> _Prepared:
     username = entry.username or ids.local_username()
     expires_at = None if entry.static else now + timedelta(seconds=entry.ttl)
     until = int(expires_at.timestamp()) if expires_at else 0
-    secret, token_id = mint_secret(key, org), ids.token_id(org)
+    secret, token_id = make_secret(key, org), ids.token_id(org)
     mac = secret_mac(key, org=org, username=username, secret=secret, expires_at=until)
     record = Credential(org, username, 1, (Secret(token_id, mac, until),), entry.claims)
     issued = Issued(f"{username}@{org}", username, secret, token_id, now, expires_at, "", "")
@@ -198,22 +198,22 @@ def _store(access: Access, prepared: Sequence[_Prepared], aside: ThreadPoolExecu
         record_many(access, kinds.CREDENTIAL_ISSUED, [_change(each) for each in fresh])
         known = {each.entry.username: each.entry for each in prepared if each.issued.local not in made}
         further, skipped = _further(access, known)
-        minted = [*(Minted(each.entry.line, each.issued) for each in fresh), *further]
+        issued = [*(IssuedLine(each.entry.line, each.issued) for each in fresh), *further]
         claim = outbox.defer(
             ABANDON_BATCH, org=access.org_id, key=prepared[0].issued.token_id, wait=CLAIM,
-            payload={"org": access.org_id, "tokens": " ".join(one.issued.token_id for one in minted)},
+            payload={"org": access.org_id, "tokens": " ".join(one.issued.token_id for one in issued)},
         )  # fmt: skip
     if further:
-        minted.sort(key=lambda one: one.line)
+        issued.sort(key=lambda one: one.line)
     pushed = aside.submit(_push, access.org_id, fresh, now)
-    return _Stored(tuple(minted), tuple(skipped), [each.issued.local for each in fresh], claim, pushed)
+    return _Stored(tuple(issued), tuple(skipped), [each.issued.local for each in fresh], claim, pushed)
 
 
-def _further(access: Access, known: dict[str, Entry]) -> tuple[list[Minted], list[Skipped]]:
+def _further(access: Access, known: dict[str, Entry]) -> tuple[list[IssuedLine], list[Skipped]]:
     """Issue credentials for existing usernames, locked in the order of their IDs, as everywhere."""
-    minted, skipped = list[Minted](), list[Skipped]()
+    lines, skipped = list[IssuedLine](), list[Skipped]()
     if not known:
-        return minted, skipped
+        return lines, skipped
     names = MqttIdentity.objects.filter(org=access.org, username__in=list(known)).order_by("pk")
     for name in names.values_list("username", flat=True):
         entry = known[name]
@@ -224,8 +224,8 @@ def _further(access: Access, known: dict[str, Entry]) -> tuple[list[Minted], lis
         except DomainError as error:
             skipped.append(Skipped(entry.line, name, error.message))
         else:
-            minted.append(Minted(entry.line, issued))
-    return minted, sorted(skipped, key=lambda one: one.line)
+            lines.append(IssuedLine(entry.line, issued))
+    return lines, sorted(skipped, key=lambda one: one.line)
 
 
 def _arrive(access: Access, stored: _Stored) -> None:
@@ -260,7 +260,7 @@ def _insert(access: Access, prepared: Sequence[_Prepared], now: datetime) -> set
     """Insert the rows by a temporary table, as row-level security forbids COPY; returns the new usernames."""
     with connection.cursor() as cursor:
         cursor.execute(_TABLE)
-        with cursor.copy(f"COPY minting ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
+        with cursor.copy(f"COPY bulk_lines ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(_TYPES)
             for each in prepared:
                 copy.write_row(each.row)
