@@ -21,6 +21,10 @@ NAMES = [str(contract["name"]) for contract in CONTRACTS]
 ORDER = "The applications and their rooms have one order"
 PLANTED = {
     "Policy, permissions and event kinds are pure": ("acl/policy/engine/model.py", "import cloudsignal.ids"),
+    "The transparency log is pure: no framework, no database, no network": (
+        "audit/log/tree.py",
+        "from audit.kinds import KINDS",
+    ),
     "The wire contracts know no framework and no application": ("cloudsignal/wire/keys.py", "import orgs.names"),
     "The edge needs no Django, no database and no signing key": (
         "cloudsignal/edge/timer_wheel.py",
