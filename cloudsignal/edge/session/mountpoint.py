@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from acl.policy.engine.topics import MAX_LEVELS
+
 MAX_TOPIC_BYTES = 65_535
 """MQTT 5 s1.5.4: a string has a two-byte length."""
 
@@ -21,6 +23,12 @@ MAX_PACKET_BYTES = 16 * 1024 * 1024
 
 MOUNT_OVERHEAD = 64
 """More than a packet can grow by mounting one topic: the prefix and one more byte of each length."""
+
+MOUNT_LEVELS = 2
+"""Levels that mounting adds to a topic: the organization and the root."""
+
+TOPIC_LEVELS = MAX_LEVELS
+"""Levels of a client's topic or filter, unless ``EDGE_TOPIC_LEVELS`` says fewer: as many as a policy can speak of."""
 
 _SHARE = b"$share/"
 
