@@ -119,6 +119,17 @@ def look(page: Page, url: str) -> None:
     assert page.evaluate(OFF_SCREEN) == [], "actions that lie beyond the edge of a phone"
 
 
+def test_what_is_not_accessible_is_found(page: Page) -> None:
+    page.set_content('<html lang="en"><title>Valves</title><main><h1>Valves</h1><button></button></main></html>')
+    with pytest.raises(AssertionError, match="button-name"):
+        accessible(page, ALL)
+    page.evaluate("document.querySelector('button').textContent = 'Open'")
+    accessible(page, ALL)
+    page.evaluate("document.querySelector('button').style = 'color: #999; background: #aaa'")
+    with pytest.raises(AssertionError, match="color-contrast"):
+        accessible(page, COLOURS)
+
+
 @pytest.mark.parametrize("screen", sorted(SCREENS))
 def test_a_screen_is_accessible_and_fits(screen: str, signed_in: Page, place: Place) -> None:
     ids = {
