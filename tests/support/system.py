@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +12,10 @@ import psycopg
 import redis
 
 from cloudsignal.config import VARIABLES
-from cloudsignal.supervisor.part import PROJECT
 from cloudsignal.supervisor.postgres import ADMIN, APP, DATABASE, OWNER
 from cloudsignal.supervisor.secret import Secrets, load_or_make
-from tests.support.process import StackError, Up, clean_environment, temporary_data_folder
+from tests.support.process import StackError, Up, temporary_data_folder
+from tests.support.shell import Shell
 
 HOST = "127.0.0.1"
 
@@ -29,6 +27,8 @@ class Stack(Up):
         ports = ("--web-port", "0", "--mqtts-port", "0", "--wss-port", "0")
         super().__init__(temporary_data_folder("stack"), "--listen", HOST, *ports, "--edges", str(edges), *options)
         self.host = HOST
+        self._shell: Shell | None = None
+        self._admin: psycopg.Connection | None = None
 
     @property
     def ports(self) -> dict[str, int]:
@@ -78,9 +78,15 @@ class Stack(Up):
 
     @contextlib.contextmanager
     def admin(self) -> Iterator[psycopg.Connection]:
-        """A superuser's connection: for looking behind the curtain only."""
-        with psycopg.connect(self.database_url(ADMIN), autocommit=True) as connection:
-            yield connection
+        """A superuser's connection: for looking behind the curtain only. One serves all questions, while it lives."""
+        try:
+            if self._admin is not None:
+                self._admin.execute("SELECT 1")
+        except psycopg.Error:  # the server was killed or started again
+            self._admin = None
+        if self._admin is None:
+            self._admin = psycopg.connect(self.database_url(ADMIN), autocommit=True)
+        yield self._admin
 
     def django_environment(self) -> dict[str, str]:
         """What a process needs to act as the application on this system."""
@@ -103,15 +109,24 @@ class Stack(Up):
 
     def django(self, code: str, *arguments: str) -> str:
         """Run Python against this system with Django set up; returns what it printed."""
-        program = "import django; django.setup()\n" + code
-        done = subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            cwd=PROJECT, env=clean_environment() | self.django_environment(),
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        if done.returncode != 0:
-            raise StackError(f"the code failed:\n{done.stderr[-3000:]}")
-        return done.stdout
+        environment = self.django_environment()  # another start may have other ports
+        shell = self._shell
+        if shell is None or shell.environment != environment or not shell.alive:
+            self._close_shell()
+            shell = self._shell = Shell(environment)
+        return shell.run(code, *arguments)
+
+    def remove(self) -> None:
+        """Stop it and delete everything it wrote."""
+        self._close_shell()
+        if self._admin is not None:
+            self._admin.close()
+        super().remove()
+
+    def _close_shell(self) -> None:
+        if self._shell is not None:
+            self._shell.close()
+            self._shell = None
 
     def eventually(self, question: Callable[[], Any], *, seconds: float = 60.0, what: str = "it") -> Any:
         """Ask until the answer is true; returns it. Fails with the logs when it never is."""
