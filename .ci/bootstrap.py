@@ -153,7 +153,7 @@ def apt_install(packages: list[str]) -> None:
 
 
 def privileged(command: list[str]) -> list[str]:
-    """What to put before a command that needs root: nothing, or sudo."""
+    """The prefix of a command that needs root: nothing, or sudo."""
     if os.geteuid() == 0:
         return []
     if shutil.which("sudo"):
@@ -213,7 +213,7 @@ def install_python_packages(level: str) -> None:
 
 
 def fingerprint(level: str) -> str:
-    """What the environment depends on: the pins, the project's own metadata, and where it stands."""
+    """The inputs of the environment: the pins, the project's own metadata, and its path."""
     names = ["requirements/base.txt", "pyproject.toml", ".ci/bootstrap.py"]
     if level == "dev":
         names += ["requirements/dev.txt", "requirements/saml.txt"]

@@ -56,7 +56,7 @@ class TolerantRedisCache(RedisCache):
         return _tolerant(found, default)
 
     def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
-        """Nothing when Redis is unavailable."""
+        """None of the keys when Redis is unavailable."""
         _tolerant(lambda: super(TolerantRedisCache, self).set(key, value, _bounded(timeout), version), None)
 
     def delete(self, *args: Any, **kwargs: Any) -> bool:

@@ -60,7 +60,7 @@ class NotFound(DomainError):
 
 
 class Unauthenticated(DomainError):
-    """Nobody is signed in, or the key is not valid: 401."""
+    """The caller is not signed in, or the key is not valid: 401."""
 
     status = HTTPStatus.UNAUTHORIZED
 

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.core.mail.backends.filebased import EmailBackend
 
 END = b"-" * 79 + b"\n"
-"""What Django's backend writes after each message."""
+"""The line that Django's backend writes after each message."""
 LINK = re.compile(r"https?://\S+")
 
 

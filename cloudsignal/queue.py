@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 QUEUE = "cloudsignal"
 PREFIX = "cs1:celery:"
-"""What every key of the queue begins with."""
+"""The prefix of every key of the queue."""
 
 MESSAGE_MAX = 256 * 1024
 """Bytes of an envelope. Tasks are told names and ids; the largest, a batch of 1,000 usernames, has some 90 KiB."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a member is in an organization, most powerful first."""
+    """The role of a member in an organization, most powerful first."""
 
     OWNER = "owner"
     ADMIN = "admin"
@@ -55,7 +55,7 @@ TITLES: dict[Permission, str] = {
     Permission.ORG_TRANSFER: "Transfer ownership",
     Permission.ORG_DELETE: "Delete the organization",
 }
-"""What each permission is called on pages and in errors, in the order of the forms."""
+"""The label of each permission on pages and in errors, in the order of the forms."""
 
 _READ = frozenset({Permission.ORG_READ})
 _AUDIT = frozenset({Permission.AUDIT_READ, Permission.AUDIT_EXPORT})
@@ -87,11 +87,11 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
 }
 
 OPERATOR = _READ | _AUDIT | {Permission.RETAINED_CLEAR}
-"""What platform staff may do inside an organization they are no member of: look, and clear retained messages, which
+"""Permissions of operators inside an organization they are no member of: look, and clear retained messages, which
 fill the broker that all share. What else they change (suspend, resume) are services of their own."""
 
-COMMAND_LINE = _READ | _AUDIT | _BUILD
-"""What a person's command line may do at most, whatever their role. Members, keys, providers and the organization
+CLI_SESSION = _READ | _AUDIT | _BUILD
+"""The most that a CLI session may do, whatever the person's role. Members, keys, providers and the organization
 itself stay out: with them a stolen key could make itself a lasting one."""
 
 if _untitled := set(Permission) - set(TITLES):

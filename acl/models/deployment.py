@@ -58,7 +58,7 @@ class Target(models.Model):
     """The state of a deployment on one node: pending, enforcing, refused, or superseded by a newer deployment."""
 
     class Status(models.TextChoices):
-        """What the node has reported so far."""
+        """The last status that the node reported."""
 
         PENDING = "pending"
         ENFORCING = "enforcing"

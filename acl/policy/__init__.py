@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from acl.policy.analysis.regions import Region
     from acl.policy.analysis.suggestion import Suggestion, suggest
 
-# What people use, not the edge: imported when it is first asked for, so that a start stays fast.
+# Analysis, which edges do not use, is imported at its first use, so that they start fast.
 _ON_DEMAND = {
     **dict.fromkeys(("PolicyDiff", "Relation", "diff", "is_wider", "permits"), "analysis.comparison"),
     **dict.fromkeys(("Explanation", "Outcome", "RuleExplanation", "explain"), "analysis.explanation"),

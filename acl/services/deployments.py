@@ -26,7 +26,7 @@ from orgs.publishing import publish_organization
 
 NOTE_MAX = 200
 BLANK = next(preset for preset in PRESETS if preset.name == "blank")
-"""What a new organization starts with: no rules, so everything is refused."""
+"""The policy of a new organization: no rules, so everything is denied."""
 
 
 def deploy(access: Access, *, note: str = "", if_match: str | None = None, over: str = "") -> Deployment:

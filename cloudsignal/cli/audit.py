@@ -98,7 +98,7 @@ def _follow(server: Server, wanted: Wanted, first: int, end: float) -> Iterator[
     """The ``first`` latest events, oldest first, then what comes, each once. Our own clock is not asked."""
     found = list(server.pages("/v2/audit/events", limit=first, **wanted))[::-1]
     yield from found
-    # What is older than the first look was there before us: it is shown above, or was not asked for.
+    # Events older than the first look are shown above, or were not asked for.
     floor = _time(found[-1]) if found else None
     seen = {event["id"]: _time(event) for event in found}
     while time.monotonic() < end:

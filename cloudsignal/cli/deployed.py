@@ -14,7 +14,7 @@ from cloudsignal.cli.server import Server
 from cloudsignal.cli.show import cut, say_more, table, when
 
 STATES = {"enforcing": "active", "pending": "rolling out"}
-"""What the dashboard calls the states of a deployment, where the API's word is another one."""
+"""The dashboard's words for the states of a deployment, where the API's word is another one."""
 
 
 @click.command()

@@ -51,7 +51,7 @@ class Server:
     def __init__(self, url: str, key: str = "", *, ca: Path | None = None, hint: str = "") -> None:
         self.url = checked_url(url)
         self.hint = hint
-        """What to do when the key is refused."""
+        """Advice for a refused key."""
         headers = {"User-Agent": f"cloudsignal/{__version__}", "Accept": "application/json"}
         if key:
             if not _KEY.fullmatch(key):

@@ -61,7 +61,7 @@ def certificate(request: HttpRequest) -> HttpResponseBase:
 
 @public_page()
 def session(request: HttpRequest) -> HttpResponseBase:
-    """Who is signed in and the CSRF token, for pages that were opened before a sign-in in another tab."""
+    """The signed-in person and the CSRF token, for pages that were opened before a sign-in in another tab."""
     return JsonResponse({"person": _person_id(request), "token": get_token(request)})
 
 

@@ -28,7 +28,7 @@ SLICE = 0.002
 
 
 class Host(Protocol):
-    """What changes reach in the process (:class:`cloudsignal.edge.node.Node`)."""
+    """The parts of the process that changes reach (:class:`cloudsignal.edge.node.Node`)."""
 
     clients: dict[str, Client]
     sessions: Register

@@ -279,7 +279,7 @@ def _tls(options: dict[str, Any]) -> ssl.SSLContext:
 
 
 def _seen(future: asyncio.Future[Any]) -> None:
-    """Nobody need wait for the answer: its failure is not to be reported as forgotten."""
+    """Read the exception of an answer that nobody waits for, or asyncio would report it as forgotten."""
     if not future.cancelled():
         future.exception()
 

@@ -1,4 +1,4 @@
-"""What one edge process is told: the environment, read and checked once at start."""
+"""Settings of one edge process: the environment, read and checked once at start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cloudsignal.config import Address, ConfigError, Environment, Upstream
 
 NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-"""What an edge may be called."""
+"""The form of an edge's name."""
 
 
 @dataclass(frozen=True, slots=True)

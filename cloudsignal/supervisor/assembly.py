@@ -55,7 +55,7 @@ class System:
     """Names that the local certificate carries beside those of this machine."""
     demo: bool = False
     notes: list[str] = field(default_factory=list)
-    """What is worth telling at the start."""
+    """Notes that the start prints."""
     held: list[socket] = field(default_factory=list)
     """See :class:`Ports`; closed with the process."""
 
@@ -172,7 +172,7 @@ class Assembly:
                 if not Path(file).is_file():
                     raise ConfigError(f"{name} is {quoted(file)}, which is not a readable file")
             self.made |= {"EDGE_TLS_CERT": cert, "EDGE_TLS_KEY": key}
-            # What an earlier start made: the pages would offer it to clients as what to verify the edge with.
+            # An earlier start made this one: pages would offer it to clients to verify the edge with.
             (self.layout.tls / "ca.pem").unlink(missing_ok=True)
             return
         chain = pki.ensure(self.layout.tls, names=[host])

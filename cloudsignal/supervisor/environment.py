@@ -15,7 +15,7 @@ PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 )  # fmt: skip
-"""What programs in general need to know about the machine."""
+"""Variables about the machine that programs in general need."""
 
 
 def for_role(role: str, *, data: Path, made: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

@@ -29,7 +29,7 @@ SOCKET_PATH_MAX = 100
 """Bytes of a unix socket's path that every system takes (Linux 107, macOS 103)."""
 
 PLAIN = re.compile(r"[\w./+:@~-]+")
-"""What a data folder's path may hold: it is written into the configuration files of three programs."""
+"""Characters that a data folder's path may hold: three programs have it in their configuration files."""
 
 FOLDERS = ("secrets", "tls", "logs", "alive")
 
@@ -50,7 +50,7 @@ class Layout:
 
     root: Path
     accounts: Accounts | None = None
-    """Who owns what each data part writes; None means the user that runs the supervisor."""
+    """The owner of each data part's files; None means the user that runs the supervisor."""
 
     @property
     def postgres(self) -> Path:

@@ -20,7 +20,7 @@ SEARCH = 200
 """How many ports after the usual one are tried before giving up."""
 
 LOOPBACK = ("127.0.0.1", "::1")
-"""What ``localhost`` leads to: one or both, in an order that differs from machine to machine."""
+"""The addresses of ``localhost``: one or both, in an order that differs from machine to machine."""
 
 
 def localhost() -> str:
@@ -75,7 +75,7 @@ class Ports:
     def __init__(self) -> None:
         self._taken: set[int] = set()
         self.notes: list[str] = []
-        """What is worth telling: usual ports that were taken."""
+        """Notes that the start prints: usual ports that were taken."""
         self.held: list[socket.socket] = []
         """Bound and never listened on: who tries ``::1`` first is refused there and goes on to 127.0.0.1, and no other
         program can answer in our place. To be kept as long as the listeners live."""

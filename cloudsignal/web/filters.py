@@ -51,7 +51,7 @@ def _raw(bound: BoundField) -> str:
 def _shown(bound: BoundField) -> str:
     raw = _raw(bound)
     if isinstance(bound.field.widget, ChoiceWidget):
-        # What the widget would offer: groups of options, each with the value as text.
+        # The widget's choices: groups of options, each with the value as text.
         for _, options, _ in bound.field.widget.optgroups(bound.name, [raw]):
             for option in options:
                 if option["value"] == raw:

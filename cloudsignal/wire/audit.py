@@ -58,7 +58,7 @@ class AuditEvent:
     count: int = 1
     """How many equal events within the fold window this one stands for; a later copy may raise it."""
     details: dict[str, str | int | float | bool] = field(default_factory=dict)
-    """What only this kind has, e.g. ``seconds``, ``messages_in``, ``bytes_out`` of a disconnect."""
+    """Fields of this kind alone, e.g. ``seconds``, ``messages_in``, ``bytes_out`` of a disconnect."""
 
 
 @dataclass(frozen=True, slots=True)

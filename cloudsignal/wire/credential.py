@@ -21,7 +21,7 @@ from cloudsignal.wire.codec import WireError, decode, encode
 VERSION = 1
 
 ClaimValue = str | int | float | bool | Sequence[str]
-"""What a claim may hold: a string, a number, a truth value, or a list of strings."""
+"""The value of a claim: a string, a number, a truth value, or a list of strings."""
 
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -71,7 +71,7 @@ class Secret:
     """Later than ``expires_at`` for a first secret whose client has refreshed without a break: it signs in until then.
     Not part of the hash."""
     retired: bool = False
-    """It made room for newer ones: it signs in no more, and its sessions go on."""
+    """Retired to make room for newer ones: it signs in no more, and its sessions go on."""
 
     @property
     def ends_at(self) -> int:

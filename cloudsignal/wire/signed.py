@@ -28,7 +28,7 @@ class Seal:
 
     context: bytes
     complaint: str
-    """What is said of one whose signature does not verify."""
+    """The error about a document whose signature does not verify."""
     hashed: bool = False
     """Whether the SHA-256 of the record is signed: of what may be a megabyte, so that it need not be read twice."""
 

@@ -29,7 +29,7 @@ from orgs.actors import SystemActor
 from orgs.api_keys.reads import cli_sessions_of
 from orgs.models import ApiKey, Organization, User
 from orgs.names import NAME_MAX, clean_name
-from orgs.permissions import COMMAND_LINE, Permission
+from orgs.permissions import CLI_SESSION, Permission
 
 RANDOM = 27
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -85,7 +85,7 @@ def create_personal_key(access: Access, *, machine: str) -> NewKey:
         kind=ApiKey.Kind.RESTRICTED,
         person=access.user,
         name=clean_name(f"{whose} on {machine}"[:NAME_MAX] if machine else whose[:NAME_MAX]),
-        scopes=sorted(COMMAND_LINE),
+        scopes=sorted(CLI_SESSION),
         sign_on=access.user.sso_session.sign_on_id if access.user.sso_session else "",
         expires_at=timezone.now() + personal_lifetime(access.user),
     )

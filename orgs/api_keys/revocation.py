@@ -25,7 +25,7 @@ from orgs.permissions import Permission
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a key has created, directly or through keys it created, that is still active."""
+    """Everything still active that a key has created, directly or through keys it created."""
 
     keys: tuple[ApiKey, ...]
     providers: tuple[IdentityProvider, ...]

@@ -75,7 +75,7 @@ class IssuedSerializer(serializers.Serializer[Issued]):
 
 
 class IssueSerializer(serializers.Serializer[Any]):
-    """What to make."""
+    """The credential to issue."""
 
     username = serializers.CharField(
         max_length=63,

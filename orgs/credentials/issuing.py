@@ -178,7 +178,7 @@ def revoke_credential(access: Access, token_id: str) -> Credential:
         if found.revoked_at is None:
             found.revoked_at = timezone.now()
             found.save(update_fields=["revoked_at"])
-            # What was refreshed up to here has a break now: its first password goes back to its own expiry.
+            # The chain of refreshes ends here: its first password goes back to its own expiry.
             Credential.objects.filter(org=access.org, token_id=found.first).update(renewed_until=None)
             tell_edges(identity)
             record(

@@ -14,7 +14,7 @@ class ApiKey(models.Model):
     """An API key. Only the SHA-256 of it is stored: it carries 160 random bits, so a fast hash is right."""
 
     class Kind(models.TextChoices):
-        """What a key may be used for (CONTRACTS: "Identifiers")."""
+        """The use of a key (CONTRACTS: "Identifiers")."""
 
         SECRET = "sk", "secret"
         RESTRICTED = "rk", "restricted"
@@ -24,9 +24,9 @@ class ApiKey(models.Model):
     person = models.ForeignKey(
         "orgs.User", on_delete=models.CASCADE, null=True, blank=True, related_name="api_keys", db_index=False
     )
-    """Whose command line it is: it may do no more than they may at that moment. None for keys of programs."""
+    """The person of a CLI session, which may do no more than they may at that moment. None for keys of programs."""
     sign_on = models.CharField(max_length=20, blank=True)
-    """For a command line of somebody who came through single sign-on: its id. The key ends with that way in."""
+    """The SSO connection of a CLI session that began in an SSO session: the key ends with that connection."""
     kind = models.CharField(max_length=2, choices=Kind.choices)
     name = models.CharField(max_length=80)
     digest = models.CharField(max_length=64, unique=True)
@@ -40,7 +40,7 @@ class ApiKey(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     rotated_at = models.DateTimeField(null=True, blank=True)
-    """When it got its successor, beside which it works until ``expires_at``."""
+    """Time of its rotation; it stays active beside its successor until ``expires_at``."""
     last_used_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -51,5 +51,5 @@ class ApiKey(models.Model):
 
     @property
     def actor(self) -> str:
-        """How the audit names who uses it: ``key:sk_...x7m4``, or ``key:rk_...x7m4 of EMAIL`` for a command line."""
+        """The actor in the audit: ``key:sk_...x7m4``, or ``key:rk_...x7m4 of EMAIL`` for a CLI session."""
         return f"key:{self} of {self.created_by.removeprefix('user:')}" if self.person_id else f"key:{self}"

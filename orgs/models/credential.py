@@ -1,4 +1,4 @@
-"""MQTT identities and the secrets that sign them in. A secret itself is never stored, only its keyed hash."""
+"""MQTT identities and their credentials. A secret itself is never stored, only its keyed hash."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from django.utils import timezone
 from orgs.models.organization import Organization
 
 RENEWED_AT_MOST = timedelta(hours=24)
-"""How long the first password of a client signs in, from its issue, while the client refreshes without a break."""
+"""The longest life of a client's first password, from its issue, while the client refreshes without a break."""
 
 
 def unended(now: datetime) -> Q:
-    """Secrets that are neither revoked nor over at ``now``; retired ones too, on which sessions may live.
+    """Secrets that are neither revoked nor expired at ``now``; retired ones too, on which sessions may live.
 
     The first bound of the last part is implied by :data:`RENEWED_AT_MOST`; it lets an index on ``expires_at`` serve.
     """
@@ -25,7 +25,7 @@ def unended(now: datetime) -> Q:
 
 
 def signing_in(now: datetime) -> Q:
-    """Secrets that sign in at ``now``."""
+    """Secrets that are accepted at sign-in at ``now``."""
     return unended(now) & Q(retired_at=None)
 
 
@@ -41,14 +41,14 @@ class MqttIdentity(models.Model):
     org = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="identities", db_index=False)
     username = models.CharField(max_length=63, db_collation="C")
     static = models.BooleanField(default=False)
-    """The flagged exception: its credentials do not expire."""
+    """Whether its credentials never expire: the flagged exception."""
     provider = models.CharField(max_length=64, blank=True)
     external_id = models.CharField(max_length=255, blank=True)
     email = models.CharField(max_length=254, blank=True)
     claims = models.JSONField(default=dict, blank=True)
     note = models.CharField(max_length=200, blank=True)
     revision = models.BigIntegerField(default=0)
-    """Rises with every change an edge must know of."""
+    """Rises with every change that edges must know."""
     revised_at = models.DateTimeField(default=timezone.now)
     revoked_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -90,12 +90,12 @@ class Credential(models.Model):
     first = models.CharField(max_length=40, blank=True, default="", db_default="")
     """Token id of the secret that the refreshes began with; empty for that one itself."""
     renewed_at = models.DateTimeField(null=True, blank=True)
-    """Of a first secret: when its client last refreshed."""
+    """Time of the client's last refresh; set on a first secret only."""
     renewed_until = models.DateTimeField(null=True, blank=True)
-    """Of a first secret: until when it signs in because its client refreshed without a break. Many MQTT libraries
-    reconnect with the password they began with."""
+    """Later expiry of a first secret whose client refreshes without a break. Many MQTT libraries reconnect with the
+    password they began with."""
     retired_at = models.DateTimeField(null=True, blank=True)
-    """When it made room for newer ones: it signs in no more. Its sessions go on, and it can be refreshed."""
+    """Time at which it made room for newer ones: it signs in no more. Its sessions go on, and it can be refreshed."""
     created_by = models.CharField(max_length=320)
 
     class Meta:
@@ -132,10 +132,10 @@ class Credential(models.Model):
 
     @property
     def ends_at(self) -> datetime | None:
-        """When it stops signing in: its expiry, or later while its client refreshes. None for a static one."""
+        """Time after which it is not accepted: its expiry, or later while its client refreshes; None if static."""
         return max(self.expires_at, self.renewed_until or self.expires_at) if self.expires_at else None
 
     @property
     def refreshable(self) -> bool:
-        """Whether it can be refreshed: short-lived, not over, not revoked. A retired one can."""
+        """Whether it can be refreshed: short-lived, not expired, not revoked. A retired one can."""
         return self.revoked_at is None and self.ends_at is not None and self.ends_at > timezone.now()

@@ -1,4 +1,4 @@
-"""Invitations: a person who is asked to join, by e-mail."""
+"""Invitations: a person who is asked to join, by email."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Invitation(models.Model):
     email = models.EmailField(max_length=254)
     role = models.CharField(max_length=10, choices=[(role.value, role.value) for role in Role])
     ends_at = models.DateTimeField(null=True, blank=True)
-    """When the membership will end (time-boxed auditors)."""
+    """End of the membership (time-boxed auditors)."""
     round = models.PositiveIntegerField(default=1)
     """Rises with every resend: earlier links stop working."""
     invited_by = models.CharField(max_length=320)

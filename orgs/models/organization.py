@@ -1,4 +1,4 @@
-"""Organizations and who belongs to them."""
+"""Organizations and their memberships."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Organization(models.Model):
     """A tenant. Its id is the org part of every MQTT username and the name of its mountpoint; it never changes."""
 
     class Status(models.TextChoices):
-        """``suspended`` cuts all clients off and keeps the data; ``deleting`` waits for its grace period."""
+        """``suspended`` disconnects all clients and keeps the data; ``deleting`` waits out its grace period."""
 
         ACTIVE = "active"
         SUSPENDED = "suspended"
@@ -26,16 +26,16 @@ class Organization(models.Model):
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.ACTIVE)
     cluster = models.ForeignKey("acl.Cluster", on_delete=models.PROTECT, related_name="organizations")
     revision = models.BigIntegerField(default=0)
-    """Rises with everything an edge must know: policy, status, quotas. Never falls."""
+    """Rises with every change that edges must know: policy, status, quotas. Never falls."""
     revised_at = models.DateTimeField(default=timezone.now)
     created_at = models.DateTimeField(default=timezone.now)
     suspended_at = models.DateTimeField(null=True, blank=True)
     """Set while an operator's suspension stands, also under ``deleting``: an owner cannot lift it by deleting."""
     suspended_reason = models.CharField(max_length=200, blank=True)
     delete_after = models.DateTimeField(null=True, blank=True)
-    """While ``deleting``: when the grace period ends and everything goes."""
+    """While ``deleting``: the end of the grace period, when all data is deleted."""
     mfa_required = models.BooleanField(default=False)
-    """Members without a second factor are let in no further than to set one up."""
+    """Members without a second factor can only set one up."""
     allowed_origins = models.JSONField(default=list, blank=True)
     """Origins (RFC 6454) whose pages may call the token service, such as ``https://app.example.com``."""
     connections = models.PositiveIntegerField(default=1_000)
@@ -58,13 +58,13 @@ class Organization(models.Model):
         return self.name
 
     def bump(self) -> None:
-        """Raise the revision: the edges must look again. The row is locked, and the caller saves it."""
+        """Raise the revision, so that edges fetch the bundle. The caller holds the row's lock and saves it."""
         self.revision += 1
         self.revised_at = timezone.now()
 
 
 class Membership(models.Model):
-    """A person in an organization. Past ``ends_at`` (time-boxed auditors) it counts for nothing."""
+    """A person's role in an organization. Past ``ends_at`` (time-boxed auditors) it grants nothing."""
 
     org = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey("orgs.User", on_delete=models.CASCADE, related_name="memberships")

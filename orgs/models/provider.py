@@ -12,7 +12,7 @@ from orgs.models.organization import Organization
 
 
 class IdentityProvider(models.Model):
-    """Whose tokens are believed, and by which keys. Either ``jwks_url`` or ``secret`` is set, never both."""
+    """An identity provider whose tokens are trusted, with its keys: ``jwks_url`` or ``secret``, never both."""
 
     class Kind(models.TextChoices):
         """Known services with defaults of their own, and any other."""
@@ -26,7 +26,7 @@ class IdentityProvider(models.Model):
     id = models.CharField(primary_key=True, max_length=20, default=ids.provider_id, editable=False)
     org = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="providers")
     name = models.CharField(max_length=63, db_collation="C")
-    """Part of every identity it vouches for (``MqttIdentity.provider``); never changes."""
+    """The provider part of its identities (``MqttIdentity.provider``); never changes."""
     kind = models.CharField(max_length=10, choices=Kind.choices)
     issuer = models.CharField(max_length=255)
     audience = models.CharField(max_length=255)
@@ -39,7 +39,7 @@ class IdentityProvider(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     created_by = models.CharField(max_length=320)
     changed_by = models.CharField(max_length=320, blank=True, default="", db_default="")
-    """Who chose last whose tokens are believed; empty while that is ``created_by``."""
+    """The actor who last changed issuer or keys; empty while that is ``created_by``."""
     updated_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -39,7 +39,7 @@ class SingleSignOn(models.Model):
     metadata = models.TextField(blank=True)
     """The identity provider's SAML metadata, as it was pasted or fetched when this was saved."""
     domains = models.JSONField(default=list, blank=True)
-    """Email domains that the organization says are its own, in lower case."""
+    """Email domains that the organization claims, in lowercase."""
     approved_domains = models.JSONField(default=list, blank=True)
     """The domains that an operator has approved; only there are the provider's email addresses trusted."""
     role = models.CharField(max_length=10, blank=True, choices=[(role.value, role.value) for role in Role])
@@ -63,7 +63,7 @@ class SingleSignOn(models.Model):
 
 
 class SignOnAccount(models.Model):
-    """The link of a provider's ``subject`` to a ``user``, who signs in to this organization by it."""
+    """The link of an SSO connection's ``subject`` to the ``user`` who signs in with it."""
 
     org = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="sign_on_accounts")
     sign_on = models.ForeignKey(

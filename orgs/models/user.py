@@ -43,7 +43,7 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser):
-    """A person. ``is_operator`` marks operators, who are not members of organizations by it."""
+    """A person. ``is_operator`` marks operators; it makes them no member of any organization."""
 
     email = models.EmailField(max_length=254, unique=True)
     name = models.CharField(max_length=120, blank=True)
@@ -58,8 +58,8 @@ class User(AbstractBaseUser):
     objects = UserManager()
 
     sso_session: SsoSession | None = None
-    """Not stored: set on the person of a session that came through single sign-on, which reaches that organization
-    only. Whoever runs an identity provider can be anybody there, so it must open nothing beyond that organization."""
+    """The SSO session of this request, or None; not stored. Such a session is limited to its organization: who runs an
+    identity provider can be anybody there, so it must open nothing beyond."""
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(Lower("email"), name="orgs_user_email_lower")]

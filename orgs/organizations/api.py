@@ -120,7 +120,7 @@ class UsageSerializer(serializers.Serializer[Any]):
 
 
 class Me(PersonEndpoint):
-    """Who is asking."""
+    """The caller."""
 
     needs: ClassVar = {"GET": None}
 
@@ -319,7 +319,7 @@ class Quotas(OrgEndpoint):
 
 
 class Usage(OrgEndpoint):
-    """What is used of them."""
+    """The use of each quota."""
 
     needs: ClassVar = {"GET": Permission.ORG_READ}
 

@@ -14,7 +14,7 @@ from orgs.providers.providers import PUBLIC_KEY, SHARED_SECRET, Wanted
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a person must know to connect one kind of provider: examples, and where the values are found."""
+    """Help for connecting one kind of provider: examples, and where the values are found."""
 
     kind: str
     title: str

@@ -40,7 +40,7 @@ class SessionSerializer(serializers.Serializer[LiveSession]):
 
 
 class Sessions(OrgEndpoint):
-    """Who is connected."""
+    """A connected client."""
 
     needs: ClassVar = {"GET": Permission.ORG_READ}
 

@@ -1,4 +1,4 @@
-"""What OIDC and SAML share: callback URLs, the OAuth client secret, assertions and refusals."""
+"""The common ground of OIDC and SAML: callback URLs, the OAuth client secret, assertions and refusals."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from orgs.api_keys import keys, revocation
 from orgs.api_keys.cli_login import LoginRequest, approve_login, read_request
 from orgs.models import ApiKey, Membership, Organization
 from orgs.people.members import add_member, remove_member
-from orgs.permissions import COMMAND_LINE, PERMISSIONS, Role
+from orgs.permissions import CLI_SESSION, PERMISSIONS, Role
 from tests.support.calling import Caller, World
 from tests.support.cli_login import BACK, LOGOUT, VERIFIER, asked, challenge, redeem
 from tests.support.world import member, person
@@ -49,7 +49,7 @@ def test_a_code_and_its_proof_give_a_key_of_that_person(acme: World) -> None:
     program = Caller(body["secret"])
     me = program.get("/v2/me").body
     assert (me["kind"], me["person"], me["role"], me["organization"]) == ("key", body["person"], "owner", "Acme")
-    assert set(me["permissions"]) == set(COMMAND_LINE)
+    assert set(me["permissions"]) == set(CLI_SESSION)
     listed = program.get("/v2/api-keys")
     assert body["secret"] not in listed.text
     assert listed.body["data"][0]["person"] == body["person"]
@@ -171,7 +171,7 @@ def test_what_a_machine_calls_itself_is_shown_harmlessly() -> None:
 @pytest.mark.parametrize("role", list(Role))
 def test_a_command_line_may_what_its_persons_role_says_and_never_more(role: Role, acme: World) -> None:
     program = sign_in(member(acme.owner.org, role))
-    assert set(program.get("/v2/me").body["permissions"]) == PERMISSIONS[role] & COMMAND_LINE
+    assert set(program.get("/v2/me").body["permissions"]) == PERMISSIONS[role] & CLI_SESSION
     refused = program.post("/v2/api-keys", {"kind": "sk", "name": "lasting"})
     assert (refused.status, refused.code) == (403, "forbidden")
     assert program.post("/v2/invitations", {"email": "x@example.com", "role": "admin"}).status == 403

@@ -21,7 +21,7 @@ from orgs.api_keys.keys import OVERLAP_MAX, NewKey, create_api_key, create_perso
 from orgs.api_keys.reads import get_api_key, list_api_keys
 from orgs.api_keys.revocation import revoke_api_key
 from orgs.models import ApiKey, Membership, Organization
-from orgs.permissions import COMMAND_LINE, Permission, Role
+from orgs.permissions import CLI_SESSION, Permission, Role
 from tests.support.races import meanwhile
 from tests.support.traces import events
 from tests.support.world import member, organization
@@ -154,7 +154,7 @@ def test_a_command_line_may_what_its_person_may_at_this_moment(acme: Access) -> 
     person = member(acme.org, Role.DEVELOPER)
     made = create_personal_key(person, machine="laptop")
     rights = use_api_key(made.secret, ip=IP).access.permissions
-    assert rights <= COMMAND_LINE & person.permissions
+    assert rights <= CLI_SESSION & person.permissions
     assert Permission.POLICY_DEPLOY in rights
     with org_scope(acme.org_id):
         Membership.objects.filter(user=person.user).update(role=Role.VIEWER)

@@ -32,7 +32,7 @@ QUICKLY_READ = 200
 
 
 class Outcome(StrEnum):
-    """What a rule did to a request."""
+    """The effect of one rule on a request."""
 
     DECIDES = "decides"
     TAKES_PART = "takes part"  # a subscription: the rule grants or denies a part of the filter

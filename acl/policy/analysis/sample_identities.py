@@ -26,7 +26,7 @@ MAX_IDENTITIES = 8192
 _FEW = 32
 """Texts that are tried when there are too many to try all."""
 _UNASKED = {"username": "someone", "client_id": "", "org": "org_aaaaaaaaaaaa"}
-"""What stands for an attribute that no rule looks at."""
+"""The value of an attribute that no rule looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class _Value:
     value: ClaimValue | None
     bits: int
     text: str | None
-    """What a variable is; ``None`` for one that cannot stand in a topic."""
+    """The value of a variable; ``None`` for one that cannot stand in a topic."""
 
 
 @dataclass(frozen=True, slots=True)

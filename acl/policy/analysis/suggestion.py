@@ -37,7 +37,7 @@ class Suggestion:
     policy: Policy
     widened: tuple[Region, ...]
     narrowed: tuple[Region, ...] = ()
-    """What the change takes away: a variable that becomes a literal leaves out everybody else."""
+    """Requests that the change denies: a variable that becomes a literal leaves out every other client."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,7 +194,7 @@ def _agent(node: SyntaxNode, path: str, binding: SyntaxNode | None) -> list[tupl
 
 
 def _publisher(node: SyntaxNode, path: str, binding: SyntaxNode | None) -> SyntaxNode:
-    """Who may publish what: a map with ``publisher`` or ``username``, and ``topic`` or ``topics``."""
+    """Publishers and their topics: a map with ``publisher`` or ``username``, and ``topic`` or ``topics``."""
     if node.kind == "map" and node.get("id") is not None and not any(node.get(name) for name in _PEOPLE):
         pairs = [(_text("publisher", key.span) if key.value == "id" else key, value) for key, value in node.pairs()]
         node = SyntaxNode("map", pairs, node.span)

@@ -11,9 +11,9 @@ class Level(StrEnum):
 
     FINE = "fine"
     WARNING = "warning"
-    """It works, but not as well or as safely as it could."""
+    """The part works, but not as well or as safely as it could."""
     PROBLEM = "problem"
-    """It does not work, or is not safe."""
+    """The part does not work, or is not safe."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,12 @@ MINUTE_BYTES = 8 * 1024 * 1024
 
 
 def payer(event: AuditEvent) -> str:
-    """Whose budget an event is charged to: strangers must not use up what an organization's clients have."""
+    """The budget that an event is charged to: strangers must not use up that of an organization's clients."""
     return f"{event.org}?" if event.kind == AUTH_FAILED else event.org
 
 
 class Budget:
-    """What each payer wrote in this minute, and holds of the journal's disk."""
+    """Bytes that each payer wrote in this minute, and holds of the journal's disk."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -43,7 +43,7 @@ class OpenSessions:
         self._noted: dict[str, bytes] = {}
         """Records that are still to be written, by session."""
         self._rest = b""
-        """What the disk has not taken of the last write."""
+        """The rest of the last write, which the disk has not taken yet."""
         self._fd = -1
         with suppress(FileNotFoundError):
             self.alive_at = self._path.stat().st_mtime

@@ -43,11 +43,11 @@ class Organization:
     waiting: deque[Callable[[], None]] = field(default_factory=deque)
     """Sessions with more work than one turn may do (:mod:`cloudsignal.edge.transport.turns`), first come first."""
     remembered: Purse = field(default_factory=lambda: Purse(ORGANIZATION_BYTES))
-    """What its sessions remember of topics."""
+    """Bytes of topics that its sessions remember."""
     unfinished: Purse = field(default_factory=lambda: Purse(UNFINISHED_BYTES))
     """Packets of its clients that are not complete."""
     unread: Purse = field(default_factory=lambda: Purse(UNREAD_BYTES))
-    """What its slow clients have not read."""
+    """Bytes that its slow clients have not read."""
     _blocks: dict[bytes, bytes] = field(default_factory=dict)
     _blocks_bytes: int = 0
     _minute: int = 0

@@ -94,7 +94,7 @@ class Change:
 
 
 class Retained:
-    """What one edge knows of an organization's retained messages."""
+    """An edge's knowledge of an organization's retained messages."""
 
     __slots__ = (
         "_asked",

@@ -96,7 +96,7 @@ class Admission:
         self._by_address: Counter[str] = Counter()
         self._by_network: Counter[str] = Counter()
         self._queues: OrderedDict[str, OrderedDict[str, deque[asyncio.Future[Place | None]]]] = OrderedDict()
-        """Who waits, by network and address; whose turn is next stands first."""
+        """Waiting connections by network and address; the next in turn stands first."""
         self.waiting = 0
         self._timer: asyncio.TimerHandle | None = None
 

@@ -146,7 +146,7 @@ class Client(asyncio.BufferedProtocol):
             self.yield_turn()
 
     def take(self, data: bytes) -> None:
-        """What the client sent, decrypted."""
+        """Pass on bytes of the client, decrypted."""
         self.received(data)
 
     def eof_received(self) -> bool:

@@ -25,7 +25,7 @@ class ProxyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Proxied:
-    """What the header says."""
+    """The addresses that a header names."""
 
     ip: str
     port: int

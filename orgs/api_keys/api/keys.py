@@ -65,7 +65,7 @@ class NewApiKeySerializer(ApiKeySerializer):
 
 
 class EndedWithKeySerializer(serializers.Serializer[Any]):
-    """What is revoked with a key: everything it created, directly or through keys it created."""
+    """Everything that is revoked with a key: all it created, directly or through keys it created."""
 
     keys = serializers.ListField(child=serializers.CharField(), help_text="Masked.")
     providers = serializers.ListField(
@@ -88,7 +88,7 @@ class RevokedApiKeySerializer(ApiKeySerializer):
 
     @extend_schema_field(EndedWithKeySerializer)
     def get_ended(self, key: ApiKey) -> dict[str, Any]:
-        """What ended, or would."""
+        """The key, and how many of each kind ended or would end."""
         made, reach = self.context["ended"]
         return {
             "keys": [str(each) for each in made.keys],
@@ -102,7 +102,7 @@ class RevokedApiKeySerializer(ApiKeySerializer):
 
 
 class CreateApiKeySerializer(serializers.Serializer[Any]):
-    """What to make."""
+    """The key to create."""
 
     kind = serializers.ChoiceField(ApiKey.Kind.choices)
     name = serializers.CharField(max_length=80)

@@ -15,7 +15,7 @@ from orgs.api_keys.cli_login import CODE_SECONDS, LoginRequest, approve_login, r
 from orgs.api_keys.forms import CommandLineForm
 from orgs.api_keys.keys import personal_lifetime
 from orgs.models import Organization, User
-from orgs.permissions import COMMAND_LINE, PERMISSIONS, TITLES
+from orgs.permissions import CLI_SESSION, PERMISSIONS, TITLES
 
 
 @person_page(methods=("GET", "POST"))
@@ -69,5 +69,5 @@ def _refused(request: HttpRequest, asked: LoginRequest) -> HttpResponseBase:
 
 
 def _words(entry: OrganizationEntry) -> list[str]:
-    held = PERMISSIONS[entry.role] & COMMAND_LINE
+    held = PERMISSIONS[entry.role] & CLI_SESSION
     return [words for permission, words in TITLES.items() if permission in held]

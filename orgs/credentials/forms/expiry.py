@@ -49,7 +49,7 @@ def _shown(value: ClaimValue) -> str:
 
 
 def changed_claims(before: Mapping[str, ClaimValue], sent: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What to set and what to take away. A line left as it was keeps its value: a number stays a number."""
+    """The claims to set and to remove. A line left as it was keeps its value: a number stays a number."""
     as_shown = {name: read_claims(f"{name} = {_shown(value)}")[name] for name, value in before.items()}
     change = {name: value for name, value in sent.items() if name not in before or as_shown[name] != value}
     return change, sorted(set(before) - set(sent))

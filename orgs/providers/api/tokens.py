@@ -218,7 +218,7 @@ class RevokeToken(TokenEndpoint):
 
 
 class PublicProviders(TokenEndpoint):
-    """What a sign-in page needs to know."""
+    """The settings that a sign-in page needs."""
 
     needs: ClassVar = {"GET": None}
 

@@ -190,7 +190,7 @@ def _arrive(request: HttpRequest, sign_on: SingleSignOn, pending: Pending, asser
         user = enter(sign_on, asserted, ip=ip)
     except Refused as refused:
         return _refused_page(request, sign_on, refused, asserted)
-    # What the provider has proved and not this moment: it may have asked nobody. Step-up goes by it.
+    # The time that the provider has proved, not this moment: it may have asked nobody. Step-up goes by it.
     proved_at = min(asserted.authenticated_at, time.time())
     record_authentication(request, user, method="sign_on", sign_on=sign_on.pk, at=proved_at)
     way = {"org_id": sign_on.org_id, "sign_on_id": sign_on.pk}
