@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.db import OperationalError, connection
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet, Sum
 from psycopg.errors import QueryCanceled
 
 from audit.bounds import EPOCH, LATEST_US, cut, microseconds, moment
@@ -40,6 +40,8 @@ WINDOWS = (timedelta(days=1), timedelta(days=7), timedelta(days=31), SPAN_MAX)
 """How far back the windows reach that are asked in turn."""
 AHEAD = timedelta(days=1)
 """How far the newest window reaches into the future: the clocks of edges differ from ours."""
+FOLDED_WITHIN = timedelta(minutes=5)
+"""No repetition is that much later than its first event: edges fold for a minute."""
 SEARCH_SECONDS = 10
 """A search that takes longer is given up, with the advice to narrow it."""
 
@@ -65,6 +67,8 @@ class AuditQuery:
     until: datetime | None = None
     cursor: str = ""
     limit: int = PAGE
+    folded: bool = True
+    """Show the rows that repeat one within a minute in its line, with the exact sum; else each row as it is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +110,29 @@ def get_event(access: Access, ts: datetime, event_id: uuid.UUID) -> Event:
     """One event by its key; raises :class:`NotFound`."""
     access.require(Permission.AUDIT_READ)
     with org_scope(access.org_id):
-        return get_or_404(Event, access.org_id, "The event", ts=ts, id=event_id)
+        event = get_or_404(Event, access.org_id, "The event", ts=ts, id=event_id)
+        _add_repeated([event], Event.objects.filter(org_id=access.org_id, ts__gte=ts, ts__lt=ts + FOLDED_WITHIN))
+    return event
+
+
+def first_of(access: Access, event: Event) -> Event | None:
+    """The event that ``event`` repeats; None when it repeats none, or that has not arrived yet."""
+    access.require(Permission.AUDIT_READ)
+    if event.repeats is None:
+        return None
+    since = event.ts - FOLDED_WITHIN
+    with org_scope(access.org_id):
+        return Event.objects.filter(org_id=access.org_id, ts__gte=since, ts__lte=event.ts, id=event.repeats).first()
 
 
 def count_up_to(access: Access, query: AuditQuery, cap: int = 1_000) -> int:
-    """How many events fit, counting no further than ``cap`` (then the page says "1,000+")."""
+    """How many times it happened, repetitions included, counting no further than ``cap`` ("1,000+")."""
     access.require(Permission.AUDIT_READ)
     bounds = _bounds(query)
     with org_scope(access.org_id), _patience():
         found = _filtered(Event.objects.filter(org_id=access.org_id), query)
-        return found.filter(ts__gte=bounds.since, ts__lt=bounds.until).order_by()[:cap].count()
+        rows = found.filter(ts__gte=bounds.since, ts__lt=bounds.until).order_by()[:cap]
+        return min(cap, rows.aggregate(total=Sum("count"))["total"] or 0)
 
 
 def cursor_of(event: Event) -> str:
@@ -157,15 +174,55 @@ def _search(org_id: str, query: AuditQuery) -> AuditPage:
     limit = max(1, min(query.limit, PAGE_MAX))
     if bounds.cursor is not None:
         found = found.filter(pk__lt=(org_id, *bounds.cursor))
+    # Rows that repeat one have all filters in common with it but these two; then only what the page holds is folded.
+    apart = bool(query.session or query.client_id)
+    firsts = found
+    if query.folded and not apart:
+        # What began before the time that was asked for has no line there: its repetitions have lines of their own.
+        firsts = found.filter(Q(repeats__isnull=True) | Q(repeats__lt=_first_id(bounds.since)))
     events: list[Event] = []
     for low, high in _windows(bounds):
-        rows = found.filter(ts__gte=low, ts__lt=high).order_by("-ts", "-id")
+        rows = firsts.filter(ts__gte=low, ts__lt=high).order_by("-ts", "-id")
         events.extend(rows[: limit + 1 - len(events)])
         if len(events) > limit:
             break
-    page = tuple(events[:limit])
+    page = events[:limit]
     newest = cursor_of(page[0]) if page else f"{microseconds(datetime.now(UTC))}.{uuid.UUID(int=0)}"
-    return AuditPage(page, cursor_of(page[-1]) if len(events) > limit else None, newest, bounds.since)
+    next_cursor = cursor_of(page[-1]) if len(events) > limit else None
+    if query.folded and apart:
+        page = _folded(page)
+    elif query.folded and page:
+        _add_repeated(page, Event.objects.filter(org_id=org_id, ts__gte=page[-1].ts, ts__lt=_until(query, bounds)))
+    return AuditPage(tuple(page), next_cursor, newest, bounds.since)
+
+
+def _until(query: AuditQuery, bounds: _Bounds) -> datetime:
+    """The end of the time that was asked for, whatever the cursor."""
+    return query.until or max(bounds.until, datetime.now(UTC) + AHEAD)
+
+
+def _first_id(at: datetime) -> uuid.UUID:
+    """The lowest UUIDv7 of the millisecond of ``at``: ids of events begin with their time."""
+    return uuid.UUID(int=max(0, microseconds(at) // 1_000) << 80)
+
+
+def _add_repeated(page: list[Event], found: QuerySet[Event]) -> None:
+    """Add to each event of ``page`` the occurrences in the rows that repeat it."""
+    sums = dict(
+        found.filter(repeats__in=[event.id for event in page]).values_list("repeats").annotate(Sum("count")).order_by()
+    )
+    for event in page:
+        event.repeated = sums.get(event.id, 0)
+
+
+def _folded(page: list[Event]) -> list[Event]:
+    """Newest first, one event for all rows of the page that repeat one another: the oldest of them, with the sum."""
+    oldest: dict[uuid.UUID, Event] = {}
+    for event in reversed(page):
+        first = oldest.setdefault(event.repeats or event.id, event)
+        if first is not event:
+            first.repeated += event.count
+    return [event for event in page if oldest[event.repeats or event.id] is event]
 
 
 def _filtered(found: QuerySet[Event], query: AuditQuery) -> QuerySet[Event]:

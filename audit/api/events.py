@@ -34,6 +34,7 @@ TEXTS = {
 }
 FILTERS = [
     *(OpenApiParameter(name, str, description=text) for name, text in TEXTS.items()),
+    OpenApiParameter("folded", bool, description="false: each row as it is stored, repetitions of a denial too."),
     OpenApiParameter("since", datetime, description="From this time on; 30 days ago by default."),
     OpenApiParameter("until", datetime, description="Before this time."),
 ]
@@ -45,6 +46,9 @@ class EventSerializer(serializers.ModelSerializer[Event]):
     before = serializers.DictField(allow_null=True, read_only=True)
     after = serializers.DictField(allow_null=True, read_only=True)
     details = serializers.DictField(allow_null=True, read_only=True)
+    count = serializers.IntegerField(
+        source="total", read_only=True, help_text="How many times it happened, with the rows that repeat it."
+    )
     cursor = serializers.SerializerMethodField(help_text="Identifies this event: GET /v2/audit/events/{cursor}.")
 
     class Meta:
@@ -52,7 +56,7 @@ class EventSerializer(serializers.ModelSerializer[Event]):
         fields: ClassVar = [
             "cursor", "ts", "id", "kind", "node", "session", "username", "client_id", "ip", "port", "transport",
             "mqtt_version", "tls_version", "tls_cipher", "reason", "action", "topic", "qos", "retain", "size", "rule",
-            "policy_digest", "count", "actor", "target", "before", "after", "details",
+            "policy_digest", "count", "actor", "target", "before", "after", "details", "repeats",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -86,6 +90,7 @@ class Events(OrgEndpoint):
             since=query_time("since", asked.get("since", "")),
             until=query_time("until", asked.get("until", "")),
             cursor=asked.get("cursor", ""),
+            folded=_folded(asked.get("folded", "")),
             limit=limit_of(request),
         )
         found = access.search(self.access, query)
@@ -104,6 +109,12 @@ class OneEvent(OrgEndpoint):
         """Show one event."""
         ts, event_id = _key(cursor)
         return Response(EventSerializer(access.get_event(self.access, ts, event_id)).data)
+
+
+def _folded(text: str) -> bool:
+    if text not in {"", "true", "false"}:
+        raise Invalid("bad_folded", "folded is true or false.", field="folded")
+    return text != "false"
 
 
 def _key(cursor: str) -> tuple[datetime, uuid.UUID]:

@@ -6,6 +6,7 @@ brought into range, and only an event without a usable id or kind is refused.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import math
@@ -16,8 +17,8 @@ from datetime import date, datetime
 from functools import lru_cache
 from typing import Any
 
-from audit.bounds import LATEST_US, cut, moment
-from audit.kinds import KINDS, Source
+from audit.bounds import LATEST_US, cut, microseconds, moment
+from audit.kinds import CRITICAL, KINDS, Source
 from cloudsignal import ids
 from cloudsignal.errors import quoted
 from cloudsignal.wire.audit import AuditEvent
@@ -48,15 +49,23 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("policy_digest", "text"),
     ("count", "int8"),
     ("details", "text"),
+    ("repeats", "uuid"),
     ("incarnation", "text"),
 )
 """Name and PostgreSQL type of each element of a :data:`Row`. ``incarnation`` is counted, not stored with the event."""
 
 Row = tuple[Any, ...]
-TS, ID, ORG, KIND, NODE, SESSION, COUNT, DETAILS, INCARNATION = (
+Key = tuple[str, datetime, uuid.UUID]
+TS, ID, ORG, KIND, NODE, SESSION, COUNT, DETAILS, REPEATS, INCARNATION = (
     [name for name, _ in COLUMNS].index(name)
-    for name in ("ts", "id", "org_id", "kind", "node", "session", "count", "details", "incarnation")
+    for name in ("ts", "id", "org_id", "kind", "node", "session", "count", "details", "repeats", "incarnation")
 )
+
+
+def key_of(row: Row) -> Key:
+    """The key of a row."""
+    return row[ORG], row[TS], row[ID]
+
 
 DETAILS_BYTES = 16_384
 
@@ -87,15 +96,48 @@ def platform_row(*, key: str, at_ms: int, kind: str, reason: str, details: dict[
     return _row(event, event_id, node="ingest", incarnation="")
 
 
-def merged(rows: Iterable[Row]) -> list[Row]:
-    """Merge rows of the same key, ordered by key: copies of a folded event keep the highest count."""
-    kept: dict[tuple[str, datetime, uuid.UUID], Row] = {}
+def merged(rows: Iterable[Row]) -> tuple[list[Row], list[tuple[Row, list[str]]]]:
+    """Rows of distinct keys, ordered by key, and those that repeat a key with other content, with the columns.
+
+    Copies from an edge of the release before differ in ``count`` alone: the highest stays.
+    """
+    kept: dict[Key, Row] = {}
+    clashes: list[tuple[Row, list[str]]] = []
     for row in rows:
-        key = row[ORG], row[TS], row[ID]
-        there = kept.get(key)
-        if there is None or there[COUNT] < row[COUNT]:
+        key = key_of(row)
+        there = kept.setdefault(key, row)
+        if there is row or there == row:
+            continue
+        if other := [
+            name for (name, _), old, new in zip(COLUMNS, there, row, strict=True) if old != new and name != "count"
+        ]:
+            clashes.append((row, other))
+        elif there[COUNT] < row[COUNT]:
             kept[key] = row
-    return [kept[key] for key in sorted(kept)]
+    return [kept[key] for key in sorted(kept)], clashes
+
+
+def clash_row(row: Row, columns: list[str]) -> Row:
+    """Make the critical event that says that ``row`` came under the key of another, and was not stored.
+
+    It stands in the log of the organization. The same row gives the same event.
+    """
+    digest = hashlib.sha256(repr(row).encode()).hexdigest()
+    event = AuditEvent(
+        id=str(uuid.uuid5(row[ID], digest)), ts=microseconds(row[TS]), kind=CRITICAL, org=row[ORG], node=row[NODE],
+        reason="id_repeated", details={"event": str(row[ID]), "differs_in": ", ".join(columns), "sha256": digest},
+    )  # fmt: skip
+    return _row(event, uuid.UUID(event.id), node="ingest", incarnation="")
+
+
+def further_row(row: Row, count: int) -> Row:
+    """Make the row of the ``count`` repetitions by which a copy of a stored event, ``row``, exceeds what is stored.
+
+    Edges of the release before count them in copies of the event. The same copy gives the same key.
+    """
+    changed = list(row)
+    changed[ID], changed[COUNT], changed[REPEATS] = uuid.uuid5(row[ID], str(row[COUNT])), count, row[ID]
+    return tuple(changed)
 
 
 def without_org(row: Row) -> Row:
@@ -114,8 +156,8 @@ def days_of(rows: Iterable[Row]) -> set[date]:
 
 def _row(event: AuditEvent, event_id: uuid.UUID, *, node: str, incarnation: str) -> Row:
     more: dict[str, Any] = {}
-    microseconds = max(0, min(event.ts, LATEST_US))
-    if microseconds != event.ts:
+    at = max(0, min(event.ts, LATEST_US))
+    if at != event.ts:
         more["ts"] = str(event.ts)
     org = event.org
     if not ids.ORG.match(org):
@@ -128,7 +170,7 @@ def _row(event: AuditEvent, event_id: uuid.UUID, *, node: str, incarnation: str)
     if ip is None and event.ip:
         more["ip"] = event.ip
     return (
-        moment(microseconds),
+        moment(at),
         event_id,
         org,
         event.kind,
@@ -152,6 +194,7 @@ def _row(event: AuditEvent, event_id: uuid.UUID, *, node: str, incarnation: str)
         _cut(event.policy_digest, 71),
         max(1, min(event.count, 2**63 - 1)),
         _details({**event.details, **more}) if event.details or more else None,
+        uuid.UUID(event.repeats) if event.repeats and event.repeats != event.id else None,
         _cut(incarnation, 36),
     )
 

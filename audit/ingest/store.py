@@ -9,6 +9,7 @@ not write to the system catalogue.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,10 +17,24 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from audit.ingest import lost
-from audit.ingest.rows import COLUMNS, ORG, Row, merged, without_org
+from audit.ingest.rows import (
+    COLUMNS,
+    COUNT,
+    ID,
+    ORG,
+    TS,
+    Row,
+    clash_row,
+    further_row,
+    key_of,
+    merged,
+    without_org,
+)
 from audit.kinds import CONNECT, DISCONNECT, SESSION_CLOSED
 from cloudsignal.ids import PLATFORM_ORG
 from cloudsignal.tenancy.scopes import platform_scope
+
+logger = logging.getLogger(__name__)
 
 STATEMENT_SECONDS = 20
 """No statement of ingest takes longer; when one does (somebody holds a lock), the batch is tried again."""
@@ -45,8 +60,23 @@ _FRESH = (
     f"coalesce(array_agg(session) FILTER (WHERE kind IN ('{DISCONNECT}', '{SESSION_CLOSED}')), '{{}}') "
     "FROM fresh JOIN audit_incoming USING (org_id, ts, id) GROUP BY node, incarnation"
 )
-# What was there already: of a folded denial the higher count stays.
-_RAISE = f"{_INSERT} DO UPDATE SET count = excluded.count WHERE audit_event.count < excluded.count"
+
+
+def _staged(name: str) -> str:
+    return f"s.{name}::jsonb" if name == "details" else f"s.{name}"
+
+
+_COMPARED = [name for name, _ in COLUMNS if name not in {"org_id", "ts", "id", "count", "incarnation"}]
+# What was there already and says something else. Notes of ingest itself may word an error as another version would not.
+_OTHER = (
+    "SELECT s.org_id, s.ts, s.id, s.count > e.count, array_remove(ARRAY["
+    + ", ".join(f"CASE WHEN {_staged(name)} IS DISTINCT FROM e.{name} THEN '{name}' END" for name in _COMPARED)
+    + "], NULL) FROM audit_incoming s JOIN audit_event e USING (org_id, ts, id) "
+    "WHERE e.ts BETWEEN %s AND %s AND s.node <> 'ingest' AND (s.count > e.count OR "
+    f"({', '.join(map(_staged, _COMPARED))}) IS DISTINCT FROM ({', '.join(f'e.{name}' for name in _COMPARED)}))"
+)
+_STORED_OF = "SELECT sum(count) FROM audit_event WHERE org_id = %s AND (ts = %s AND id = %s OR repeats = %s)"
+_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 # Locked as a foreign key would: an organization cannot be deleted between this look and the commit.
 _THERE = "SELECT id FROM orgs_organization WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE"
 _COUNT = (
@@ -59,10 +89,11 @@ _COUNT = (
 def store(rows: Sequence[Row]) -> int:
     """Store ``rows`` in one transaction and commit; returns how many were new.
 
-    Rows of an organization that does not exist become the platform's own. Raises ``django.db.Error`` untouched;
-    nothing is stored then.
+    Rows of an organization that does not exist become the platform's own. What is stored never changes: a row that has
+    the key of another and says something else is not stored, and a critical event says so. Raises ``django.db.Error``
+    untouched; nothing is stored then.
     """
-    rows = merged(rows)
+    rows, clashes = merged(rows)
     if not rows:
         return 0
     with platform_scope(), connection.cursor() as cursor:
@@ -72,13 +103,36 @@ def store(rows: Sequence[Row]) -> int:
         cursor.execute(_FRESH)
         found = cursor.fetchall()
         fresh = Counter({(node, incarnation): count for node, incarnation, count, _, _ in found})
-        if fresh.total() < len(rows):
-            cursor.execute(_RAISE)
         lost.note(cursor, begun={s for row in found for s in row[3]}, ended={s for row in found for s in row[4]})
         for journal, count in sorted((fresh + late).items()):
             if journal[1]:
                 cursor.execute(_COUNT, [*journal, count])
+        further = [clash_row(row, columns) for row, columns in clashes]
+        if fresh.total() < len(rows):
+            further += _further(cursor, rows)
+        if further:
+            _stage(cursor, further)
+            cursor.execute(f"{_INSERT} DO NOTHING")
     return fresh.total()
+
+
+def _further(cursor: CursorWrapper, rows: Sequence[Row]) -> list[Row]:
+    """The rows to be stored on account of staged ones whose keys were there already."""
+    cursor.execute(_OTHER, [min(row[TS] for row in rows), max(row[TS] for row in rows)])
+    by_key = {key_of(row): row for row in rows}
+    further: list[Row] = []
+    for *key, more, columns in sorted(cursor.fetchall()):
+        row = by_key[key[0], key[1], key[2]]
+        if columns:
+            logger.error("ingest: event %s came a second time and differs in %s", row[ID], ", ".join(columns))
+            further.append(clash_row(row, columns))
+        elif more:
+            cursor.execute(_ALONE, [str(row[ID])])  # two consumers must not add the same difference twice
+            cursor.execute(_STORED_OF, [*key, row[ID]])
+            stored = int(cursor.fetchone()[0])
+            if row[COUNT] > stored:
+                further.append(further_row(row, row[COUNT] - stored))
+    return further
 
 
 def _stage(cursor: CursorWrapper, rows: Sequence[Row]) -> None:

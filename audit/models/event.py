@@ -1,14 +1,16 @@
 """The one table of audit events: from the edge and from administrative changes, partitioned by day.
 
-Append-only for the application: its role may insert and read, and raise ``count`` of a folded denial; it may neither
-change nor delete. There is no column a payload could be put in.
+Append-only: the roles of the application may insert and read, and nothing else. Repetitions of a folded denial are rows
+of their own. There is no column a payload could be put in.
 """
 
 from __future__ import annotations
 
 import uuid
+from typing import ClassVar
 
 from django.db import models
+from django.db.models import Q
 
 from cloudsignal.ids import PLATFORM_ORG
 
@@ -48,10 +50,25 @@ class Event(models.Model):
     before = models.JSONField(null=True)
     after = models.JSONField(null=True)
     details = models.JSONField(null=True)
+    repeats = models.UUIDField(null=True)
+    """The event of this organization that this one, and the further ones it counts, repeat within a minute."""
     log_index = models.BigIntegerField(null=True)
     """Index of its leaf in the organization's transparency log; None: recorded before there was a log."""
     salt = models.BinaryField(null=True)
     """16 random bytes that its leaf commits to; None like ``log_index``."""
 
+    repeated = 0
+    """Occurrences in the rows that repeat this one; a search that shows them as one line adds them up here."""
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["org_id", "repeats"], name="audit_event_repeats", condition=Q(repeats__isnull=False))
+        ]
+
     def __str__(self) -> str:
         return f"{self.kind} at {self.ts.isoformat()}"
+
+    @property
+    def total(self) -> int:
+        """Occurrences in this row and in those that were added up."""
+        return self.count + self.repeated

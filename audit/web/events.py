@@ -11,7 +11,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
-from audit.access import AuditPage, get_event, parse_cursor, search
+from audit.access import AuditPage, first_of, get_event, parse_cursor, search
 from audit.forms import REASONS, AuditFilter
 from audit.kinds import KINDS
 from audit.web.lines import changes, details, line
@@ -56,6 +56,7 @@ def event(request: HttpRequest, access: Access, key: str) -> HttpResponseBase:
         "event": found,
         "changes": changes(found),
         "details": details(found),
+        "first": line(first) if (first := first_of(access, found)) else None,
         "may_simulate": access.may(Permission.POLICY_SIMULATE),
     }
     return render(request, "audit/event.html", context)
@@ -90,7 +91,7 @@ def _list(
 
 def _fingerprint(page: AuditPage | None) -> str:
     """A short hash of what a page shows: it changes with every new event and every increased count."""
-    shown = "" if page is None else "\n".join(f"{event.id} {event.count}" for event in page.events)
+    shown = "" if page is None else "\n".join(f"{event.id} {event.total}" for event in page.events)
     return hashlib.blake2s(shown.encode(), digest_size=9).hexdigest()
 
 

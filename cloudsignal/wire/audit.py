@@ -56,9 +56,12 @@ class AuditEvent:
     """Id of the deciding rule, or ``none``; empty where no rule was asked."""
     policy_digest: str = ""
     count: int = 1
-    """How many equal events within the fold window this one stands for; a later copy may raise it."""
+    """How many equal events this one stands for. Edges of the release before send copies with a higher one."""
     details: dict[str, str | int | float | bool] = field(default_factory=dict)
     """Fields of this kind alone, e.g. ``seconds``, ``messages_in``, ``bytes_out`` of a disconnect."""
+    repeats: str = ""
+    """Id of the event that this one and those it counts repeat; its own when it differs from that in what a search asks
+    for. Empty for a first one."""
 
 
 @dataclass(frozen=True, slots=True)

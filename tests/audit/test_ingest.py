@@ -68,7 +68,7 @@ def test_an_event_arrives_with_every_field(redis: Redis, ingest: Ingest, org: Or
     assert (row.ts - now()).total_seconds() == pytest.approx(0, abs=30)
     assert str(row.id) == sent.id
     assert row.org_id == org.pk
-    same = [field.name for field in dataclasses.fields(AuditEvent) if field.name not in {"id", "ts", "org"}]
+    same = [field.name for field in dataclasses.fields(AuditEvent) if field.name not in {"id", "ts", "org", "repeats"}]
     assert {name: getattr(row, name) for name in same} == {name: getattr(sent, name) for name in same}
 
 
@@ -92,16 +92,39 @@ def test_delivered_again_nothing_is_doubled(redis: Redis, ingest: Ingest, org: O
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after the other"])
 @pytest.mark.parametrize("counts", [(1, 7, 4), (7, 4, 1), (1, 4, 7)])
-def test_of_a_folded_event_the_highest_count_stays(
+def test_copies_of_an_older_edge_with_higher_counts_are_further_rows_with_the_difference(
     redis: Redis, ingest: Ingest, org: Organization, counts: tuple[int, ...], together: bool
 ) -> None:
     first = event(org)
-    for count in counts:
-        put(redis, dataclasses.replace(first, count=count))
+    for _ in range(2):
+        for count in counts:
+            put(redis, dataclasses.replace(first, count=count))
+            if not together:
+                ingest.round(block=0)
+    ingest.round(block=0)
+    rows = stored()
+    assert sum(row.count for row in rows) == 7
+    assert {str(row.repeats) for row in rows if str(row.id) != first.id} <= {first.id}
+    assert {row.kind for row in rows} == {"acl_denied"}
+    assert ingest.counters.events == 1
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after the other"])
+def test_of_an_id_that_repeats_with_other_content_the_first_stays_and_the_second_is_a_critical_event(
+    redis: Redis, ingest: Ingest, org: Organization, together: bool
+) -> None:
+    first = event(org, topic="as it was", count=2)
+    for _ in range(2):
+        put(redis, first)
         if not together:
             ingest.round(block=0)
-    ingest.round(block=0)
-    assert [row.count for row in stored()] == [7]
+        put(redis, dataclasses.replace(first, topic="made up", username="somebody", count=9))
+        ingest.round(block=0)
+    kept, critical = sorted(stored(), key=lambda row: row.kind)
+    assert (kept.topic, kept.count, str(kept.id)) == ("as it was", 2, first.id)
+    assert (critical.kind, critical.reason, critical.org_id) == ("critical", "id_repeated", org.pk)
+    assert (critical.details or {})["event"] == first.id
+    assert (critical.details or {})["differs_in"] == "username, topic"
 
 
 def test_an_unfinished_batch_of_a_dead_consumer_is_taken_over(redis: Redis, ingest: Ingest, org: Organization) -> None:
@@ -171,7 +194,7 @@ def test_an_organization_that_is_deleted_meanwhile_leaves_no_event_behind(databa
             while late.is_alive() and watching.execute(waits).fetchone() == (0,) and time.monotonic() < until:
                 time.sleep(0.01)
         late.join(20)
-    assert [(row.org_id, row.topic, (row.details or {})["org"]) for row in stored()] == [(None, "late", org.pk)]
+    assert [(row.org_id, row.topic, (row.details or {})["org"]) for row in stored()] == [("platform", "late", org.pk)]
 
 
 def test_a_tenant_sees_its_own_events_only(redis: Redis, ingest: Ingest, org: Organization) -> None:
@@ -188,7 +211,18 @@ def test_the_application_may_neither_change_nor_delete_an_event(
 ) -> None:
     put(redis, event(org))
     ingest.round(block=0)
-    for statement in ("DELETE FROM audit_event", "UPDATE audit_event SET topic = 'x'", "TRUNCATE audit_event"):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'audit_event'::regclass")
+        tables = ["audit_event", *(name for (name,) in cursor.fetchall())]
+        cursor.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'audit_event'::regclass AND attnum > 0 "
+            "AND (has_column_privilege('audit_event', attname, 'UPDATE')"
+            " OR has_column_privilege('audit_event', attname, 'REFERENCES'))"
+        )
+        assert cursor.fetchall() == [], "not one column"
+    assert len(tables) > 3
+    changes = ("DELETE FROM {}", "UPDATE {} SET topic = 'x'", "UPDATE {} SET count = 0", "TRUNCATE {}")
+    for statement in [change.format(table) for change in changes for table in tables]:
         with (
             pytest.raises(ProgrammingError, match="permission denied"),
             transaction.atomic(),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -100,9 +101,11 @@ def drained(redis: Redis) -> bool:
 
 def counts() -> dict[str, int]:
     with platform_scope():
-        rows = list(Event.objects.values_list("id", "count"))
-    found = {str(name): number for name, number in rows}
-    assert len(found) == len(rows), "an event is stored twice"
+        rows = list(Event.objects.values_list("id", "repeats", "count"))
+    assert len({name for name, _, _ in rows}) == len(rows), "an event is stored twice"
+    found: Counter[str] = Counter()
+    for name, first, number in rows:
+        found[str(first or name)] += number
     return found
 
 

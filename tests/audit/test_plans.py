@@ -142,7 +142,7 @@ def test_a_further_page_starts_at_its_cursor(filled: Organization) -> None:
     read = plan(
         filled, lambda: audit.search(access, AuditQuery(since=since, limit=100, cursor=first.next_cursor or ""))
     )
-    conditions = [node.condition for node in read if node.index]
+    conditions = [node.condition for node in read if node.index and "repeats" not in node.index]
     assert conditions
     assert all("ROW((org_id)::text, ts, id) <" in condition for condition in conditions)
 

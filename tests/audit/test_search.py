@@ -19,6 +19,7 @@ from audit.access import AuditQuery, cursor_of, get_event, prefix_range, search
 from audit.models import Event
 from cloudsignal.errors import DomainError, Forbidden, Invalid, NotFound, Unavailable
 from cloudsignal.tenancy.scopes import org_scope
+from cloudsignal.wire.audit import AuditEvent
 from orgs.access.grants import Access
 from orgs.models import Organization
 from orgs.permissions import Role
@@ -118,11 +119,11 @@ def test_an_edge_whose_clock_is_ahead_is_heard(access: Access, org: Organization
     assert len(search(access, AuditQuery()).events) == 1
 
 
-def test_a_full_newest_window_costs_one_query(
+def test_a_full_newest_window_costs_one_query_and_one_for_the_sums(
     access: Access, org: Organization, django_assert_num_queries: Any
 ) -> None:
     keep(events(org, 60, before=now(), apart=timedelta(minutes=1)))
-    with django_assert_num_queries(QUERIES_OF_A_SCOPE + 1):
+    with django_assert_num_queries(QUERIES_OF_A_SCOPE + 2):
         search(access, AuditQuery(limit=50))
 
 
@@ -291,6 +292,75 @@ def test_a_prefix_is_exactly_its_range(prefix: str, text: str) -> None:
 def test_the_end_of_a_range_is_text(prefix: str) -> None:
     _, high = prefix_range(prefix)
     assert high is None or high.encode() > prefix.encode()
+
+
+# --- repetitions ----------------------------------------------------------------------------------------------------
+
+
+def repeated(first: AuditEvent, counts: dict[int, int], **more: str) -> list[AuditEvent]:
+    """Repetitions of ``first``: seconds after it -> how many."""
+    at = datetime.fromtimestamp(first.ts / 1_000_000, UTC)
+    same = {name: getattr(first, name) for name in ("kind", "username", "client_id", "session", "topic")} | more
+    return [
+        event(first.org, at=at + timedelta(seconds=seconds), count=count, repeats=first.id, **same)
+        for seconds, count in counts.items()
+    ]
+
+
+def test_a_fold_is_one_line_with_the_exact_sum_and_its_rows_stand_behind_it(access: Access, org: Organization) -> None:
+    at = now() - timedelta(minutes=10)
+    first, other = event(org, at=at, topic="a"), event(org, at=at + timedelta(seconds=9), topic="b")
+    rows = repeated(first, {1: 40, 2: 41, 59: 2})
+    keep([first, other, *rows])
+    found = search(access, AuditQuery()).events
+    assert [(str(row.id), row.total) for row in found] == [(other.id, 1), (first.id, 84)]
+    unfolded = search(access, AuditQuery(folded=False)).events
+    assert sorted(row.total for row in unfolded) == [1, 1, 2, 40, 41]
+    assert audit.count_up_to(access, AuditQuery()) == 85
+    assert audit.count_up_to(access, AuditQuery(), cap=50) == 50
+    assert get_event(access, found[1].ts, found[1].id).total == 84
+    last = get_event(access, unfolded[0].ts, unfolded[0].id)
+    assert (last.total, audit.first_of(access, last)) == (2, found[1])
+
+
+def test_the_sum_is_of_the_time_that_was_asked_for_whatever_its_ends_cut_off(access: Access, org: Organization) -> None:
+    """What began before has no line there, and must not be hidden for it."""
+    at = now() - timedelta(minutes=10)
+    first = event(org, at=at)
+    keep([first, *repeated(first, {10: 2, 20: 3, 30: 4, 40: 5})])
+    for begin, end, sums in (
+        (0, 60, [15]), (0, 25, [6]), (5, 60, [5, 4, 3, 2]), (15, 35, [4, 3]), (0, 5, [1]), (45, 60, []),
+    ):  # fmt: skip
+        query = AuditQuery(since=at + timedelta(seconds=begin - 0.5), until=at + timedelta(seconds=end))
+        assert [row.total for row in search(access, query).events] == sums
+        assert audit.count_up_to(access, query) == sum(sums)
+
+
+@pytest.mark.parametrize("asked", [{"client_id": "c2"}, {"session": "s2"}])
+def test_a_search_for_one_client_of_a_storm_finds_it_though_another_began_it(
+    access: Access, org: Organization, asked: dict[str, str]
+) -> None:
+    """A fold follows the username and the address: its rows may be of other sessions and client IDs."""
+    first = event(org, at=now() - timedelta(minutes=10), client_id="c1", session="s1")
+    mine = repeated(first, {1: 2, 2: 3}, client_id="c2", session="s2")
+    keep([first, *mine, *repeated(first, {3: 40})])
+    [found] = search(access, AuditQuery(**asked)).events  # type: ignore[arg-type]
+    assert (str(found.id), found.total) == (mine[0].id, 5)
+
+
+def test_pages_of_folds_hold_every_denial_once(access: Access, org: Organization) -> None:
+    at = now() - timedelta(hours=1)
+    for number in range(30):
+        first = event(org, at=at + timedelta(seconds=number), topic=f"t/{number}")
+        keep([first, *repeated(first, {7: 2, 8: 3})])
+    for query in (AuditQuery(limit=7), AuditQuery(limit=7, kind="acl_denied"), AuditQuery(limit=7, folded=False)):
+        total, cursor = 0, ""
+        while True:
+            found = search(access, replace(query, cursor=cursor))
+            total += sum(row.total for row in found.events)
+            if not (cursor := found.next_cursor or ""):
+                break
+        assert total == 180
 
 
 def test_a_count_goes_no_further_than_its_cap(access: Access, org: Organization) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -34,40 +35,127 @@ def test_an_event_that_was_not_flushed_is_not_there(tmp_path: Path) -> None:
     assert read_all(tmp_path) == {}
 
 
-def test_repeats_raise_a_count_and_another_key_does_not(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, node="n", incarnation="i")
-    first, other = make_event("acl_denied", topic="a"), make_event("acl_denied", topic="b")
-    for _ in range(40):
-        journal.fold("a", first if journal.sequence == 0 else make_event("acl_denied", topic="a"))
-    journal.fold("b", other)
+class Clock:
+    """Stands in for the time of the journal's folds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+
+
+def denied(journal: Journal, topic: str = "a", **values: str) -> None:
+    """Deny as a session does, and answer."""
+    if not journal.again(topic):
+        journal.fold(topic, make_event("acl_denied", topic=topic, **values))
     journal.flush()
-    assert {event.id: event.count for event in read_all(tmp_path).values()} == {first.id: 40, other.id: 1}
-    assert journal.sequence == 2
 
 
-def test_a_count_is_exact_after_its_first_segment_was_shipped_and_deleted(tmp_path: Path) -> None:
+def told(events: Iterable[AuditEvent]) -> list[tuple[str, int, bool]]:
+    return sorted((event.topic, event.count, bool(event.repeats)) for event in events)
+
+
+def test_the_first_of_equal_denials_is_an_event_at_once_and_each_second_of_repetitions_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
     journal = Journal(tmp_path, node="n", incarnation="i")
-    event = make_event("acl_denied", topic="a")
-    for _ in range(3):
-        journal.fold("a", event if journal.sequence == 0 else make_event("acl_denied"))
-    journal.rotate()
-    journal.delete(journal.current - 1)
+    for number in range(40):
+        clock.now = number / 16  # 1 and 15 in the first second, 16 in the next, 8 in the third
+        denied(journal)
+    denied(journal, "b")
+    found = read_all(tmp_path)
+    assert told(found.values()) == [("a", 1, False), ("a", 7, True), ("a", 16, True), ("a", 16, True), ("b", 1, False)]
+    [first] = [event.id for event in found.values() if event.topic == "a" and not event.repeats]
+    assert {event.repeats for event in found.values()} == {"", first}
+    assert journal.sequence == 5
+
+
+def test_no_event_is_sent_before_its_count_is_final_and_none_changes_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored can never change: an event that went out with 3 must not come again with 5."""
+    clock = Clock(monkeypatch)
+    journal = Journal(tmp_path, node="n", incarnation="i")
+    ((number, path), *_) = segments(tmp_path)
+    reader = SegmentReader(number, path)
+    sent: dict[str, int] = {}
+    for step in range(400):
+        clock.now = step / 50
+        denied(journal, f"t/{step % 3}")
+        events, reader.offset = reader.read(limit=2, ended=False)
+        assert not sent.keys() & events.keys()
+        sent |= {event.id: event.count for event in events.values()}
+    assert sum(sent.values()) > 300
+    journal.settle()
+    while found := reader.read(limit=2, ended=False):
+        events, reader.offset = found
+        if not events:
+            break
+        assert not sent.keys() & events.keys()
+        sent |= {event.id: event.count for event in events.values()}
+    assert sum(sent.values()) == 400
+
+
+def test_what_a_killed_process_counted_is_read_from_its_segment_to_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
+    killed = Journal(tmp_path, node="n", incarnation="i")
+    for _ in range(7):
+        denied(killed)
+    ((number, path), *_) = segments(tmp_path)
+    alive, _ = SegmentReader(number, path).read(limit=100, ended=False)
+    assert told(alive.values()) == [("a", 1, False)], "while it lives, more may come"
+    Journal(tmp_path, node="n", incarnation="j")
     for _ in range(2):
-        journal.fold("a", make_event("acl_denied"))
-    journal.flush()
-    found = read_all(tmp_path)[event.id]
-    assert (found.count, found.topic) == (5, "a")
+        assert told(read_all(tmp_path).values()) == [("a", 1, False), ("a", 6, True)], "the same however often"
+
+
+def test_counts_of_a_segment_end_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    journal = Journal(tmp_path, node="n", incarnation="i")
+    for _ in range(3):
+        denied(journal)
+    ((number, path), *_) = segments(tmp_path)
+    journal.rotate()
+    reader = SegmentReader(number, path)
+    events, reader.offset = reader.read(limit=100, ended=True)
+    assert told(events.values()) == [("a", 1, False), ("a", 2, True)]
+    journal.delete(number)
+    for _ in range(2):
+        denied(journal)
+    assert told(read_all(tmp_path).values()) == [("a", 2, True)]
+
+
+def test_a_repetition_that_is_not_equal_to_the_first_stands_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search for its username must find it, though it was folded with others."""
+    clock = Clock(monkeypatch)
+    journal = Journal(tmp_path, node="n", incarnation="i")
+    for number, name in enumerate(("one", "two", "two")):
+        clock.now = 2.0 * number
+        journal.fold("address", make_event("auth_failed", username=name))
+        journal.flush()
+    found = [event for event in read_all(tmp_path).values() if event.username == "two"]
+    assert [event.repeats == event.id for event in found] == [True, True]
+
+
+def test_a_segment_of_the_release_before_still_raises_counts(tmp_path: Path) -> None:
+    event = make_event("acl_denied", topic="a")
+    frames = [frame(b"H", ("n", "i")), frame(b"E", event), frame(b"C", (event.id, 9))]
+    path = tmp_path / "0000000001.log"
+    path.write_bytes(b"".join(frames))
+    assert read_all(tmp_path)[event.id].count == 9
 
 
 def test_folding_ends_after_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    clock = Clock(monkeypatch)
     journal = Journal(tmp_path, node="n", incarnation="i")
-    journal.fold("a", make_event("acl_denied"))
-    now[0] = 61.0
-    journal.fold("a", make_event("acl_denied"))
-    journal.flush()
-    assert sorted(event.count for event in read_all(tmp_path).values()) == [1, 1]
+    denied(journal)
+    clock.now = 61.0
+    denied(journal)
+    assert told(read_all(tmp_path).values()) == [("a", 1, False), ("a", 1, False)]
 
 
 @pytest.mark.parametrize(("bound", "size"), [("FOLD_MAX", 10), ("FOLD_BYTES", 10 * 1_500)])
@@ -80,10 +168,12 @@ def test_the_watch_for_repeats_is_bounded(
     for number in range(100):
         journal.fold(number, make_event("acl_denied", topic="t" * 1_500))
     assert len(journal._folds) == 10
-    assert journal.again(99)
-    assert not journal.again(89)
+    for number in (99, 89):
+        journal.fold(number, make_event("acl_denied", topic="t" * 1_500))
     journal.flush()
-    assert len(read_all(tmp_path)) == 100
+    found = read_all(tmp_path).values()
+    assert [bool(event.repeats) for event in found].count(True) == 1, "the 89th was let go"
+    assert len(found) == 102
 
 
 class Counted:
@@ -183,7 +273,7 @@ def test_long_events_are_read_in_portions(tmp_path: Path) -> None:
         journal.record(make_event("acl_denied", details={"text": "t" * 65_000}))
     journal.flush()
     ((number, path), *_) = segments(tmp_path)
-    events, behind = SegmentReader(number, path).read(limit=100)
+    events, behind = SegmentReader(number, path).read(limit=100, ended=True)
     assert 10 < len(events) < 18
     assert behind < module.READ_BYTES + 70_000
     assert len(read_all(tmp_path)) == 60

@@ -308,14 +308,22 @@ rules:
     assert {event.rule for event in denied} == {"hole"}
 
 
-def test_denials_of_one_topic_are_one_event_with_an_exact_count(rig: Rig) -> None:
+def test_denials_of_one_topic_are_one_fold_with_an_exact_sum_though_the_client_reconnects(rig: Rig) -> None:
     org = rig.org("version: '3'\nrules: []")
-    client = rig.client(rig.plane.issue(org))
-    for number in range(250):
-        client.send(client.message("a", qos=1, packet_id=number + 1))
-    for _ in range(250):
-        client.expect(Kind.PUBACK)
-    wait_for(lambda: [e.count for e in rig.plane.events(org=org, kind="acl_denied")] == [250], what="a count of 250")
+    issued = rig.plane.issue(org)
+    for _ in range(5):
+        client = rig.client(issued)
+        for number in range(50):
+            client.send(client.message("a", qos=1, packet_id=number + 1))
+        for _ in range(50):
+            client.expect(Kind.PUBACK)
+        client.disconnect()
+    wait_for(
+        lambda: sum(event.count for event in rig.plane.events(org=org, kind="acl_denied")) == 250, what="a sum of 250"
+    )
+    found = rig.plane.events(org=org, kind="acl_denied")
+    [first] = [event for event in found if not event.repeats]
+    assert (first.count, {event.repeats for event in found}) == (1, {"", first.id})
 
 
 def test_quotas_of_an_organization_bind_it_and_nobody_else(rig: Rig) -> None:

@@ -83,5 +83,5 @@ def happened(access: Access, ago: timedelta = timedelta(), **fields: object) -> 
     }  # fmt: skip
     with org_scope(access.org_id):
         return Event.objects.create(
-            ts=datetime.now(UTC) - ago, id=uuid.uuid4(), org_id=access.org_id, **(values | fields)
+            ts=datetime.now(UTC) - ago, org_id=access.org_id, **({"id": uuid.uuid4()} | values | fields)
         )

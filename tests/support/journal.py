@@ -14,9 +14,10 @@ def read_all(folder: Path) -> dict[str, AuditEvent]:
     for number, path in segments(folder):
         reader = SegmentReader(number, path)
         while True:
-            events, reader.offset = reader.read(limit=7)
-            if not events:
+            events, behind = reader.read(limit=7, ended=True)
+            if not events and behind == reader.offset:
                 break
+            reader.offset = behind
             for event in events.values():
                 old = found.get(event.id)
                 if old is None or event.count > old.count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from django.urls import reverse
 
 from audit.access import cursor_of
 from audit.models import Event
-from cloudsignal.tenancy.scopes import org_scope, platform_scope
+from cloudsignal.tenancy.scopes import platform_scope
+from cloudsignal.wire.audit import uuid7
 from orgs.access.grants import Access
 from orgs.permissions import Role
 from tests.support.audit_events import event as happening
@@ -144,12 +146,19 @@ def test_the_first_event_of_an_empty_list_is_new(acme: Access, owner: Client) ->
     assert owner.get(poll, headers=HTMX).content.decode().count('class="fresh"') == 1
 
 
-def test_a_count_that_rises_is_news(acme: Access, owner: Client) -> None:
-    event = happened(acme)
+def test_repetitions_are_one_line_with_the_sum_and_a_sum_that_rises_is_news(acme: Access, owner: Client) -> None:
+    event = happened(acme, timedelta(seconds=9), id=uuid.UUID(uuid7(time.time() - 9)))
     poll = owner.get(url(acme), {"kind": "acl_denied"}).context["poll_url"]
-    with org_scope(acme.org_id):
-        Event.objects.filter(ts=event.ts, id=event.id).update(count=7)
+    again = happened(acme, repeats=event.id, count=1_199, session="another")
     assert owner.get(poll, headers=HTMX).status_code == 200
+    answer = owner.get(url(acme), {"kind": "acl_denied"})
+    [shown] = answer.context["lines"]
+    assert (shown.event.id, shown.event.total) == (event.id, 1_200)
+    assert "1,200" in answer.content.decode()
+    page = owner.get(reverse("audit:event", args=[acme.org_id, shown.key])).content.decode()
+    assert "1,200 within a minute" in page
+    repetition = owner.get(reverse("audit:event", args=[acme.org_id, cursor_of(again)])).content.decode()
+    assert shown.key in repetition, "leads to the first one"
 
 
 def test_only_the_newest_page_is_live(acme: Access, owner: Client) -> None:

@@ -30,7 +30,7 @@ EVENT = {
     "id": "0190", "ts": 1, "kind": "connect", "org": "", "node": "", "session": "", "username": "", "client_id": "",
     "ip": "", "port": 0, "transport": "", "mqtt_version": "", "tls_version": "", "tls_cipher": "", "reason": "",
     "action": "", "topic": "", "qos": -1, "retain": False, "size": 0, "rule": "", "policy_digest": "", "count": 1,
-    "details": {},
+    "details": {}, "repeats": "",
 }  # fmt: skip
 QUOTAS = {
     "connections": 1000, "messages_per_minute": 60000, "packet_bytes": 262144, "subscriptions_per_session": 100,

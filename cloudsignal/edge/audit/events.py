@@ -28,10 +28,10 @@ class AuditSink(Protocol):
         """Record an event; beyond the budget of its organization only count it."""
 
     def again(self, key: Hashable) -> bool:
-        """Raise the count of the event of the last minute with this ``key``; ``False`` when there is none."""
+        """Count a repetition with this ``key``; ``False`` when :meth:`fold` needs an event to count it in."""
 
     def fold(self, key: Hashable, event: AuditEvent) -> None:
-        """Record an event, or raise the count of an equal one (same ``key``) of the last minute."""
+        """Record an event, or count it as a repetition of an equal one (same ``key``) of the last minute."""
 
 
 @dataclass(frozen=True, slots=True)

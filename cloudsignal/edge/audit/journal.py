@@ -2,14 +2,18 @@
 
 A plain ``write`` into a file survives the death of the process by any signal, so an event whose answer was seen is
 never lost. The shipper (:mod:`cloudsignal.edge.audit.shipper`) reads the same files, sends what they hold to the audit
-stream and deletes what was sent; when Redis is unavailable the files simply grow. Ingest deduplicates on ``(ts, id)``
-and keeps the highest ``count``, so sending something twice is harmless.
+stream and deletes what was sent; when Redis is unavailable the files simply grow. Ingest deduplicates on
+the key of an event, so sending something twice is harmless.
+
+Equal events fold. The first is an event like any other. Those that repeat it within :data:`FOLD_SECONDS` are counted in
+further events, one a second at most, which name the first (``repeats``) and are sent once their second is over: what
+was sent never changes. Each repetition is on disk before its answer all the same.
 
 A segment is a run of frames (:mod:`cloudsignal.edge.audit.framing`). ``H`` names the node and its incarnation, ``E``
-is an event, ``C`` raises the count of an event that stands earlier in the same segment.
+is an event, ``C`` raises the count of one that stands earlier in the same segment, ``D`` does so for the last time. The
+end of a segment is the end of every count in it.
 
-An organization whose budget is used up (:mod:`cloudsignal.edge.audit.budget`) gets one event a minute for each kind of
-thing that happens, with the exact count.
+An organization whose budget is used up (:mod:`cloudsignal.edge.audit.budget`) has everything of one kind folded.
 """
 
 from __future__ import annotations
@@ -40,7 +44,10 @@ LIMIT_BYTES = 256 * 1024 * 1024
 """Above this, new connections are refused: nothing that happened is ever dropped."""
 
 FOLD_SECONDS = 60.0
-"""Equal events within this many seconds are one event with a count."""
+"""Equal events within this many seconds are one fold."""
+
+REPEAT_SECONDS = 1.0
+"""Seconds whose repetitions are one event: a fold makes no more than one of them in this time."""
 
 FOLD_MAX = 20_000
 """Distinct events that are watched for repetition."""
@@ -48,8 +55,8 @@ FOLD_MAX = 20_000
 FOLD_BYTES = 16 * 1024 * 1024
 """Characters of topics and names in them."""
 
-RARELY = 1.0
-"""Seconds between two writes of one count for an organization that has its share of the disk: a kill loses no more."""
+EQUAL = ("kind", "org", "username", "ip", "reason", "action", "topic", "rule")
+"""What a repetition that names its first has in common with it."""
 
 _NAME = re.compile(r"(\d{10})\.log")
 
@@ -57,15 +64,23 @@ _NAME = re.compile(r"(\d{10})\.log")
 @dataclass(slots=True)
 class _Fold:
     event: AuditEvent
+    """The first."""
     until: float
-    segment: int
-    due: float = 0.0
-    """When its count may be written next."""
+    repeat: AuditEvent | None = None
+    """The event that counts the repetitions of this second."""
+    closes: float = 0.0
+    """When its second is over."""
+    rose: bool = False
+    """Whether its count on disk is too low."""
 
     @property
     def size(self) -> int:
         """Characters that a client chose."""
         return len(self.event.topic) + len(self.event.client_id) + len(self.event.username)
+
+    def links(self, event: AuditEvent) -> bool:
+        """Whether ``event`` is equal to the first in all that a search may ask for but session and client ID."""
+        return all(getattr(self.event, name) == getattr(event, name) for name in EQUAL)
 
 
 class Journal:
@@ -89,7 +104,8 @@ class Journal:
         self._folds: OrderedDict[Hashable, _Fold] = OrderedDict()
         """Oldest first."""
         self._folds_size = 0
-        self._raised: dict[str, _Fold] = {}
+        self._open: dict[str, _Fold] = {}
+        """Folds with an event that still counts, by its id, oldest first."""
         numbers = [number for number, _ in segments(folder)]
         self.size = sum(path.stat().st_size for _, path in segments(folder))
         """Bytes in all segments."""
@@ -106,7 +122,8 @@ class Journal:
     def rotate(self) -> None:
         """Close the current segment and begin the next. Raises :class:`OSError`; then the current one goes on."""
         if self._fd >= 0:
-            self.flush()
+            self._write_counts(close=True)
+            self._put()
             self.sessions.flush()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL | os.O_CLOEXEC
         begun = os.open(self.folder / f"{self.current + 1:010d}.log", flags, 0o600)
@@ -119,7 +136,6 @@ class Journal:
 
     def sweep(self) -> None:
         """Leave nothing on disk that was shipped: an organization is gone. Raises :class:`OSError`."""
-        self.flush(all_of_it=True)
         self.rotate()
         self.sessions.begin()
 
@@ -147,34 +163,47 @@ class Journal:
             self.record(event)
 
     def again(self, key: Hashable) -> bool:
-        """Raise the count of the event of the last minute with this key; ``False`` when there is none.
+        """Count a repetition of this second; ``False`` when :meth:`fold` needs an event to count it in.
 
-        Beyond the budget of its organization there is none: :meth:`fold` knows where to count it.
+        Beyond the budget of its organization it does: it knows where to count it then.
         """
         fold = self._folds.get(key)
         return fold is not None and not self._over(payer(fold.event)) and self._again(key)
 
     def _again(self, key: Hashable) -> bool:
         fold = self._folds.get(key)
-        if fold is None or time.monotonic() >= fold.until:
+        if fold is None or fold.repeat is None or time.monotonic() >= fold.closes:
             return False
-        fold.event.count += 1
+        fold.repeat.count += 1
+        fold.rose = True
         self.taken += 1
         self.kinds[fold.event.kind] += 1
-        self._raised[fold.event.id] = fold
         return True
 
     def fold(self, key: Hashable, event: AuditEvent) -> None:
-        """Take an event, or raise the count of an equal one of the last minute."""
+        """Take an event, or count it as a repetition of an equal one of the last minute."""
         if self._over(payer(event)):
             self._count_beyond(event)
         elif not self._again(key):
+            self._fold(key, event)
+
+    def _fold(self, key: Hashable, event: AuditEvent) -> None:
+        now = time.monotonic()
+        fold = self._folds.get(key)
+        if fold is None or now >= fold.until:
             self._keep(key, event)
+            return
+        if fold.repeat is not None:
+            self._close(fold)
+        event.repeats = fold.event.id if fold.links(event) else event.id
+        fold.repeat, fold.closes = event, now + REPEAT_SECONDS
+        self._open[event.id] = fold
+        self.record(event)
 
     def _keep(self, key: Hashable, event: AuditEvent) -> None:
         self.record(event)
         old = self._folds.pop(key, None)
-        self._folds[key] = fold = _Fold(event, time.monotonic() + FOLD_SECONDS, self.current)
+        self._folds[key] = fold = _Fold(event, time.monotonic() + FOLD_SECONDS)
         self._folds_size += fold.size - (old.size if old else 0)
         while len(self._folds) > FOLD_MAX or self._folds_size > FOLD_BYTES:
             self._folds_size -= self._folds.popitem(last=False)[1].size
@@ -189,7 +218,7 @@ class Journal:
         if not self._again(key):
             few = AuditEvent(event.id, event.ts, event.kind, org=event.org, node=event.node, action=event.action)
             few.reason, few.details = reason, {"beyond": "audit_budget"}
-            self._keep(key, few)
+            self._fold(key, few)
 
     def _write(self, tag: bytes, record: object, who: str) -> bytes:
         data = frame(tag, record)
@@ -197,30 +226,45 @@ class Journal:
         self.budget.charge(who, self.current, len(data))
         return data
 
-    def _raise_counts(self, *, all_of_them: bool = False) -> None:
-        """Write the counts that rose, each once however often it did; those of a full share once a second."""
-        now = time.monotonic()
-        waiting = {}
-        for fold in self._raised.values():
-            who = payer(fold.event)
-            if now < fold.due and not all_of_them:
-                waiting[fold.event.id] = fold
-                continue
-            if fold.segment == self.current:
-                self._write(b"C", (fold.event.id, fold.event.count), who)
-            else:
-                # The segment that holds the event may be shipped and gone: this one must be able to stand alone.
-                fold.segment = self.current
-                self._write(b"E", fold.event, who)
-            fold.due = now + RARELY if self.budget.share_full(who, self.size) else 0.0
-        self._raised = waiting
+    def _write_counts(self, *, close: bool = False) -> None:
+        """Write the counts that rose, each once however often it did, and end those whose second is over.
 
-    def flush(self, *, all_of_it: bool = False) -> None:
+        Of an organization that has its share of the disk only the end is written: a kill loses no more than a second.
+        """
+        now = time.monotonic()
+        for fold in list(self._open.values()):
+            if close or now >= fold.closes:
+                self._close(fold)
+            elif fold.rose and fold.repeat and not self.budget.share_full(payer(fold.event), self.size):
+                self._write(b"C", (fold.repeat.id, fold.repeat.count), payer(fold.event))
+                fold.rose = False
+
+    def _close(self, fold: _Fold) -> None:
+        if fold.repeat is not None and fold.repeat.id in self._open:
+            del self._open[fold.repeat.id]
+            self._write(b"D", (fold.repeat.id, fold.repeat.count), payer(fold.event))
+        fold.repeat, fold.rose = None, False
+
+    def flush(self) -> None:
         """Write what was taken. Raises :class:`OSError` when the disk refuses; nothing taken is forgotten then."""
-        if self._raised:
-            self._raise_counts(all_of_them=all_of_it)
+        if self._open:
+            self._write_counts()
+        if self._put() and self.current_size >= SEGMENT_BYTES:
+            try:
+                self.rotate()
+            except OSError as error:
+                # What was taken is on disk, in a segment that grows on; no client signs in until the next is begun.
+                self.failed = str(error)
+
+    def settle(self) -> None:
+        """Write what was taken and end every count, so that all of it can be sent. Raises :class:`OSError`."""
+        self._write_counts(close=True)
+        self.flush()
+
+    def _put(self) -> bool:
+        """Write the buffer; returns whether there was anything in it."""
         if not self._buffer:
-            return
+            return False
         data = b"".join(self._buffer)
         self._buffer = [data]
         try:
@@ -236,12 +280,7 @@ class Journal:
         self.failed = ""
         self.written = self.taken
         self._buffer = []
-        if self.current_size >= SEGMENT_BYTES:
-            try:
-                self.rotate()
-            except OSError as error:
-                # What was taken is on disk, in a segment that grows on; no client signs in until the next is begun.
-                self.failed = str(error)
+        return True
 
     def delete(self, number: int, *, whole: bool = True) -> None:
         """Delete a segment whose events were shipped; one that could not be read to its end is set aside instead."""
@@ -255,7 +294,7 @@ class Journal:
 
     def close(self) -> None:
         """Write what is left and close the file."""
-        self.flush(all_of_it=True)
+        self.settle()
         os.close(self._fd)
         self._fd = -1
         self.sessions.close()
@@ -270,11 +309,15 @@ class SegmentReader:
     offset: int = 0
     node: str = ""
     incarnation: str = ""
+    _counting: dict[str, AuditEvent] = field(default_factory=dict)
+    """Repetitions whose count may still rise."""
     _events: dict[str, AuditEvent] = field(default_factory=dict)
+    """Other events: in a segment of the release before, ``C`` raises their counts after they were sent."""
 
-    def read(self, *, limit: int) -> tuple[dict[str, AuditEvent], int]:
-        """Up to ``limit`` distinct events from ``offset`` on, with their latest counts, and the offset behind them.
+    def read(self, *, limit: int, ended: bool) -> tuple[dict[str, AuditEvent], int]:
+        """Up to ``limit`` events from ``offset`` on, and the offset behind them.
 
+        An event that still counts is none of them, until its count or, with ``ended``, the segment has ended.
         A frame that is cut short, damaged or not understood ends the reading: it is the last write of a process that
         was killed in the middle of it, and no client saw an answer that depended on it, or the work of another version.
         """
@@ -289,21 +332,35 @@ class SegmentReader:
                     self.node, self.incarnation = decode(payload, tuple[str, str])
                 elif tag == b"E":
                     event = decode(payload, AuditEvent)
-                    if event.id not in events and len(events) >= limit:
+                    if event.repeats:
+                        self._counting[event.id] = event
+                    elif len(events) >= limit:
                         break
-                    self._events[event.id] = events[event.id] = event
-                else:
-                    identifier, count = decode(payload, tuple[str, int])
-                    known = self._events.get(identifier)
-                    if known is not None:
-                        if identifier not in events and len(events) >= limit:
-                            break
-                        known.count = max(known.count, count)
-                        events[identifier] = known
+                    else:
+                        self._events[event.id] = events[event.id] = event
+                elif not self._count(*decode(payload, tuple[str, int]), events, limit=limit, last=tag == b"D"):
+                    break
                 behind = self.offset + end
                 if end >= READ_BYTES:
                     break
+        if ended and behind == self.offset:
+            while self._counting and len(events) < limit:
+                identifier, event = self._counting.popitem()
+                events[identifier] = event
         return events, behind
+
+    def _count(self, identifier: str, count: int, events: dict[str, AuditEvent], *, limit: int, last: bool) -> bool:
+        """Raise a count, and put its event among ``events`` if it can be sent; ``False`` when there is no room."""
+        known = self._counting.get(identifier) or self._events.get(identifier)
+        if known is None:
+            return True
+        if last or identifier in self._events:
+            if identifier not in events and len(events) >= limit:
+                return False
+            events[identifier] = known
+            self._counting.pop(identifier, None)
+        known.count = max(known.count, count)
+        return True
 
     def forget(self) -> None:
         """Everything was read: the events are needed no more."""

@@ -21,7 +21,7 @@ from cloudsignal.wire.sealed import Kind, seal_record
 logger = logging.getLogger("cloudsignal.edge.audit.shipper")
 
 PAUSE = 0.1
-"""Seconds between two rounds: repeats of one denial within it travel as one."""
+"""Seconds between two rounds."""
 
 CONFIRM = 1.0
 """Seconds between two questions whether what was sent is safe."""
@@ -93,7 +93,7 @@ class Shipper:
             # What the disk refuses stays in memory. What it holds must leave, or a full disk would stay full.
             self._journal.flush()
         reader = self._open()
-        events, behind = reader.read(limit=BATCH_MAX * BATCHES)
+        events, behind = reader.read(limit=BATCH_MAX * BATCHES, ended=reader.number != self._journal.current)
         rows = list(events.values())
         batches = [
             AuditBatch(reader.node, reader.incarnation, rows[start : start + BATCH_MAX])
@@ -105,10 +105,11 @@ class Shipper:
             self.shipped += len(rows)
         if reader is not self._reader:
             return True  # everything is to be sent again: what was just read included
+        read = bool(rows) or behind != reader.offset
         reader.offset = behind
-        if not rows:
+        if not read:
             self._move_on(reader)
-        return bool(rows) or self._reader is None
+        return bool(rows) or self._reader is None or reader.number != self._journal.current
 
     async def confirm(self) -> None:
         """Delete sent segments that Redis has on its disk, or start over when it is another Redis by now."""
@@ -139,6 +140,8 @@ class Shipper:
 
     async def drain(self, *, seconds: float) -> bool:
         """Ship everything there is, for at most ``seconds``; returns whether it all went out."""
+        with suppress(OSError):
+            self._journal.settle()
         try:
             async with asyncio.timeout(seconds):
                 while await self.ship():
@@ -168,6 +171,7 @@ class Shipper:
             if journal.failed or journal.current_size < ROTATE_BYTES or reader.offset < journal.current_size:
                 return
             journal.rotate()
+            return  # the last counts are still to be read
         reader.forget()
         self._sent.append(reader)
         self._reader = None

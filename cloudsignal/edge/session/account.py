@@ -60,7 +60,8 @@ class Account(ABC):
         rule = decision.rule or NO_RULE
         text, facts = shortened("topic", topic)
         # What is watched for repetition must not fill the memory: of a long topic that is its hash.
-        key = (self.id, action, facts.get("topic_sha256", topic), rule)
+        # Not the session: a client that reconnects in a storm is one fold too.
+        key = (*self._who(), action, facts.get("topic_sha256", topic), rule, decision.reason)
         if self._again(key):
             return
         event = self.event(
@@ -79,8 +80,9 @@ class Account(ABC):
 
     def limit_reached(self, limit: str) -> None:
         """Record that a quota was reached."""
-        if not self._again((self.id, limit)):
-            self.sink.fold((self.id, limit), self.event(LIMIT_REACHED, reason=limit))
+        key = (*self._who(), limit)
+        if not self._again(key):
+            self.sink.fold(key, self.event(LIMIT_REACHED, reason=limit))
 
     def subscribed(self, topic_filter: bytes, rule: str, granted: int) -> None:
         """Record that the broker granted a subscription, which ``rule`` allows, with the QoS ``granted``."""
@@ -98,6 +100,9 @@ class Account(ABC):
     def unsubscribed(self, topic_filter: bytes) -> None:
         """Record that the broker ended a subscription at the client's request."""
         self.sink.note(self.event(UNSUBSCRIBE, action="unsubscribe", topic=topic_filter.decode()))
+
+    def _who(self) -> tuple[str, str, str]:
+        return self.org_id(), self.username, self.origin.ip
 
     def _again(self, key: Hashable) -> bool:
         repeated = self.sink.again(key)
