@@ -27,6 +27,7 @@ ACTIONS = (
 
 GROUPS = {
     Source.EDGE: "Clients",
+    Source.NODE: "Brokers",
     Source.CHANGE: "Changes by members and API keys",
     Source.PLATFORM: "Audit log health",
 }

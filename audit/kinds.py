@@ -14,6 +14,8 @@ class Source(StrEnum):
     """Where events of a kind come from."""
 
     EDGE = "edge"
+    NODE = "node"
+    """What an edge notices about the platform, such as a broker that is lost. In the platform's own log as well."""
     CHANGE = "change"
     PLATFORM = "platform"
     """What the control plane notices about itself. Stands in the platform's own log, never in a tenant's."""
@@ -66,6 +68,24 @@ LIMIT_REACHED = _kind(
     "limit_reached", "Limit reached", Source.EDGE, Tone.WARNING, "A quota or a limit refused something."
 )
 CRITICAL = _kind("critical", "Critical", Source.EDGE, Tone.BAD, "An invariant of the edge did not hold.")
+
+# --- from the edge, about the platform -----------------------------------------------------------------------------
+BROKER_LOST = _kind("broker_lost", "Broker lost", Source.NODE, Tone.BAD, "A node no longer reaches a broker node.")
+BROKER_BACK = _kind("broker_back", "Broker back", Source.NODE, Tone.GOOD, "A node reaches a broker node again.")
+BROKERS_DISAGREE = _kind(
+    "brokers_disagree",
+    "Broker members disagree",
+    Source.NODE,
+    Tone.BAD,
+    "The nodes of a broker cluster no longer see the same members, all of them running.",
+)
+BROKERS_AGREE = _kind(
+    "brokers_agree",
+    "Broker members agree",
+    Source.NODE,
+    Tone.GOOD,
+    "The nodes of a broker cluster see the same members again.",
+)
 
 # --- administrative changes ----------------------------------------------------------------------------------------
 ORG_CREATED = _kind("org.created", "Organization created", Source.CHANGE, Tone.NEUTRAL, "An organization was created.")

@@ -14,6 +14,8 @@ _EVEN = (ALPHABET * 8).encode()
 ORG = re.compile(r"org_[a-z2-7]{12}\Z")
 PLATFORM_ORG = "platform"
 """What stands for the organization of an audit event that belongs to none. No organization can have it as its id."""
+PROBE_ORG = "org_probe2222222"
+"""In whose name edges probe the broker. It has the form that the broker's own lock asks for, and no tenant has it."""
 _INVITATION = re.compile(r"inv_([a-z2-7]{12})_[a-z2-7]{16}\Z")
 _TOKEN = re.compile(r"tok_([a-z2-7]{12})_[a-z2-7]{16}\Z")
 
@@ -24,8 +26,10 @@ def random_text(length: int) -> str:
 
 
 def org_id() -> str:
-    """``org_`` and 12 characters (60 bits)."""
-    return f"org_{random_text(12)}"
+    """``org_`` and 12 characters (60 bits); never the reserved :data:`PROBE_ORG`."""
+    while (made := f"org_{random_text(12)}") == PROBE_ORG:
+        pass
+    return made
 
 
 def deployment_id() -> str:

@@ -69,6 +69,9 @@ def key_of(row: Row) -> Key:
 
 DETAILS_BYTES = 16_384
 
+OF_EDGES = frozenset({Source.EDGE, Source.NODE})
+"""Where the kinds come from that an edge may write."""
+
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 
 
@@ -84,8 +87,10 @@ def row_of(event: AuditEvent, *, node: str = "", incarnation: str = "") -> Row:
     except ValueError as error:
         raise WireError(f"an event has the id {quoted(event.id[:60])}, which is no UUID") from error
     known = KINDS.get(event.kind)
-    if (known is None and not _KIND.match(event.kind)) or (known is not None and known.source is not Source.EDGE):
+    if (known is None and not _KIND.match(event.kind)) or (known is not None and known.source not in OF_EDGES):
         raise WireError(f"an edge may not write events of the kind {quoted(event.kind[:40])}")
+    if known is not None and known.source is Source.NODE and event.org:
+        raise WireError(f"events of the kind {quoted(event.kind)} belong to no organization")
     return _row(event, event_id, node=node, incarnation=incarnation)
 
 

@@ -17,6 +17,7 @@ from cloudsignal.edge.broker.dialer import Dialer
 from cloudsignal.edge.broker.housekeeping import COUNTING, Housekeeping, HousekeepingError
 from cloudsignal.edge.broker.orders import Orders
 from cloudsignal.edge.broker.pool import BrokerPool
+from cloudsignal.edge.broker.probes import Probes
 from cloudsignal.edge.changes import Changes
 from cloudsignal.edge.control.bundle_status import BundleStatus
 from cloudsignal.edge.control.change_stream import ChangeConsumer
@@ -117,6 +118,7 @@ class Node:
             close=self.changes.close_asked,
             reconnected=self._redis_is_back,
         )
+        self.probes = Probes(self.brokers, edge=self.name, sink=self.journal, changed=self._brokers_changed)
         self.heartbeat_sender = HeartbeatSender(
             self.store,
             self.journal,
@@ -125,6 +127,7 @@ class Node:
             incarnation=self.incarnation,
             address=str(settings.mqtts or settings.wss or ""),
             key=self.key,
+            brokers=self.probes.states,
         )
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -134,7 +137,7 @@ class Node:
         """Enforce what is on disk, then follow Redis."""
         self._end_lost_sessions()
         await self.desired.load_disk()
-        for part in (self.consumer, self.shipper, self.reports, self.heartbeat_sender, self.orders):
+        for part in (self.consumer, self.shipper, self.reports, self.heartbeat_sender, self.orders, self.probes):
             self.spawn(self._forever(part.run))
         for work in (self.desired.watch_heads, self.shipper.trim, self._turn):
             self.spawn(self._forever(work))
@@ -253,6 +256,11 @@ class Node:
         self.flush()
 
     # --- what the control plane changes --------------------------------------------------------------------------
+
+    def _brokers_changed(self) -> None:
+        """Say at once that a broker node was lost or is back."""
+        self.flush()
+        self.heartbeat_sender.beat_soon()
 
     def _redis_is_back(self) -> None:
         """Send reports and client IDs again after Redis was unavailable."""

@@ -37,6 +37,9 @@ BROKERS_MAX = 32
 BROKER_STATES = ("reachable", "slow", "refused", "unreachable", "unknown")
 """What :attr:`BrokerState.state` may be. A reader takes what it does not know for ``unknown``."""
 
+REACHED, LOST = frozenset({"reachable", "slow"}), frozenset({"refused", "unreachable"})
+"""States in which an edge can, or cannot, work with a broker node; of ``unknown`` neither is said."""
+
 CLUSTER_STATES = ("agree", "disagree", "unknown")
 """What :attr:`BrokerState.cluster` may be, read in the same way."""
 

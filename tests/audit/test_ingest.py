@@ -302,6 +302,7 @@ def test_an_entry_without_a_record_is_put_aside(redis: Redis, ingest: Ingest, or
         {"id": "not-a-uuid"},
         {"kind": "org.deleted"},
         {"kind": "audit.gap"},
+        {"kind": "broker_lost"},
         {"kind": "A b"},
         {"kind": ""},
         {"kind": "x" * 41},

@@ -15,9 +15,11 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from cloudsignal.edge import brokers
+from cloudsignal.edge.broker.probe import client_id as probe_client_id
 from cloudsignal.edge.brokers import emqx_acl, emqx_config, mosquitto_config, vernemq, vernemq_config, vernemq_script
 from cloudsignal.edge.brokers.limits import Tls
 from cloudsignal.edge.session.mountpoint import MAX_PACKET_BYTES, MOUNT_OVERHEAD
+from cloudsignal.ids import PROBE_ORG
 from tests.edge import emqx_keys, vernemq_keys
 from tests.support.parts import Broker, wait_for
 
@@ -132,6 +134,7 @@ def test_the_vernemq_script_opens_the_own_slice_and_nothing_else(lua: Any, form:
         return ask("subscribe", username=username, topics=make([make([one, 1]) for one in filters]))
 
     assert ask("register", username=A, client_id=f"{A}:x")
+    assert ask("register", username=PROBE_ORG, client_id=probe_client_id("edge-1", "broker.internal (10.0.0.5:8883)"))
     for username, client_id in ((A, f"{B}:x"), (A, "x"), (None, f"{A}:x"), (f"{A}a", f"{A}a:x"), ("admin", "admin:x")):
         assert not ask("register", username=username, client_id=client_id)
     assert ask("publish", username=A, topic=f"{A}/t/x")

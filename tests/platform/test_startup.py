@@ -62,6 +62,13 @@ def test_ids_have_their_forms() -> None:
     assert len({ids.org_id() for _ in range(1000)}) == 1000
 
 
+def test_no_organization_gets_the_id_in_whose_name_edges_probe_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ids.ORG.match(ids.PROBE_ORG), "the broker's own lock asks for this form"
+    texts = iter([ids.PROBE_ORG.removeprefix("org_"), "a" * 12])
+    monkeypatch.setattr(ids, "random_text", lambda length: next(texts))
+    assert ids.org_id() == "org_" + "a" * 12
+
+
 def test_a_log_line_is_one_json_object_with_named_fields_only() -> None:
     record = logging.LogRecord("x", logging.WARNING, __file__, 1, "line one\nline %s", ("two",), None)
     record.org = "org_a"

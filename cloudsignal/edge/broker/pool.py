@@ -133,6 +133,15 @@ class BrokerPool:
             )
         return found
 
+    @property
+    def unresolved(self) -> dict[str, str]:
+        """Names that lead to no node, as they were written, and why."""
+        return {
+            str(host): f"its name cannot be resolved: {why}"
+            for host, why in self._unresolved.items()
+            if host not in self._addresses
+        }
+
     def _look_up(self, host: Address) -> None:
         if _is_literal(host.host):
             self._addresses[host] = [host.host]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from cloudsignal.edge.audit.journal import Journal
 from cloudsignal.edge.redis import Command, Store, UnavailableError
 from cloudsignal.edge.session.machine import Session
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
-from cloudsignal.wire.report import HEARTBEAT_SECONDS, SESSIONS_SECONDS, Heartbeat, LiveSession
+from cloudsignal.wire.report import HEARTBEAT_SECONDS, SESSIONS_SECONDS, BrokerState, Heartbeat, LiveSession
 from cloudsignal.wire.sealed import Kind, seal_record
 
 logger = logging.getLogger("cloudsignal.edge.control.heartbeat")
@@ -53,6 +54,7 @@ class HeartbeatSender:
         incarnation: str,
         address: str,
         key: bytes,
+        brokers: Callable[[], tuple[BrokerState, ...]],
     ) -> None:
         self._store = store
         self._journal = journal
@@ -63,6 +65,9 @@ class HeartbeatSender:
         """Where clients reach this node."""
         self._key = key
         """Seals what this node says of itself."""
+        self._brokers = brokers
+        self._sooner = asyncio.Event()
+        """Set when a heartbeat has something to say that should not wait."""
         self._started_at = time.time()
         self._listed: dict[str, Session] = {}
         self._fresh: dict[str, Session] = {}
@@ -92,7 +97,13 @@ class HeartbeatSender:
                 await self._beat()
             except UnavailableError:
                 logger.debug("no heartbeat: redis is unavailable")
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._sooner.wait(), HEARTBEAT_SECONDS)
+            self._sooner.clear()
+
+    def beat_soon(self) -> None:
+        """Send the next heartbeat now: what it says of the brokers has changed."""
+        self._sooner.set()
 
     async def farewell(self) -> None:
         """Take the node off the list at once instead of letting it expire."""
@@ -144,6 +155,7 @@ class HeartbeatSender:
             address=self._address,
             sessions=expected,
             counters=dict(self._counters),
+            brokers=self._brokers(),
         )
         record = seal_record(Kind.HEARTBEAT, encode(heartbeat), self._key)
         name = keys.sessions(self._name)
