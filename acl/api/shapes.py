@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
+from acl.brokers import Condition, SeenBroker, condition, seen_brokers
 from acl.models import Cluster, Deployment, Node, PolicyDraft, PolicyVersion
 from acl.policy import MAX_DOCUMENT_BYTES
 from acl.services.deployments import NOTE_MAX
+from cloudsignal.wire.report import BROKER_STATES, CLUSTER_STATES
 
 
 class Document(serializers.CharField):
@@ -245,15 +248,53 @@ class ClusterSerializer(serializers.ModelSerializer[Cluster]):
         read_only_fields = fields
 
 
+class SeenBrokerSerializer(serializers.Serializer[SeenBroker]):
+    """A broker node as one edge node finds it."""
+
+    broker = serializers.CharField(
+        source="label", help_text="Host and port, with the address where a name has several."
+    )
+    state = serializers.ChoiceField(
+        choices=BROKER_STATES, help_text="`unknown` also while the edge node itself is offline."
+    )
+    why = serializers.CharField(help_text="What is wrong; empty while it is reachable.")
+    since = serializers.DateTimeField(allow_null=True, help_text="When it was lost, or came back.")
+    at = serializers.DateTimeField(allow_null=True, help_text="When it was last probed.")
+    latency_ms = serializers.FloatField(allow_null=True, help_text="Of connecting, signing in and a ping, in ms.")
+    members = serializers.ListField(
+        child=serializers.CharField(), help_text="Cluster members that run, as it sees them; needs a status URL."
+    )
+    missing = serializers.ListField(child=serializers.CharField(), help_text="Members that do not run.")
+    cluster = serializers.ChoiceField(choices=CLUSTER_STATES, help_text="Whether all nodes see the same members.")
+    draining = serializers.BooleanField(help_text="Whether it takes no new clients.")
+    drops = serializers.IntegerField(
+        allow_null=True, help_text="Messages its queues have dropped since it started; null when it does not say."
+    )
+
+
 class NodeSerializer(serializers.ModelSerializer[Node]):
     """An edge node."""
 
     cluster = serializers.CharField(source="cluster.name", read_only=True)
+    condition = serializers.SerializerMethodField(
+        help_text="`online`, `some_brokers` (one or more cannot be reached), `no_broker`, or `offline`."
+    )
+    brokers = serializers.SerializerMethodField(help_text="Each broker node as this edge node finds it.")
 
     class Meta:
         model = Node
         fields: ClassVar = [
-            "name", "cluster", "address", "online", "sessions", "registered_at", "started_at", "last_seen",
-            "retired_at",
+            "name", "cluster", "address", "online", "condition", "brokers", "sessions", "registered_at", "started_at",
+            "last_seen", "retired_at",
         ]  # fmt: skip
         read_only_fields = fields
+
+    @extend_schema_field(serializers.ChoiceField(choices=[condition.value for condition in Condition]))
+    def get_condition(self, node: Node) -> str:
+        """Whether it is alive and reaches its brokers."""
+        return condition(node).value
+
+    @extend_schema_field(SeenBrokerSerializer(many=True))
+    def get_brokers(self, node: Node) -> list[dict[str, Any]]:
+        """What it says of each broker node."""
+        return [SeenBrokerSerializer(seen).data for seen in seen_brokers(node)]

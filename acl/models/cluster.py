@@ -33,6 +33,8 @@ class Node(models.Model):
     sequence = models.BigIntegerField(default=0)
     """Audit events written by this incarnation, as its last heartbeat says."""
     counters = models.JSONField(default=dict, blank=True)
+    brokers = models.JSONField(default=list, db_default=models.Value([], models.JSONField()), blank=True)
+    """Each broker node as this edge last found it; read through :mod:`acl.brokers`."""
     registered_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True, blank=True)
     last_seen = models.DateTimeField(null=True, blank=True)

@@ -21,7 +21,14 @@ from cloudsignal.secrets.keyring import node_key
 from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
-from cloudsignal.wire.report import HEARTBEAT_SECONDS, Heartbeat
+from cloudsignal.wire.report import (
+    BROKER_STATES,
+    BROKERS_MAX,
+    CLUSTER_STATES,
+    HEARTBEAT_SECONDS,
+    BrokerState,
+    Heartbeat,
+)
 from cloudsignal.wire.sealed import Kind, open_record
 from orgs.actors import PLATFORM
 
@@ -34,6 +41,12 @@ SEARCH_SHARE = 50
 
 INCARNATIONS = 100
 """Processes of one node whose latest heartbeat is remembered, so that it is not believed twice."""
+
+MEMBERS_MAX = 64
+"""Members of a broker cluster that are kept of what a node sees."""
+
+TEXT_MAX = 300
+"""Characters of a text about a broker node."""
 
 _FAR = 253_402_300_799.0
 """The end of the year 9999, in seconds since the epoch."""
@@ -174,9 +187,35 @@ def _facts(beat: Heartbeat) -> dict[str, Any]:
         "sessions": max(0, min(beat.sessions, 2**31 - 1)),
         "sequence": beat.sequence,
         "counters": {name.replace("\0", ""): value for name, value in list(beat.counters.items())[:100]},
+        "brokers": [_broker(state) for state in beat.brokers[:BROKERS_MAX]],
         "started_at": datetime.fromtimestamp(beat.started_at, UTC),
         "last_seen": timezone.now(),  # our clock, which is the one that ``note_missing`` compares with
     }
+
+
+def _broker(state: BrokerState) -> dict[str, Any]:
+    """What an edge says of a broker node, within bounds, and with the words that are known here."""
+    return {
+        "label": _text(state.label),
+        "state": state.state if state.state in BROKER_STATES else "unknown",
+        "why": _text(state.why),
+        "since": _number(state.since, 0.0, _FAR),
+        "at": _number(state.at, 0.0, _FAR),
+        "latency_ms": _number(state.latency_ms, -1.0, 1e9),
+        "members": [_text(name) for name in state.members[:MEMBERS_MAX]],
+        "missing": [_text(name) for name in state.missing[:MEMBERS_MAX]],
+        "cluster": state.cluster if state.cluster in CLUSTER_STATES else "unknown",
+        "draining": state.draining,
+        "drops": max(-1, min(state.drops, 2**53)),
+    }
+
+
+def _text(text: str) -> str:
+    return text.replace("\0", "")[:TEXT_MAX]
+
+
+def _number(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high) if math.isfinite(value) else low
 
 
 def _read(blob: bytes | None) -> Heartbeat | None:

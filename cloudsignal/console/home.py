@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from acl.access import current_deployment, deployment_progress, get_draft
+from acl.brokers import broker_health
 from acl.policy.language.presets import PRESETS
 from acl.services.examination import permits_all
 from audit.access import AuditQuery, count_up_to, search
@@ -72,6 +73,7 @@ def _context(request: HttpRequest, access: Access) -> dict[str, Any]:
         "org": access.org,
         "nag": permits_all(access, current.version) if current else None,
         "current": current,
+        "brokers": broker_health(access.org.cluster_id),
         "progress": deployment_progress(access, current.pk) if current else None,
         "sessions": sessions,
         "newest": [(row, datetime.fromtimestamp(row.connected_at, UTC)) for row in (sessions or ())[:RECENT]],

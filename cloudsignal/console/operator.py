@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from acl.access import list_nodes
+from acl.brokers import Condition, condition, health_of, seen_brokers
 from audit.kinds import CloseCause
 from cloudsignal.errors import DomainError, NotFound
 from cloudsignal.mail import kept_mail
@@ -39,11 +40,12 @@ def organizations(request: HttpRequest, user: User) -> HttpResponseBase:
 
 @operator_page()
 def nodes(request: HttpRequest, user: User) -> HttpResponseBase:
-    """Every edge node: alive or not, sessions, version of what it last said."""
+    """Every edge node: alive or not, sessions, and how it finds each broker node."""
     found = [node for node in list_nodes(user) if node.retired_at is None]
     context = {
-        "nodes": found,
-        "online": sum(node.online for node in found),
+        "nodes": [(node, condition(node).value, seen_brokers(node)) for node in found],
+        "health": health_of(found),
+        "online": sum(condition(node) in {Condition.ONLINE, Condition.SOME_BROKERS} for node in found),
         "sessions": sum(node.sessions for node in found if node.online),
     }
     template = "platform/nodes.html#nodes" if request.headers.get("HX-Request") else "platform/nodes.html"

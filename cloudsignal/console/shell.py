@@ -11,6 +11,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 
+from acl.brokers import BrokerHealth, broker_health
 from orgs.access.grants import Access, OrganizationEntry, list_organizations
 from orgs.access.web.gate import again
 from orgs.api_keys.reads import cli_sessions_of
@@ -128,6 +129,11 @@ class Shell:
     def sso_session(self) -> bool:
         """Whether the reader signed in through SSO, and so reaches one organization and no account page."""
         return getattr(getattr(self._request, "user", None), "sso_session", None) is not None
+
+    @cached_property
+    def brokers(self) -> BrokerHealth | None:
+        """What the edge nodes say of their brokers; on operators' pages only."""
+        return broker_health() if self.operator and self._request.path.startswith("/operator/") else None
 
     @cached_property
     def cli_sessions(self) -> Sequence[ApiKey]:

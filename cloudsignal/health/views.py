@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
@@ -9,6 +11,12 @@ from django.views.decorators.http import require_safe
 from redis.exceptions import RedisError
 
 from cloudsignal.redis import fast_client
+
+TOLD: dict[str, Callable[[], str]] = {}
+"""What applications add to the body of ``/readyz``, by name: ``ok``, or what is wrong in words that anybody may read.
+
+Nothing of it makes the control plane unready: a balancer that took it away would change nothing about it.
+"""
 
 
 @require_safe
@@ -21,10 +29,22 @@ def healthz(_request: HttpRequest) -> JsonResponse:
 @require_safe
 @never_cache
 def readyz(_request: HttpRequest) -> JsonResponse:
-    """Readiness: 200 when PostgreSQL and Redis answer and row-level security binds the application role, else 503."""
+    """Readiness: 200 when PostgreSQL and Redis answer and row-level security binds the application role, else 503.
+
+    The body also lists what is wrong elsewhere (:data:`TOLD`).
+    """
     parts = {"database": _database(), "redis": _redis()}
     ready = all(state == "ok" for state in parts.values())
-    return JsonResponse({"status": "ok" if ready else "unavailable", **parts}, status=200 if ready else 503)
+    told = {name: _told(ask) if parts["database"] == "ok" else "unknown" for name, ask in TOLD.items()}
+    body = {"status": "ok" if ready else "unavailable", **parts, **told}
+    return JsonResponse(body, status=200 if ready else 503)
+
+
+def _told(ask: Callable[[], str]) -> str:
+    try:
+        return ask()
+    except (DatabaseError, OSError):
+        return "unknown"
 
 
 def _database() -> str:

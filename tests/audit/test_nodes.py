@@ -7,18 +7,20 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
+from acl.brokers import Condition, broker_health, condition, health_of, seen_brokers
 from acl.models import Cluster, Node
-from acl.services.nodes import Heartbeats, note_heartbeats
+from acl.services.nodes import MEMBERS_MAX, TEXT_MAX, Heartbeats, note_heartbeats
 from audit.models import Event
 from cloudsignal.secrets.keyring import node_key
 from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import encode
-from cloudsignal.wire.report import Heartbeat
+from cloudsignal.wire.report import BROKERS_MAX, BrokerState, Heartbeat
 from cloudsignal.wire.sealed import Kind, seal_record
 from tests.support.audit_events import now
 
@@ -79,6 +81,83 @@ def test_an_unknown_node_registers_itself(redis: Redis, heartbeats: Heartbeats) 
     assert node.last_seen is not None
     assert abs((now() - node.last_seen).total_seconds()) < 10
     assert registered() == 1
+
+
+def test_what_it_says_of_its_brokers_is_kept(redis: Redis, heartbeats: Heartbeats) -> None:
+    lost = BrokerState(
+        "b2:8883", "unreachable", why="no answer within 1.5 s", since=1_700_000_000.0, at=1_700_000_004.0
+    )
+    beats(redis, replace(BEAT, brokers=(BrokerState("b1:8883", "reachable", latency_ms=2.5, members=("n@1",)), lost)))
+    heartbeats.look(redis)
+    first, second = seen_brokers(Node.objects.get())
+    assert (first.label, first.state, first.latency_ms, first.members, first.since) == (
+        "b1:8883", "reachable", 2.5, ("n@1",), None,
+    )  # fmt: skip
+    assert (second.state, second.why, second.latency_ms) == ("unreachable", "no answer within 1.5 s", None)
+    assert second.since is not None
+    assert second.since.timestamp() == lost.since
+
+
+def test_a_heartbeat_of_a_release_that_did_not_probe_says_nothing_of_brokers(
+    redis: Redis, heartbeats: Heartbeats
+) -> None:
+    written = msgspec.msgpack.decode(encode(BEAT))
+    del written["brokers"]
+    redis.set(keys.node(BEAT.node), seal_record(Kind.HEARTBEAT, msgspec.msgpack.encode(written), node_key()))
+    assert heartbeats.look(redis) == [BEAT]
+    node = Node.objects.get()
+    assert seen_brokers(node) == ()
+    assert condition(node) is Condition.ONLINE
+    assert health_of([node]).words == "unknown to 1 of 1 edge nodes"
+
+
+def test_what_makes_no_sense_of_a_broker_is_brought_within_bounds(redis: Redis, heartbeats: Heartbeats) -> None:
+    odd = BrokerState(
+        "b\0" + "x" * 999, "levitating", why="\0", since=math.nan, at=math.inf, latency_ms=math.nan,
+        members=("m",) * 999, missing=("\0",), cluster="in love", drops=2**62,
+    )  # fmt: skip
+    beats(redis, replace(BEAT, brokers=(odd,) * 99))
+    heartbeats.look(redis)
+    found = seen_brokers(Node.objects.get())
+    assert len(found) == BROKERS_MAX
+    seen = found[0]
+    assert (seen.state, seen.cluster, seen.since, seen.latency_ms) == ("unknown", "unknown", None, None)
+    assert len(seen.label) == TEXT_MAX
+    assert "\0" not in seen.label
+    assert len(seen.members) == MEMBERS_MAX
+    assert seen.drops == 2**53
+
+
+def test_nothing_is_said_of_the_brokers_of_an_edge_node_that_is_offline(redis: Redis, heartbeats: Heartbeats) -> None:
+    beats(redis, replace(BEAT, brokers=(BrokerState("b1:8883", "reachable", since=1.0, members=("n@1",)),)))
+    heartbeats.look(redis)
+    Node.objects.update(online=False)
+    node = Node.objects.get()
+    [seen] = seen_brokers(node)
+    assert (seen.state, seen.since, seen.members) == ("unknown", None, ())
+    assert condition(node) is Condition.OFFLINE
+    assert health_of([node]).words == "no edge node is online"
+
+
+@pytest.mark.parametrize(
+    ("states", "expected", "words"),
+    [
+        (("reachable", "slow"), Condition.ONLINE, "ok"),
+        (("reachable", "unknown"), Condition.ONLINE, "ok"),
+        (("reachable", "refused"), Condition.SOME_BROKERS, "not every edge node reaches 1 of the broker nodes"),
+        (("unreachable", "refused"), Condition.NO_BROKER, "1 of 1 edge nodes reach no broker"),
+    ],
+)
+def test_an_edge_node_without_a_broker_is_not_simply_online(
+    redis: Redis, heartbeats: Heartbeats, states: tuple[str, str], expected: Condition, words: str
+) -> None:
+    brokers = tuple(BrokerState(f"b{number}", state) for number, state in enumerate(states))
+    beats(redis, replace(BEAT, brokers=brokers))
+    heartbeats.look(redis)
+    node = Node.objects.get()
+    assert condition(node) is expected
+    assert health_of([node]).words == words
+    assert broker_health(node.cluster_id) == broker_health() == health_of([node])
 
 
 def test_it_is_told_once(redis: Redis, heartbeats: Heartbeats, clock: Clock) -> None:

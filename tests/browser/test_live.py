@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import client
+from tests.support.accessibility import ALL, accessible
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -119,3 +124,27 @@ def test_the_count_above_the_nodes_is_renewed_with_their_table(signed_in: Page, 
     signed_in.evaluate("document.getElementById('nodes-count').textContent = 'as it was when the page was opened'")
     expect(count).to_contain_text("edge node")
     assert signed_in.locator("#nodes-count").count() == 1
+
+
+def test_a_frozen_broker_is_seen_on_every_page_by_itself_and_so_is_its_return(signed_in: Page, place: Place) -> None:
+    broker = int(json.loads((place.stack.data / "run.json").read_text())["parts"]["mosquitto"]["pid"])
+    signed_in.goto(f"{place.url}/operator/nodes/")
+    nodes, banner = signed_in.locator("#nodes"), signed_in.locator("#brokers-banner")
+    expect(nodes).to_contain_text("Online")
+    expect(signed_in.locator("#brokers")).to_contain_text("Reachable")
+    os.kill(broker, signal.SIGSTOP)
+    try:
+        expect(nodes).to_contain_text("No broker", timeout=30_000)
+        expect(banner).to_contain_text("No edge node reaches a broker")
+        expect(signed_in.locator("#brokers")).to_contain_text("no answer within 1.5 s")
+        expect(nodes).not_to_contain_text("Online")
+        accessible(signed_in, ALL)
+        signed_in.goto(place.at(""))
+        expect(signed_in.locator("#no-broker")).to_contain_text("No broker can be reached")
+        accessible(signed_in, ALL)
+        assert httpx.get(f"{place.url}/readyz").json()["brokers"].endswith("edge nodes reach no broker")
+    finally:
+        os.kill(broker, signal.SIGCONT)
+    expect(signed_in.locator("#no-broker")).to_have_count(0, timeout=30_000)
+    signed_in.goto(f"{place.url}/operator/log/?kind=broker_back")
+    expect(signed_in.locator("tbody").first).to_contain_text("Broker back")

@@ -12,6 +12,7 @@ from django.db import DatabaseError
 from django.test import Client
 from redis import Redis
 
+from acl.models import Cluster, Node
 from cloudsignal.health import alive
 
 pytestmark = pytest.mark.django_db
@@ -24,12 +25,29 @@ def test_healthz_asks_nothing(client: Client, django_assert_num_queries) -> None
 
 
 def test_readyz_says_which_part_is_missing(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert client.get("/readyz").json() == {"status": "ok", "database": "ok", "redis": "ok"}
+    brokers = "no edge node is online"
+    assert client.get("/readyz").json() == {"status": "ok", "database": "ok", "redis": "ok", "brokers": brokers}
     nowhere = Redis.from_url("redis://127.0.0.1:1/0", socket_connect_timeout=0.2)
     monkeypatch.setattr("cloudsignal.health.views.fast_client", lambda: nowhere)
     response = client.get("/readyz")
     assert response.status_code == 503
-    assert response.json() == {"status": "unavailable", "database": "ok", "redis": "unavailable"}
+    assert response.json() == {
+        "status": "unavailable", "database": "ok", "redis": "unavailable", "brokers": brokers,
+    }  # fmt: skip
+
+
+def test_trouble_of_the_brokers_is_told_and_takes_no_control_plane_out_of_service(client: Client) -> None:
+    cluster = Cluster.objects.get(name="default")
+    node = Node.objects.create(cluster=cluster, name="edge-1", brokers=[{"label": "b1", "state": "unreachable"}])
+    response = client.get("/readyz")
+    assert (response.status_code, response.json()["status"]) == (200, "ok")
+    assert response.json()["brokers"] == "1 of 1 edge nodes reach no broker"
+    node.brokers = [{"label": "b1", "state": "reachable", "cluster": "disagree"}]
+    node.save()
+    assert client.get("/readyz").json()["brokers"] == "broker nodes disagree about their members"
+    node.brokers = [{"label": "b1", "state": "reachable", "cluster": "agree"}]
+    node.save()
+    assert client.get("/readyz").json()["brokers"] == "ok"
 
 
 def test_readyz_without_a_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

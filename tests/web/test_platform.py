@@ -11,6 +11,7 @@ from allauth.account.models import EmailAddress
 from django.test import Client
 from django.urls import reverse
 
+from acl.models import Cluster, Node
 from orgs.access.grants import Access, access_org
 from orgs.credentials.issuing import issue_credential
 from orgs.models import User
@@ -205,3 +206,38 @@ def test_an_address_offers_only_what_can_be_done_with_it(visitor: Visitor) -> No
     client.post("/accounts/email/", {"email": "old@example.com", "action_primary": ""})
     assert EmailAddress.objects.get(user=ada, primary=True).email == "old@example.com"
     assert not EmailAddress.objects.filter(email="new@example.com").exists()
+
+
+def seen(state: str, **more: object) -> dict[str, object]:
+    return {"label": f"broker ({state})", "state": state, "why": "" if state == "reachable" else "it is away", **more}
+
+
+def test_a_node_that_reaches_no_broker_is_not_online_on_any_page(acme: Access, visitor: Visitor) -> None:
+    lost = seen("unreachable", since=1_700_000_000.0)
+    node = Node.objects.create(cluster=Cluster.objects.get(name="default"), name="edge-1", brokers=[lost])
+    nodes, home = reverse("platform:operator-nodes"), reverse("platform:home", args=[acme.org_id])
+    operator, member = visitor(person(operator=True)), visitor(acme.user)  # type: ignore[arg-type]
+    page = operator.get(nodes).content.decode()
+    assert "No broker" in page
+    assert "Online" not in page
+    assert "0 of 1 edge node online, 1 without a broker, 0 sessions." in page
+    assert "No edge node reaches a broker." in page
+    assert "it is away" in page
+    partial = operator.get(nodes, headers={"HX-Request": "true"}).content.decode()
+    assert partial.count('hx-swap-oob="true"') == 3
+    assert "No edge node reaches a broker." in operator.get(reverse("platform:operator-organizations")).content.decode()
+    page = member.get(home).content.decode()
+    assert "No broker can be reached." in page
+    assert "broker (unreachable)" not in page, "where brokers are is the operators' matter"
+    node.brokers = [lost, seen("reachable", cluster="disagree", members=["b@1"], missing=["b@2"], drops=7)]
+    node.save()
+    page = operator.get(nodes).content.decode()
+    assert "Not every edge node reaches broker (unreachable)." in page
+    assert "The broker nodes disagree about their members." in page
+    assert "does not run" in page
+    assert "The broker nodes disagree about their members." in member.get(home).content.decode()
+    node.brokers = []
+    node.save()
+    page = operator.get(nodes).content.decode()
+    assert "Unknown: the edge node does not say" in page
+    assert "notice" not in member.get(home).content.decode().partition('id="pulse"')[2].partition("strip")[0]

@@ -1,0 +1,17 @@
+"""What an edge node says of each broker node."""
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("acl", "0003_default_cluster"),
+    ]
+
+    operations = [
+        migrations.AddField(
+            model_name="node",
+            name="brokers",
+            field=models.JSONField(blank=True, db_default=models.Value([], models.JSONField()), default=list),
+        ),
+    ]
