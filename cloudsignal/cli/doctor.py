@@ -59,6 +59,9 @@ def examine(data: Path, own: Mapping[str, str]) -> Iterator[Result]:
         yield from services.check_deletion(deletion)
     if redis := own.get("REDIS_URL", "").strip() or _embedded(data, ports, "valkey"):
         yield from services.check_redis(redis)
+        yield from services.check_brokers(redis)
+    if own.get("MQTT_UPSTREAM_URL", "").strip():
+        yield from services.check_upstream(own)
     cert = Path(own.get("EDGE_TLS_CERT", "").strip() or data / "tls" / "edge.pem")
     key = Path(own.get("EDGE_TLS_KEY", "").strip() or data / "tls" / "edge.key")
     if own.get("EDGE_TLS_CERT") or os.path.exists(cert):

@@ -331,15 +331,24 @@ class Assembly:
             self._add(Part(
                 f"edge-{number}" if self.options.edges > 1 else "edge", [sys.executable, "-m", "cloudsignal.edge"], env,
                 self._edge_ready(node), after=("valkey", "mosquitto"), stage=STAGE_EDGE, stop_seconds=30,
+                lacks=self._edge_lacks(node),
             ))  # fmt: skip
 
     def _edge_ready(self, node: str) -> Callable[[float], Awaitable[bool]]:
         url = self.made["REDIS_URL"]
 
         async def ready(started: float) -> bool:
-            return await health.edge_beats(url, node, started)
+            return await health.edge_lacks(url, node, started) == ""
 
         return ready
+
+    def _edge_lacks(self, node: str) -> Callable[[float], Awaitable[str | None]]:
+        url = self.made["REDIS_URL"]
+
+        async def lacks(started: float) -> str | None:
+            return await health.edge_lacks(url, node, started)
+
+        return lacks
 
     def _demo(self) -> None:
         """Sample data at every start, then the simulated fleet. Both act as the application, like the web."""

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
-from cloudsignal.wire.report import Heartbeat
+from cloudsignal.wire.report import LOST, REACHED, Heartbeat
 from cloudsignal.wire.sealed import unchecked
 
 CLOCK_SLACK = 1.0
@@ -42,16 +42,29 @@ async def socket_open(path: str) -> bool:
     return True
 
 
-async def edge_beats(redis_url: str, node: str, started: float) -> bool:
-    """Whether the edge ``node`` that was started at ``started`` has written its heartbeat."""
+async def edge_lacks(redis_url: str, node: str, started: float) -> str | None:
+    """What the edge ``node`` that was started at ``started`` lacks; empty for nothing, None while nobody can say."""
     client = redis.asyncio.Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=2)
     try:
         data = await client.get(keys.node(node))
-        return isinstance(data, bytes) and decode(unchecked(data), Heartbeat).started_at >= started - CLOCK_SLACK
+        beat = decode(unchecked(data), Heartbeat) if isinstance(data, bytes) else None
     except (RedisError, OSError, WireError):
-        return False
+        return None
     finally:
         await client.aclose()
+    if beat is None or beat.started_at < started - CLOCK_SLACK:
+        return None
+    return without_broker(beat)
+
+
+def without_broker(beat: Heartbeat) -> str | None:
+    """Why an edge can do nothing for clients: it reaches no broker. Empty when it reaches one, None before it knows."""
+    if any(state.state in REACHED for state in beat.brokers):
+        return ""
+    lost = [state for state in beat.brokers if state.state in LOST]
+    if not lost or len(lost) < len(beat.brokers):
+        return None
+    return "reaches no broker: " + "; ".join(f"{state.label} is {state.state}: {state.why}" for state in lost)
 
 
 def steadily(question: Callable[[], Awaitable[bool]]) -> Callable[[float], Awaitable[bool]]:

@@ -32,6 +32,8 @@ POLL_SECONDS = 0.1
 
 SILENT_SECONDS = 60.0
 LOOK_SECONDS = 5.0
+WAITING_LOOK_SECONDS = 1.0
+"""Between two questions what a part lacks that is not ready; :data:`LOOK_SECONDS` afterwards."""
 LOOKS = 3
 """A silent part must be found silent this many times in a row: after a suspended machine wakes up it gets time."""
 
@@ -79,6 +81,10 @@ class Part:
     """Touched by the process every few seconds; one that stays silent for :data:`SILENT_SECONDS` hangs and is ended."""
     alive: Callable[[], Awaitable[bool]] | None = None
     """Asked every few seconds once it is ready; one that says no for :data:`SILENT_SECONDS` hangs and is ended."""
+    lacks: Callable[[float], Awaitable[str | None]] | None = None
+    """Asked every few seconds: what the part lacks to do its work, in a sentence; empty for nothing, None while nobody
+    can say. It is no fault of the part, which is not ended for it, however long it keeps it from being ready; the
+    console and ``run.json`` say it."""
     folder: Path = PROJECT
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 15.0
@@ -98,6 +104,8 @@ class Runner:
         self.process: asyncio.subprocess.Process | None = None
         self.up = asyncio.Event()
         """Set while the part is ready or done."""
+        self.trouble = ""
+        """What it lacks, as it was last asked."""
         self._console = console
         self._changed = changed
         self._stopping = asyncio.Event()
@@ -123,6 +131,7 @@ class Runner:
 
     async def _once(self) -> bool:
         """Run the process once, from start to end. True when it need not be restarted."""
+        self.trouble = ""
         self._set(State.STARTING)
         started = time.time()
         try:
@@ -143,7 +152,7 @@ class Runner:
                 await exited
             elif await self._becomes_ready(exited, started):
                 ready_at = time.monotonic()
-                await self._watch(exited)
+                await self._watch(exited, started)
                 if time.monotonic() - ready_at >= STEADY_SECONDS:
                     self._pause, self._failures = BACKOFF_FIRST, 0
         finally:
@@ -185,7 +194,12 @@ class Runner:
     async def _becomes_ready(self, exited: asyncio.Future[int], started: float) -> bool:
         """Wait until the part is healthy; False when it ended or took too long (and was ended)."""
         deadline = time.monotonic() + self.part.start_seconds
+        look = 0.0
         while not exited.done():
+            if time.monotonic() >= look:
+                look = time.monotonic() + WAITING_LOOK_SECONDS
+                if await self._lacks(started):
+                    deadline = time.monotonic() + self.part.start_seconds
             if await self.part.ready(started) and not exited.done() and await self._provision():
                 self._set(State.READY)
                 self.up.set()
@@ -200,6 +214,16 @@ class Runner:
             await asyncio.wait([exited], timeout=POLL_SECONDS)
         return False
 
+    async def _lacks(self, started: float) -> bool:
+        """Whether the part lacks something; a change is said once."""
+        trouble = await self.part.lacks(started) if self.part.lacks is not None else ""
+        if trouble is not None and trouble != self.trouble:
+            said = trouble if trouble else "has what it lacked"
+            self._console.event(self.part.name, said)
+            self.trouble = trouble
+            self._changed()
+        return bool(self.trouble)
+
     async def _provision(self) -> bool:
         """Run the part's one-time provisioning; False when the part ended meanwhile, so that it is repeated."""
         with contextlib.suppress(OSError):
@@ -208,13 +232,14 @@ class Runner:
                 self._provisioned = True
         return self._provisioned
 
-    async def _watch(self, exited: asyncio.Future[int]) -> None:
+    async def _watch(self, exited: asyncio.Future[int], started: float) -> None:
         """Wait until the process ends; end it when it hangs."""
         silent, heard = 0, time.monotonic()
         while not exited.done():
             await asyncio.wait([exited], timeout=LOOK_SECONDS)
             if exited.done():
                 return
+            await self._lacks(started)
             file = self.part.alive_file
             if self.part.alive is not None and await self.part.alive():
                 heard = time.monotonic()

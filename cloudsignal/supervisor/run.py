@@ -166,6 +166,7 @@ class Supervisor:
                 "born": state.birth(pid) if pid else None,
                 "since": runner.since,
                 "restarts": runner.restarts,
+                "trouble": runner.trouble,
                 "log": str(runner.log),
             }
         settled = {State.READY.value, State.DONE.value}

@@ -87,6 +87,43 @@ def test_a_killed_part_comes_back(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_part_that_lacks_something_says_so_once_and_is_not_ended_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_module, "WAITING_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(part_module, "LOOK_SECONDS", 0.01)
+    wants: list[str | None] = ["reaches no broker: it is frozen"]
+    asked: list[float] = []
+
+    async def lacks(started: float) -> str | None:
+        asked.append(started)
+        return wants[0]
+
+    async def ready(started: float) -> bool:
+        return wants[0] == ""
+
+    async def run() -> None:
+        async with bench(tmp_path) as b:
+            runner = b.part("edge", SLEEP, ready=ready, lacks=lacks, start_seconds=0.05)
+            b.run()
+            await b.until(lambda: len(asked) > 20)
+            assert (runner.state, runner.restarts, runner.trouble) == (State.STARTING, 0, wants[0])
+            wants[0] = None
+            seen = len(asked)
+            await b.until(lambda: len(asked) > seen + 5)
+            assert runner.trouble, "nobody can say that it has what it lacked"
+            wants[0] = ""
+            await b.until(lambda: runner.state is State.READY)
+            assert not runner.trouble
+            wants[0] = "reaches no broker: it is gone"
+            await b.until(lambda: runner.trouble)
+            assert (runner.state, runner.restarts) == (State.READY, 0)
+        said = b.output.getvalue()
+        assert said.count("reaches no broker: it is frozen") == said.count("reaches no broker: it is gone") == 1
+
+    asyncio.run(run())
+
+
 def test_pauses_double_up_to_the_cap_and_it_never_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(part_module, "BACKOFF_FIRST", 0.01)
     monkeypatch.setattr(part_module, "BACKOFF_MOST", 0.04)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,6 +22,9 @@ import redis
 from cloudsignal.supervisor import state
 from cloudsignal.supervisor.part import PROJECT
 from cloudsignal.supervisor.postgres import ADMIN, APP, DELETE, OWNER
+from tests.support.broker_nodes import TlsNode, upstream_url
+from tests.support.cli import program
+from tests.support.parts import Authority
 from tests.support.process import Up, clean_environment, temporary_data_folder
 from tests.support.system import Stack
 
@@ -231,6 +235,41 @@ def test_a_machine_with_edges_only_needs_no_database(data_parts: Stack, own_part
     assert set(state["parts"]) == {"mosquitto", "edge"}
     assert own_parts.nodes == ["far-edge"]
     assert set(state["urls"]) == {"mqtts", "wss"}, "no dashboard runs here"
+
+
+def test_an_edge_whose_certificate_the_broker_rejects_is_not_ready_and_everybody_says_why(
+    data_parts: Stack, own_parts: Stack, tmp_path: Path
+) -> None:
+    ours, stranger = Authority(tmp_path / "tls"), Authority(tmp_path / "stranger")
+    node = TlsNode(tmp_path / "node", ours)
+    node.start()
+    own_parts.options = ("--parts", "edge", "--mqtts-port", "0", "--wss-port", "0", "--listen", "127.0.0.1")
+    upstream = upstream_url(ours, tmp_path, [node], signer=stranger)
+    own_parts.environment |= {"REDIS_URL": data_parts.redis_url, "EDGE_NODE": "far-edge", "MQTT_UPSTREAM_URL": upstream}
+    own_parts.environment["CLOUDSIGNAL_VERIFY_KEY"] = data_parts.secrets.verify_key
+    why = f"broker {node.label} is refused: client certificate rejected"
+    try:
+        own_parts.start()
+        own_parts.eventually(lambda: "reaches no broker" in own_parts.output.read_text(), what="the reason")
+        assert "client certificate rejected" in own_parts.output.read_text()
+        assert "Everything runs" not in own_parts.output.read_text()
+        environment = {"REDIS_URL": data_parts.redis_url, "MQTT_UPSTREAM_URL": upstream}
+        done = program("doctor", "--data", str(own_parts.data), "--json", environment=environment)
+        checks = [check for check in json.loads(done.output)["checks"] if "certificate rejected" in check["text"]]
+        assert [(check["area"], check["level"]) for check in checks] == [
+            ("part edge", "problem"), ("edge far-edge", "problem"), ("broker", "problem"),
+        ]  # fmt: skip
+        assert checks[1]["text"].startswith(why)
+        node.stop()
+        node.config.write_text(node.config.read_text().replace(str(ours.file), str(stranger.file)))
+        node.start()
+        own_parts.wait_ready()
+        own_parts.eventually(lambda: "Everything runs" in own_parts.output.read_text(), what="the summary")
+        node.stop(kill=True)
+        said = own_parts.output.read_text
+        own_parts.eventually(lambda: said().count("reaches no broker") == 2, what="that it was lost")
+    finally:
+        node.stop()
 
 
 def test_a_first_start_that_was_cut_short_is_begun_again(own_parts: Stack) -> None:

@@ -37,6 +37,10 @@ def check(data: Path) -> Iterator[Result]:
 
 def _part(name: str, part: dict[str, Any]) -> Result:
     condition, restarts = part.get("state"), part.get("restarts", 0)
+    if trouble := part.get("trouble"):
+        return problem(
+            f"part {name}", str(trouble), "start that broker, or fix MQTT_UPSTREAM_URL; see the checks below"
+        )
     if condition not in SETTLED:
         return problem(f"part {name}", f"{condition}, {restarts} restarts", f"read its log: {part.get('log')}")
     pid = part.get("pid")

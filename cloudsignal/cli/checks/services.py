@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psycopg
@@ -13,10 +14,19 @@ import redis
 from redis.exceptions import RedisError
 
 from cloudsignal.cli.checks.result import Result, fine, problem, warning
+from cloudsignal.config import ConfigError, Environment
+from cloudsignal.edge.broker.pool import BrokerPool, NoBrokerError
+from cloudsignal.edge.broker.probe import Found, probe
 from cloudsignal.secrets import pki
+from cloudsignal.wire import keys
+from cloudsignal.wire.codec import WireError, decode
+from cloudsignal.wire.report import LOST, Heartbeat
+from cloudsignal.wire.sealed import unchecked
 
 OLDEST_POSTGRES = 150_000
 SKEW_SECONDS = 5.0
+EDGES_MAX = 1_000
+"""Edges whose heartbeats are looked at."""
 
 
 def check_database(url: str) -> Iterator[Result]:
@@ -162,6 +172,77 @@ def _skew(area: str, theirs: float) -> Result:
     if abs(skew) > SKEW_SECONDS:
         return warning(area, f"differs from ours by {skew:+.0f} s", "switch on time synchronisation on both machines")
     return fine(area, "agrees with ours")
+
+
+def check_brokers(url: str) -> Iterator[Result]:
+    """What each edge says of each broker node, from the heartbeats on Redis or Valkey."""
+    try:
+        client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5)
+    except ValueError:
+        return  # said above
+    try:
+        names = sorted(client.scan_iter(match=keys.NODE_PATTERN, count=1_000))[:EDGES_MAX]
+        blobs = [blob for blob in client.mget(names) if isinstance(blob, bytes)] if names else []
+    except (RedisError, OSError):
+        return  # said above
+    finally:
+        client.close()
+    for blob in blobs:
+        with contextlib.suppress(WireError):
+            yield from _of_edge(decode(unchecked(blob), Heartbeat))
+
+
+def _of_edge(beat: Heartbeat) -> Iterator[Result]:
+    if not beat.brokers:
+        yield warning(f"edge {beat.node}", "does not say whether it reaches a broker", "upgrade it")
+    for state in beat.brokers:
+        area, since = f"edge {beat.node}", ""
+        if state.since:
+            since = time.strftime(", since %Y-%m-%d %H:%M:%S UTC", time.gmtime(state.since))
+        said = f"broker {state.label} is {state.state}"
+        if state.state in LOST:
+            yield problem(area, f"{said}: {state.why}{since}", "start that broker, or fix MQTT_UPSTREAM_URL")
+        elif state.state != "reachable":
+            yield warning(area, f"{said}{': ' + state.why if state.why else ''}", "look again in ten seconds")
+        else:
+            yield fine(area, f"{said} ({state.latency_ms:.0f} ms)")
+        if state.cluster == "disagree":
+            seen = ", ".join([*state.members, *(f"{name} (does not run)" for name in state.missing)])
+            fix = "docs/operations.md, Broker nodes, says what a split costs and how members are joined again"
+            yield problem(area, f"broker {state.label} disagrees about the members: it sees {seen}", fix)
+
+
+def check_upstream(own: Mapping[str, str]) -> Iterator[Result]:
+    """Sign in at each node of ``MQTT_UPSTREAM_URL`` as an edge does."""
+    try:
+        pool = BrokerPool(Environment(own).upstream())
+    except ConfigError:
+        return  # said above
+    except (OSError, ssl.SSLError) as error:
+        fix = "replace the files that ca, cert and key of MQTT_UPSTREAM_URL name"
+        yield problem("broker", f"certificate files of MQTT_UPSTREAM_URL cannot be used: {error}", fix)
+        return
+    for label, found in asyncio.run(_probe_all(pool)):
+        if found.answered:
+            yield fine("broker", f"{label} lets an edge in ({found.latency_ms:.0f} ms)")
+        else:
+            yield problem("broker", f"{label} is {found.state}: {found.why}", _BROKER_FIX[found.state])
+
+
+_BROKER_FIX = {
+    "refused": "let the broker trust the authority of the certificate, and use the files that CloudSignal generated",
+    "unreachable": "start that broker, or fix MQTT_UPSTREAM_URL",
+}
+
+
+async def _probe_all(pool: BrokerPool) -> list[tuple[str, Found]]:
+    try:
+        nodes = await pool.nodes()
+    except NoBrokerError as error:
+        return [("MQTT_UPSTREAM_URL", Found("unreachable", str(error)))]
+    found = await asyncio.gather(*(probe(pool, node, edge="doctor") for node in nodes))
+    unresolved = [(label, Found("unreachable", why)) for label, why in pool.unresolved.items()]
+    return [*unresolved, *zip((node.label for node in nodes), found, strict=True)]
 
 
 def check_certificate(cert: Path, key: Path) -> Iterator[Result]:
