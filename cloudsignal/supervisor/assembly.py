@@ -274,8 +274,10 @@ class Assembly:
     def _migrate(self) -> None:
         env = self._role("migrations")
         env["DATABASE_URL"] = self.made["DATABASE_URL"]
+        # The checks are of the code and load all pages; everybody waits for this part.
+        command = [sys.executable, "-m", "django", "migrate", "--database=owner", "--no-input", "--skip-checks"]
         self._add(Part(
-            "migrate", [sys.executable, "-m", "django", "migrate", "--database=owner", "--no-input"], env,
+            "migrate", command, env,
             health.steadily(health.always), after=("postgres",), stage=STAGE_MIGRATE, one_shot=True,
         ))  # fmt: skip
 
