@@ -60,7 +60,7 @@ class Server:
         # Plain HTTP is for this machine alone, so no proxy may carry it elsewhere.
         own = self.url.startswith("http://")
         self._http = httpx.Client(
-            base_url=self.url, headers=headers, timeout=TIMEOUT, verify=_trust(ca), trust_env=not own
+            base_url=self.url, headers=headers, timeout=TIMEOUT, verify=_trust(ca, own=own), trust_env=not own
         )
         self._waited = 0.0
 
@@ -191,9 +191,10 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _trust(ca: Path | None) -> ssl.SSLContext | bool:
+def _trust(ca: Path | None, *, own: bool) -> ssl.SSLContext | bool:
     if ca is None:
-        return True
+        # Without TLS there is nobody to trust, and reading the certificates takes longer than most commands.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if own else True
     try:
         return ssl.create_default_context(cafile=str(ca))
     except (OSError, ssl.SSLError) as error:
