@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from django import forms
 
 from audit.access import AuditQuery
-from audit.kinds import ACL_DENIED, AUTH_FAILED, KINDS, AuthReason, CloseCause, Source
+from audit.kinds import ACL_DENIED, AUTH_FAILED, KINDS, AuthReason, BrokerReason, CloseCause, Source
 from cloudsignal.web.forms import FilterForm, mono
 
 WITHIN: tuple[tuple[str, str, timedelta | None], ...] = (
@@ -19,7 +19,7 @@ WITHIN: tuple[tuple[str, str, timedelta | None], ...] = (
 )
 REFUSALS = f"{ACL_DENIED},{AUTH_FAILED}"
 """Everything that was refused a client."""
-REASONS = sorted({*(reason.value for reason in AuthReason), *(cause.value for cause in CloseCause)})
+REASONS = sorted({*(reason.value for reasons in (AuthReason, CloseCause, BrokerReason) for reason in reasons)})
 
 ACTIONS = (
     ("", "Any"), ("publish", "Publish"), ("subscribe", "Subscribe"), ("receive", "Receive"), ("will", "Will"),

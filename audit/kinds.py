@@ -68,6 +68,13 @@ LIMIT_REACHED = _kind(
     "limit_reached", "Limit reached", Source.EDGE, Tone.WARNING, "A quota or a limit refused something."
 )
 CRITICAL = _kind("critical", "Critical", Source.EDGE, Tone.BAD, "An invariant of the edge did not hold.")
+BROKER_REFUSED = _kind(
+    "broker_refused",
+    "Refused by the broker",
+    Source.EDGE,
+    Tone.BAD,
+    "Critical: the broker refused what the policy allows.",
+)
 
 # --- from the edge, about the platform -----------------------------------------------------------------------------
 BROKER_LOST = _kind("broker_lost", "Broker lost", Source.NODE, Tone.BAD, "A node no longer reaches a broker node.")
@@ -272,6 +279,22 @@ class CloseCause(StrEnum):
     INVARIANT = "invariant"
     NODE_LOST = "node_lost"
     """The edge process was killed: its successor or the control plane says so, no client was told."""
+
+
+class BrokerReason(StrEnum):
+    """Why the broker refused what the policy allows (``broker_refused.reason``), after its reason code."""
+
+    UNSPECIFIED = "unspecified"
+    IMPLEMENTATION = "implementation_specific"
+    """VerneMQ, while its cluster is split, for one."""
+    NOT_AUTHORIZED = "not_authorized"
+    FILTER_INVALID = "filter_invalid"
+    TOPIC_INVALID = "topic_invalid"
+    QUOTA = "quota"
+    PAYLOAD_INVALID = "payload_invalid"
+    SHARED_UNSUPPORTED = "shared_subscriptions_unsupported"
+    IDENTIFIERS_UNSUPPORTED = "subscription_identifiers_unsupported"
+    WILDCARDS_UNSUPPORTED = "wildcard_subscriptions_unsupported"
 
 
 class SignOnReason(StrEnum):

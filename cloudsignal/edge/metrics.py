@@ -99,9 +99,10 @@ def _messages(node: Node) -> list[Row]:
     refused = TALLY.refused
     denied, over = refused["in", "denied"], refused["in", "over_quota"]
     return [
-        ('{direction="in",verdict="allowed"}', max(0, arrived - denied - over)),
+        ('{direction="in",verdict="allowed"}', max(0, arrived - denied - over - refused["in", "refused_by_broker"])),
         ('{direction="in",verdict="denied"}', denied),
         ('{direction="in",verdict="over_quota"}', over),
+        ('{direction="in",verdict="refused_by_broker"}', refused["in", "refused_by_broker"]),
         ('{direction="out",verdict="allowed"}', delivered),
         ('{direction="out",verdict="denied"}', refused["out", "denied"]),
         ('{direction="out",verdict="unread"}', refused["out", "unread"]),

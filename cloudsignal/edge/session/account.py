@@ -78,11 +78,15 @@ class Account(ABC):
         )
         self.sink.fold(key, event)
 
+    def repeated(self, what: Hashable, kind: str, **values: object) -> None:
+        """Record an event, or raise the count of the one of the last minute that is of ``what`` and the same client."""
+        key = (*self._who(), what)
+        if not self._again(key):
+            self.sink.fold(key, self.event(kind, **values))
+
     def limit_reached(self, limit: str) -> None:
         """Record that a quota was reached."""
-        key = (*self._who(), limit)
-        if not self._again(key):
-            self.sink.fold(key, self.event(LIMIT_REACHED, reason=limit))
+        self.repeated(limit, LIMIT_REACHED, reason=limit)
 
     def subscribed(self, topic_filter: bytes, rule: str, granted: int) -> None:
         """Record that the broker granted a subscription, which ``rule`` allows, with the QoS ``granted``."""
@@ -128,7 +132,9 @@ class Account(ABC):
             **values,
         )
 
-    def closing(self, kind: str, reason: str, details: Mapping[str, str | int | float | bool]) -> AuditEvent:
+    def closing(
+        self, kind: str, reason: str, details: Mapping[str, str | int | float | bool], topic: str = ""
+    ) -> AuditEvent:
         """Make the event of the session's end, with its duration and counts."""
         facts = {
             "seconds": round(time.time() - self.connected_at, 3),
@@ -137,7 +143,7 @@ class Account(ABC):
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
         }
-        return self.event(kind, reason=reason, details={**facts, **details})
+        return self.event(kind, reason=reason, topic=topic, details={**facts, **details})
 
     @abstractmethod
     def org_id(self) -> str:

@@ -15,6 +15,7 @@ from cloudsignal.edge.session.account import Account
 from cloudsignal.edge.session.memo import SESSION_BYTES, Purse
 from cloudsignal.edge.session.mountpoint import Mount
 from cloudsignal.edge.session.organization import Organization
+from cloudsignal.edge.session.sent import Sent
 from cloudsignal.wire.credential import ClaimValue
 
 CONNECT_MAX = 80 * 1024
@@ -71,6 +72,7 @@ class Context(Account):
         "_early",
         "at_broker",
         "broker_keep_alive",
+        "broker_node",
         "client_packet_limit",
         "connect",
         "cuts",
@@ -91,6 +93,7 @@ class Context(Account):
         "purse",
         "receive_maximum",
         "refusal",
+        "sent",
         "session_expiry",
         "shedding",
         "to_broker",
@@ -142,6 +145,9 @@ class Context(Account):
         self.outdated = self.at_broker = False
         """A rule has expired since subscriptions and will were checked; the broker may hold a session of this one, for
         CONNECT was sent and not refused."""
+        self.broker_node = ""
+        """The node of the broker that the session is connected to, as people read it."""
+        self.sent = Sent()
         self._early = b""
         """Bytes that the client has sent after its CONNECT, before CONNACK."""
         self.ousted = False

@@ -31,6 +31,7 @@ from cloudsignal.edge.session.context import Context
 from cloudsignal.edge.session.frames import ELEMENTS, LIGHT, TOPIC_SHIFT, TURN_MAX, YIELD, Carry, long_length
 from cloudsignal.edge.session.memo import LONGEST, Memo
 from cloudsignal.edge.session.mountpoint import MountError
+from cloudsignal.edge.session.refusals import refused_by_broker
 from cloudsignal.edge.session.subscriptions import Subscriptions
 
 HEADS_MAX = 64
@@ -137,7 +138,7 @@ class Downlink:
                     length <= 3
                     and 0x40 <= kind <= 0x70
                     and not (kind == 0x60 and self._swallowed)
-                    and not (kind == 0x50 and length == 3)
+                    and not (length == 3 and data[body + 2] & 0x80)
                 ):
                     position = stop
                     continue
@@ -152,6 +153,8 @@ class Downlink:
                 if kind == 0x30:
                     self._deliver(data, position, body, stop)
                 else:
+                    if position:
+                        session.sent.answered = True
                     self._other(first, data[position:stop], data[body:stop])
                 if session.ended:
                     return
@@ -159,6 +162,7 @@ class Downlink:
                 self._weight = 0.0
                 position = stop
         finally:
+            session.sent.answered = True
             session.messages_out += count
             if keep < position:
                 out.append(data[keep:position])
@@ -323,6 +327,8 @@ class Downlink:
             self._swallowed.discard(packet.packet_id)
             session.to_broker.append(acknowledgement(Kind.PUBCOMP, packet.packet_id, session.version))
             return
-        if kind is Kind.PUBREC and packet.code >= Reason.UNSPECIFIED:
-            self._finished(packet.packet_id)
+        if packet.code >= Reason.UNSPECIFIED and kind is not Kind.PUBREL:
+            refused_by_broker(session, kind, packet.code, session.sent.topic(packet.packet_id, session.version))
+            if kind is Kind.PUBREC:
+                self._finished(packet.packet_id)
         session.to_client.append(acknowledgement(kind, packet.packet_id, session.version, packet.code))

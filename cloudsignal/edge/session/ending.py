@@ -9,6 +9,7 @@ from cloudsignal.edge import codec
 from cloudsignal.edge.codec import Kind, Properties, Property, ProtocolError, Reason
 from cloudsignal.edge.session import responses
 from cloudsignal.edge.session.context import Context, Phase
+from cloudsignal.edge.session.refusals import circumstances
 
 
 class Ending(Context):
@@ -58,8 +59,11 @@ class Ending(Context):
 
     def end(self, cause: CloseCause, **details: str | int | float | bool) -> None:
         """Disconnect the client. The will is published unless the client has lost the right to publish it."""
+        self._end(cause, details)
+
+    def _end(self, cause: CloseCause, details: Mapping[str, str | int | float | bool], topic: str = "") -> None:
         if self.phase is Phase.LIVE:
-            self.sink.record(self.closing(SESSION_CLOSED, cause.value, details))
+            self.sink.record(self.closing(SESSION_CLOSED, cause.value, details, topic))
             if self.version == 5:
                 answer = responses.CLOSE_ANSWERS[cause]
                 self._disconnect(answer.code, answer.text)
@@ -93,7 +97,8 @@ class Ending(Context):
         """Handle a DISCONNECT from the broker (MQTT 5): pass it on without its properties."""
         self.ousted = True
         cause = responses.CAUSE_OF.get(code, CloseCause.UPSTREAM_LOST)
-        self.sink.record(self.closing(SESSION_CLOSED, cause.value, {"reason_code": code}))
+        topic, facts = ("", {}) if cause is CloseCause.TAKEN_OVER else circumstances(self)
+        self.sink.record(self.closing(SESSION_CLOSED, cause.value, {"reason_code": code, **facts}, topic))
         answer = responses.CLOSE_ANSWERS[cause]
         self._disconnect(code, answer.text)
         self._close()
@@ -101,7 +106,11 @@ class Ending(Context):
     def broker_lost(self, *, taken_over: bool = False) -> None:
         """End the session: the connection to the broker is lost."""
         self.ousted = True
-        self.end(CloseCause.TAKEN_OVER if taken_over else CloseCause.UPSTREAM_LOST)
+        if taken_over:
+            self.end(CloseCause.TAKEN_OVER)
+        else:
+            topic, facts = circumstances(self)
+            self._end(CloseCause.UPSTREAM_LOST, facts, topic)
 
     def invariant_broken(self, text: str) -> None:
         """End the session because an invariant is broken; ``text`` never quotes a topic."""

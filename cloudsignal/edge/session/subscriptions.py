@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from audit.kinds import NO_RULE
 from cloudsignal.edge.codec import (
+    Kind,
     Properties,
     Property,
     ProtocolError,
@@ -28,6 +29,7 @@ from cloudsignal.edge.codec.connect import check_topic_filter
 from cloudsignal.edge.codec.primitives import checked_text, malformed
 from cloudsignal.edge.session.context import Asked, Context
 from cloudsignal.edge.session.mountpoint import MountError
+from cloudsignal.edge.session.refusals import refused_by_broker
 
 PENDING_MAX = 256
 """Unanswered SUBSCRIBE packets of a session, and as many UNSUBSCRIBE packets, at most."""
@@ -171,6 +173,7 @@ class Subscriptions:
                 self._granted(one, code)
             else:
                 self._remembered_no_longer([one.topic_filter])
+                refused_by_broker(session, Kind.SUBACK, code, one.topic_filter)
         session.answer(suback(packet_id, answers, session.version))
         self._settle_doubt()
 
@@ -183,6 +186,7 @@ class Subscriptions:
                 self._granted(one, code)
             else:
                 self.withheld[one.topic_filter] = one
+                refused_by_broker(self._session, Kind.SUBACK, code, one.topic_filter)
         self._settle_doubt()
 
     def _settle_doubt(self) -> None:
@@ -192,13 +196,18 @@ class Subscriptions:
     def unsuback(self, packet_id: int, codes: list[int]) -> None:
         """Handle an UNSUBACK: pass it on, unless the edge sent the UNSUBSCRIBE."""
         session = self._session
-        if _answered(self._own, packet_id) is not None:
+        own = _answered(self._own, packet_id)
+        if own is not None:
+            self._refused_to_end(own, codes)
             return
         filters = _answered(self._leaving, packet_id)
         if filters is None:
             raise malformed("an UNSUBACK answers nothing that was asked")
         self._pending_bytes -= sum(map(len, filters))
+        refused = self._refused_to_end(filters, codes)
         for number, topic_filter in enumerate(filters):
+            if topic_filter in refused:
+                continue
             known = self.live.pop(topic_filter, None) is not None
             self.withheld.pop(topic_filter, None)
             # A resumed session may hold what the edge does not know of; MQTT 5 says whether it did (0x11: it did not).
@@ -206,6 +215,13 @@ class Subscriptions:
                 session.unsubscribed(topic_filter)
         self._remembered_no_longer(filters)
         session.to_client.append(unsuback(packet_id, codes, session.version))
+
+    def _refused_to_end(self, filters: list[bytes], codes: list[int]) -> set[bytes]:
+        """Record which subscriptions the broker refused to end: it still has them, and their deliveries are checked."""
+        refused = {one: code for one, code in zip(filters, codes, strict=False) if code >= Reason.UNSPECIFIED}
+        for topic_filter, code in refused.items():
+            refused_by_broker(self._session, Kind.UNSUBACK, code, topic_filter)
+        return set(refused)
 
     def _granted(self, one: Asked, code: int) -> None:
         session = self._session

@@ -32,6 +32,7 @@ from cloudsignal.edge.session.memo import LONGEST, Memo
 from cloudsignal.edge.session.mountpoint import MountError
 from cloudsignal.edge.session.retained import Refusal
 from cloudsignal.edge.session.retention import retain
+from cloudsignal.edge.session.sent import RECENT_BYTES
 from cloudsignal.edge.session.subscribing import subscribe, unsubscribe
 from cloudsignal.edge.session.subscriptions import Subscriptions
 
@@ -128,14 +129,19 @@ class Uplink:
             if self._unfinished:
                 self.finish()
             data = joined
+        end = len(data)
+        sent = session.sent
+        sent.recent = data if end <= RECENT_BYTES else b""
+        sent.answered = False
         out = session.to_broker
         five = session.version == 5
         limit = session.packet_limit
         position = keep = count = need = 0
         slow = 0.0
-        end = len(data)
-        # Messages that may exceed the quota are counted one by one.
-        heads = {} if self._handshakes.held or org.over_quota(now, end // LEAST) else self._heads.known
+        # Messages that may exceed the quota are counted one by one; those that the broker may refuse are noted.
+        watched = now < sent.watch_until
+        one_by_one = self._handshakes.held or watched or org.over_quota(now, end // LEAST)
+        heads = {} if one_by_one else self._heads.known
         try:
             while end - position >= 2:
                 first = data[position]
@@ -204,6 +210,8 @@ class Uplink:
                     org.spend(count)
                     count = 1
                     self._publish(data, position, body, stop, now)
+                    if watched and first & 6:
+                        sent.note(first, data[body:stop], session.version)
                     if self._handshakes.held:
                         heads = {}
                 else:
