@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from acl.policy.engine import topics
 from cloudsignal.edge import codec
 from cloudsignal.edge.audit.events import Origin
 from cloudsignal.edge.codec import (
@@ -229,6 +230,25 @@ def test_a_long_topic_is_a_turn_of_its_own(version: int, way: str) -> None:
         turns.append((passed, bench.kinds().count("acl_denied")))
         receive(b"")
     assert turns == ([(0, number) for number in (1, 2, 3, 4)] if way == "denied" else [(1, 0)] * 4)
+
+
+@BOTH
+def test_a_topic_is_looked_through_once_in_each_direction(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the codec; the policy takes its word for it."""
+    monkeypatch.setattr(topics, "_printable_ascii", lambda _: 1 // 0)
+    bench = Bench(version)
+    for topic in ("a/b", "$app/b", "a/".ljust(60_000, "x")):
+        _, up = bench.publish(topic)
+        assert topic.removeprefix("$").encode() in up
+        assert topic.encode() in bench.deliver(bench.session.mount.topic(topic.encode()))[0]
+
+
+@BOTH
+def test_a_delivery_on_the_mountpoint_itself_is_kept_back(version: int) -> None:
+    """Its topic would be empty for the client, and no client can have published it."""
+    bench = Bench(version)
+    assert bench.deliver(f"{ORG}/t/".encode()) == (b"", b"")
+    assert bench.kinds()[-1] == "acl_denied"
 
 
 def test_organizations_take_turns_however_many_sessions_each_has_waiting() -> None:

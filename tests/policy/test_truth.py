@@ -14,6 +14,7 @@ import pytest
 from acl.policy import Effect, Identity, Policy, Request, Rule, compile_policy, diff, permits
 from acl.policy.analysis.comparison import Relation
 from acl.policy.engine import evaluate
+from acl.policy.engine import index as index_module
 from acl.policy.engine import levels as levels_module
 from acl.policy.engine.templates import Template, compile_pattern
 from tests.support.policy_strategies import LATER, NOW, random_policy, random_rule
@@ -338,19 +339,28 @@ def test_a_thousand_rewrites_are_equivalent() -> None:
     run_rewrites(seed=4, pairs=1000)
 
 
+@pytest.mark.parametrize("long", [0, 256])
 @pytest.mark.parametrize("buckets_from", [1, 10_000])
-def test_large_random_policies_answer_alike(buckets_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_random_policies_answer_alike(buckets_from: int, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when every topic counts as a long one, with levels too long for every filter or not."""
     monkeypatch.setattr(levels_module, "BUCKETS_FROM", buckets_from)
+    monkeypatch.setattr(index_module, "LONG", long)
     rng = random.Random(5)
     for size in (30, 60, 120):
         policy = random_policy(rng, size=size, depth=4)
         compiled = compile_policy(policy)
         for _ in range(150):
             identity, topic = rng.choice(WORLD), rng.choice(WORLD_TOPICS)
+            if not long:
+                topic = "/".join(level + "x" * rng.choice((0, 0, 0, 300)) for level in topic.split("/"))
             asked = "/".join(rng.choice((level, "+")) for level in topic.split("/")) + rng.choice(("", "/#"))
             ask = {"qos": rng.randint(0, 2), "retain": rng.random() < 0.3, "now": NOW}
             expected = evaluate.publish(policy, identity, topic, **ask)  # type: ignore[arg-type]
             assert compiled.publish(identity, topic, **ask) == expected  # type: ignore[arg-type]
+            assert compiled.publish(identity, topic, **ask, checked=True) == expected  # type: ignore[arg-type]
+            assert compiled.receive(identity, topic, now=NOW, checked=True) == compiled.receive(
+                identity, topic, now=NOW
+            )
             assert compiled.receive(identity, topic, now=NOW) == evaluate.receive(policy, identity, topic, now=NOW)
             wide = evaluate.subscribe(policy, identity, asked, now=NOW)
             assert compiled.subscribe(identity, asked, now=NOW) == wide

@@ -26,6 +26,8 @@ from acl.policy.engine.model import Decision, Effect, Identity, NearMiss, Policy
 from acl.policy.engine.templates import Template, compile_pattern, resolve
 from acl.policy.engine.topics import (
     HASH,
+    LONG,
+    MAX_LEVELS,
     PLUS,
     Levels,
     filter_problem,
@@ -33,6 +35,8 @@ from acl.policy.engine.topics import (
     is_hidden,
     join,
     plain_text,
+    plain_topic,
+    shortened,
     shortest,
     split,
     topic_problem,
@@ -58,6 +62,8 @@ class View:
     tables: Sequence[Table]
     seen: int
     """Filters whose first level does not begin with ``$``: those that a leading wildcard meets."""
+    longest: int
+    """Characters of the longest level that a filter names."""
 
 
 class CompiledPolicy:
@@ -95,37 +101,43 @@ class CompiledPolicy:
         self._granted: dict[tuple[int, int], Decision] = {}
         self._undecided = verdicts.undecided()
 
-    def publish(self, identity: Identity, topic: str, *, qos: int, retain: bool, now: datetime) -> Decision:
-        """See ``acl.policy.engine.evaluate.publish``."""
-        levels = topic.split("/")
-        if not plain_text(topic, levels) or "+" in topic or "#" in topic:
+    def publish(
+        self, identity: Identity, topic: str, *, qos: int, retain: bool, now: datetime, checked: bool = False
+    ) -> Decision:
+        """See ``acl.policy.engine.evaluate.publish``.
+
+        ``checked``: ``topic`` is known to be a topic name, and is not looked through for it again, only for its depth.
+        """
+        view = self._views.get(identity.key) or self._view(identity)
+        text, levels = (topic, topic.split("/")) if len(topic) < LONG else shortened(topic, view.longest)
+        if len(levels) > MAX_LEVELS or not ((checked and topic) or plain_topic(topic)):
             problem = topic_problem(topic)
             if problem:
                 return verdicts.refused(problem)
-        view = self._views.get(identity.key) or self._view(identity)
         live = view.pub & self._expiries.live(now) if self._expiring else view.pub
         if qos > 2 or (self._limited and (qos > 0 or retain)):
-            matching = self._matching(view, topic, levels, live)
+            matching = self._matching(view, text, levels, live)
             blocked = matching & self._below_qos[min(max(qos, 0), 3)]
             if retain:
                 blocked |= matching & self._no_retain
             if blocked:
                 return self._with_near_misses(matching ^ blocked, blocked, qos, retain)
-        first = self._first(view, topic, levels, live)
+        first = self._first(view, text, levels, live)
         return self._decided[first] or self._decision(first)
 
-    def receive(self, identity: Identity, topic: str, *, now: datetime) -> Decision:
-        """See ``acl.policy.engine.evaluate.receive``."""
-        levels = topic.split("/")
-        if not plain_text(topic, levels) or "+" in topic or "#" in topic or topic[0] == "$":
+    def receive(self, identity: Identity, topic: str, *, now: datetime, checked: bool = False) -> Decision:
+        """See ``acl.policy.engine.evaluate.receive``; ``checked`` as for :meth:`publish`."""
+        if topic[:7] == "$share/" or not ((checked and topic) or plain_topic(topic)):
             topic, problem = unshared(topic)
             problem = problem or topic_problem(topic)
             if problem:
                 return verdicts.refused(problem)
-            levels = topic.split("/")
         view = self._views.get(identity.key) or self._view(identity)
+        text, levels = (topic, topic.split("/")) if len(topic) < LONG else shortened(topic, view.longest)
+        if len(levels) > MAX_LEVELS:
+            return verdicts.refused(str(topic_problem(topic)))
         live = view.sub & self._expiries.live(now) if self._expiring else view.sub
-        first = self._first(view, topic, levels, live)
+        first = self._first(view, text, levels, live)
         return self._decided[first] or self._decision(first)
 
     def subscribe(self, identity: Identity, topic_filter: str, *, now: datetime) -> Decision:
@@ -181,18 +193,21 @@ class CompiledPolicy:
     def _view(self, identity: Identity) -> View:
         """The policy resolved for ``identity``, from the cache or computed now."""
         admitted = self._audience.admitting(identity)
-        tables, hidden, nothing = self._tables, self._columns.hidden, 0
+        tables, hidden, nothing, longest = self._tables, self._columns.hidden, 0, self._columns.longest
         if self._has_templates:
-            tables, hidden, nothing = self._resolved(identity)
+            tables, hidden, nothing, longest = self._resolved(identity)
         admitted &= ~nothing
-        view = View(identity, admitted & self._pub, admitted & self._sub, tables, self._all & ~hidden)
+        view = View(identity, admitted & self._pub, admitted & self._sub, tables, self._all & ~hidden, longest)
         if len(self._views) >= self._max_views:
             self._views = {}
         self._views[identity.key] = view
         return view
 
-    def _resolved(self, identity: Identity) -> tuple[list[Table], int, int]:
-        """Resolve the filters for ``identity``: tables, filters with a leading ``$``, allow filters without a match."""
+    def _resolved(self, identity: Identity) -> tuple[list[Table], int, int, int]:
+        """Resolve the filters for ``identity``.
+
+        Returns tables, filters with a leading ``$``, allow filters without a match and the length of the longest level.
+        """
         values: dict[Template, str | None] = {}
         tables: list[Table] = []
         hidden, nothing = self._columns.hidden, 0
@@ -213,7 +228,7 @@ class CompiledPolicy:
             overlay = {value: bits | anything for value, bits in overlay.items()} if anything else overlay
             variable = overlay.get if column.templates else None
             tables.append((column.hits.get, column.default, variable, anything, column.topic_buckets or None))
-        return tables, hidden, nothing
+        return tables, hidden, nothing, max(self._columns.longest, *(len(value or "") for value in values.values()))
 
     def _alive(self, view: View, levels: Sequence[str], alive: int) -> tuple[int, tuple[int, ...]]:
         """The filters of ``alive`` that certainly match the topic ``levels``, and the ranks of those that may."""

@@ -76,6 +76,8 @@ class Columns:
         for rank, exact in self._exact.items():
             if exact:
                 self.exact["/".join(map(str, patterns[rank]))].append(rank)
+        self.longest = max((len(text) for pattern in patterns for text in pattern if isinstance(text, str)), default=0)
+        """Characters of the longest literal level."""
         self._ends(patterns, prefixes)
         self.columns = self._columns(prefixes, rare, unsure)
         self.wild = [column.wild for column in self.columns]

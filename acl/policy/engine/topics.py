@@ -27,8 +27,8 @@ Levels = tuple[str, ...]
 
 _PLANE_ENDS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (0xFFFE, 0xFFFF))
 _CONTROL = bytes(range(0x20)) + b"\x7f"
-_LONG = 256
-"""Characters from which on bytes are looked through faster than a text."""
+LONG = 256
+"""Characters from which on a text is long: its bytes are looked through faster, and it is not split or hashed whole."""
 
 _UNFIT = re.compile(f"[\x01-\x1f\x7f-\x9f\ufdd0-\ufdef{_PLANE_ENDS}]")
 
@@ -96,6 +96,11 @@ def _unfit_problem(text: str, noun: str) -> str | None:
     return f"the {noun} contains the character {unfit}" if unfit else None
 
 
+def plain_topic(topic: str) -> bool:
+    """A quick check that ``topic`` is a topic name but for its depth; it may return false for one that is."""
+    return "+" not in topic and "#" not in topic and _printable_ascii(topic) and 0 < len(topic) <= MAX_BYTES
+
+
 def plain_text(text: str, levels: Sequence[str]) -> bool:
     """A quick check that ``text``, of these ``levels``, is valid; it may return false for a valid text."""
     return _printable_ascii(text) and len(levels) <= MAX_LEVELS and 0 < len(text) <= MAX_BYTES
@@ -105,7 +110,7 @@ def _printable_ascii(text: str) -> bool:
     """Whether ``text`` is ASCII without control characters. ``isprintable`` takes four times as long for a long one."""
     if not text.isascii():
         return False
-    return text.isprintable() if len(text) < _LONG else len(text.encode().translate(None, _CONTROL)) == len(text)
+    return text.isprintable() if len(text) < LONG else len(text.encode().translate(None, _CONTROL)) == len(text)
 
 
 def unshared(topic_filter: str) -> tuple[str, str | None]:
@@ -129,6 +134,27 @@ def unshared(topic_filter: str) -> tuple[str, str | None]:
 def split(text: str) -> Levels:
     """The levels of a topic or filter; empty levels count (MQTT 5 s4.7.1.1)."""
     return tuple(text.split("/"))
+
+
+def shortened(topic: str, longest: int) -> tuple[str, list[str]]:
+    """A stand-in for a long ``topic``, and its levels, to look up among texts of at most ``longest`` characters.
+
+    Nobody names a longer level, so ``FRESH`` stands for it, and for the whole: hashing 64 KiB takes longer than all the
+    rest of a decision. So does ``split``, which looks at each character; ``find`` skips to the next slash. What lies
+    below ``MAX_LEVELS`` is one level.
+    """
+    levels: list[str] = []
+    text, start, end = topic, 0, 0
+    while end >= 0:
+        end = topic.find("/", start) if len(levels) < MAX_LEVELS else -1
+        stop = end if end >= 0 else len(topic)
+        if stop - start <= longest:
+            levels.append(topic[start:stop])
+        else:
+            text = FRESH
+            levels.append("$" + FRESH if not start and is_hidden(topic) else FRESH)
+        start = end + 1
+    return text, levels
 
 
 def join(levels: Sequence[str]) -> str:

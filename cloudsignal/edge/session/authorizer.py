@@ -35,7 +35,10 @@ TALLY = Tally()
 
 
 class Authorizer:
-    """Asks the active policy on behalf of one identity. Topics are checked UTF-8 bytes as the client names them."""
+    """Asks the active policy on behalf of one identity. Topics are checked UTF-8 bytes as the client names them.
+
+    The codec has looked them through; the policy does not do it again.
+    """
 
     __slots__ = ("_publish", "_receive", "active", "identity", "until")
 
@@ -61,7 +64,10 @@ class Authorizer:
         if decision is None:
             started = time.perf_counter_ns()
             decision = self._note(
-                self.active.policy.publish(self.identity, topic.decode(), qos=qos, retain=retain, now=_now()), started
+                self.active.policy.publish(
+                    self.identity, topic.decode(), qos=qos, retain=retain, now=_now(), checked=True
+                ),
+                started,
             )
             if short:
                 self._publish.keep_newest(key, decision, len(topic) + len(decision.reason))
@@ -73,7 +79,9 @@ class Authorizer:
         decision = self._receive.known.get(topic) if short else None
         if decision is None:
             started = time.perf_counter_ns()
-            decision = self._note(self.active.policy.receive(self.identity, topic.decode(), now=_now()), started)
+            decision = self._note(
+                self.active.policy.receive(self.identity, topic.decode(), now=_now(), checked=True), started
+            )
             if short:
                 self._receive.keep_newest(topic, decision, len(topic) + len(decision.reason))
         return decision

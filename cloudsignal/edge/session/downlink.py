@@ -29,7 +29,7 @@ from cloudsignal.edge.codec.properties import decode_properties
 from cloudsignal.edge.session.authorizer import TALLY
 from cloudsignal.edge.session.context import Context
 from cloudsignal.edge.session.frames import ELEMENTS, LIGHT, TOPIC_SHIFT, TURN_MAX, YIELD, Carry, long_length
-from cloudsignal.edge.session.memo import LONGEST, Memo
+from cloudsignal.edge.session.memo import LONG, LONGEST, Memo
 from cloudsignal.edge.session.mountpoint import MountError
 from cloudsignal.edge.session.refusals import refused_by_broker
 from cloudsignal.edge.session.subscriptions import Subscriptions
@@ -112,7 +112,7 @@ class Downlink:
                     need = stop - position
                     break
                 kind = first & 0xF0
-                if kind == 0x30 and length > 2:
+                if kind == 0x30 and length > 2 and data[body] < LONG:
                     tail = body + 2 + (data[body] << 8 | data[body + 1])
                     known = data[position:tail]
                     head = heads.get(known)

@@ -26,6 +26,9 @@ ENTRY = 200
 LONGEST = 4_096
 """A longer text is not worth remembering: checking it anew costs little beside moving it."""
 
+LONG = LONGEST >> 8
+"""First byte of the length of such a text: it is not looked up either, which would be to hash all of it."""
+
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 

@@ -28,7 +28,7 @@ from cloudsignal.edge.session.authorizer import TALLY
 from cloudsignal.edge.session.context import Context
 from cloudsignal.edge.session.frames import ELEMENTS, LIGHT, TOPIC_SHIFT, TURN_MAX, YIELD, Carry, long_length, too_large
 from cloudsignal.edge.session.handshakes import Handshakes
-from cloudsignal.edge.session.memo import LONGEST, Memo
+from cloudsignal.edge.session.memo import LONG, LONGEST, Memo
 from cloudsignal.edge.session.mountpoint import MountError
 from cloudsignal.edge.session.retained import Refusal
 from cloudsignal.edge.session.retention import retain
@@ -158,7 +158,7 @@ class Uplink:
                         raise too_large()
                     break
                 kind = first & 0xF0
-                if kind == 0x30 and length > 2:
+                if kind == 0x30 and length > 2 and data[body] < LONG:
                     tail = body + 2 + (data[body] << 8 | data[body + 1])
                     known = data[position:tail]
                     head = heads.get(known)
