@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,13 +18,15 @@ from cloudsignal.edge.audit.events import Origin
 from cloudsignal.edge.audit.journal import Journal
 from cloudsignal.edge.codec import Connect, Kind, Publish
 from cloudsignal.edge.session.context import Grant, Phase
+from cloudsignal.edge.session.memo import LONGEST
 from cloudsignal.edge.session.mountpoint import Mount
-from cloudsignal.edge.session.organization import Organization
+from cloudsignal.edge.session.organization import REST_MAX, Organization
+from cloudsignal.edge.transport import turns as turns_module
 from cloudsignal.edge.transport.admission import Admission
 from cloudsignal.edge.transport.connection import ANSWER_BACKLOG, Broker, Client
-from cloudsignal.edge.transport.turns import Turns
+from cloudsignal.edge.transport.turns import READS, Turns
 from cloudsignal.wire.bundle import Quotas
-from tests.support.session_bench import ALL, ORG, active
+from tests.support.session_bench import ALL, ORG, Bench, active
 
 NOTHING = "version: '3'\nrules: []"
 
@@ -161,3 +165,123 @@ def test_a_connection_that_fails_in_its_turn_is_ended(tmp_path: Path, monkeypatc
                 assert await some(other) == b""
 
     uvloop.run(play())
+
+
+def test_an_organization_alone_never_waits_however_often_it_is_read_from() -> None:
+    org, other = (Organization(name, Mount.of(name), active(ALL)) for name in ("one", "other"))
+
+    async def play() -> None:
+        turns = Turns()
+        assert not any(turns.crowded_out(org) for _ in range(10 * READS))
+        assert not turns.crowded_out(other)
+        # Now another is about: the next reads in a row wait, until the other has had one.
+        for _ in range(3):
+            assert [turns.crowded_out(org) for _ in range(READS + 2)] == [False] * READS + [True] * 2
+            assert not turns.crowded_out(other)
+
+    uvloop.run(play())
+
+
+def test_a_message_to_many_subscribers_lets_another_organization_go_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted, not timed: how many of forty deliveries are through when another organization's has been read."""
+    monkeypatch.setattr(turns_module, "ABOUT", 60.0)
+
+    async def play() -> None:
+        crowd, turns = Organization(ORG, Mount.of(ORG), active(ALL)), Turns()
+        hosts = [Alone(tmp_path / str(number), ALL) for number in range(41)]
+        for host in hosts:
+            host.turns = turns
+        for host in hosts[1:]:
+            host.org = crowd
+        clients = [await host.client() for host in hosts]
+        single, subscribers = clients[0][0].session, [client.session for client, _ in clients[1:]]
+        delivery = codec.encode_publish(Publish(f"{ORG}/t/a".encode(), b"x"), 5)
+        before = single.messages_out
+        for message in range(2):
+            for host in hosts[1:]:
+                host.broker_end.send(delivery)
+            hosts[0].broker_end.send(delivery)
+            while single.messages_out == before + message:
+                await asyncio.sleep(0)
+            through = sum(session.messages_out for session in subscribers) - message * len(subscribers)
+            assert not message or through <= 3 * READS  # at the first message nobody else was about yet
+            await wait_until(lambda: all(one.messages_out == message + 1 for one in subscribers))  # noqa: B023
+        assert not any(client._queued or client._owed for client, _ in clients)
+        mounted = codec.encode_publish(Publish(b"a", b"x"), 5)
+        for client, end in clients:
+            assert await some(end) == mounted * 2
+            client.abort()
+
+    uvloop.run(play())
+
+
+def test_what_is_read_while_a_session_waits_is_kept_in_order_and_bounded(tmp_path: Path) -> None:
+    """The first read that waits is not paused for; the second is."""
+
+    async def play() -> None:
+        host = Alone(tmp_path, ALL)
+        client, end = await host.client()
+        busy = True
+
+        def another() -> None:
+            if busy:
+                host.turns.wait(host.org, another)
+
+        another()
+        packets = [codec.encode_publish(Publish(b"a", b"%d" % number * 60_000), 5) for number in range(9)]
+        taken = await offer(end, b"".join(packets) * 20)
+        assert len(client._late) <= taken < len(packets[0]) * 9 * 5
+        busy = False
+        expected = b"".join(codec.encode_publish(Publish(f"{ORG}/t/a".encode(), p[-60_000:]), 5) for p in packets)
+        arrived = b""
+        while len(arrived) < len(expected):
+            arrived += await some(host.broker_end)
+        assert arrived[: len(expected)] == expected
+        client.abort()
+
+    uvloop.run(play())
+
+
+def test_an_organization_that_rests_gets_its_turn_later_and_keeps_nobody_else_waiting() -> None:
+    order: list[str] = []
+    resting, other = (Organization(name, Mount.of(name), active(ALL)) for name in ("resting", "other"))
+
+    async def play() -> None:
+        turns = Turns()
+
+        def go_on(org: Organization, left: int) -> None:
+            order.append(org.id)
+            if org is resting:
+                org.rest(65_000)
+            if left:
+                turns.wait(org, lambda: go_on(org, left - 1))
+
+        for org in (resting, other):
+            turns.wait(org, lambda org=org: go_on(org, 3))  # type: ignore[misc]
+        await wait_until(lambda: len(order) == 8)
+
+    uvloop.run(play())
+    assert order == ["resting", *["other"] * 4, *["resting"] * 3]
+
+
+def test_only_a_long_topic_that_goes_to_the_broker_makes_its_organization_rest() -> None:
+    short, long = "a" * LONGEST, "a" * 60_000
+    denying = Bench(5, policy="version: '3'\nrules: [{id: some, topic: 'b/#'}]")
+    for bench, topic, rests in ((Bench(4), short[:-99], False), (denying, long, False), (Bench(4), long, True)):
+        bench.publish(topic)
+        assert bool(bench.org.rests_until) is rests
+    bench.publish(long)
+    for _ in range(100):
+        bench.publish(long)
+    assert bench.org.rests_until <= time.perf_counter() + REST_MAX
+
+
+async def wait_until(done: Callable[[], bool]) -> None:
+    """Let the loop run until something holds, ten seconds at most."""
+    for _ in range(10_000):
+        if done():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came about")

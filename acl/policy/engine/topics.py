@@ -98,7 +98,11 @@ def _unfit_problem(text: str, noun: str) -> str | None:
 
 def plain_topic(topic: str) -> bool:
     """A quick check that ``topic`` is a topic name but for its depth; it may return false for one that is."""
-    return "+" not in topic and "#" not in topic and _printable_ascii(topic) and 0 < len(topic) <= MAX_BYTES
+    if "+" in topic or "#" in topic or not topic:
+        return False
+    if len(topic) < LONG:
+        return topic.isascii() and topic.isprintable()
+    return len(topic) <= MAX_BYTES and _printable_ascii(topic)
 
 
 def plain_text(text: str, levels: Sequence[str]) -> bool:

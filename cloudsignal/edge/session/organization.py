@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,14 @@ FILTERS_FLOOR = 1_000
 
 BLOCKS_BYTES = 524_288
 """Bytes of property blocks remembered, before and after, of the messages delivered last."""
+
+
+REST = 2.0 / 65_536 / 1_000
+"""Seconds between the turns of an organization for each byte of a long topic that goes to the broker: two milliseconds
+for 64 KiB. The broker compares all of it for every subscriber, and everybody else's message waits for that."""
+
+REST_MAX = 0.01
+"""Seconds until its next turn, at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +51,8 @@ class Organization:
     retained: Retained = field(init=False)
     waiting: deque[Callable[[], None]] = field(default_factory=deque)
     """Sessions with more work than one turn may do (:mod:`cloudsignal.edge.transport.turns`), first come first."""
+    rests_until: float = 0.0
+    """Time (of ``perf_counter``) before which those that wait get no turn."""
     remembered: Purse = field(default_factory=lambda: Purse(ORGANIZATION_BYTES))
     """Bytes of topics that its sessions remember."""
     unfinished: Purse = field(default_factory=lambda: Purse(UNFINISHED_BYTES))
@@ -70,6 +81,11 @@ class Organization:
         if size <= BLOCKS_BYTES:
             self._blocks[mounted] = unmounted
             self._blocks_bytes += size
+
+    def rest(self, size: int) -> None:
+        """A topic of ``size`` bytes, which is long, goes to the broker: the next turn comes so much later."""
+        now = time.perf_counter()
+        self.rests_until = min(max(self.rests_until, now) + size * REST, now + REST_MAX)
 
     def over_quota(self, now: float, coming: int = 0) -> bool:
         """Whether this minute's messages (``now`` is seconds since the epoch) are used up, after ``coming`` more."""

@@ -293,6 +293,8 @@ class Uplink:
             session.to_broker.append(self._head(data[position:tail], stop - tail, known))
             session.to_broker.append(data[tail:stop])
             return
+        if len(mounted) > LONGEST:
+            session.org.rest(len(mounted))
         message.topic = mounted
         session.to_broker.append(encode_publish(message, session.version))
 

@@ -190,11 +190,9 @@ class Client(asyncio.BufferedProtocol):
         if self._closing:
             return
         session = self.session
-        if session.phase is _LIVE and (self._queued or session.org.waiting):
-            # Others of the organization wait for their turn: this one comes behind them.
+        if session.phase is _LIVE and self._has_to_wait():
             self._late += data
             session.heard_at = time.time()
-            self._wait()
             return
         self._hear(data)
         if session.unread:
@@ -250,9 +248,8 @@ class Client(asyncio.BufferedProtocol):
         session = self.session
         if self._blocked:
             self._weigh()
-        if session.phase is _LIVE and (self._queued or session.org.waiting):
+        if session.phase is _LIVE and self._has_to_wait():
             self._owed += data
-            self._wait()
             return
         session.broker_received(data)
         self.pump()
@@ -274,6 +271,19 @@ class Client(asyncio.BufferedProtocol):
         """
         if self.session.phase is _LIVE and not self._closing:
             self._wait()
+
+    def _has_to_wait(self) -> bool:
+        """Whether what was just read comes behind others: those of its organization that wait, or other organizations.
+
+        Reading is not paused for one read, which would cost as much as many messages; it is for the second.
+        """
+        org, turns = self.session.org, self.host.turns
+        if self._queued:
+            self._wait()
+        elif org.waiting or turns.crowded_out(org):
+            self._queued = True
+            turns.wait(org, self._go_on)
+        return self._queued
 
     def _wait(self) -> None:
         """Pause reading from both sides until the session has had its turn."""

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 SLICE = 0.00025
 """Seconds of queued work done at once, before the event loop handles new input."""
 
+LEAST_REST = 0.001
+"""Seconds that an organization rests at least (:meth:`Organization.rest`): timers are no finer."""
+
+READS = 8
+"""Reads of one organization in a row that are processed at once while another is about; the next take turns."""
+
+ABOUT = 1.0
+"""Seconds after a read for which an organization counts as being about."""
+
 
 class Turns:
     """Sessions that wait, in one queue per organization; the queues take turns.
@@ -26,6 +35,25 @@ class Turns:
         self._organizations: deque[Organization] = deque()
         """Organizations with waiting sessions, each once."""
         self._scheduled = False
+        self._latest: Organization | None = None
+        """The organization of the last read."""
+        self._in_a_row = 0
+        self._shared_until = 0.0
+        """Loop time until which more than one organization is about."""
+
+    def crowded_out(self, org: Organization) -> bool:
+        """Count a read; whether it has to wait because ``org`` has had enough reads in a row, and another is about.
+
+        One message to sixty subscribers is sixty reads in one round of the loop: 2 ms for which all others would wait.
+        """
+        if org is self._latest:
+            self._in_a_row += 1
+            return self._in_a_row > READS and asyncio.get_running_loop().time() < self._shared_until
+        if self._latest is not None:
+            self._shared_until = asyncio.get_running_loop().time() + ABOUT
+        self._latest = org
+        self._in_a_row = 1
+        return False
 
     def wait(self, org: Organization, go_on: Callable[[], None]) -> None:
         """Call ``go_on`` when it is this organization's turn."""
@@ -41,13 +69,22 @@ class Turns:
 
     def _run(self) -> None:
         self._scheduled = False
-        end = time.perf_counter() + SLICE
+        now = time.perf_counter()
+        end = now + SLICE
         try:
-            while self._organizations and time.perf_counter() < end:
+            while self._organizations and now < end:
                 org = self._organizations.popleft()
+                if org.rests_until > now + LEAST_REST:
+                    asyncio.get_running_loop().call_later(org.rests_until - now, self._rested, org)
+                    continue
                 go_on = org.waiting.popleft()
                 if org.waiting:
                     self._organizations.append(org)
                 go_on()
+                now = time.perf_counter()
         finally:
             self._schedule()  # also when one has failed: the others still wait
+
+    def _rested(self, org: Organization) -> None:
+        self._organizations.append(org)
+        self._schedule()
