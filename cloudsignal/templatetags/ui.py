@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from django import template
@@ -29,6 +30,7 @@ SHAPES: Mapping[str, str] = {
 
 
 @register.simple_tag
+@lru_cache(maxsize=512)  # a page draws some twenty, always the same
 def icon(name: str, extra: str = "") -> SafeString:
     """One symbol of ``static/img/icons.svg``; decoration, so hidden from screen readers."""
     return format_html(
