@@ -73,6 +73,7 @@ def org_page(
     def decorate(view: OrgView[P]) -> View:
         def inner(request: HttpRequest, org_id: str, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             user = _person(request)
+            request.access = None  # type: ignore[attr-defined] # a refusal need not ask again
             access = access_org(user, org_id, ip=address_of(request))
             request.access = access  # type: ignore[attr-defined]
             access.require(permission)
