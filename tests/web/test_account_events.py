@@ -13,6 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from audit.models import Event
+from cloudsignal import ids
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.accounts.events import CHANGES
 from orgs.models import Membership, User
@@ -24,9 +25,9 @@ pytestmark = pytest.mark.django_db
 FORMER, FRESH = "correct horse battery staple", "staple battery horse correct"
 
 
-def changes() -> dict[str | None, list[str]]:
-    """What was written down, by organization (None: the platform's log)."""
-    found: dict[str | None, list[str]] = {}
+def changes() -> dict[str, list[str]]:
+    """What was written down, by organization (``platform`` for the platform's log)."""
+    found: dict[str, list[str]] = {}
     with platform_scope():
         for event in Event.objects.filter(kind="account.changed").order_by("ts", "id"):
             assert FRESH not in str(event.after)
@@ -85,12 +86,12 @@ def test_operators_and_people_of_no_organization_are_in_the_platforms_log(ada: U
     ada.save()
     acme = organization("Acme", owner=ada)
     change_password(signed_in(ada))
-    assert changes() == {acme.org_id: ["password changed"], None: ["password changed"]}
+    assert changes() == {acme.org_id: ["password changed"], ids.PLATFORM_ORG: ["password changed"]}
     bob = person("bob@example.com")
     bob.set_password(FORMER)
     bob.save()
     change_password(signed_in(bob))
-    assert changes()[None] == ["password changed", "password changed"]
+    assert changes()[ids.PLATFORM_ORG] == ["password changed", "password changed"]
 
 
 def test_every_notification_of_a_changed_way_in_has_its_words() -> None:
