@@ -241,6 +241,17 @@ AUDIT_UNREADABLE = _kind(
 )
 AUDIT_GAP = _kind("audit.gap", "Audit gap", Source.PLATFORM, Tone.BAD, "A node recorded more events than have arrived.")
 
+LOG_CONFLICT = _kind(
+    "log.conflict",
+    "Audit log conflict",
+    Source.PLATFORM,
+    Tone.BAD,
+    "A transparency log no longer agrees with a checkpoint that was signed. Nothing is signed until it does.",
+)
+LOG_KEY_CHANGED = _kind(
+    "log.key_changed", "Audit log key changed", Source.PLATFORM, Tone.WARNING, "Another key signs checkpoints now."
+)
+
 
 class AuthReason(StrEnum):
     """Why a CONNECT was refused (``auth_failed.reason``)."""

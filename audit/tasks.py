@@ -5,6 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from audit.services import partitions
+from audit.transparency import growing
 from cloudsignal import task_names
 
 
@@ -12,3 +13,9 @@ from cloudsignal import task_names
 def ensure_partitions() -> int:
     """Make the partitions of the coming days, then seal those of past ones; returns how many were made or sealed."""
     return partitions.ensure_ahead() + partitions.seal_past()
+
+
+@shared_task(name=task_names.GROW_LOG, soft_time_limit=120, time_limit=150)
+def grow_log() -> int:
+    """Place queued leaves in the transparency logs and sign checkpoints; returns how many checkpoints."""
+    return growing.grow()

@@ -59,6 +59,15 @@ VARIABLES: tuple[Variable, ...] = (
         secret=True,
     ),
     Variable("CLOUDSIGNAL_SIGNING_KEY", "worker", "Ed25519 seed, 32 bytes in hex; signs bundles", secret=True),
+    Variable(
+        "CLOUDSIGNAL_LOG_KEY", "worker", "Ed25519 seed, 32 bytes in hex; signs the audit's checkpoints", secret=True
+    ),
+    Variable(
+        "CLOUDSIGNAL_LOG_KEY_PREVIOUS",
+        "worker",
+        "the log key before this one, while it is being changed; signs once more",
+        secret=True,
+    ),
     Variable("CLOUDSIGNAL_VERIFY_KEY", "edge", "Ed25519 public key, 32 bytes in hex; verifies bundles"),
     Variable("CLOUDSIGNAL_DEBUG", "web", "1 shows error pages with details; never in production"),
     Variable("CLOUDSIGNAL_EMAIL_URL", "web, worker", "mail: smtps://user:password@host", secret=True),

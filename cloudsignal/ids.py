@@ -16,6 +16,8 @@ PLATFORM_ORG = "platform"
 """What stands for the organization of an audit event that belongs to none. No organization can have it as its id."""
 PROBE_ORG = "org_probe2222222"
 """In whose name edges probe the broker. It has the form that the broker's own lock asks for, and no tenant has it."""
+CHECKPOINT_LOG = "checkpoints"
+"""The reserved id of the platform's log whose leaves are the checkpoints of all organizations' logs."""
 _INVITATION = re.compile(r"inv_([a-z2-7]{12})_[a-z2-7]{16}\Z")
 _TOKEN = re.compile(r"tok_([a-z2-7]{12})_[a-z2-7]{16}\Z")
 

@@ -14,6 +14,7 @@ PUSH_BUNDLE: Final = "acl.tasks.push_bundle"
 NOTE_MISSING_NODES: Final = "acl.tasks.note_missing_nodes"
 
 ENSURE_PARTITIONS: Final = "audit.tasks.ensure_partitions"
+GROW_LOG: Final = "audit.tasks.grow_log"
 
 PUSH_CREDENTIAL: Final = "orgs.tasks.push_credential"
 PUSH_BATCH: Final = "orgs.tasks.push_batch"

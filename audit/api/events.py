@@ -107,7 +107,7 @@ class OneEvent(OrgEndpoint):
     )
     def get(self, request: Request, cursor: str) -> Response:
         """Show one event."""
-        ts, event_id = _key(cursor)
+        ts, event_id = key_of(cursor)
         return Response(EventSerializer(access.get_event(self.access, ts, event_id)).data)
 
 
@@ -117,7 +117,8 @@ def _folded(text: str) -> bool:
     return text != "false"
 
 
-def _key(cursor: str) -> tuple[datetime, uuid.UUID]:
+def key_of(cursor: str) -> tuple[datetime, uuid.UUID]:
+    """Parse the cursor in a path; raises :class:`NotFound`."""
     try:
         return access.parse_cursor(cursor)
     except Invalid:

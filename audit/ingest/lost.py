@@ -19,7 +19,8 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
-from audit.ingest.rows import INCARNATION, KIND, NODE, SESSION, Row
+from audit.ingest.insert import insert
+from audit.ingest.rows import INCARNATION, KIND, NODE, ORG, SESSION, Row
 from audit.kinds import CONNECT, DISCONNECT, SESSION_CLOSED, CloseCause
 from audit.models import OpenSession
 from cloudsignal.tenancy.scopes import platform_scope
@@ -65,18 +66,14 @@ WITH held AS (
 ), gone AS (
     UPDATE audit_opensession AS o SET ended = true, lost = true, ts = now() FROM held WHERE o.session = held.session
     RETURNING o.session, held.org, held.ts, held.event
-), told AS (
-    INSERT INTO audit_event (ts, id, org_id, kind, node, session, username, client_id, ip, port, transport,
-        mqtt_version, tls_version, tls_cipher, reason, action, topic, qos, retain, size, rule, policy_digest, count,
-        actor, target, details)
-    SELECT greatest(c.ts, %(at)s), gen_random_uuid(), c.org_id, '{SESSION_CLOSED}', c.node, c.session, c.username,
-        c.client_id, c.ip, c.port, c.transport, c.mqtt_version, c.tls_version, c.tls_cipher,
-        '{CloseCause.NODE_LOST.value}', '', '', -1, false, 0, '', '', 1, '', '',
-        jsonb_build_object('seconds', round(extract(epoch FROM greatest(c.ts, %(at)s) - c.ts)::numeric, 3))
-    FROM gone JOIN audit_event AS c ON c.org_id = gone.org AND c.ts = gone.ts AND c.id = gone.event
 )
-SELECT count(*) FROM gone
+SELECT greatest(c.ts, %(at)s), gen_random_uuid(), c.org_id, '{SESSION_CLOSED}', c.node, c.session, c.username,
+    c.client_id, host(c.ip), c.port, c.transport, c.mqtt_version, c.tls_version, c.tls_cipher,
+    '{CloseCause.NODE_LOST.value}', '', '', -1::int2, false, 0, '', '', 1,
+    json_build_object('seconds', round(extract(epoch FROM greatest(c.ts, %(at)s) - c.ts)::numeric, 3))::text, NULL, ''
+FROM gone LEFT JOIN audit_event AS c ON c.org_id = gone.org AND c.ts = gone.ts AND c.id = gone.event
 """  # noqa: S608 - SQL of constants
+"""The rows that say so, in the order of :data:`audit.ingest.rows.COLUMNS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,4 +161,6 @@ def note(cursor: CursorWrapper, *, begun: set[str], ended: set[str]) -> None:
 def _end_some(node: str, incarnation: str, at: datetime) -> int:
     with platform_scope(), connection.cursor() as cursor:
         cursor.execute(_END, {"node": node, "incarnation": incarnation, "at": at})
-        return int(cursor.fetchone()[0])
+        gone = cursor.fetchall()
+        insert(cursor, [row for row in gone if row[ORG] is not None])
+        return len(gone)

@@ -1,9 +1,4 @@
-"""Store rows in PostgreSQL: binary COPY into a temporary table, then one insert that skips duplicates.
-
-Straight into ``audit_event`` would be faster and is not possible: PostgreSQL refuses COPY FROM on a table with
-row-level security to a role that it binds. The temporary table lives as long as the connection, so that a batch does
-not write to the system catalogue.
-"""
+"""Store rows in PostgreSQL, count them in their journals, and look at those whose keys were there already."""
 
 # ruff: noqa: S608 - SQL of constants
 
@@ -17,11 +12,16 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from audit.ingest import lost
+from audit.ingest.insert import insert, stage
 from audit.ingest.rows import (
     COLUMNS,
     COUNT,
     ID,
+    INCARNATION,
+    KIND,
+    NODE,
     ORG,
+    SESSION,
     TS,
     Row,
     clash_row,
@@ -36,30 +36,10 @@ from cloudsignal.tenancy.scopes import platform_scope
 
 logger = logging.getLogger(__name__)
 
+_ENDS = {DISCONNECT, SESSION_CLOSED}
+
 STATEMENT_SECONDS = 20
 """No statement of ingest takes longer; when one does (somebody holds a lock), the batch is tried again."""
-
-_STAGED = ", ".join(name for name, _ in COLUMNS)
-_STORED = ", ".join(name for name, _ in COLUMNS if name != "incarnation")
-_COPY = f"COPY audit_incoming ({_STAGED}) FROM STDIN (FORMAT BINARY)"
-_TEMPORARY = (
-    "CREATE TEMPORARY TABLE IF NOT EXISTS audit_incoming ("
-    + ", ".join(f"{name} {kind}" for name, kind in COLUMNS)
-    + ") ON COMMIT DELETE ROWS"
-)
-# The columns of administrative changes have no default in the table.
-_INSERT = (
-    f"INSERT INTO audit_event ({_STORED}, actor, target) "
-    f"SELECT {_STORED.replace('details', 'details::jsonb')}, '', '' FROM audit_incoming ORDER BY org_id, ts, id "
-    "ON CONFLICT (org_id, ts, id) "
-)
-_FRESH = (
-    f"WITH fresh AS ({_INSERT} DO NOTHING RETURNING org_id, ts, id) "
-    "SELECT node, incarnation, count(*), "
-    f"coalesce(array_agg(session) FILTER (WHERE kind = '{CONNECT}'), '{{}}'), "
-    f"coalesce(array_agg(session) FILTER (WHERE kind IN ('{DISCONNECT}', '{SESSION_CLOSED}')), '{{}}') "
-    "FROM fresh JOIN audit_incoming USING (org_id, ts, id) GROUP BY node, incarnation"
-)
 
 
 def _staged(name: str) -> str:
@@ -99,25 +79,23 @@ def store(rows: Sequence[Row]) -> int:
     with platform_scope(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
         rows, late = lost.without_second_ends(cursor, _own(cursor, rows))
-        _stage(cursor, rows)
-        cursor.execute(_FRESH)
-        found = cursor.fetchall()
-        fresh = Counter({(node, incarnation): count for node, incarnation, count, _, _ in found})
-        lost.note(cursor, begun={s for row in found for s in row[3]}, ended={s for row in found for s in row[4]})
+        new = insert(cursor, rows)
+        fresh = Counter((row[NODE], row[INCARNATION]) for row in new)
+        begun = {row[SESSION] for row in new if row[KIND] == CONNECT}
+        lost.note(cursor, begun=begun, ended={row[SESSION] for row in new if row[KIND] in _ENDS})
         for journal, count in sorted((fresh + late).items()):
             if journal[1]:
                 cursor.execute(_COUNT, [*journal, count])
         further = [clash_row(row, columns) for row, columns in clashes]
-        if fresh.total() < len(rows):
+        if len(new) < len(rows):
             further += _further(cursor, rows)
-        if further:
-            _stage(cursor, further)
-            cursor.execute(f"{_INSERT} DO NOTHING")
-    return fresh.total()
+        insert(cursor, further)
+    return len(new)
 
 
 def _further(cursor: CursorWrapper, rows: Sequence[Row]) -> list[Row]:
     """The rows to be stored on account of staged ones whose keys were there already."""
+    stage(cursor, rows)
     cursor.execute(_OTHER, [min(row[TS] for row in rows), max(row[TS] for row in rows)])
     by_key = {key_of(row): row for row in rows}
     further: list[Row] = []
@@ -133,15 +111,6 @@ def _further(cursor: CursorWrapper, rows: Sequence[Row]) -> list[Row]:
             if row[COUNT] > stored:
                 further.append(further_row(row, row[COUNT] - stored))
     return further
-
-
-def _stage(cursor: CursorWrapper, rows: Sequence[Row]) -> None:
-    cursor.execute(_TEMPORARY)
-    cursor.execute("DELETE FROM audit_incoming")  # holds rows only inside somebody else's transaction
-    with connection.wrap_database_errors, cursor.copy(_COPY) as copy:
-        copy.set_types([kind for _, kind in COLUMNS])
-        for row in rows:
-            copy.write_row(row)
 
 
 def _own(cursor: CursorWrapper, rows: Sequence[Row]) -> Sequence[Row]:

@@ -14,7 +14,7 @@ from audit.log.verifier import SALT_BYTES
 FIELDS = (
     "org_id", "ts", "id", "kind", "node", "session", "username", "client_id", "ip", "port", "transport", "mqtt_version",
     "tls_version", "tls_cipher", "reason", "action", "topic", "qos", "retain", "size", "rule", "policy_digest", "count",
-    "actor", "target", "before", "after", "details",
+    "actor", "target", "before", "after", "details", "repeats",
 )  # fmt: skip
 """The fields that are committed to. One that is added later is empty (null or "") in every row before it, so it changes
 no row's canonical bytes; none is ever taken away or changes its meaning."""
@@ -26,14 +26,16 @@ _MICROSECOND = timedelta(microseconds=1)
 def log_row(values: Mapping[str, object]) -> dict[str, object]:
     """The fields of a row, from the Python values of its columns; further names in ``values`` are not looked at.
 
-    ``ts`` becomes whole microseconds since 1970 (UTC), ``id`` its 36 characters, ``ip`` the hex of its 4 or 16 bytes.
+    ``ts`` becomes whole microseconds since 1970 (UTC), ``id`` and ``repeats`` their 36 characters, ``ip`` the hex of
+    its 4 or 16 bytes.
     """
     row = {name: values.get(name) for name in FIELDS}
     ts = row["ts"]
     if isinstance(ts, datetime):
         row["ts"] = (ts - _EPOCH) // _MICROSECOND
-    if isinstance(row["id"], uuid.UUID):
-        row["id"] = str(row["id"])
+    for name in ("id", "repeats"):
+        if isinstance(row[name], uuid.UUID):
+            row[name] = str(row[name])
     if row["ip"] is not None:
         row["ip"] = packed(str(row["ip"]))
     return row

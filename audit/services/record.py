@@ -13,6 +13,7 @@ from django.db import connection, transaction
 
 from audit.kinds import KINDS
 from audit.models import Event
+from audit.services.commitments import commit_rows
 from cloudsignal.ids import PLATFORM_ORG
 from cloudsignal.wire.audit import uuid7
 
@@ -21,11 +22,16 @@ Json = Mapping[str, object]
 _MANY = """
 INSERT INTO audit_event (ts, id, org_id, kind, node, session, username, client_id, ip, port, transport, mqtt_version,
                          tls_version, tls_cipher, reason, action, topic, qos, retain, size, rule, policy_digest, count,
-                         actor, target, before, after)
+                         actor, target, before, after, log_leaf, salt)
 SELECT %(ts)s, id, %(org)s, %(kind)s, '', '', username, '', %(ip)s, 0, '', '', '', '', '', '', '', -1, false, 0, '', '',
-       1, %(actor)s, target, before, after
-FROM jsonb_to_recordset(%(rows)s::jsonb) AS entry (id uuid, username text, target text, before jsonb, after jsonb)
+       1, %(actor)s, target, before, after, leaf, decode(salt, 'hex')
+FROM jsonb_to_recordset(%(rows)s::jsonb)
+     AS entry (id uuid, username text, target text, before jsonb, after jsonb, leaf bigint, salt text)
 """
+
+
+_DEFAULTS: dict[str, Any] = {"port": 0, "qos": -1, "retain": False, "size": 0, "count": 1}
+"""What else a row of a change holds."""
 
 
 class Actor(Protocol):
@@ -60,7 +66,7 @@ def record(
     and the change stand or fall together.
     """
     _in_transaction()
-    return Event.objects.create(
+    event = Event(
         ts=datetime.now(UTC),
         id=uuid.UUID(uuid7()),
         org_id=actor.org_id or PLATFORM_ORG,
@@ -73,6 +79,10 @@ def record(
         after=dict(after) if after is not None else None,
         reason=reason,
     )
+    with connection.cursor() as cursor:
+        [(event.log_leaf, event.salt)] = commit_rows(cursor, [_stored(vars(event))])
+    event.save(force_insert=True)
+    return event
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +106,29 @@ def record_many(actor: Actor, kind: str, changes: Sequence[AuditedChange]) -> No
         "kind": KINDS[kind].name,
         "ip": actor.ip or None,
         "actor": actor.actor,
-        "rows": msgspec.json.encode(
-            [
-                {
-                    "id": uuid7(),
-                    "username": change.username,
-                    "target": change.target,
-                    "before": change.before,
-                    "after": change.after,
-                }
-                for change in changes
-            ]
-        ).decode(),
     }
+    rows: list[dict[str, Any]] = [
+        {
+            "id": uuid7(),
+            "username": change.username,
+            "target": change.target,
+            "before": change.before,
+            "after": change.after,
+        }
+        for change in changes
+    ]
+    fixed = _DEFAULTS | values | {"org_id": values["org"]}
     with connection.cursor() as cursor:
-        cursor.execute(_MANY, values)
+        leaves = commit_rows(cursor, [_stored(fixed | row) for row in rows])
+        for row, (leaf, salt) in zip(rows, leaves, strict=True):
+            row |= {"leaf": leaf, "salt": salt.hex()}
+        cursor.execute(_MANY, values | {"rows": msgspec.json.encode(rows).decode()})
+
+
+def _stored(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as they are read back: of ``before`` and ``after`` what JSON keeps of them."""
+    kept = {name: msgspec.json.decode(msgspec.json.encode(values[name])) for name in ("before", "after")}
+    return {**values, **kept}
 
 
 def _in_transaction() -> None:

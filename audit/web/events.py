@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.utils import timezone
 from audit.access import AuditPage, first_of, get_event, parse_cursor, search
 from audit.forms import REASONS, AuditFilter
 from audit.kinds import KINDS
+from audit.proofs import row_proof, state_of
 from audit.web.lines import changes, details, line
 from cloudsignal.errors import DomainError, Invalid, NotFound
 from cloudsignal.web.filters import address, pills, query_of
@@ -46,11 +48,8 @@ def index(request: HttpRequest, access: Access) -> HttpResponseBase:
 @org_page(Permission.AUDIT_READ)
 def event(request: HttpRequest, access: Access, key: str) -> HttpResponseBase:
     """Show one event with all its details and links."""
-    try:
-        ts, event_id = parse_cursor(key)
-    except Invalid:
-        raise NotFound("The event") from None
-    found = get_event(access, ts, event_id)
+    found = get_event(access, *_key(key))
+    state = state_of(access, found)
     context = {
         "line": line(found),
         "event": found,
@@ -58,8 +57,26 @@ def event(request: HttpRequest, access: Access, key: str) -> HttpResponseBase:
         "details": details(found),
         "first": line(first) if (first := first_of(access, found)) else None,
         "may_simulate": access.may(Permission.POLICY_SIMULATE),
+        "log": state,
+        "proof_url": reverse("audit:proof", args=[access.org_id, key]) if state and state.index is not None else "",
     }
     return render(request, "audit/event.html", context)
+
+
+@org_page(Permission.AUDIT_READ)
+def proof(request: HttpRequest, access: Access, key: str) -> HttpResponseBase:
+    """Download the proof that the event is in the transparency log."""
+    ts, event_id = _key(key)
+    answer = HttpResponse(row_proof(access, ts, event_id), content_type="text/plain; charset=utf-8")
+    answer.headers["Content-Disposition"] = f'attachment; filename="{event_id}.tlog-proof"'
+    return answer
+
+
+def _key(key: str) -> tuple[datetime, uuid.UUID]:
+    try:
+        return parse_cursor(key)
+    except Invalid:
+        raise NotFound("The event") from None
 
 
 def _list(

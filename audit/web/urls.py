@@ -10,5 +10,6 @@ app_name = "audit"
 urlpatterns = [
     path("o/<str:org_id>/audit/", events.index, name="list"),
     path("o/<str:org_id>/audit/<str:key>/", events.event, name="event"),
+    path("o/<str:org_id>/audit/<str:key>/proof/", events.proof, name="proof"),
     path("operator/log/", log.log, name="log"),
 ]

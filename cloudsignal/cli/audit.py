@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from cloudsignal.cli import proofs
 from cloudsignal.cli.arguments import Duration, limit
 from cloudsignal.cli.online import online
 from cloudsignal.cli.outcome import Exit, print_json
@@ -44,7 +45,11 @@ def filters(command: Callable[..., int]) -> Callable[..., int]:
 
 @click.group()
 def audit() -> None:
-    """The audit log of an organization: search, follow."""
+    """The audit log of an organization: search, follow, prove."""
+
+
+for each in (proofs.key, proofs.pack, proofs.verify, proofs.verifier):
+    audit.add_command(each)
 
 
 @audit.command()

@@ -112,10 +112,23 @@ class Server:
             if cursor is None:
                 return
 
+    def download(self, path: str, **query: Any) -> bytes:
+        """The bytes of a file. Raises like :meth:`send`."""
+        got = self._ask("GET", path, query=query)
+        if got.is_success and not got.headers.get("Content-Type", "").startswith("application/json"):
+            return got.content
+        self._read(got)
+        raise CommandError(f"{self.url} does not answer with a file", Exit.SERVER)
+
     def send(
         self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None, if_match: str = ""
     ) -> Answer:
         """Send a request. Raises :class:`RefusedError`, or :class:`CommandError` when there is no CloudSignal there."""
+        return self._read(self._ask(method, path, body, query=query, if_match=if_match))
+
+    def _ask(
+        self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None, if_match: str = ""
+    ) -> httpx.Response:
         asked = {name: value for name, value in (query or {}).items() if value not in {None, ""}}
         headers = {"If-Match": if_match} if if_match else {}
         while True:
@@ -124,7 +137,7 @@ class Server:
             except httpx.HTTPError as error:
                 raise CommandError(f"{self.url} cannot be reached: {_why(error)}", Exit.SERVER) from None
             if got.status_code != httpx.codes.TOO_MANY_REQUESTS or not self._wait(got):
-                return self._read(got)
+                return got
 
     def _wait(self, got: httpx.Response) -> bool:
         """Wait as long as the server asks, unless that is too long."""

@@ -29,3 +29,18 @@ def node_key() -> bytes:
 def signing_key() -> Ed25519PrivateKey:
     """The key that signs bundles (workers only); raises :class:`cloudsignal.config.ConfigError` when unset."""
     return Ed25519PrivateKey.from_private_bytes(Environment().key("CLOUDSIGNAL_SIGNING_KEY"))
+
+
+@cache
+def log_key() -> Ed25519PrivateKey:
+    """The key that signs the audit's checkpoints (workers only); never the one that signs bundles."""
+    return Ed25519PrivateKey.from_private_bytes(Environment().key("CLOUDSIGNAL_LOG_KEY"))
+
+
+@cache
+def previous_log_key() -> Ed25519PrivateKey | None:
+    """The key that :func:`log_key` takes the place of: both sign the first checkpoint after the change."""
+    environment = Environment()
+    if not environment.text("CLOUDSIGNAL_LOG_KEY_PREVIOUS", ""):
+        return None
+    return Ed25519PrivateKey.from_private_bytes(environment.key("CLOUDSIGNAL_LOG_KEY_PREVIOUS"))

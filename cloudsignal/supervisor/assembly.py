@@ -112,10 +112,13 @@ class Assembly:
         if (signing and not verify) or (verify and not signing and "worker" in self.options.parts):
             raise ConfigError("CLOUDSIGNAL_SIGNING_KEY and CLOUDSIGNAL_VERIFY_KEY belong together; set both or neither")
         self.made["CLOUDSIGNAL_SIGNING_KEY"] = signing or secrets.signing_key
+        self.made["CLOUDSIGNAL_LOG_KEY"] = self.own.get("CLOUDSIGNAL_LOG_KEY") or secrets.log_key
         self.made["CLOUDSIGNAL_VERIFY_KEY"] = verify or secrets.verify_key
         derived = sealed.node_key(Environment(self.made).key("CLOUDSIGNAL_PEPPER")).hex()
         self.made["CLOUDSIGNAL_NODE_KEY"] = self.own.get("CLOUDSIGNAL_NODE_KEY", "").strip() or derived
-        for name in ("CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_VERIFY_KEY", "CLOUDSIGNAL_NODE_KEY"):
+        for name in (
+            "CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_VERIFY_KEY", "CLOUDSIGNAL_NODE_KEY", "CLOUDSIGNAL_LOG_KEY"
+        ):  # fmt: skip
             Environment(self.made).key(name)
         # A machine that runs ingest alone has a pepper of its own that nobody uses.
         if {"edge", "web", "worker"} & self.options.parts and self.made["CLOUDSIGNAL_NODE_KEY"].lower() != derived:
@@ -303,7 +306,10 @@ class Assembly:
 
     def _beat(self) -> None:
         env = self._role("worker")
-        for name in ("CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_PEPPER", "DATABASE_DELETE_URL"):
+        for name in (
+            "CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_PEPPER", "DATABASE_DELETE_URL", "CLOUDSIGNAL_LOG_KEY",
+            "CLOUDSIGNAL_LOG_KEY_PREVIOUS",
+        ):  # fmt: skip
             env.pop(name, None)
         self._alive_part("beat", [sys.executable, "-m", "celery", "-A", "cloudsignal", "beat"], env)
 

@@ -18,8 +18,9 @@ from cloudsignal.supervisor.errors import StartError
 
 NAMES = ("signing_key", "django_key", "pepper", "postgres_admin", "postgres_owner", "postgres_app", "valkey")
 """One file each."""
-MADE_ANEW = ("postgres_delete",)
-"""Likewise; what is lost of these is made anew, since every start sets it."""
+MADE_ANEW = ("postgres_delete", "log_key")
+"""Likewise, made anew when missing: every start sets the first, and installations before 0.2 have no second. A new log
+key is an event in the platform's log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,12 @@ class Secrets:
     postgres_app: str
     postgres_delete: str
     valkey: str
+    log_key: str
 
     def values(self) -> tuple[str, ...]:
         """Every value that must appear in no log and on no screen."""
         return (
-            self.django_key, self.pepper, self.signing_key,
+            self.django_key, self.pepper, self.signing_key, self.log_key,
             self.postgres_admin, self.postgres_owner, self.postgres_app, self.postgres_delete, self.valkey,
         )  # fmt: skip
 
@@ -72,6 +74,7 @@ def load_or_make(folder: Path, *, data: bool = False) -> Secrets:
         postgres_app=_keep(folder / "postgres_app", lambda: secrets.token_urlsafe(24)),
         postgres_delete=_keep(folder / "postgres_delete", lambda: secrets.token_urlsafe(24)),
         valkey=_keep(folder / "valkey", lambda: secrets.token_urlsafe(24)),
+        log_key=_keep(folder / "log_key", lambda: secrets.token_hex(32)),
     )
 
 

@@ -50,7 +50,7 @@ IDENTITY = ("username", "static", "provider", "external_id", "email", "claims", 
 CREDENTIAL = (
     "token_id", "identity__username", "hint", "issued_at", "expires_at", "revoked_at", "refreshed_from", "created_by",
 )  # fmt: skip
-EVENT = tuple(field.name for field in Event._meta.concrete_fields if field.name not in {"log_index", "salt"})
+EVENT = tuple(field.name for field in Event._meta.concrete_fields if field.name not in {"log_leaf", "salt"})
 
 
 def export_organization(access: Access) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def test_many_are_written_as_one_is() -> None:
         one = record(access, kinds.CLAIMS_CHANGED, target="identity:x", username="x", before={"a": 1}, after=AFTER)
         record_many(access, kinds.CLAIMS_CHANGED, [AuditedChange("identity:x", "x", {"a": 1}, AFTER)])
         rows = list(Event.objects.filter(org_id=access.org_id, kind=kinds.CLAIMS_CHANGED).order_by("ts"))
-    first, second = (model_to_dict(row, exclude=["ts", "id"]) for row in rows)
+    first, second = (model_to_dict(row, exclude=["ts", "id", "log_leaf", "salt"]) for row in rows)
     assert rows[0].pk == one.pk
     assert first == second
     assert first["after"] == AFTER
@@ -33,11 +33,11 @@ def test_many_are_written_as_one_is() -> None:
 
 
 @pytest.mark.django_db
-def test_a_thousand_are_one_statement_each_with_its_own_facts_and_id(django_assert_num_queries: object) -> None:
+def test_a_thousand_are_two_statements_each_with_its_own_facts_and_id(django_assert_num_queries: object) -> None:
     access = organization()
     changes = [AuditedChange(f"credential:{number}", f"d-{number}", after={"n": number}) for number in range(1000)]
     with org_scope(access.org_id):
-        with django_assert_num_queries(1):  # type: ignore[operator]
+        with django_assert_num_queries(2):  # type: ignore[operator]
             record_many(access, kinds.CREDENTIAL_ISSUED, changes)
         record_many(access, kinds.CREDENTIAL_ISSUED, [])
         rows = list(Event.objects.filter(org_id=access.org_id, kind=kinds.CREDENTIAL_ISSUED))

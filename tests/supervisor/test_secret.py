@@ -23,7 +23,7 @@ def test_secrets_are_made_once_and_differ_from_one_another(tmp_path: Path) -> No
 def test_every_file_is_closed_to_others(tmp_path: Path) -> None:
     load_or_make(tmp_path)
     files = list(tmp_path.iterdir())
-    assert len(files) == 8
+    assert len(files) == 9
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 

@@ -27,6 +27,7 @@ class Answer:
     body: Any
     headers: dict[str, str]
     text: str
+    content: bytes = b""
 
     @property
     def code(self) -> str:
@@ -69,10 +70,10 @@ class Caller:
         content_type = sent.pop("content-type", "application/json")
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         answer = self.client.generic(method, path, data, content_type=content_type, headers=sent)
-        text = answer.content.decode()
+        text = answer.content.decode(errors="replace")
         is_json = "json" in answer.headers.get("Content-Type", "")
         parsed = json.loads(text) if text and is_json else None
-        return Answer(answer.status_code, parsed, dict(answer.headers.items()), text)
+        return Answer(answer.status_code, parsed, dict(answer.headers.items()), text, answer.content)
 
     def get(self, path: str, **headers: str) -> Answer:
         """GET."""

@@ -56,6 +56,7 @@ class Databases:
             CLOUDSIGNAL_PEPPER=self.secrets.pepper,
             CLOUDSIGNAL_SIGNING_KEY=self.secrets.signing_key,
             CLOUDSIGNAL_VERIFY_KEY=self.secrets.verify_key,
+            CLOUDSIGNAL_LOG_KEY=self.secrets.log_key,
             CLOUDSIGNAL_PUBLIC_URL="http://localhost:8000",
             CLOUDSIGNAL_MQTT_HOST="localhost",
             DATABASE_URL=self.postgres.url(APP),

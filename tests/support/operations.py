@@ -13,6 +13,7 @@ from typing import Any
 
 from acl.models import Deployment
 from audit.access import AuditQuery, cursor_of, search
+from audit.transparency.growing import grow
 from cloudsignal.redis import client as redis_client
 from cloudsignal.tenancy.scopes import org_scope
 from cloudsignal.wire import keys
@@ -131,6 +132,11 @@ OPERATIONS = (
     Operation("GET", "/v2/nodes", "operator"),
     Operation("GET", "/v2/audit/events", P.AUDIT_READ),
     Operation("GET", "/v2/audit/events/{cursor}", P.AUDIT_READ),
+    Operation("GET", "/v2/audit/events/{cursor}/proof", P.AUDIT_READ),
+    Operation("GET", "/v2/audit/log/key", P.AUDIT_READ),
+    Operation("GET", "/v2/audit/log/checkpoint", P.AUDIT_READ),
+    Operation("GET", "/v2/audit/log/tile/{tile}", P.AUDIT_READ),
+    Operation("GET", "/v2/audit/log/pack", P.AUDIT_READ),
 )
 
 
@@ -159,12 +165,13 @@ def fill(world: World, marker: str = MARKER) -> dict[str, str]:
         deployment = Deployment.objects.get(org=owner.org)
         membership = Membership.objects.get(org=owner.org, user=with_marker.user)
     assert key is not None
+    grow()
     event = search(owner, AuditQuery()).events[0]
     return {
         "organization_id": world.id, "token_id": issued.token_id, "username": issued.local, "name": "name",
         "member_id": str(membership.pk), "invitation_id": invitation.pk, "key_id": str(key.pk),
         "provider_id": provider.pk, "sign_on_id": sign_on.pk, "session": session.session, "number": "1",
-        "deployment_id": deployment.pk, "cursor": cursor_of(event),
+        "deployment_id": deployment.pk, "cursor": cursor_of(event), "tile": "0/000.p/1",
     }  # fmt: skip
 
 

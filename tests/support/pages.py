@@ -107,6 +107,7 @@ TABLE: dict[str, Row] = {
     "acl:rollback": Row("org", DEPLOY, post=True),
     "audit:list": Row("org", AUDIT),
     "audit:event": Row("org", AUDIT),
+    "audit:proof": Row("org", AUDIT),
 }
 
 

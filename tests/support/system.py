@@ -101,6 +101,7 @@ class Stack(Up):
             "CLOUDSIGNAL_PEPPER": secrets.pepper,
             "CLOUDSIGNAL_SIGNING_KEY": secrets.signing_key,
             "CLOUDSIGNAL_VERIFY_KEY": secrets.verify_key,
+            "CLOUDSIGNAL_LOG_KEY": secrets.log_key,
             "DATABASE_URL": self.database_url(),
             "REDIS_URL": self.redis_url,
         }

@@ -194,6 +194,8 @@ CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "CLOUDSIGNAL_PEPPER": _key,
     "CLOUDSIGNAL_NODE_KEY": _node_key,
     "CLOUDSIGNAL_SIGNING_KEY": _key,
+    "CLOUDSIGNAL_LOG_KEY": _key,
+    "CLOUDSIGNAL_LOG_KEY_PREVIOUS": _key,
     "CLOUDSIGNAL_VERIFY_KEY": _key,
     "CLOUDSIGNAL_DEBUG": _flag,
     "CLOUDSIGNAL_DEMO": _flag,

@@ -1,0 +1,1 @@
+"""The transparency log in the database: leaves get their index, trees grow, checkpoints are signed, proofs are made."""
