@@ -34,6 +34,7 @@ from acl.policy import (
     run_tests,
     suggest,
 )
+from acl.policy.engine.topics import MAX_LEVELS, too_deep
 
 ACTION_WORDS = {"pub": "publish", "sub": "subscribe", "receive": "receive"}
 NAGGED_BYTES = 256 * 1024
@@ -162,23 +163,24 @@ class Verdict:
         return exceptions(self.decision.holes, self.decision.partial)
 
 
-def examine(text: str, *, org: str, now: datetime, to_deploy: bool = False) -> Examined:
+def examine(text: str, *, org: str, now: datetime, levels: int = MAX_LEVELS, to_deploy: bool = False) -> Examined:
     """Parse ``text`` and, when it is a policy, look for warnings and run its tests as identities of ``org``.
 
+    ``levels`` is the edge's limit on topics (``EDGE_TOPIC_LEVELS``).
     ``to_deploy`` asks for the canonical document instead of the warnings: they stop nothing, and take longest.
     """
-    return _examined(parse(text), org=org, now=now, to_deploy=to_deploy)
+    return _examined(parse(text), org=org, now=now, levels=levels, to_deploy=to_deploy)
 
 
 FINDING = ("level", "path", "message", "code", "line", "column", "end_line", "end_column")
 
 
-def validation(text: str, *, org: str, now: datetime) -> bytes:
+def validation(text: str, *, org: str, now: datetime, levels: int = MAX_LEVELS) -> bytes:
     """The body of ``POST /v2/policy/validate`` as encoded JSON, however many findings there are.
 
     To put thousands of them together takes longer than a thread of the web should be busy with one caller.
     """
-    found = examine(text, org=org, now=now)
+    found = examine(text, org=org, now=now, levels=levels)
     answer = {
         "deployable": found.deployable,
         "digest": found.digest,
@@ -192,11 +194,11 @@ def validation(text: str, *, org: str, now: datetime) -> bytes:
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _examined(parsed: Parsed, *, org: str, now: datetime, to_deploy: bool = False) -> Examined:
+def _examined(parsed: Parsed, *, org: str, now: datetime, levels: int, to_deploy: bool = False) -> Examined:
     policy = parsed.policy
     tests = run_tests(policy, org=org, now=now) if policy else ()
     quick = policy is not None and is_quick(policy)
-    warnings = lint(parsed, now=now) if quick and not to_deploy else ()
+    warnings = lint(parsed, now=now, levels=levels) if quick and not to_deploy else ()
     findings = tuple(sorted((*parsed.findings, *warnings), key=lambda finding: (finding.line, finding.column)))
     return Examined(
         findings=findings,
@@ -219,11 +221,12 @@ class Review:
     """By meaning; None when the new text is not a policy."""
 
 
-def review(before: str, after: str, *, org: str, now: datetime) -> Review:
+def review(before: str, after: str, *, org: str, now: datetime, levels: int = MAX_LEVELS) -> Review:
     """Examine ``after``, and compare what it allows with ``before``."""
     old, new = parse(before), parse(after)
     change = diff(old.policy or EMPTY_POLICY, new.policy, now=now) if new.policy else None
-    return Review(_examined(old, org=org, now=now), _examined(new, org=org, now=now), change)
+    sides = [_examined(parsed, org=org, now=now, levels=levels) for parsed in (old, new)]
+    return Review(sides[0], sides[1], change)
 
 
 def count_rules(*texts: str) -> list[int]:
@@ -258,13 +261,15 @@ class Simulation:
     verdict: Verdict | None
 
 
-def simulate(text: str, request: Request, *, now: datetime) -> Simulation:
-    """Check ``request`` with the policy ``text`` and explain the verdict rule by rule."""
+def simulate(text: str, request: Request, *, now: datetime, levels: int = MAX_LEVELS) -> Simulation:
+    """Check ``request`` with the policy ``text`` and explain the verdict rule by rule, as an edge with ``levels``."""
     parsed = parse(text)
     if parsed.policy is None:
         return Simulation(parsed.findings, None)
-    explanation = explain(parsed.policy, request, now=now)
-    return Simulation(parsed.findings, _verdict(parsed, explanation, now=now))
+    explanation = explain(parsed.policy, request, now=now, levels=levels)
+    deep = too_deep(request.action, request.topic, levels) is not None
+    proposed = () if deep else _suggestions(parsed, explanation, now=now)  # no rule would allow it
+    return Simulation(parsed.findings, _verdict(parsed, explanation, proposed))
 
 
 def _suggestions(parsed: Parsed, explanation: Explanation, *, now: datetime) -> tuple[Suggested, ...]:
@@ -284,7 +289,7 @@ def permits_all(text: str, *, now: datetime) -> Finding | None:
     return next((finding for finding in found if finding.code == "permit-all"), None)
 
 
-def _verdict(parsed: Parsed, explanation: Explanation, *, now: datetime) -> Verdict:
+def _verdict(parsed: Parsed, explanation: Explanation, proposed: tuple[Suggested, ...]) -> Verdict:
     """The verdict as the simulator shows it: every rule's part, the deciding rule's line, and the default denial."""
     decision = explanation.decision
     lines = [
@@ -314,7 +319,6 @@ def _verdict(parsed: Parsed, explanation: Explanation, *, now: datetime) -> Verd
     if decision.allowed and decision.holes:
         word = "Allowed, with exceptions"
     hidden = len(lines) - len(shown)
-    proposed = _suggestions(parsed, explanation, now=now)
     return Verdict(explanation.request, decision, tone, word, shape, deciding, shown, hidden, proposed)
 
 

@@ -102,6 +102,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("EDGE_PROXY", "edge", "address for a TLS terminator that speaks PROXY v2; loopback or private; off"),
     Variable("EDGE_LOGIN_FAILURES", "edge", "failed sign-ins of one address a minute before it is slowed down (120)"),
     Variable("EDGE_ADDRESS_CONNECTIONS", "edge", "connections of one address at a time (20000)"),
+    Variable("EDGE_TOPIC_LEVELS", "web, edge", "levels a topic or filter may have, 1 to 128 (128)"),
     Variable("EDGE_JOURNAL_MB", "edge", "audit events kept on disk while Redis is unavailable, in MiB (256)"),
     Variable("EDGE_TLS_ORGS", "edge", "folder with per-organization ORG.crt and ORG.key, chosen by SNI"),
 )

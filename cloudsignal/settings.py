@@ -23,6 +23,7 @@ DATA_DIR = ENV.path("CLOUDSIGNAL_DATA", str(BASE_DIR / ".data"))
 # --- what this installation is ------------------------------------------------------------------------------------
 PUBLIC_URL = ENV.origin("CLOUDSIGNAL_PUBLIC_URL", "http://localhost:8000")
 MQTT_HOST = ENV.text("CLOUDSIGNAL_MQTT_HOST", "localhost")
+TOPIC_LEVELS = ENV.number("EDGE_TOPIC_LEVELS", 128, low=1, high=128)
 MQTT_PORT = ENV.number("CLOUDSIGNAL_MQTT_PORT", 8883, low=1, high=65535)
 WSS_PORT = ENV.number("CLOUDSIGNAL_WSS_PORT", 443, low=1, high=65535)
 DEMO = ENV.flag("CLOUDSIGNAL_DEMO")

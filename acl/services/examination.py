@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from django.conf import settings
 from django.utils import timezone
 
 from acl import bench, examining
@@ -34,13 +36,18 @@ def examine(access: Access, text: str) -> Examined:
     Raises :class:`Invalid` when it is too large to look at, and :class:`Limit` when too many are being looked at.
     """
     _may_examine(access, text)
-    return bench.run(access.org_id, examining.examine, text, org=access.org_id, now=timezone.now())
+    return bench.run(access.org_id, examining.examine, text, **_whose(access))
 
 
 def validate(access: Access, text: str) -> bytes:
     """Examine ``text`` and return the API's JSON answer. Raises as :func:`examine` does."""
     _may_examine(access, text)
-    return bench.run(access.org_id, examining.validation, text, org=access.org_id, now=timezone.now())
+    return bench.run(access.org_id, examining.validation, text, **_whose(access))
+
+
+def _whose(access: Access) -> dict[str, Any]:
+    """For whom and when a text is examined, and the levels that the edges take."""
+    return {"org": access.org_id, "now": timezone.now(), "levels": settings.TOPIC_LEVELS}
 
 
 def examine_to_deploy(org_id: str, text: str, *, ours: bool = False) -> Examined:
@@ -77,7 +84,7 @@ def check_size(text: str) -> None:
 def review(access: Access, before: str, after: str) -> Review:
     """Examine ``after`` and compare it with ``before``. Raises as :func:`examine` does."""
     access.require(Permission.ORG_READ)
-    return bench.run(access.org_id, examining.review, before, after, org=access.org_id, now=timezone.now())
+    return bench.run(access.org_id, examining.review, before, after, **_whose(access))
 
 
 def compare(access: Access, old: Side, new: Side) -> PolicyDiff:

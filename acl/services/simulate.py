@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from django.conf import settings
 from django.utils import timezone
 
 from acl import bench, examining
@@ -83,7 +84,8 @@ def simulate(
     carried = clean_claims(claims or {}) if source == "given" else dict(claims or {})
     identity = Identity(org=access.org_id, username=local, client_id=client_id, claims=carried)
     request = Request(identity=identity, action=action, topic=topic, qos=qos, retain=retain)  # type: ignore[arg-type]
-    found = bench.run(access.org_id, examining.simulate, text, request, now=timezone.now())
+    now, levels = timezone.now(), settings.TOPIC_LEVELS
+    found = bench.run(access.org_id, examining.simulate, text, request, now=now, levels=levels)
     return Simulated(found, carried, source)
 
 

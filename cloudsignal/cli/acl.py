@@ -28,9 +28,11 @@ from acl.policy import (
 )
 from acl.policy.engine.model import ClaimValue
 from acl.policy.engine.templates import variables
+from acl.policy.engine.topics import MAX_LEVELS
 from cloudsignal.cli.arguments import CLAIM, Number, claims_of
 from cloudsignal.cli.group import LazyGroup
 from cloudsignal.cli.outcome import CommandError, Exit, json_option, print_json
+from cloudsignal.config import Environment
 
 ORG = "org_aaaaaaaaaaaa"
 """Stands for ``{org}`` where no organization is named."""
@@ -68,7 +70,7 @@ def validate(*, file: Path, local_only: bool, as_json: bool) -> int:
     errors = sum(finding.level == "error" for finding in parsed.findings)
     if not errors and not local_only:
         errors = _errors_there(file, document)
-    found_here = (*parsed.findings, *lint(parsed, now=datetime.now(UTC)))
+    found_here = (*parsed.findings, *lint(parsed, now=datetime.now(UTC), levels=_levels()))
     if as_json:
         names = ("level", "path", "message", "code", "line", "column")
         findings = [{name: getattr(finding, name) for name in names} for finding in found_here]
@@ -148,7 +150,8 @@ def simulate(
     if note:
         click.echo(note, err=True)
     identity = Identity(org or home, username, client_id, carried)
-    explanation = explain(policy, Request(identity, action, topic, qos, retain), now=datetime.now(UTC))
+    request = Request(identity, action, topic, qos, retain)
+    explanation = explain(policy, request, now=datetime.now(UTC), levels=_levels())
     if as_json:
         print_json(_explanation(explanation))
     else:
@@ -177,6 +180,11 @@ def diff(*, old: Path, new: Path, exit_code: bool, as_json: bool) -> int:
         for line in lines:
             click.secho(line, fg=colors.get(line[:1]))
     return Exit.FAILED if exit_code and not equal else Exit.FINE
+
+
+def _levels() -> int:
+    """The edges' limit on topics, as far as this machine's environment says it."""
+    return Environment().number("EDGE_TOPIC_LEVELS", MAX_LEVELS, low=1, high=MAX_LEVELS)
 
 
 def read_file(file: Path) -> bytes:

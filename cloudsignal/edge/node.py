@@ -95,6 +95,7 @@ class Node:
             folder=settings.data,
             verify_key=settings.verify_key,
             pepper=settings.pepper,
+            levels=settings.topic_levels,
             changed=self.changes.organization_changed,
             report=self.reports.put,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from acl.policy.engine.topics import MAX_LEVELS
 from cloudsignal.config import Address, ConfigError, Environment, Upstream
 
 NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -35,6 +36,8 @@ class Settings:
     metrics: Address | None
     login_failures: int = 120
     address_connections: int = 20_000
+    topic_levels: int = MAX_LEVELS
+    """Levels of a topic or filter, at most; the broker takes two more, and two for ``$share/GROUP/``."""
     journal_bytes: int = 256 * 1024 * 1024
     failure_floor: float = 0.25
     """Seconds every answer to a failed sign-in takes, at least."""
@@ -77,5 +80,6 @@ def read_settings(env: Environment) -> Settings:
         metrics=env.address("EDGE_METRICS", "off", private=True),
         login_failures=env.number("EDGE_LOGIN_FAILURES", 120, low=1, high=1_000_000),
         address_connections=env.number("EDGE_ADDRESS_CONNECTIONS", 20_000, low=1, high=10_000_000),
+        topic_levels=env.number("EDGE_TOPIC_LEVELS", MAX_LEVELS, low=1, high=MAX_LEVELS),
         journal_bytes=env.number("EDGE_JOURNAL_MB", 256, low=1, high=1_000_000) * 1024 * 1024,
     )

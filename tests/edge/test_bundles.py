@@ -94,6 +94,7 @@ def test_reading_every_bundle_anew_lets_clients_have_their_turn(rig: Rig, tmp_pa
             node="n",
             folder=tmp_path,
             verify_key=rig.plane.key.public_key(),
+            levels=128,
             pepper=PEPPER,
             changed=lambda _: None,
             report=lambda _: None,

@@ -113,6 +113,7 @@ class Half:
             node="n",
             folder=folder,
             verify_key=plane.key.public_key(),
+            levels=128,
             pepper=PEPPER,
             changed=lambda _: None,
             report=self.reports.put,

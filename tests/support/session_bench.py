@@ -37,12 +37,13 @@ class Bench:
     policy: str = ALL
     connect: dict[str, object] = field(default_factory=dict)
     quotas: Quotas = field(default_factory=Quotas)
+    levels: int = 128
     answered: bool = True
     """Whether the broker has answered the CONNECT."""
 
     def __post_init__(self) -> None:
         self.sink = ListSink()
-        self.org = Organization(ORG, Mount.of(ORG), active(self.policy, quotas=self.quotas))
+        self.org = Organization(ORG, Mount.of(ORG, self.levels), active(self.policy, quotas=self.quotas))
         self.session = Session(Origin("127.0.0.1", 1, "mqtts"), self.sink)
         self.session.client_received(codec.encode_connect(Connect(self.version, "c1", **self.connect)))  # type: ignore[arg-type]
         assert self.session.phase is Phase.SIGNING_IN

@@ -14,6 +14,7 @@ from acl.policy.engine.model import Decision, Effect, Identity, Policy, Request,
 from acl.policy.engine.templates import Pattern, Template, compile_pattern, resolve, unusable, variable_value
 from acl.policy.engine.topics import (
     HASH,
+    MAX_LEVELS,
     PLUS,
     Levels,
     covers,
@@ -23,6 +24,7 @@ from acl.policy.engine.topics import (
     level_matches,
     matches,
     split,
+    too_deep,
     topic_problem,
     unshared,
 )
@@ -61,12 +63,16 @@ class Explanation:
     rules: tuple[RuleExplanation, ...]
 
 
-def explain(policy: Policy, request: Request, *, now: datetime) -> Explanation:
-    """Decide ``request`` and explain for every rule why it did or did not decide."""
-    decision = decision_of(policy, request, now=now)
+def explain(policy: Policy, request: Request, *, now: datetime, levels: int = MAX_LEVELS) -> Explanation:
+    """Decide ``request`` and explain for every rule why it did or did not decide.
+
+    Beyond ``levels``, the edge's limit, no rule is asked.
+    """
+    deep = too_deep(request.action, request.topic, levels)
+    decision = verdicts.refused(deep) if deep else decision_of(policy, request, now=now)
     topic = request.topic if request.action == "pub" else unshared(request.topic)[0]
     check = filter_problem if request.action == "sub" else topic_problem
-    malformed = check(topic) or (request.action != "pub" and unshared(request.topic)[1])
+    malformed = deep or check(topic) or (request.action != "pub" and unshared(request.topic)[1])
     explained: list[RuleExplanation] = []
     decided = False
     for index, rule in enumerate(policy.rules):

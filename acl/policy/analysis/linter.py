@@ -17,7 +17,7 @@ from acl.policy.engine.globs import who_covers
 from acl.policy.engine.index import CompiledPolicy
 from acl.policy.engine.model import EVERYONE, Effect, Identity, Policy, Rule, as_utc
 from acl.policy.engine.templates import SHORT_FORMS, Template, compile_pattern, variables
-from acl.policy.engine.topics import HASH, PLUS, intersect, join, split
+from acl.policy.engine.topics import HASH, MAX_LEVELS, PLUS, intersect, join, split
 from acl.policy.language.document import Parsed
 from acl.policy.language.printer import who_text
 from acl.policy.language.reader import Finding, Fix, Span, located
@@ -35,20 +35,23 @@ def is_quick(policy: Policy) -> bool:
     return sum(len(rule.topics) for rule in policy.rules) <= QUICK_FILTERS
 
 
-def lint(checked: Parsed | Policy, *, now: datetime, known_claims: Iterable[str] = ()) -> tuple[Finding, ...]:
+def lint(
+    checked: Parsed | Policy, *, now: datetime, known_claims: Iterable[str] = (), levels: int = MAX_LEVELS
+) -> tuple[Finding, ...]:
     """The warnings about a policy, in rule order, with places and fixes when it comes with its source.
 
     ``known_claims`` are claims that identities carry, beside the usual four and those that the policy's tests use.
+    ``levels`` is the edge's limit on topics: a deeper topic of a rule matches nothing.
     """
     parsed = checked if isinstance(checked, Parsed) else Parsed(checked, ())
     if parsed.policy is None:
         return ()
-    return tuple(_Linter(parsed, parsed.policy, as_utc(now), known_claims).findings())
+    return tuple(_Linter(parsed, parsed.policy, as_utc(now), known_claims, levels).findings())
 
 
 class _Linter:
-    def __init__(self, parsed: Parsed, policy: Policy, now: datetime, known_claims: Iterable[str]) -> None:
-        self._parsed, self._policy, self._now = parsed, policy, now
+    def __init__(self, parsed: Parsed, policy: Policy, now: datetime, known_claims: Iterable[str], levels: int) -> None:
+        self._parsed, self._policy, self._now, self._levels = parsed, policy, now, levels
         tested = (name for test in policy.tests for name, _ in test.claims)
         self._claims = {*SHORT_FORMS, *known_claims, *tested}
         self._earlier = {effect: _Earlier(policy, effect, now) for effect in Effect}
@@ -69,7 +72,7 @@ class _Linter:
         for message in mistakes.in_names(rule):
             yield self._finding(at, message, "impossible-name")
         for topic in rule.topics:
-            for message in mistakes.in_topic(topic):
+            for message in mistakes.in_topic(topic, self._levels):
                 yield self._finding(at, message, "odd-topic")
         for topic, other in mistakes.redundant({topic: _opaque(topic, False) for topic in rule.topics}):
             message = f"{topic} says nothing beside {other} of the same rule"

@@ -38,12 +38,14 @@ def in_names(rule: Rule) -> Iterator[str]:
             yield f"username {shown} never matches: a username begins with a letter or digit and has up to {NAME_MAX}"
 
 
-def in_topic(topic: str) -> Iterator[str]:
-    """Suspicious parts of one topic of a rule."""
+def in_topic(topic: str, most: int) -> Iterator[str]:
+    """Suspicious parts of one topic of a rule; of more than ``most`` levels it matches nothing."""
     for foreign, ours in _FOREIGN.items():
         if foreign in topic:
             yield f"{foreign} in {topic} is no variable here; write {ours}"
     levels = topic.split("/")
+    if len(levels) - (levels[-1] == "#") > most:
+        yield f"{topic} never matches: the edge takes topics of up to {most} levels"
     if any("*" in level for level in levels):
         yield f"* in {topic} is an ordinary character; + is one level, and # at the end all below"
     if _ORG.match(topic):

@@ -66,9 +66,25 @@ def text_problem(text: str, noun: str) -> str | None:
         return f"the {noun} is longer than {MAX_BYTES} bytes"
     if "\0" in text:
         return f"the {noun} contains the character U+0000"
-    if text.count("/") >= MAX_LEVELS:
-        return f"the {noun} has more than {MAX_LEVELS} levels"
-    return None if text.isascii() else _unicode_problem(text, noun)
+    return _depth_problem(text, noun, MAX_LEVELS) or (None if text.isascii() else _unicode_problem(text, noun))
+
+
+def too_deep(action: str, topic: str, levels: int) -> str | None:
+    """Why the edge takes no ``topic`` of so many levels to publish or subscribe to, or ``None``.
+
+    ``levels`` is the edge's own limit (``EDGE_TOPIC_LEVELS``): brokers have one each, and end sessions beyond it. A
+    shared subscription is measured by its filter. A delivery is not: the message is at the broker already.
+    """
+    if topic.count("/") < levels or action == "receive":
+        return None
+    if action == "pub":
+        return _depth_problem(topic, "topic", levels)
+    asked, problem = unshared(topic)
+    return None if problem else _depth_problem(asked, "topic filter", levels)
+
+
+def _depth_problem(text: str, noun: str, levels: int) -> str | None:
+    return f"the {noun} has more than {levels} levels" if text.count("/") >= levels else None
 
 
 def _unicode_problem(text: str, noun: str) -> str | None:

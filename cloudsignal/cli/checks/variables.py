@@ -215,6 +215,7 @@ CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "EDGE_PROXY": _private_address,
     "EDGE_LOGIN_FAILURES": _count(1_000_000),
     "EDGE_JOURNAL_MB": _count(1_000_000),
+    "EDGE_TOPIC_LEVELS": _count(128),
     "EDGE_ADDRESS_CONNECTIONS": _count(10_000_000),
     "CLOUDSIGNAL_TRUSTED_PROXIES": _networks,
     "CLOUDSIGNAL_PROVIDER_NETWORKS": _networks,

@@ -60,6 +60,7 @@ class DesiredState:
         folder: Path,
         verify_key: Ed25519PublicKey,
         pepper: bytes,
+        levels: int,
         changed: Callable[[Organization], None],
         report: Callable[[BundleReport], None],
     ) -> None:
@@ -73,6 +74,8 @@ class DesiredState:
         self.heads = KnownHeads(self.watermarks, verify_key)
         self._verify_key = verify_key
         self._pepper = pepper
+        self._levels = levels
+        """Of a client's topics, at most."""
         self._changed = changed
         self._tell = report
         self._credentials: OrderedDict[tuple[str, str], Credential] = OrderedDict()
@@ -201,7 +204,7 @@ class DesiredState:
         )
         org = self.organizations.get(bundle.org)
         if org is None:
-            org = self.organizations[bundle.org] = Organization(bundle.org, Mount.of(bundle.org), active)
+            org = self.organizations[bundle.org] = Organization(bundle.org, Mount.of(bundle.org, self._levels), active)
         else:
             org.active = active
         self.watermarks.note(bundle.org, bundle.revision)

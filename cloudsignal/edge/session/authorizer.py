@@ -12,7 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from acl.policy import Decision, Identity
+from acl.policy import Decision, Effect, Identity
+from acl.policy.engine.topics import too_deep
 from cloudsignal.edge.session.memo import LONGEST, Memo, Purse
 from cloudsignal.edge.session.organization import ActivePolicy
 
@@ -40,10 +41,12 @@ class Authorizer:
     The codec has looked them through; the policy does not do it again.
     """
 
-    __slots__ = ("_publish", "_receive", "active", "identity", "until")
+    __slots__ = ("_publish", "_receive", "active", "identity", "levels", "until")
 
-    def __init__(self, active: ActivePolicy, identity: Identity, purse: Purse) -> None:
+    def __init__(self, active: ActivePolicy, identity: Identity, purse: Purse, levels: int) -> None:
         self.active = active
+        self.levels = levels
+        """Levels beyond which no rule is asked."""
         self.identity = identity
         self.until = math.inf
         """Seconds since the epoch until which everything learned holds."""
@@ -62,6 +65,9 @@ class Authorizer:
         short = len(topic) <= LONGEST  # to look up a long one costs as much as to check it
         decision = self._publish.known.get(key) if short else None
         if decision is None:
+            deep = self.too_deep("pub", topic)
+            if deep is not None:
+                return deep
             started = time.perf_counter_ns()
             decision = self._note(
                 self.active.policy.publish(
@@ -88,8 +94,22 @@ class Authorizer:
 
     def subscribe(self, topic_filter: bytes) -> Decision:
         """May the client hold this subscription? Never kept: subscriptions are rare and checked anew on each change."""
+        deep = self.too_deep("sub", topic_filter)
+        if deep is not None:
+            return deep
         started = time.perf_counter_ns()
         return self._note(self.active.policy.subscribe(self.identity, topic_filter.decode(), now=_now()), started)
+
+    def too_deep(self, action: str, topic: bytes | None, response: bytes | None = None) -> Decision | None:
+        """The denial of a topic or filter of too many levels; ``None`` when it has no more than it may.
+
+        A ``response`` topic is measured too: brokers end sessions for one as well.
+        """
+        problem = None
+        for text in (topic, response):
+            if problem is None and text is not None and text.count(b"/") >= self.levels:
+                problem = too_deep(action, text.decode(), self.levels)
+        return Decision(Effect.DENY, None, problem) if problem else None
 
     def _note(self, decision: Decision, started: int) -> Decision:
         TALLY.asked += 1

@@ -39,7 +39,7 @@ class Ending(Context):
         else:
             self.sink.note(event)
         answer = responses.AUTH_ANSWERS[why]
-        told = why in {AuthReason.PROTOCOL, AuthReason.UNAVAILABLE}
+        told = why in {AuthReason.PROTOCOL, AuthReason.UNAVAILABLE, AuthReason.WILL_DENIED}
         text = (details or {}).get("text", answer.text) if told else answer.text
         self._refused(answer.code if reason is None else reason, text)
         self._close()

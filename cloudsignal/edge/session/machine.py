@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from acl.policy import Identity
+from acl.policy import Decision, Identity
 from audit.kinds import (
     CONNECT,
     AuthReason,
@@ -147,9 +147,14 @@ class Session(Ending):
         self.packet_limit = min(self.org.active.quotas.packet_bytes or MAX_PACKET_BYTES, MAX_PACKET_BYTES)
         self.identity = Identity(self.org.id, grant.username, grant.client_id, grant.claims)
         self.purse.parent = self.org.remembered
-        self.authorizer = Authorizer(self.org.active, self.identity, self.purse)
+        self.authorizer = Authorizer(self.org.active, self.identity, self.purse, self.mount.levels)
         if self._will_refused():
-            self.refuse(AuthReason.WILL_DENIED)
+            deep = self._deep_will()
+            self.refuse(
+                AuthReason.WILL_DENIED,
+                reason=None if deep is None else Reason.TOPIC_INVALID,
+                details={} if deep is None else {"text": deep.reason.replace("the topic", "the will's topic")},
+            )
             return
         if (full := reserve_will(self)) is not None:
             self.refuse(AuthReason.QUOTA, details={"limit": full.limit})
@@ -226,7 +231,7 @@ class Session(Ending):
         if claims is not None:
             self.identity = Identity(self.org.id, self.username, self.client_id, claims)
         self.authorizer.forget()
-        self.authorizer = Authorizer(self.org.active, self.identity, self.purse)
+        self.authorizer = Authorizer(self.org.active, self.identity, self.purse, self.mount.levels)
         self.packet_limit = min(self.org.active.quotas.packet_bytes or MAX_PACKET_BYTES, MAX_PACKET_BYTES)
         self.uplink.forget()
         self.downlink.forget()
@@ -245,10 +250,17 @@ class Session(Ending):
         will = self.connect.will
         if will is None:
             return False
-        decision = self.authorizer.publish(will.topic, will.qos, will.retain)
+        decision = self._deep_will() or self.authorizer.publish(will.topic, will.qos, will.retain)
         if not decision.allowed:
             self.denied("will", will.topic, decision, qos=will.qos, retain=will.retain)
         return not decision.allowed
+
+    def _deep_will(self) -> Decision | None:
+        """The denial of a will whose topic, or response topic, has too many levels."""
+        will = self.connect.will
+        if will is None:
+            return None
+        return self.authorizer.too_deep("pub", will.topic, will.properties.string(Property.RESPONSE_TOPIC))
 
     # --- the end -------------------------------------------------------------------------------------------------
 

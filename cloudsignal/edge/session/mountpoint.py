@@ -46,11 +46,13 @@ class Mount:
     """Prefix of ordinary topics: ``org_x/t/``."""
     dollar: bytes
     """Prefix of topics that start with ``$`` at the client: ``org_x/s/`` (the ``$`` itself is taken off)."""
+    levels: int = TOPIC_LEVELS
+    """Levels of a client's topic or filter, at most."""
 
     @classmethod
-    def of(cls, org: str) -> Mount:
+    def of(cls, org: str, levels: int = TOPIC_LEVELS) -> Mount:
         """Make the mountpoint of an organization."""
-        return cls(org, f"{org}/t/".encode(), f"{org}/s/".encode())
+        return cls(org, f"{org}/t/".encode(), f"{org}/s/".encode(), levels)
 
     def topic(self, topic: bytes) -> bytes:
         """Client topic name to broker topic name; raises :class:`MountError` when it gets too long."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from acl.policy.engine.topics import MAX_LEVELS
 from audit.kinds import NO_RULE
 from cloudsignal.edge.codec import (
     ProtocolError,
@@ -51,8 +50,8 @@ def subscribe(session: Context, subscriptions: Subscriptions, first: int, body: 
 def unsubscribe(session: Context, subscriptions: Subscriptions, first: int, body: bytes) -> int:
     """Pass an UNSUBSCRIBE on. Returns how many packets it was worth."""
     message = decode_unsubscribe(first, body, session.version)
-    if any(topic_filter.count(b"/") > MAX_LEVELS + 1 for topic_filter in message.filters):  # $share/GROUP/ apart
-        raise ProtocolError(Reason.FILTER_INVALID, f"a topic filter has more than {MAX_LEVELS} levels")
+    if any(session.authorizer.too_deep("sub", topic_filter) for topic_filter in message.filters):
+        raise ProtocolError(Reason.FILTER_INVALID, f"a topic filter has more than {session.mount.levels} levels")
     subscriptions.leave(message.packet_id, list(message.filters))
     try:
         message.filters = [session.mount.filter(topic_filter) for topic_filter in message.filters]
@@ -77,7 +76,9 @@ def _judged(session: Context, subscriptions: Subscriptions, entry: Subscription,
     if not decision.allowed:
         session.denied("subscribe", entry.topic_filter, decision, qos=entry.qos, size=size)
         subscriptions.refused(entry.topic_filter)
-        one.refusal = Reason.NOT_AUTHORIZED if five else Reason.UNSPECIFIED
+        deep = session.authorizer.too_deep("sub", entry.topic_filter) is not None
+        denied = Reason.FILTER_INVALID if deep else Reason.NOT_AUTHORIZED
+        one.refusal = denied if five else Reason.UNSPECIFIED
         return one
     if not subscriptions.reserve(entry.topic_filter, room):
         return _too_many(session, entry, "subscriptions_per_session")  # in number, or too long together

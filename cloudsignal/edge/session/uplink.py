@@ -269,13 +269,14 @@ class Uplink:
         if over:
             self._refuse(message, size, None, limit=OVER_QUOTA)
             return
-        decision = session.authorizer.publish(message.topic, message.qos, message.retain)
+        response = message.properties.string(Property.RESPONSE_TOPIC)
+        deep = session.authorizer.too_deep("pub", message.topic, response)
+        decision = deep or session.authorizer.publish(message.topic, message.qos, message.retain)
         if not decision.allowed:
-            self._refuse(message, size, decision)
+            self._refuse(message, size, decision, too_deep=deep is not None)
             return
         try:
             mounted = session.mount.topic(message.topic)
-            response = message.properties.string(Property.RESPONSE_TOPIC)
             if response is not None:
                 message.properties = message.properties.with_(Property.RESPONSE_TOPIC, session.mount.topic(response))
         except MountError as error:
@@ -329,7 +330,15 @@ class Uplink:
             raise protocol_error("a topic alias was never given a topic")
         message.properties = message.properties.without(Property.TOPIC_ALIAS)
 
-    def _refuse(self, message: Publish, size: int, decision: Decision | None, *, limit: Refusal = OVER_QUOTA) -> None:
+    def _refuse(
+        self,
+        message: Publish,
+        size: int,
+        decision: Decision | None,
+        *,
+        too_deep: bool = False,
+        limit: Refusal = OVER_QUOTA,
+    ) -> None:
         """Deny a publish by ``decision``; when that is ``None``, refuse it because ``limit`` is reached.
 
         MQTT 5 names the reason; 3.1.1 has no negative answer (MQTT 3.1.1 s3.3.5), so the edge completes the handshake
@@ -344,8 +353,13 @@ class Uplink:
         if not message.qos:
             return
         kind = Kind.PUBACK if message.qos == 1 else Kind.PUBREC
-        reason = Reason.QUOTA_EXCEEDED if decision is None else Reason.NOT_AUTHORIZED
-        text = (limit.text if decision is None else PUBLISH_DENIED) if session.wants_reasons else ""
+        if decision is None:
+            reason, text = Reason.QUOTA_EXCEEDED, limit.text
+        elif too_deep:
+            reason, text = Reason.TOPIC_INVALID, decision.reason
+        else:
+            reason, text = Reason.NOT_AUTHORIZED, PUBLISH_DENIED
+        text = text if session.wants_reasons else ""
         answer = acknowledgement(kind, message.packet_id, session.version, reason, text)
         if len(answer) > session.client_packet_limit:
             answer = acknowledgement(kind, message.packet_id, session.version, reason)
