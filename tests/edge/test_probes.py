@@ -212,10 +212,9 @@ async def until(condition: Callable[[], object], what: str) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything ten times as fast."""
+    """Pauses ten times as short; a probe has all of its time, so that a busy machine loses no node."""
     for module, name, seconds in (
         (all_probes, "EVERY", 0.2), (all_probes, "AGAIN", 0.05), (all_probes, "CERTAIN", 0.2),
-        (one_probe, "WITHIN", 0.5),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, seconds)
 
@@ -239,7 +238,7 @@ def test_a_lost_node_is_told_once_and_once_that_it_is_back(
             await until(lambda: not probes.reaches_one, "both lost")
             seen = {each.state.label: each for each in probes.watched}
             before = [each.failures for each in seen.values()]
-            await until(lambda: all(n + 2 <= e.failures for n, e in zip(before, seen.values(), strict=True)), "more")
+            await until(lambda: all(n < e.failures for n, e in zip(before, seen.values(), strict=True)), "more")
         finally:
             for node in nodes:
                 node.thaw()
