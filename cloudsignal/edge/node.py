@@ -30,7 +30,7 @@ from cloudsignal.edge.session.retained import Ledger
 from cloudsignal.edge.session.retention import settle_will
 from cloudsignal.edge.settings import Settings
 from cloudsignal.edge.signin.flow import SignInFlow
-from cloudsignal.edge.signin.stored_sessions import LIVE_TTL
+from cloudsignal.edge.signin.renewal import Renewal
 from cloudsignal.edge.timeouts import Timeouts
 from cloudsignal.edge.transport.address_limits import Limits
 from cloudsignal.edge.transport.admission import Admission, session_capacity
@@ -84,7 +84,7 @@ class Node:
         )
         self.sessions = Register()
         """Every session that has signed in."""
-        self.timeouts = Timeouts(self.clients, local=bool(settings.upstream.path))
+        self.timeouts = Timeouts(self.clients)
         self.changes = Changes(self)
         self.turns = Turns()
         self.reports = BundleStatus(self.store, self.key)
@@ -109,8 +109,8 @@ class Node:
             journal=self.journal,
             pepper=settings.pepper,
             failure_floor=settings.failure_floor,
-            pump=self.pump,
         )
+        self.renewal = Renewal(self.store, self.sessions, self.pump)
         self.consumer = ChangeConsumer(
             self.store,
             self.desired,
@@ -140,7 +140,7 @@ class Node:
         await self.desired.load_disk()
         for part in (self.consumer, self.shipper, self.reports, self.heartbeat_sender, self.orders, self.probes):
             self.spawn(self._forever(part.run))
-        for work in (self.desired.watch_heads, self.shipper.trim, self._turn):
+        for work in (self.desired.watch_heads, self.shipper.trim, self._turn, self.renewal.run):
             self.spawn(self._forever(work))
 
     async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -267,7 +267,7 @@ class Node:
         """Send reports and client IDs again after Redis was unavailable."""
         self.reports.again()
         self.ledger.again()
-        self.spawn(self.sign_in_flow.renew(self.sessions))
+        self.spawn(self.renewal.renew())
 
     async def _recount(self, org: str) -> None:
         """Compare the ledger of retained messages with the broker, again when this try no longer stands in the way."""
@@ -296,15 +296,11 @@ class Node:
     # --- time ----------------------------------------------------------------------------------------------------
 
     async def _turn(self) -> None:
-        renewed = time.monotonic()
         while True:
             await asyncio.sleep(1.0)
             self.timeouts.turn()
             self._save_floors()
             self._say_alive()
-            if time.monotonic() - renewed > LIVE_TTL / 2:
-                renewed = time.monotonic()
-                self.spawn(self.sign_in_flow.renew(self.sessions))
             self.flush()
 
     # --- small things --------------------------------------------------------------------------------------------

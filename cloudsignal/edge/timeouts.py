@@ -1,4 +1,4 @@
-"""Timeouts of sessions: expiry, keep-alive, expiring rules, and pings to the broker."""
+"""Timeouts of sessions: expiry, keep-alive, expiring rules, and signs of life of the broker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from audit.kinds import AuthReason, CloseCause
 from cloudsignal.edge.session.context import Phase
-from cloudsignal.edge.session.machine import Session
 from cloudsignal.edge.timer_wheel import TimingWheel
 from cloudsignal.edge.transport.connection import Client
 
@@ -24,20 +23,21 @@ SIGN_IN_WITHIN = 20.0
 LOOK_EVERY = 60.0
 """Seconds between two looks at a session that asks for none."""
 
-PING_EVERY = 30.0
-"""Seconds between pings to a distant broker, at most."""
+PING_LEAST = 0.5
+"""Seconds between two pings to the broker, at least; the wheel turns once a second."""
 
 JUMP = 2.0
 """Seconds the wall clock may be put forward or back unnoticed."""
+
+LATE = 5.0
+"""Seconds a look at the broker may be late; after more this process was away itself."""
 
 
 class Timeouts:
     """Applies timeouts to the sessions of one process."""
 
-    def __init__(self, clients: Mapping[str, Client], *, local: bool) -> None:
+    def __init__(self, clients: Mapping[str, Client]) -> None:
         self._clients = clients
-        self._local = local
-        """The broker is on this machine."""
         self._wheel: TimingWheel[str] = TimingWheel(self._look)
         self._turned = time.monotonic()
         self._ahead = time.time() - self._turned
@@ -82,7 +82,9 @@ class Timeouts:
             session.opened_at = session.heard_at = now
             if not since <= session.connected_at <= now:
                 session.connected_at += by
-            session.pinged_at = now
+            if client.broker is not None:
+                client.broker.heard_at = client.broker.spoke_at = now
+                client.broker.pinged_at = 0.0
             session.outdated = True
             self._wheel.add(session_id, now)
 
@@ -104,24 +106,44 @@ class Timeouts:
             session.forget()
             session.rejudge()
             client.pump()
+        watch = self._watch_broker(client, now)
         if session.ended:
             client.pump()
             return None
-        again = min(now + LOOK_EVERY, session.authorizer.until)
+        again = min(now + LOOK_EVERY, session.authorizer.until, watch)
         if session.expires_at:
             again = min(again, session.expires_at)
         if session.connect.keep_alive:
             again = min(again, session.heard_at + 1.5 * session.connect.keep_alive)
-        every = self._ping_every(session)
-        if now >= session.pinged_at + every:
-            client.ping_broker()
-            session.pinged_at = now
-        return min(again, session.pinged_at + every)
+        return again
 
-    def _ping_every(self, session: Session) -> float:
-        """Seconds between pings to the broker: half of what it bears of silence, and less where it is far away."""
-        borne = session.broker_keep_alive / 2 or math.inf
-        return borne if self._local else min(borne, PING_EVERY)
+    def _watch_broker(self, client: Client, now: float) -> float:
+        """Ping a node of the broker that was silent, or to which nothing was said; end the session of one that is gone.
+
+        Returns when to look again. A ping and its answer have half the keep-alive each, so that either side notices
+        within one that the other is gone.
+        """
+        session, broker = client.session, client.broker
+        if session.ended or broker is None:
+            return math.inf
+        every = max(PING_LEAST, session.broker_keep_alive / 2 - 1)
+        if broker.spoken:
+            broker.spoken, broker.spoke_at = False, now
+        if client.broker_unread or broker.reads:
+            broker.heard_at = now
+        if broker.pinged_at > broker.heard_at:
+            due = broker.pinged_at + every
+            if due <= now < due + LATE:
+                session.broker_silent(now - broker.pinged_at)
+                return math.inf
+            if now < due:
+                return due
+            broker.heard_at = now  # this process was away, and may have missed the answer: it asks again
+        due = min(broker.heard_at, broker.spoke_at) + every
+        if now < due:
+            return due
+        broker.ping(now)
+        return now + every
 
     def _look_early(self, client: Client, now: float) -> float | None:
         session = client.session

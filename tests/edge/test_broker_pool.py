@@ -80,10 +80,15 @@ async def test_each_node_gets_its_turn() -> None:
 
 
 @in_a_loop
-async def test_a_node_is_left_out_unless_it_is_the_only_one() -> None:
-    made, nodes = await known("10.0.0.1", "10.0.0.2")
-    assert made.choose(nodes[:1]) == nodes[1:]
-    assert set(made.choose(nodes)) == set(nodes)
+async def test_a_node_to_avoid_comes_behind_those_that_are_well_and_before_those_that_are_not() -> None:
+    made, (avoided, bad, good) = await known("10.0.0.1", "10.0.0.2", "10.0.0.3")
+    assert made.well_beside(avoided)
+    made.failed(bad, "refused")
+    for _ in range(3):
+        assert made.choose((avoided,)) == [good, avoided, bad]
+    made.failed(good, "refused")
+    assert not made.well_beside(avoided)
+    assert made.well_beside(bad)
 
 
 @in_a_loop

@@ -12,51 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from cloudsignal.edge import brokers
-from tests.support.parts import ALLOW_ALL, Authority, Edge, Plane, Process, Valkey, wait_for
-from tests.support.ports import free_port
+from tests.support.distant import SBIN, Distant
+from tests.support.parts import ALLOW_ALL, Authority, Edge, Plane, Valkey, wait_for
 from tests.support.rig import Rig
 
-SBIN = "/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin:/opt/homebrew/bin"
 
-
-class Distant:
-    """A Mosquitto behind TLS, and what an edge needs to reach it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.authority = Authority(folder / "tls")
-        crt, key = self.authority.issue(folder / "server", "localhost")
-        self.port = free_port()
-        (folder / "db").mkdir()
-        options = ["--ca", self.authority.file, "--cert", crt, "--key", key, "--data", folder / "db", "--out", folder]
-        listen = ["mosquitto", "--listen", f"127.0.0.1:{self.port}"]
-        assert brokers.main([*listen, *map(str, options)]) == 0
-        (folder / "cloudsignal.acl").chmod(0o600)
-        self.config = folder / "mosquitto.conf"
-        self.config.write_text(self.config.read_text() + "user root\n")
-        self.process = Process(folder / "broker.log")
-
-    def start(self) -> None:
-        """Start it."""
-        program = shutil.which("mosquitto", path=SBIN)
-        assert program
-        self.process.launch([program, "-c", str(self.config)])
-
-    def rig(self, login: str, options: str) -> Rig:
-        """An edge in front of it."""
-        valkey = Valkey(self.folder)
-        valkey.start()
-        plane = Plane(valkey.redis)
-        edge = Edge(
-            self.folder,
-            redis_url=valkey.url,
-            upstream=f"mqtts://{login}localhost:{self.port}?ca={self.authority.file}{options}",
-            verify_key=plane.verify_key,
-            authority=self.authority,
-        )
-        edge.start()
-        return Rig(self.process, valkey, plane, self.authority, edge)  # type: ignore[arg-type]
+def build(broker: Distant, login: str, options: str) -> Rig:
+    """An edge in front of it."""
+    valkey = Valkey(broker.folder)
+    valkey.start()
+    plane = Plane(valkey.redis)
+    edge = Edge(
+        broker.folder,
+        redis_url=valkey.url,
+        upstream=f"mqtts://{login}localhost:{broker.port}?ca={broker.authority.file}{options}",
+        verify_key=plane.verify_key,
+        authority=broker.authority,
+    )
+    edge.start()
+    return Rig(broker.process, valkey, plane, broker.authority, edge)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -82,7 +56,7 @@ def test_messages_pass_and_the_certificate_is_what_lets_the_edge_in(
     broker, keep = distant
     crt, key = broker.authority.issue(broker.folder / "client", "edge")
     broker.start()
-    rig = keep(broker.rig("", f"&cert={crt}&key={key}"))
+    rig = keep(build(broker, "", f"&cert={crt}&key={key}"))
     org = rig.org()
     client = rig.client(rig.plane.issue(org), client_id="a", keep_alive=1)
     assert client.subscribe("x/#", qos=2) == [2]
@@ -115,7 +89,7 @@ def test_a_broker_that_asks_for_a_password_gets_the_edges_and_not_the_clients(
     text = text.replace("allow_anonymous true", f"allow_anonymous false\npassword_file {passwords}")
     broker.config.write_text(text)
     broker.start()
-    rig = keep(broker.rig(":a%3Ab%2Fc%20d@", ""))
+    rig = keep(build(broker, ":a%3Ab%2Fc%20d@", ""))
     rig.plane.enforced(org, rig.plane.deploy(org, ALLOW_ALL))
     client = rig.client(rig.plane.issue(org))
     assert client.subscribe("x") == [0]
@@ -136,7 +110,7 @@ def test_a_broker_whose_certificate_is_not_the_expected_one_is_not_spoken_to(
     stranger = Authority(broker.folder / "stranger")
     stranger.issue(broker.folder / "server", "localhost")
     broker.start()
-    rig = keep(broker.rig("", ""))
+    rig = keep(build(broker, "", ""))
     org = rig.org()
     issued = rig.plane.issue(org)
     assert rig.dial().connect(version=5, username=issued.username, password=issued.password).code == 0x88

@@ -7,6 +7,7 @@ import errno
 import time
 from collections.abc import Collection
 
+from audit.kinds import AuthReason
 from cloudsignal.edge.broker.pool import BrokerNode, BrokerPool, NoBrokerError, in_words
 from cloudsignal.edge.transport.connection import Broker, Client
 
@@ -23,6 +24,15 @@ SIGN_IN_WITHIN = 4.0
 """Seconds a sign-in may spend on the broker in all."""
 
 
+ANSWER_WITHIN = 1.0
+"""Seconds a node has for its answer to CONNECT, while there is another one to try."""
+
+TRIES = 3
+"""Nodes that one sign-in says CONNECT to, at most."""
+
+Dialed = tuple[Broker, BrokerNode]
+
+
 class BrokerUnreachableError(Exception):
     """No node of the broker could be reached; the text says which was tried last, and why it failed."""
 
@@ -36,10 +46,10 @@ class Dialer:
         self.waited = 0
         """How often the broker's backlog was full."""
 
-    async def dial(self, client: Client, *, end: float, exclude: Collection[BrokerNode] = ()) -> Broker | None:
+    async def dial(self, client: Client, *, end: float, avoid: Collection[BrokerNode] = ()) -> Dialed | None:
         """Connect to a node of the broker for ``client``; ``None`` when its session ended meanwhile.
 
-        Nodes in ``exclude`` are not tried, unless there are no others. ``end`` is on the monotonic clock. Raises
+        Nodes to ``avoid`` come behind the others that are well. ``end`` is on the monotonic clock. Raises
         :class:`BrokerUnreachableError`.
         """
         try:
@@ -50,7 +60,7 @@ class Dialer:
             await self._turn(end)
         self._under_way += 1
         try:
-            return await self._try(client, self.pool.choose(exclude), end)
+            return await self._try(client, self.pool.choose(avoid), end)
         finally:
             self._under_way -= 1
 
@@ -61,7 +71,7 @@ class Dialer:
                 raise BrokerUnreachableError("too many connects to the broker are under way")
             await asyncio.sleep(RETRY)
 
-    async def _try(self, client: Client, nodes: list[BrokerNode], end: float) -> Broker | None:
+    async def _try(self, client: Client, nodes: list[BrokerNode], end: float) -> Dialed | None:
         failure = "no time was left"
         for node in nodes:
             left = end - time.monotonic()
@@ -70,7 +80,7 @@ class Dialer:
             within = left if node is nodes[-1] else min(NODE_WITHIN, left)
             try:
                 async with asyncio.timeout(within):
-                    return await self._connect(client, node)
+                    return await self._connect(client, node), node
             except (OSError, TimeoutError) as error:
                 why = in_words(error, within)
                 self.pool.failed(node, why)
@@ -88,3 +98,49 @@ class Dialer:
                     raise
                 self.waited += 1
                 await asyncio.sleep(RETRY)
+
+    async def introduce(self, client: Client, dialed: Dialed, end: float) -> None:
+        """Say CONNECT to a node, and to others when it does not take the session.
+
+        A cluster of one node gets it twice: a node may crash over the first CONNECT and take the second. Refuses the
+        session when none has taken it.
+        """
+        session = client.session
+        tried: list[BrokerNode] = []
+        nodes = len(await self.pool.nodes())
+        while True:
+            broker, node = dialed
+            tried.append(node)
+            last = len(tried) >= min(TRIES, max(nodes, 2))
+            client.broker, session.broker_node, session.at_broker = broker, node.label, True
+            if not session.declined:
+                client.pump()
+            left = max(end - time.monotonic(), ANSWER_WITHIN)
+            beside = not last and self.pool.well_beside(node)
+            await broker.answered(ANSWER_WITHIN if beside else left)
+            if session.live:
+                self.pool.succeeded(node)
+            if session.ended or session.live:
+                return
+            why, code = session.declined, session.declined_code
+            silent = not why and broker.transport is not None
+            if silent:
+                why = "no answer to CONNECT in time"
+            if silent or (why and not code):
+                self.pool.failed(node, why)
+            client.broker = None
+            broker.give_up()
+            why = f"{node.label}: {why or 'it closed the connection instead of an answer to CONNECT'}"
+            if last or (silent and not beside):
+                break
+            session.introduce_again()
+            try:
+                found = await self.dial(client, end=max(end, time.monotonic() + NODE_WITHIN), avoid=tried)
+            except BrokerUnreachableError as error:
+                why = f"{why}; {error}"
+                break
+            if found is None:
+                return
+            dialed = found
+        details = {"broker": why} | ({"broker_code": str(code)} if code else {})
+        session.refuse(AuthReason.UNAVAILABLE, details=details)

@@ -193,13 +193,12 @@ class BrokerPool:
 
     # --- which of them to use ------------------------------------------------------------------------------------
 
-    def choose(self, exclude: Collection[BrokerNode] = ()) -> list[BrokerNode]:
+    def choose(self, avoid: Collection[BrokerNode] = ()) -> list[BrokerNode]:
         """Known nodes in the order in which to try them: each gets its turn, and those that failed come last.
 
-        Those in ``exclude`` are left out, unless there are no others.
+        Those to ``avoid`` come behind the others that are well.
         """
-        listed = self._listed()
-        among = [node for node in listed if node not in exclude] or listed
+        among = self._listed()
         if not among:
             return []
         self._turn += 1
@@ -207,11 +206,19 @@ class BrokerPool:
         among = among[start:] + among[:start]
         failed = {node: known for node in among if (known := self._known.get(node)) is not None and known.failures}
         now = time.monotonic()
-        first = next((node for node, known in failed.items() if now >= known.bad_until), None)
+        due = (node for node, known in failed.items() if now >= known.bad_until)
+        first = None if avoid else next(due, None)
         if first is not None:  # this caller finds out; others do not wait with it
             failed[first].on_trial = True
             failed.pop(first).bad_until = now + TRIAL
-        return sorted(among, key=lambda node: (node is not first, failed[node].bad_until if node in failed else 0.0))
+        return sorted(
+            among,
+            key=lambda node: (node is not first, failed[node].bad_until if node in failed else 0.0, node in avoid),
+        )
+
+    def well_beside(self, node: BrokerNode) -> bool:
+        """Whether there is another node that is not known to be unreachable."""
+        return any(other != node and self.state(other).reached is not Reached.UNREACHABLE for other in self._listed())
 
     def failed(self, node: BrokerNode, why: str) -> None:
         """Note that a node did not answer, or not as a broker does; ``why`` in a few words."""

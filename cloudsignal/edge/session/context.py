@@ -9,6 +9,7 @@ from enum import Enum, auto
 
 from acl.policy import Identity
 from audit.kinds import AuthReason
+from cloudsignal.config import Upstream
 from cloudsignal.edge.audit.events import AuditSink, Origin
 from cloudsignal.edge.codec import Connack, Connect, Properties, Property
 from cloudsignal.edge.session.account import Account
@@ -17,6 +18,8 @@ from cloudsignal.edge.session.mountpoint import Mount
 from cloudsignal.edge.session.organization import Organization
 from cloudsignal.edge.session.sent import Sent
 from cloudsignal.wire.credential import ClaimValue
+
+NO_UPSTREAM = Upstream()
 
 CONNECT_MAX = 80 * 1024
 """Largest CONNECT, in bytes. The client has not signed in yet; the largest will (64 KiB) fits."""
@@ -76,11 +79,14 @@ class Context(Account):
         "client_packet_limit",
         "connect",
         "cuts",
+        "declined",
+        "declined_code",
         "ended",
         "expires_at",
         "grant",
         "heard_at",
         "identity",
+        "may_remain",
         "mount",
         "opened_at",
         "ousted",
@@ -89,7 +95,6 @@ class Context(Account):
         "own_pings",
         "packet_limit",
         "phase",
-        "pinged_at",
         "purse",
         "receive_maximum",
         "refusal",
@@ -100,7 +105,7 @@ class Context(Account):
         "to_client",
         "token_id",
         "unread",
-        "upstream_password",
+        "upstream",
         "will_bytes",
         "will_sent",
     )
@@ -109,11 +114,11 @@ class Context(Account):
     """The organization's mountpoint; set together with ``grant``, like ``org``, ``identity`` and ``authorizer``."""
     identity: Identity
 
-    def __init__(self, origin: Origin, sink: AuditSink, *, node: str = "", upstream_password: str = "") -> None:
+    def __init__(self, origin: Origin, sink: AuditSink, *, node: str = "", upstream: Upstream = NO_UPSTREAM) -> None:
         super().__init__(origin, sink, node)
         self.grant: Grant | None = None
         """Identity of the signed-in client; ``None`` before sign-in."""
-        self.upstream_password = upstream_password
+        self.upstream = upstream
         self.phase = Phase.NEW
         self.refusal: AuthReason | None = None
         """Why the CONNECT was refused; ``None`` when it was not."""
@@ -134,10 +139,10 @@ class Context(Account):
         self.client_packet_limit = 1 << 30
         self.receive_maximum = 65_535
         """QoS 2 messages of the client that may be unfinished at a time, as the broker's CONNACK says."""
-        self.opened_at = self.heard_at = self.pinged_at = self.connected_at
+        self.opened_at = self.heard_at = self.connected_at
         self.own_pings = 0
-        self.broker_keep_alive = 0
-        """Server Keep Alive of the broker: seconds of silence after which it ends the session; 0 for never."""
+        self.broker_keep_alive = upstream.keep_alive
+        """Seconds within which edge and broker hear from each other: as the edge asks for, or as the broker insists."""
         self.will_bytes = 0
         """Bytes reserved in the quota of retained messages for a retained will."""
         self.will_sent = False
@@ -148,6 +153,12 @@ class Context(Account):
         self.broker_node = ""
         """The node of the broker that the session is connected to, as people read it."""
         self.sent = Sent()
+        self.declined = ""
+        """Why that node does not take the session, while another one may; empty when it does, or has not answered."""
+        self.declined_code = 0
+        """The code of its CONNACK; 0 when it answered with none."""
+        self.may_remain = False
+        """Whether a node tried before may hold a session of this one."""
         self._early = b""
         """Bytes that the client has sent after its CONNECT, before CONNACK."""
         self.ousted = False

@@ -112,6 +112,12 @@ class Ending(Context):
             topic, facts = circumstances(self)
             self._end(CloseCause.UPSTREAM_LOST, facts, topic)
 
+    def broker_silent(self, seconds: float) -> None:
+        """End the session: its node of the broker has not answered a ping for so many seconds."""
+        self.ousted = True
+        text = f"no answer to a ping for {seconds:.0f} seconds"
+        self.end(CloseCause.UPSTREAM_LOST, broker=self.broker_node, text=text)
+
     def invariant_broken(self, text: str) -> None:
         """End the session because an invariant is broken; ``text`` never quotes a topic."""
         self.sink.record(self.event(CRITICAL, reason=CloseCause.INVARIANT.value, details={"text": text}))

@@ -17,12 +17,14 @@ from audit.kinds import (
     AuthReason,
     CloseCause,
 )
+from cloudsignal.config import Upstream
 from cloudsignal.edge import codec
 from cloudsignal.edge.audit.events import AuditSink, Origin
 from cloudsignal.edge.codec import Connack, Connect, Kind, Property, ProtocolError, Reason
+from cloudsignal.edge.codec.reasons import TRY_ANOTHER
 from cloudsignal.edge.session import responses
 from cloudsignal.edge.session.authorizer import Authorizer
-from cloudsignal.edge.session.context import CONNECT_MAX, Asked, Grant, Phase
+from cloudsignal.edge.session.context import CONNECT_MAX, NO_UPSTREAM, Asked, Grant, Phase
 from cloudsignal.edge.session.downlink import Downlink
 from cloudsignal.edge.session.ending import Ending
 from cloudsignal.edge.session.frames import Carry
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 EARLY_MAX = CONNECT_MAX
 """Bytes a client may send behind its CONNECT before it is signed in."""
 
+CONNACK_MAX = 65_536
+"""Bytes a node of the broker may send while it is not known to be one."""
+
 CLIENT_ID_MAX = 1_024
 """Longest client ID, in bytes: it is kept as long as the session, here, on Redis and at the broker."""
 
@@ -50,6 +55,7 @@ class Session(Ending):
 
     __slots__ = (
         "_first",
+        "_preamble",
         "before",
         "downlink",
         "held_until",
@@ -60,8 +66,8 @@ class Session(Ending):
         "uplink",
     )
 
-    def __init__(self, origin: Origin, sink: AuditSink, *, node: str = "", upstream_password: str = "") -> None:
-        super().__init__(origin, sink, node=node, upstream_password=upstream_password)
+    def __init__(self, origin: Origin, sink: AuditSink, *, node: str = "", upstream: Upstream = NO_UPSTREAM) -> None:
+        super().__init__(origin, sink, node=node, upstream=upstream)
         self.before: Session | None = None
         """The session being taken over: a live session of the same username; ``None`` after CONNACK."""
         self.taking: Future[bytes | None] | None = None
@@ -73,6 +79,8 @@ class Session(Ending):
         self.remembered: Sequence[tuple[Asked, bool]] = ()
         """Subscriptions of the stored session this one may resume, each with whether it was withheld."""
         self._first = Carry()
+        self._preamble = 0
+        """Bytes that the broker's node has sent before CONNACK was complete."""
         self.subscriptions = Subscriptions(self)
         self.uplink = Uplink(self, self.subscriptions)
         self.downlink = Downlink(self, self.subscriptions, self.uplink.finished)
@@ -94,12 +102,31 @@ class Session(Ending):
 
     def broker_received(self, data: bytes) -> None:
         """Process bytes from the broker."""
-        if self.phase is _CLOSED:
+        if self.phase is not _LIVE:
+            self._read_connack(data)
             return
         try:
             self.downlink.feed(data)
         except ProtocolError as error:
             self.invariant_broken(str(error))
+
+    def _read_connack(self, data: bytes) -> None:
+        """Process the first bytes from a node of the broker; what is no CONNACK may come from anybody."""
+        if self.phase is _CLOSED or self.declined or not data:
+            return
+        if not self._preamble and data[0] != Kind.CONNACK:
+            self.declined = "what it sends is no CONNACK"
+            return
+        self._preamble += len(data)
+        try:
+            self.downlink.feed(data)
+        except ProtocolError as error:
+            if self.phase is _LIVE:
+                self.invariant_broken(str(error))
+            elif self.phase is not _CLOSED:
+                self.declined = f"its CONNACK cannot be read: {error}"
+        if self.phase is Phase.CONNECTING and self._preamble > CONNACK_MAX:
+            self.declined = f"its CONNACK is longer than {CONNACK_MAX} bytes"
 
     def _keep_early(self, data: bytes) -> None:
         self._early += data
@@ -159,19 +186,34 @@ class Session(Ending):
         if (full := reserve_will(self)) is not None:
             self.refuse(AuthReason.QUOTA, details={"limit": full.limit})
             return
-        client_id = upstream_client_id(self.org.id, self.client_id)
-        if len(client_id.encode()) > MAX_TOPIC_BYTES:
+        if len(upstream_client_id(self.org.id, self.client_id).encode()) > MAX_TOPIC_BYTES:
             self.refuse(AuthReason.PROTOCOL, reason=Reason.CLIENT_ID_INVALID)
             return
         try:
-            upstream = responses.upstream_connect(
-                self.connect, self.mount, client_id=client_id, password=self.upstream_password
-            )
+            self._introduce()
         except responses.MountError:
             self.refuse(AuthReason.PROTOCOL, reason=Reason.TOPIC_INVALID)
             return
-        self.to_broker.append(upstream)
         self.phase = Phase.CONNECTING
+
+    def _introduce(self) -> None:
+        """Send CONNECT upstream."""
+        client_id = upstream_client_id(self.org.id, self.client_id)
+        self.to_broker.append(
+            responses.upstream_connect(self.connect, self.mount, client_id=client_id, upstream=self.upstream)
+        )
+
+    def introduce_again(self) -> None:
+        """Send CONNECT to another node: the one before has not taken the session, and was sent nothing else.
+
+        What the client has sent behind its own CONNECT waits for CONNACK, whichever node it comes from.
+        """
+        self.may_remain = self.may_remain or not self.declined_code
+        self.declined, self.declined_code = "", 0
+        self._preamble = 0
+        self.to_broker.clear()
+        self.downlink = Downlink(self, self.subscriptions, self.uplink.finished)
+        self._introduce()
 
     def forget_connect(self) -> None:
         """Drop the large parts of a refused CONNECT while its answer is delayed."""
@@ -180,16 +222,20 @@ class Session(Ending):
 
     def broker_answered(self, connack: Connack) -> None:
         """Handle the CONNACK of the broker."""
+        if connack.code in TRY_ANOTHER[self.version]:
+            self.declined, self.declined_code = f"it answered CONNECT with 0x{connack.code:02x}", connack.code
+            return
         if connack.code:
-            self.at_broker = False
+            self.at_broker = self.may_remain
             self.refuse(AuthReason.UNAVAILABLE, details={"broker_code": str(connack.code)})
             return
         self.phase = Phase.LIVE
         self.will_sent = True
         self.before = self.taking = None
-        self.connected_at = self.heard_at = self.pinged_at = time.time()
+        self.connected_at = self.heard_at = time.time()
         self.receive_maximum = connack.properties.number(Property.RECEIVE_MAXIMUM, 65_535)
-        self.broker_keep_alive = connack.properties.number(Property.SERVER_KEEP_ALIVE, 0)
+        insisted = connack.properties.number(Property.SERVER_KEEP_ALIVE, 0) or self.broker_keep_alive
+        self.broker_keep_alive = min(self.broker_keep_alive, insisted)
         assigned = "" if self.connect.client_id else self.client_id
         properties = responses.connack_properties(connack.properties, assigned=assigned, packet_limit=self.packet_limit)
         self.sink.record(self.event(CONNECT, details={"clean_start": self.connect.clean_start}))

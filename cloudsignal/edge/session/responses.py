@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from audit.kinds import AuthReason, CloseCause
+from cloudsignal.config import Upstream
 from cloudsignal.edge import codec
 from cloudsignal.edge.codec import Connect, Kind, Properties, Property, Reason, Will
 from cloudsignal.edge.codec.primitives import malformed
@@ -61,7 +62,7 @@ CLOSE_ANSWERS: dict[CloseCause, Answer] = {
     CloseCause.WILL_DENIED: Answer(Reason.ADMINISTRATIVE, "the policy no longer allows the will"),
     CloseCause.QUOTA: Answer(Reason.QUOTA_EXCEEDED, "quota of the organization reached", passes=True),
     CloseCause.DRAINING: Answer(Reason.SHUTTING_DOWN, "the server is shutting down; connect again", passes=True),
-    CloseCause.UPSTREAM_LOST: Answer(Reason.UNSPECIFIED, "the broker is unavailable; try again later", passes=True),
+    CloseCause.UPSTREAM_LOST: Answer(Reason.SERVER_BUSY, "the broker is unavailable; try again later", passes=True),
     CloseCause.PROTOCOL: Answer(Reason.PROTOCOL_ERROR, ""),
     CloseCause.INVARIANT: Answer(Reason.UNSPECIFIED, "internal error"),
 }
@@ -125,11 +126,12 @@ def first_packet(data: bytes, limit: int) -> tuple[bytes, bytes] | int:
     return data[start : start + length], data[start + length :]
 
 
-def upstream_connect(connect: Connect, mount: Mount, *, client_id: str, password: str) -> bytes:
-    """The CONNECT the broker sees: the organization as username, the will mounted, no aliases, no keep-alive.
+def upstream_connect(connect: Connect, mount: Mount, *, client_id: str, upstream: Upstream) -> bytes:
+    """The CONNECT the broker sees: the organization as username, the will mounted, no aliases, its own keep-alive.
 
-    The edge watches the client's keep-alive itself (:mod:`cloudsignal.edge.timer_wheel`): denied packets never reach
-    the broker, which would otherwise take a busy client for a dead one. Raises :class:`MountError`.
+    The edge watches the client's keep-alive itself: denied packets never reach the broker, which would otherwise take
+    a busy client for a dead one. By that of the edge, which pings (:mod:`cloudsignal.edge.timeouts`), the broker
+    notices that the edge is gone. Raises :class:`MountError`.
     """
     dropped = (Property.TOPIC_ALIAS_MAXIMUM, Property.REQUEST_RESPONSE_INFORMATION, Property.USER_PROPERTY)
     properties = connect.properties.without(*dropped)
@@ -143,9 +145,9 @@ def upstream_connect(connect: Connect, mount: Mount, *, client_id: str, password
             version=connect.version,
             client_id=client_id,
             clean_start=connect.clean_start,
-            keep_alive=0,
+            keep_alive=upstream.keep_alive,
             username=mount.org,
-            password=password.encode() if password else None,
+            password=upstream.password.encode() or None,
             will=_mounted_will(connect.will, mount),
             properties=properties,
         )

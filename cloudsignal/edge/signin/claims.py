@@ -56,13 +56,22 @@ return 1
 What ends later than any session can, somebody else has noted.
 """
 
+GATHER = 0.02
+"""Seconds for which a client ID may wait to be released together with others."""
+
+CHUNK = 200
+"""Client IDs in one run of a script, at most: a script blocks Redis."""
+
 CLAIM = f"""{_HELD}
-local now, lost = tonumber(redis.call('TIME')[1]), {{}}
+local now, lost, newer = tonumber(redis.call('TIME')[1]), {{}}, {{}}
 for i = 1, #KEYS / 3 do
   local key, filters, stored = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
   local name, session, seconds, before, client_id, lifetime = unpack(ARGV, 6 * i - 5, 6 * i)
   local held = held_of(key)
-  if not held or string.match(held, '^[^\\n]*') == name then
+  local holder, theirs = string.match(held or name, '^([^\\n]*)\\n?(.*)$')
+  if (holder == name or holder == '') and #theirs == #session and theirs > session then
+    newer[#newer + 1] = i
+  elseif holder == name then
     redis.call('SET', key, name .. '\\n' .. session, 'EX', seconds)
     redis.call('EXPIRE', filters, seconds)
     if lifetime ~= '0' then redis.call('ZADD', stored, now + seconds, client_id) end
@@ -70,11 +79,12 @@ for i = 1, #KEYS / 3 do
     lost[#lost + 1] = i
   end
 end
-return lost
+return {{lost, newer}}
 """
 """Keep client IDs that no other username holds: ``username, session, seconds, (unused), client ID, lifetime`` each.
 
-The numbers, from 1, of those that another username holds.
+The numbers, from 1, of those that another username holds, and of those that a newer session of the same username holds
+(or of none: it is being discarded). Ids of sessions are UUIDs of version 7, which are in the order of time.
 """
 
 RELEASE = f"""{_HELD}

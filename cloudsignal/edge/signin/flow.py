@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from audit.kinds import AuthReason, CloseCause
+from audit.kinds import AuthReason
 from cloudsignal.edge.audit.journal import Journal
-from cloudsignal.edge.broker.dialer import SIGN_IN_WITHIN, BrokerUnreachableError, Dialer
+from cloudsignal.edge.broker.dialer import SIGN_IN_WITHIN, BrokerUnreachableError, Dialed, Dialer
 from cloudsignal.edge.control.desired_state import DesiredState
 from cloudsignal.edge.redis import NoRoomError, NotSentError, Store, UnavailableError
 from cloudsignal.edge.session.context import Asked, Grant
@@ -28,7 +28,7 @@ from cloudsignal.edge.signin.check import (
     session_end,
     without_metrics,
 )
-from cloudsignal.edge.signin.claims import CLAIM, KEEP, RELEASE, TAKE, TAKE_BEYOND, command, kept_seconds
+from cloudsignal.edge.signin.claims import CHUNK, GATHER, KEEP, RELEASE, TAKE, TAKE_BEYOND, command, kept_seconds
 from cloudsignal.edge.signin.holds import Holds
 from cloudsignal.edge.signin.stored_sessions import (
     HELD_MAX,
@@ -49,12 +49,6 @@ SLOWED = 2.0
 UNCERTAIN = "the client ID cannot be confirmed right now; try again later"
 """Text for the client when Redis is unavailable and another username may hold the client ID on another edge."""
 
-GATHER = 0.02
-"""Seconds for which a client ID may wait to be released together with others."""
-
-CHUNK = 200
-"""Client IDs in one run of a script, at most: a script blocks Redis."""
-
 
 class SignInFlow:
     """Signs clients in, or refuses them."""
@@ -71,7 +65,6 @@ class SignInFlow:
         journal: Journal,
         pepper: bytes,
         failure_floor: float,
-        pump: Callable[[str], None],
     ) -> None:
         self._store = store
         self._desired = desired
@@ -83,8 +76,6 @@ class SignInFlow:
         self._pepper = pepper
         self._failure_floor = failure_floor
         """Seconds a failed sign-in takes at least."""
-        self._pump = pump
-        """Writes the output of a session."""
         self.closed = False
         """Whether the process is stopping, so that every sign-in is refused."""
         self.stored = Stored(store)
@@ -183,25 +174,24 @@ class SignInFlow:
         # From here on the session is found by every change of its organization and identity.
         self._sessions.add(session)
         claim = self._claim(session)
-        broker = None
+        dialed: Dialed | None = None
+        until = time.monotonic() + SIGN_IN_WITHIN
         try:
-            broker = await self._dialer.dial(client, end=time.monotonic() + SIGN_IN_WITHIN)
+            dialed = await self._dialer.dial(client, end=until)
             if not await self._claimed(session, claim):
                 session.refuse(AuthReason.CLIENT_ID_TAKEN)
             elif not session.ended and session_lifetime(session) and not await self._kept(session):
                 session.refuse(AuthReason.QUOTA, details={"limit": "stored_sessions"})
         except BrokerUnreachableError as error:
-            if not session.ended:
-                session.refuse(AuthReason.UNAVAILABLE, details={"broker": str(error)})
+            session.refuse(AuthReason.UNAVAILABLE, details={"broker": str(error)})
         except UnavailableError:
             session.refuse(AuthReason.UNAVAILABLE, details={"text": UNCERTAIN})
         finally:
+            if client.session.ended and dialed is not None:
+                dialed[0].close()
+        if dialed is not None and not client.session.ended:
             # Connecting took place while Redis was asked, but only now is anything said to the broker.
-            if client.session.ended and broker is not None:
-                broker.close()
-            else:
-                client.broker = broker
-                session.at_broker = broker is not None
+            await self._dialer.introduce(client, dialed, until)
 
     def _claim(self, session: Session) -> list[asyncio.Future[Any]]:
         """Claim the client ID on Redis, and ask for the subscriptions of a stored session.
@@ -260,33 +250,6 @@ class SignInFlow:
                 raise  # the edge has just made its client ID: each would be one more, and nobody counts them
             return True  # a client ID that is certain was counted when Redis gave it
         return bool(kept)
-
-    async def renew(self, sessions: Iterable[Session]) -> None:
-        """Keep the client IDs of sessions that live longer than their time on Redis.
-
-        A session whose client ID another username holds ends: Redis has forgotten its hold, and given it away.
-        """
-        live = list(sessions)
-        for start in range(0, len(live), CHUNK):
-            part = [session for session in live[start : start + CHUNK] if session.held_until and not session.ended]
-            holds = [(session, held_seconds(session)) for session in part]
-            if holds:
-                with suppress(UnavailableError):
-                    await self._renew(holds)
-            await asyncio.sleep(GATHER)
-
-    async def _renew(self, holds: list[tuple[Session, int]]) -> None:
-        now = time.time()
-        lost = set(await self._store.ask(command(CLAIM, holds)))
-        for number, (session, seconds) in enumerate(holds, 1):
-            if number not in lost:
-                session.held_until = now + seconds
-            else:
-                if session.live:
-                    session.end(CloseCause.TAKEN_OVER, text="another username holds the client ID")
-                else:
-                    session.refuse(AuthReason.CLIENT_ID_TAKEN)
-                self._pump(session.id)
 
     def release(self, session: Session) -> None:
         """Release the client ID after the connection; it stays held while the broker keeps the session.

@@ -23,6 +23,7 @@ from cloudsignal.edge.audit.journal import Journal
 from cloudsignal.edge.codec import Kind
 from cloudsignal.edge.session.context import Phase
 from cloudsignal.edge.session.machine import Session
+from cloudsignal.edge.session.responses import normal_disconnect
 from cloudsignal.edge.transport.admission import Place
 from cloudsignal.edge.transport.turns import Turns
 
@@ -41,6 +42,9 @@ UNREAD_LEAST = 256 * 1024
 
 LINGER = 3.0
 """Seconds a client may take to read the last bytes before its connection is aborted."""
+
+BROKER_LINGER = 30.0
+"""The same for a node of the broker, which may have much to read before it comes to the client's DISCONNECT."""
 
 PING = bytes([Kind.PINGREQ, 0])
 
@@ -119,7 +123,7 @@ class Client(asyncio.BufferedProtocol):
         self._task: asyncio.Task[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._ip = origin.ip
-        self.session = Session(origin, host.journal, node=host.name, upstream_password=host.upstream.password)
+        self.session = Session(origin, host.journal, node=host.name, upstream=host.upstream)
 
     # --- asyncio's side ------------------------------------------------------------------------------------------
 
@@ -348,6 +352,7 @@ class Client(asyncio.BufferedProtocol):
             data = b"".join(session.to_broker)
             session.to_broker.clear()
             broker.transport.write(data)
+            broker.spoken = True
         if session.cuts:
             self._speak_apart(session)
         elif session.to_client:
@@ -409,11 +414,10 @@ class Client(asyncio.BufferedProtocol):
     def farewell(self) -> None:
         """Send the transport's own closing message; plain TLS has none."""
 
-    def ping_broker(self) -> None:
-        """Keep a connection to a distant broker alive."""
-        if self.broker is not None and self.broker.transport is not None:
-            self.session.own_pings += 1
-            self.broker.transport.write(PING)
+    @property
+    def broker_unread(self) -> bool:
+        """Whether the broker is not read from for now, so that its silence says nothing."""
+        return self._queued
 
     def abort(self) -> None:
         """Close both sides at once, whatever is still to be written."""
@@ -426,7 +430,18 @@ class Client(asyncio.BufferedProtocol):
 class Broker(asyncio.BufferedProtocol):
     """The connection with the broker."""
 
-    __slots__ = ("_client", "blocked", "node", "transport")
+    __slots__ = (
+        "_answered",
+        "_client",
+        "backlog",
+        "blocked",
+        "heard_at",
+        "node",
+        "pinged_at",
+        "spoke_at",
+        "spoken",
+        "transport",
+    )
 
     def __init__(self, client: Client, node: str = "") -> None:
         self._client = client
@@ -434,6 +449,46 @@ class Broker(asyncio.BufferedProtocol):
         """The node of the broker, as people read it."""
         self.transport: asyncio.Transport | None = None
         self.blocked = False
+        self.heard_at = self.spoke_at = time.time()
+        """When the node was last heard, and about when it was last sent something, in seconds since the epoch."""
+        self.spoken = False
+        """Whether it was sent something since :attr:`spoke_at` was set."""
+        self.pinged_at = 0.0
+        """When the edge asked the node for a sign of life."""
+        self.backlog = 0
+        """Bytes that waited for the node then."""
+        self._answered: asyncio.Future[None] | None = None
+        """Waited for by who has sent CONNECT."""
+
+    async def answered(self, within: float) -> None:
+        """Wait until the node has taken or declined the session, or is gone; at most so many seconds."""
+        if self._undecided:
+            self._answered = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._answered], timeout=within)
+            self._answered = None
+        if self._undecided:
+            await asyncio.sleep(0)  # this process may have been the slow one: what has arrived is read now
+
+    @property
+    def _undecided(self) -> bool:
+        session = self._client.session
+        return self.transport is not None and session.phase is Phase.CONNECTING and not session.declined
+
+    def _decide(self) -> None:
+        """Tell who waits for the answer to CONNECT that it is here."""
+        if self._answered is not None and not self._answered.done() and not self._undecided:
+            self._answered.set_result(None)
+
+    def give_up(self) -> None:
+        """Leave a node that has not taken the session: nothing of it is heard any more.
+
+        Behind the CONNECT it gets a normal DISCONNECT: one that was frozen and reads both later publishes no will.
+        """
+        if self.transport is not None:
+            self.transport.set_protocol(asyncio.Protocol())
+            self.transport.write(normal_disconnect(self._client.session.version))
+            self.close()
+            self.transport = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The broker has accepted; CONNECT follows."""
@@ -447,7 +502,10 @@ class Broker(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes from the broker."""
+        self.heard_at = time.time()
         self._client.delivered(READ_BUFFER[:nbytes].tobytes())
+        if self._answered is not None:
+            self._decide()
         if nbytes == len(READ_BUFFER):
             self._client.yield_turn()
 
@@ -465,14 +523,32 @@ class Broker(asyncio.BufferedProtocol):
         """The broker's socket is gone."""
         self.transport = None
         self._client.settle()
-        if not self._client.session.ended:
+        session = self._client.session
+        if session.phase is Phase.CONNECTING:
+            self._decide()  # another node may take it
+        elif not session.ended:
             self.pause_writing()  # until it is known why, there is nobody to write to
             self._client.host.broker_lost(self._client)
 
+    def ping(self, now: float) -> None:
+        """Ask the node for a sign of life."""
+        if self.transport is not None:
+            self._client.session.own_pings += 1
+            self.pinged_at = self.spoke_at = now
+            self.backlog = self.transport.get_write_buffer_size()
+            self.transport.write(PING)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the node has read some of what waited for it when it was pinged."""
+        return self.transport is not None and self.transport.get_write_buffer_size() < self.backlog
+
     def close(self) -> None:
-        """Close once everything queued is written."""
+        """Close once everything queued is written; a node that does not read it is not waited for."""
         if self.transport is not None:
             self.transport.close()
+            if self.transport.get_write_buffer_size():
+                asyncio.get_running_loop().call_later(BROKER_LINGER, self.transport.abort)
 
 
 def pause(transport: asyncio.Transport) -> None:
