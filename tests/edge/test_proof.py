@@ -14,7 +14,7 @@ def test_every_test_named_as_proof_exists() -> None:
     written = {
         name
         for path in HERE.parent.rglob("test_*.py")
-        for name in re.findall(r"^\s*def (test_\w+)", path.read_text(), re.M)
+        for name in re.findall(r"^\s*(?:async )?def (test_\w+)", path.read_text(), re.M)
     }
     assert len(named) > 90
     assert named <= written, sorted(named - written)

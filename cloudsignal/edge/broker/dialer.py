@@ -6,6 +6,7 @@ import asyncio
 import errno
 import time
 from collections.abc import Collection
+from typing import NamedTuple
 
 from audit.kinds import AuthReason
 from cloudsignal.edge.broker.pool import BrokerNode, BrokerPool, NoBrokerError, in_words
@@ -21,7 +22,7 @@ NODE_WITHIN = 1.0
 """Seconds a node has for the connection and its TLS handshake, while there is another one to try."""
 
 SIGN_IN_WITHIN = 4.0
-"""Seconds a sign-in may spend on the broker in all."""
+"""Seconds a sign-in may spend on the broker in all, beside waiting for its turn."""
 
 
 ANSWER_WITHIN = 1.0
@@ -30,7 +31,16 @@ ANSWER_WITHIN = 1.0
 TRIES = 3
 """Nodes that one sign-in says CONNECT to, at most."""
 
-Dialed = tuple[Broker, BrokerNode]
+TURN_WITHIN = 8.0
+"""Seconds a sign-in may wait until fewer connects are under way."""
+
+
+class Dialed(NamedTuple):
+    """A connection to a node of the broker, and until when the sign-in may go on, on the monotonic clock."""
+
+    broker: Broker
+    node: BrokerNode
+    end: float
 
 
 class BrokerUnreachableError(Exception):
@@ -46,26 +56,28 @@ class Dialer:
         self.waited = 0
         """How often the broker's backlog was full."""
 
-    async def dial(self, client: Client, *, end: float, avoid: Collection[BrokerNode] = ()) -> Dialed | None:
+    async def dial(
+        self, client: Client, *, avoid: Collection[BrokerNode] = (), end: float | None = None
+    ) -> Dialed | None:
         """Connect to a node of the broker for ``client``; ``None`` when its session ended meanwhile.
 
-        Nodes to ``avoid`` come behind the others that are well. ``end`` is on the monotonic clock. Raises
-        :class:`BrokerUnreachableError`.
+        Nodes to ``avoid`` come behind the others that are well. Raises :class:`BrokerUnreachableError`.
         """
         try:
             await self.pool.nodes()
         except NoBrokerError as error:
             raise BrokerUnreachableError(str(error)) from error
         if self._under_way >= AT_ONCE:
-            await self._turn(end)
+            await self._turn()
         self._under_way += 1
         try:
-            return await self._try(client, self.pool.choose(avoid), end)
+            return await self._try(client, self.pool.choose(avoid), end or time.monotonic() + SIGN_IN_WITHIN)
         finally:
             self._under_way -= 1
 
-    async def _turn(self, end: float) -> None:
+    async def _turn(self) -> None:
         """Wait until fewer connects are under way."""
+        end = time.monotonic() + TURN_WITHIN
         while self._under_way >= AT_ONCE:
             if time.monotonic() > end:
                 raise BrokerUnreachableError("too many connects to the broker are under way")
@@ -80,7 +92,7 @@ class Dialer:
             within = left if node is nodes[-1] else min(NODE_WITHIN, left)
             try:
                 async with asyncio.timeout(within):
-                    return await self._connect(client, node), node
+                    return Dialed(await self._connect(client, node), node, end)
             except (OSError, TimeoutError) as error:
                 why = in_words(error, within)
                 self.pool.failed(node, why)
@@ -99,7 +111,7 @@ class Dialer:
                 self.waited += 1
                 await asyncio.sleep(RETRY)
 
-    async def introduce(self, client: Client, dialed: Dialed, end: float) -> None:
+    async def introduce(self, client: Client, dialed: Dialed) -> None:
         """Say CONNECT to a node, and to others when it does not take the session.
 
         A cluster of one node gets it twice: a node may crash over the first CONNECT and take the second. Refuses the
@@ -107,11 +119,10 @@ class Dialer:
         """
         session = client.session
         tried: list[BrokerNode] = []
-        nodes = len(await self.pool.nodes())
         while True:
-            broker, node = dialed
+            broker, node, end = dialed
             tried.append(node)
-            last = len(tried) >= min(TRIES, max(nodes, 2))
+            last = len(tried) >= min(TRIES, max(self.pool.size, 2))
             client.broker, session.broker_node, session.at_broker = broker, node.label, True
             if not session.declined:
                 client.pump()
@@ -131,16 +142,17 @@ class Dialer:
             client.broker = None
             broker.give_up()
             why = f"{node.label}: {why or 'it closed the connection instead of an answer to CONNECT'}"
-            if last or (silent and not beside):
+            if last or (silent and not beside) or time.monotonic() > end:
                 break
             session.introduce_again()
             try:
-                found = await self.dial(client, end=max(end, time.monotonic() + NODE_WITHIN), avoid=tried)
+                found = await self.dial(client, end=end, avoid=tried)
             except BrokerUnreachableError as error:
                 why = f"{why}; {error}"
                 break
             if found is None:
                 return
             dialed = found
+        session.at_broker = session.may_remain or not code
         details = {"broker": why} | ({"broker_code": str(code)} if code else {})
         session.refuse(AuthReason.UNAVAILABLE, details=details)

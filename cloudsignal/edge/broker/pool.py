@@ -30,7 +30,7 @@ RESOLVE_AGAIN = 1.0
 """The same after a name could not be resolved."""
 
 RESOLVE_WITHIN = 2.0
-"""Seconds for which a name that has never been resolved is waited for."""
+"""Seconds for which the answer to a name is waited for."""
 
 BACK_OFF, BACK_OFF_MAX = 1.0, 30.0
 """Seconds for which a node that failed is tried last: after the first failure, and at most."""
@@ -106,6 +106,8 @@ class BrokerPool:
         self._lookups: dict[Address, asyncio.Task[list[str]]] = {}
         self._resolve_at: dict[Address, float] = {}
         self._unresolved: dict[Address, str] = {}
+        self._begun = 0.0
+        """When nodes were asked for first, on the monotonic clock."""
         self._too_many = 0
         self._turn = random.randrange(BROKERS_MAX)  # noqa: S311 - edges that start together begin at different nodes
 
@@ -114,15 +116,17 @@ class BrokerPool:
     async def nodes(self) -> list[BrokerNode]:
         """Every node, as far as names can be resolved. Raises :class:`NoBrokerError` when there is none.
 
-        Waits for a name that has never been resolved, and for nothing else: names are resolved again meanwhile.
+        Names are waited for at the start, and while there is no node at all; resolved again they are meanwhile.
         """
         now = time.monotonic()
+        self._begun = self._begun or now
         for host in self.upstream.hosts:
             if now >= self._resolve_at.get(host, 0.0) and host not in self._lookups:
                 self._look_up(host)
         new = [task for host, task in self._lookups.items() if host not in self._addresses]
-        if new:
-            await asyncio.wait(new, timeout=RESOLVE_WITHIN)
+        patience = RESOLVE_WITHIN if not self._listed() else self._begun + RESOLVE_WITHIN - now
+        if new and patience > 0:
+            await asyncio.wait(new, timeout=patience)
         found = self._listed()
         if not found:
             raise NoBrokerError(
@@ -190,6 +194,11 @@ class BrokerPool:
     def _never_reached(self, node: BrokerNode) -> bool:
         known = self._known.get(node)
         return known is not None and known.failures > 0 and not known.ever_reached
+
+    @property
+    def size(self) -> int:
+        """How many nodes there are, as far as names have been resolved."""
+        return len(self._listed())
 
     # --- which of them to use ------------------------------------------------------------------------------------
 

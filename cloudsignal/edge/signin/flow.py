@@ -11,7 +11,7 @@ from typing import Any
 
 from audit.kinds import AuthReason
 from cloudsignal.edge.audit.journal import Journal
-from cloudsignal.edge.broker.dialer import SIGN_IN_WITHIN, BrokerUnreachableError, Dialed, Dialer
+from cloudsignal.edge.broker.dialer import BrokerUnreachableError, Dialed, Dialer
 from cloudsignal.edge.control.desired_state import DesiredState
 from cloudsignal.edge.redis import NoRoomError, NotSentError, Store, UnavailableError
 from cloudsignal.edge.session.context import Asked, Grant
@@ -175,9 +175,8 @@ class SignInFlow:
         self._sessions.add(session)
         claim = self._claim(session)
         dialed: Dialed | None = None
-        until = time.monotonic() + SIGN_IN_WITHIN
         try:
-            dialed = await self._dialer.dial(client, end=until)
+            dialed = await self._dialer.dial(client)
             if not await self._claimed(session, claim):
                 session.refuse(AuthReason.CLIENT_ID_TAKEN)
             elif not session.ended and session_lifetime(session) and not await self._kept(session):
@@ -188,10 +187,10 @@ class SignInFlow:
             session.refuse(AuthReason.UNAVAILABLE, details={"text": UNCERTAIN})
         finally:
             if client.session.ended and dialed is not None:
-                dialed[0].close()
+                dialed.broker.close()
         if dialed is not None and not client.session.ended:
             # Connecting took place while Redis was asked, but only now is anything said to the broker.
-            await self._dialer.introduce(client, dialed, until)
+            await self._dialer.introduce(client, dialed)
 
     def _claim(self, session: Session) -> list[asyncio.Future[Any]]:
         """Claim the client ID on Redis, and ask for the subscriptions of a stored session.
