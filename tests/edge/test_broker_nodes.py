@@ -25,7 +25,7 @@ KEEP_ALIVE = 6
 
 
 class Watchful(Edge):
-    """An edge that looks at the client IDs of its sessions twice a second."""
+    """An edge that looks at the client IDs of its sessions twice a second, and probes no node a second time."""
 
     module = "tests.support.watchful_edge"
 
@@ -102,6 +102,7 @@ def cluster(workdir: Path) -> Iterator[Cluster]:
             parts += [part] if isinstance(part, Edge) else []
         org = plane.new_org()
         plane.enforced(org, plane.deploy(org, ALLOW_ALL), nodes=2)
+        wait_for(lambda: all(door.came for door in doors), what="the only probe of each node")
         yield Cluster(plane, authority, first, second, doors, edges[0], edges[1], org)
     finally:
         for door in doors:
