@@ -246,10 +246,18 @@ LOG_CONFLICT = _kind(
     "Audit log conflict",
     Source.PLATFORM,
     Tone.BAD,
-    "A transparency log no longer agrees with a checkpoint that was signed. Nothing is signed until it does.",
+    "A transparency log does not agree with a checkpoint that was signed: it was changed, forked or rolled back.",
 )
 LOG_KEY_CHANGED = _kind(
     "log.key_changed", "Audit log key changed", Source.PLATFORM, Tone.WARNING, "Another key signs checkpoints now."
+)
+
+LOG_WITNESS_FAILED = _kind(
+    "log.witness_failed",
+    "Witness of the audit log failed",
+    Source.PLATFORM,
+    Tone.WARNING,
+    "A witness did not answer as it should. Checkpoints are signed without its cosignature.",
 )
 
 

@@ -18,7 +18,8 @@ from audit.models import Event
 from audit.transparency import growing, tables
 from audit.transparency.tables import LogReader, StoredCheckpoint
 from cloudsignal.errors import Conflict, Invalid, NotFound
-from cloudsignal.tenancy.scopes import org_scope
+from cloudsignal.ids import CHECKPOINT_LOG
+from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
 from orgs.permissions import Permission
 
@@ -53,6 +54,34 @@ def verifier_keys(access: Access) -> tuple[str, list[str]]:
     with org_scope(access.org_id):
         origin = growing.origin_of(access.org_id)
         return origin, [Key(origin, ED25519, public).vkey for public in tables.signing_keys()]
+
+
+def platform_keys(access: Access) -> list[str]:
+    """The verifier keys of the platform's log of checkpoints, newest first."""
+    access.require(Permission.AUDIT_READ)
+    with platform_scope():
+        origin = growing.origin_of(CHECKPOINT_LOG)
+        return [Key(origin, ED25519, public).vkey for public in tables.signing_keys()]
+
+
+def platform_proof(access: Access) -> bytes:
+    """The ``.tlog-proof`` that a checkpoint of the organization is in the platform's log, with what witnesses signed.
+
+    It is of the newest checkpoint that the platform's log holds; raises :class:`NotFound` before there is one.
+    """
+    access.require(Permission.AUDIT_READ)
+    with platform_scope():
+        platform = tables.last_cosigned(CHECKPOINT_LOG)
+        found = tables.newest_with_leaf(access.org_id)
+        places = tables.indexes_of_leaves(CHECKPOINT_LOG, [one.leaf for one in found if one.leaf])
+        size = platform.size if platform is not None else 0
+        held = [one for one in found if places.get(one.leaf or 0, size) < size]
+        if platform is None or not held:
+            raise NotFound("A checkpoint in the platform's log")
+        index = places[held[0].leaf or 0]
+        path = tuple(inclusion_proof(LogReader(CHECKPOINT_LOG).tile, index, size))
+        note = platform.note + b"".join(tables.cosignatures(CHECKPOINT_LOG, size))
+    return encode_proof(Proof(index, path, note, held[0].note))
 
 
 def tile(access: Access, path: str) -> tuple[bytes, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from audit.services import partitions
-from audit.transparency import growing
+from audit.transparency import growing, witnesses
 from cloudsignal import task_names
 
 
@@ -19,3 +19,9 @@ def ensure_partitions() -> int:
 def grow_log() -> int:
     """Place queued leaves in the transparency logs and sign checkpoints; returns how many checkpoints."""
     return growing.grow()
+
+
+@shared_task(name=task_names.WITNESS_LOG, soft_time_limit=60, time_limit=90)
+def witness_log() -> int:
+    """Have the newest checkpoint of the platform's log cosigned; returns by how many witnesses."""
+    return witnesses.submit_to_all()

@@ -56,6 +56,7 @@ app.conf.update(
         "reconcile": {"task": task_names.RECONCILE, "schedule": 10.0, "options": {"expires": 10}},
         "ensure-partitions": {"task": task_names.ENSURE_PARTITIONS, "schedule": 600.0, "options": {"expires": 300}},
         "grow-log": {"task": task_names.GROW_LOG, "schedule": 5.0, "options": {"expires": 5}},
+        "witness-log": {"task": task_names.WITNESS_LOG, "schedule": 10.0, "options": {"expires": 10}},
         "expire-credentials": {"task": task_names.EXPIRE_CREDENTIALS, "schedule": 300.0, "options": {"expires": 200}},
         "purge-organizations": {
             "task": task_names.PURGE_ORGANIZATIONS,

@@ -68,6 +68,7 @@ VARIABLES: tuple[Variable, ...] = (
         "the log key before this one, while it is being changed; signs once more",
         secret=True,
     ),
+    Variable("CLOUDSIGNAL_WITNESSES", "worker", "file that lists witnesses of the audit log, a URL and its key a line"),
     Variable("CLOUDSIGNAL_VERIFY_KEY", "edge", "Ed25519 public key, 32 bytes in hex; verifies bundles"),
     Variable("CLOUDSIGNAL_DEBUG", "web", "1 shows error pages with details; never in production"),
     Variable("CLOUDSIGNAL_EMAIL_URL", "web, worker", "mail: smtps://user:password@host", secret=True),

@@ -15,6 +15,7 @@ NOTE_MISSING_NODES: Final = "acl.tasks.note_missing_nodes"
 
 ENSURE_PARTITIONS: Final = "audit.tasks.ensure_partitions"
 GROW_LOG: Final = "audit.tasks.grow_log"
+WITNESS_LOG: Final = "audit.tasks.witness_log"
 
 PUSH_CREDENTIAL: Final = "orgs.tasks.push_credential"
 PUSH_BATCH: Final = "orgs.tasks.push_batch"

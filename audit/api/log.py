@@ -32,6 +32,9 @@ class LogKeySerializer(serializers.Serializer[dict[str, object]]):
     keys = serializers.ListField(
         child=serializers.CharField(), help_text="Verifier keys, newest first. Keep them apart from what they verify."
     )
+    platform_keys = serializers.ListField(
+        child=serializers.CharField(), help_text="Verifier keys of the platform's log of checkpoints, for witnesses."
+    )
 
 
 class LogKey(OrgEndpoint):
@@ -45,7 +48,7 @@ class LogKey(OrgEndpoint):
     def get(self, request: Request) -> Response:
         """Show the origin and the verifier keys of the log."""
         origin, keys = proofs.verifier_keys(self.access)
-        return Response({"origin": origin, "keys": keys})
+        return Response({"origin": origin, "keys": keys, "platform_keys": proofs.platform_keys(self.access)})
 
 
 class LogCheckpoint(OrgEndpoint):
@@ -60,6 +63,20 @@ class LogCheckpoint(OrgEndpoint):
     def get(self, request: Request) -> HttpResponse:
         """Show the newest signed checkpoint (C2SP tlog-checkpoint)."""
         return HttpResponse(proofs.checkpoint(self.access), content_type=NOTE)
+
+
+class LogWitnessed(OrgEndpoint):
+    """The proof that the organization's checkpoint was seen outside."""
+
+    needs: ClassVar = {"GET": Permission.AUDIT_READ}
+
+    @extend_schema(
+        operation_id="get_audit_log_witnessed", tags=["audit"], parameters=[ORGANIZATION],
+        responses={(200, "text/plain"): OpenApiTypes.STR},
+    )  # fmt: skip
+    def get(self, request: Request) -> HttpResponse:
+        """Download the proof that a checkpoint is in the platform's log, with the cosignatures of its witnesses."""
+        return HttpResponse(proofs.platform_proof(self.access), content_type=NOTE)
 
 
 class LogTile(OrgEndpoint):

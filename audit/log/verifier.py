@@ -704,6 +704,9 @@ def verify_file(path: Path, keys: Sequence[Key], witnesses: Sequence[Key] = ()) 
     if not raw.startswith(b"PK"):
         if len(raw) > FILE_BYTES_MAX:
             raise VerifyError(f"{path} is longer than {FILE_BYTES_MAX} bytes; no proof is")
+        proof = parse_proof(raw)
+        if proof.extra and not proof.extra.startswith(b"{"):
+            return _checkpoint_proof(proof, keys, witnesses)
         row, index, checkpoint = verify_proof(raw, keys, witnesses)
         return f"verified: row {index} of {checkpoint.origin} ({row}), in its tree of {checkpoint.size} rows"
     found = verify_pack(path, keys, witnesses)
@@ -716,6 +719,14 @@ def verify_file(path: Path, keys: Sequence[Key], witnesses: Sequence[Key] = ()) 
         f"verified: rows {found.complete.start} to {found.complete.stop} (exclusive) of {found.checkpoint.origin}, "
         f"complete and in order, in its tree of {found.checkpoint.size} rows"
     )
+
+
+def _checkpoint_proof(proof: Proof, keys: Sequence[Key], witnesses: Sequence[Key]) -> str:
+    """Verify that a checkpoint is in the platform's log of checkpoints, and say so."""
+    inner = parse_checkpoint(parse_note(proof.extra).text)
+    outer = check_proof(proof, hashlib.sha256(inner.text()).digest(), keys, witnesses)
+    seen = f", cosigned by {', '.join(key.name for key in witnesses)}" if witnesses else ""
+    return f"verified: the checkpoint of {inner.size} rows of {inner.origin} is in {outer.origin}{seen}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

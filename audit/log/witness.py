@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from audit.log.verifier import (
+    COSIGNATURE,
     Checkpoint,
     Key,
     Note,
@@ -16,6 +17,7 @@ from audit.log.verifier import (
     decode_number,
     fold,
     parse_checkpoint,
+    parse_key,
     parse_note,
     signers,
 )
@@ -108,3 +110,17 @@ def judge(
     except VerifyError as error:
         raise Refused(422, f"{error}\n") from None
     return Accepted(checkpoint, note.text)
+
+
+def parse_witnesses(text: str) -> list[tuple[str, Key]]:
+    """A list of witnesses, ``URL VKEY`` a line; empty lines and those with ``#`` are skipped."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        url, _, vkey = line.strip().partition(" ")
+        key = parse_key(vkey.strip())
+        if key.kind != COSIGNATURE:
+            raise VerifyError(f"line {number}: this is not the verifier key of a witness")
+        found.append((url, key))
+    return found

@@ -14,6 +14,7 @@ from django.db import connection
 
 from audit.log.verifier import TILE, leaf_hash
 from audit.services.commitments import RUN
+from cloudsignal.ids import CHECKPOINT_LOG
 
 _LAST = "SELECT start + octet_length(entries) / 32 FROM audit_log_leaves WHERE org_id = %s ORDER BY start DESC LIMIT 1"
 _ENTRIES = """
@@ -32,6 +33,7 @@ _CHECKPOINT = "SELECT size, root, note, at, leaf FROM audit_log_checkpoint WHERE
 _ADD_CHECKPOINT = (
     "INSERT INTO audit_log_checkpoint (org_id, size, root, note, at, leaf) VALUES (%s, %s, %s, %s, %s, %s)"
 )
+_COSIGNED = "AND size = (SELECT max(size) FROM audit_log_cosignature s WHERE s.org_id = audit_log_checkpoint.org_id) "
 _STARTS = "SELECT run, start FROM audit_log_leaves WHERE org_id = %s AND run = ANY(%s)"
 _INDEX = "SELECT start + %s FROM audit_log_leaves WHERE org_id = %s AND run = %s AND octet_length(entries) > 32 * %s"
 
@@ -108,6 +110,18 @@ def last_checkpoint(org_id: str) -> StoredCheckpoint | None:
     return _checkpoint(_CHECKPOINT + "ORDER BY size DESC LIMIT 1", org_id)
 
 
+def last_cosigned(org_id: str) -> StoredCheckpoint | None:
+    """The newest checkpoint that a witness has cosigned; without any, the newest."""
+    return _checkpoint(_CHECKPOINT + _COSIGNED, org_id) or last_checkpoint(org_id)
+
+
+def newest_with_leaf(org_id: str, count: int = 20) -> list[StoredCheckpoint]:
+    """The newest checkpoints, newest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CHECKPOINT + "AND leaf IS NOT NULL ORDER BY size DESC LIMIT %s", [org_id, count])
+        return [_stored(row) for row in cursor.fetchall()]
+
+
 def add_checkpoint(org_id: str, found: StoredCheckpoint) -> None:
     """Append a checkpoint."""
     with connection.cursor() as cursor:
@@ -175,6 +189,35 @@ def add_key(public: bytes, at: datetime) -> bool:
     return new and len(signing_keys()) > 1
 
 
+def cosigned_size(vkey: str) -> int:
+    """The largest checkpoint of the platform's log that a witness has cosigned; 0 for none."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(max(size), 0) FROM audit_log_cosignature WHERE org_id = %s AND vkey = %s",
+            [CHECKPOINT_LOG, vkey],
+        )
+        return int(cursor.fetchone()[0])
+
+
+def add_cosignature(org_id: str, size: int, vkey: str, line: bytes) -> None:
+    """Keep the cosignature of a witness."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO audit_log_cosignature (org_id, size, vkey, line) VALUES (%s, %s, %s, %s) "
+            "ON CONFLICT DO NOTHING",
+            [org_id, size, vkey, line],
+        )
+
+
+def cosignatures(org_id: str, size: int) -> list[bytes]:
+    """The cosignature lines of a checkpoint."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT line FROM audit_log_cosignature WHERE org_id = %s AND size = %s ORDER BY vkey", [org_id, size]
+        )
+        return [bytes(line) for (line,) in cursor.fetchall()]
+
+
 def signing_keys() -> list[bytes]:
     """The public keys that have signed checkpoints, newest first."""
     with connection.cursor() as cursor:
@@ -186,4 +229,8 @@ def _checkpoint(query: str, org_id: str) -> StoredCheckpoint | None:
     with connection.cursor() as cursor:
         cursor.execute(query, [org_id])
         row = cursor.fetchone()
-    return StoredCheckpoint(int(row[0]), bytes(row[1]), bytes(row[2]), row[3], row[4]) if row else None
+    return _stored(row) if row else None
+
+
+def _stored(row: Sequence[Any]) -> StoredCheckpoint:
+    return StoredCheckpoint(int(row[0]), bytes(row[1]), bytes(row[2]), row[3], row[4])

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cloudsignal.cli import proofs
+from cloudsignal.cli import proofs, witness
 from cloudsignal.cli.arguments import Duration, limit
 from cloudsignal.cli.online import online
 from cloudsignal.cli.outcome import Exit, print_json
@@ -48,7 +48,7 @@ def audit() -> None:
     """The audit log of an organization: search, follow, prove."""
 
 
-for each in (proofs.key, proofs.pack, proofs.verify, proofs.verifier):
+for each in (proofs.key, proofs.pack, proofs.verify, proofs.verifier, witness.witness):
     audit.add_command(each)
 
 

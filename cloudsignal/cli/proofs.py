@@ -20,14 +20,15 @@ output = click.option(
 
 
 @click.command()
+@click.option("--platform", is_flag=True, help="Those of the platform's log of checkpoints, which witnesses watch.")
 @online
-def key(*, server: Server, as_json: bool) -> int:
+def key(*, server: Server, platform: bool, as_json: bool) -> int:
     """Show the verifier keys of the log, newest first. Keep them apart from what they verify."""
     found = server.get("/v2/audit/log/key")
     if as_json:
-        print_json({"origin": found["origin"], "keys": found["keys"]})
+        print_json({name: found[name] for name in ("origin", "keys", "platform_keys")})
     else:
-        for each in found["keys"]:
+        for each in found["platform_keys" if platform else "keys"]:
             click.echo(plain(each))
     return Exit.FINE
 

@@ -135,6 +135,7 @@ OPERATIONS = (
     Operation("GET", "/v2/audit/events/{cursor}/proof", P.AUDIT_READ),
     Operation("GET", "/v2/audit/log/key", P.AUDIT_READ),
     Operation("GET", "/v2/audit/log/checkpoint", P.AUDIT_READ),
+    Operation("GET", "/v2/audit/log/witnessed", P.AUDIT_READ),
     Operation("GET", "/v2/audit/log/tile/{tile}", P.AUDIT_READ),
     Operation("GET", "/v2/audit/log/pack", P.AUDIT_READ),
 )

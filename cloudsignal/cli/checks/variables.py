@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import redis
 
+from audit.log.witness import parse_witnesses
 from cloudsignal.cli.checks.result import Level, Result, fine, problem, warning
 from cloudsignal.config import VARIABLES, ConfigError, Environment
 from cloudsignal.edge.settings import NODE
@@ -148,6 +149,14 @@ def _folder(environment: Environment, name: str) -> None:
         raise ConfigError(f"{name}: {path} is not a folder")
 
 
+def _witnesses(environment: Environment, name: str) -> None:
+    path = environment.path(name)
+    try:
+        parse_witnesses(path.read_text("utf-8") if path.exists() else "")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}: {path} is not a list of witnesses: {error}") from None
+
+
 def _origin(environment: Environment, name: str) -> None:
     environment.origin(name)
 
@@ -196,6 +205,7 @@ CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "CLOUDSIGNAL_SIGNING_KEY": _key,
     "CLOUDSIGNAL_LOG_KEY": _key,
     "CLOUDSIGNAL_LOG_KEY_PREVIOUS": _key,
+    "CLOUDSIGNAL_WITNESSES": _witnesses,
     "CLOUDSIGNAL_VERIFY_KEY": _key,
     "CLOUDSIGNAL_DEBUG": _flag,
     "CLOUDSIGNAL_DEMO": _flag,
