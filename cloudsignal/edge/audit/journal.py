@@ -249,7 +249,7 @@ class Journal:
         """Write what was taken. Raises :class:`OSError` when the disk refuses; nothing taken is forgotten then."""
         if self._open:
             self._write_counts()
-        if self._put() and self.current_size >= SEGMENT_BYTES:
+        if self._buffer and self._put() and self.current_size >= SEGMENT_BYTES:
             try:
                 self.rotate()
             except OSError as error:

@@ -194,11 +194,16 @@ class Client(asyncio.BufferedProtocol):
         if self._closing:
             return
         session = self.session
-        if session.phase is _LIVE and self._has_to_wait():
+        if session.phase is _LIVE and (self._queued or session.org.waiting or self.host.turns.crowded_out(session.org)):
             self._late += data
             session.heard_at = time.time()
+            self._queue()
             return
-        self._hear(data)
+        if self._blocked:
+            self._hear(data)
+        else:
+            session.client_received(data)
+            self.pump()
         if session.unread:
             self.yield_turn()
 
@@ -252,8 +257,9 @@ class Client(asyncio.BufferedProtocol):
         session = self.session
         if self._blocked:
             self._weigh()
-        if session.phase is _LIVE and self._has_to_wait():
+        if session.phase is _LIVE and (self._queued or session.org.waiting or self.host.turns.crowded_out(session.org)):
             self._owed += data
+            self._queue()
             return
         session.broker_received(data)
         self.pump()
@@ -276,18 +282,16 @@ class Client(asyncio.BufferedProtocol):
         if self.session.phase is _LIVE and not self._closing:
             self._wait()
 
-    def _has_to_wait(self) -> bool:
-        """Whether what was just read comes behind others: those of its organization that wait, or other organizations.
+    def _queue(self) -> None:
+        """Let what was just read come behind others: those of its organization that wait, or other organizations.
 
         Reading is not paused for one read, which would cost as much as many messages; it is for the second.
         """
-        org, turns = self.session.org, self.host.turns
         if self._queued:
             self._wait()
-        elif org.waiting or turns.crowded_out(org):
+        else:
             self._queued = True
-            turns.wait(org, self._go_on)
-        return self._queued
+            self.host.turns.wait(self.session.org, self._go_on)
 
     def _wait(self) -> None:
         """Pause reading from both sides until the session has had its turn."""

@@ -39,21 +39,29 @@ class Turns:
         """The organization of the last read."""
         self._in_a_row = 0
         self._shared_until = 0.0
-        """Loop time until which more than one organization is about."""
+        """Loop time until which more than one organization is about; 0 when only one is."""
 
     def crowded_out(self, org: Organization) -> bool:
         """Count a read; whether it has to wait because ``org`` has had enough reads in a row, and another is about.
 
         One message to sixty subscribers is sixty reads in one round of the loop: 2 ms for which all others would wait.
         """
-        if org is self._latest:
+        if org is not self._latest:
+            self._another(org)
+        elif self._shared_until:
             self._in_a_row += 1
-            return self._in_a_row > READS and asyncio.get_running_loop().time() < self._shared_until
+            if self._in_a_row > READS:
+                if asyncio.get_running_loop().time() < self._shared_until:
+                    return True
+                self._shared_until = 0.0
+        return False
+
+    def _another(self, org: Organization) -> None:
+        """Note that another organization than the last one was read from."""
         if self._latest is not None:
             self._shared_until = asyncio.get_running_loop().time() + ABOUT
         self._latest = org
         self._in_a_row = 1
-        return False
 
     def wait(self, org: Organization, go_on: Callable[[], None]) -> None:
         """Call ``go_on`` when it is this organization's turn."""
