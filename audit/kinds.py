@@ -67,6 +67,20 @@ POLICY_REFUSED = _kind(
 LIMIT_REACHED = _kind(
     "limit_reached", "Limit reached", Source.EDGE, Tone.WARNING, "A quota or a limit refused something."
 )
+WILL_PUBLISHED = _kind(
+    "will_published",
+    "Will published",
+    Source.EDGE,
+    Tone.NEUTRAL,
+    "A broker node was lost; the edge published a will of it.",
+)
+WILL_LOST = _kind(
+    "will_lost",
+    "Will lost",
+    Source.EDGE,
+    Tone.BAD,
+    "A broker node was lost, and the edge could not publish a will of it.",
+)
 CRITICAL = _kind("critical", "Critical", Source.EDGE, Tone.BAD, "An invariant of the edge did not hold.")
 BROKER_REFUSED = _kind(
     "broker_refused",

@@ -87,6 +87,12 @@ class Changes:
                         self._rejudge_session(session)
                 self._host.pump(session.id)
 
+    def revoked(self, session: Session) -> bool:
+        """Whether the credential of a session has been revoked, as far as this edge knows."""
+        record = self._host.desired.known_credential(session.org.id, session.username)
+        now = time.time()
+        return record is not None and session_end(record, session.token_id, now=now)[1] is AuthReason.REVOKED
+
     def close_asked(self, change: Change) -> None:
         """Close the session that an order names."""
         client = self._host.clients.get(change.session)

@@ -14,10 +14,11 @@ from cloudsignal.edge.audit.events import Origin, make_event
 from cloudsignal.edge.audit.journal import Journal
 from cloudsignal.edge.audit.shipper import Shipper
 from cloudsignal.edge.broker.dialer import Dialer
-from cloudsignal.edge.broker.housekeeping import COUNTING, Housekeeping, HousekeepingError
+from cloudsignal.edge.broker.housekeeping import Housekeeping
 from cloudsignal.edge.broker.orders import Orders
 from cloudsignal.edge.broker.pool import BrokerPool
 from cloudsignal.edge.broker.probes import Probes
+from cloudsignal.edge.broker.wills import Wills
 from cloudsignal.edge.changes import Changes
 from cloudsignal.edge.control.bundle_status import BundleStatus
 from cloudsignal.edge.control.change_stream import ChangeConsumer
@@ -27,7 +28,6 @@ from cloudsignal.edge.redis import Store, UnavailableError
 from cloudsignal.edge.session.context import Phase
 from cloudsignal.edge.session.register import Register
 from cloudsignal.edge.session.retained import Ledger
-from cloudsignal.edge.session.retention import settle_will
 from cloudsignal.edge.settings import Settings
 from cloudsignal.edge.signin.flow import SignInFlow
 from cloudsignal.edge.signin.renewal import Renewal
@@ -111,6 +111,7 @@ class Node:
             failure_floor=settings.failure_floor,
         )
         self.renewal = Renewal(self.store, self.sessions, self.pump)
+        self.wills = Wills(self.housekeeping, self.store, self.journal, self.sessions, self.changes.revoked)
         self.consumer = ChangeConsumer(
             self.store,
             self.desired,
@@ -140,7 +141,7 @@ class Node:
         await self.desired.load_disk()
         for part in (self.consumer, self.shipper, self.reports, self.heartbeat_sender, self.orders, self.probes):
             self.spawn(self._forever(part.run))
-        for work in (self.desired.watch_heads, self.shipper.trim, self._turn, self.renewal.run):
+        for work in (self.desired.watch_heads, self.shipper.trim, self.wills.run, self._turn, self.renewal.run):
             self.spawn(self._forever(work))
 
     async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -173,6 +174,7 @@ class Node:
         for client in list(self.clients.values()):
             client.abort()
         await asyncio.sleep(0)
+        self.wills.stop()
         await self._cancel_tasks()
         if not await self.shipper.drain(seconds=5.0):
             logger.warning("redis is unavailable: the audit journal is kept and sent at the next start")
@@ -232,7 +234,7 @@ class Node:
             self.limits.failed(ip, "")
         if session.grant is None:
             return
-        settle_will(session)
+        self.wills.ended(session)
         if self.sessions.remove(session):
             self.count("messages_in", session.messages_in)
             self.count("messages_out", session.messages_out)
@@ -271,16 +273,8 @@ class Node:
 
     async def _recount(self, org: str) -> None:
         """Compare the ledger of retained messages with the broker, again when this try no longer stands in the way."""
-        while org in self.desired.organizations:
-            try:
-                counted = await self.housekeeping.recount(org)
-            except (HousekeepingError, UnavailableError) as error:
-                logger.warning("retained messages of %s could not be counted: %s", org, error)
-                await asyncio.sleep(COUNTING)
-                continue
-            if counted:
-                self.ledger.counted(org)
-            return
+        if await self.housekeeping.recount_while(org, self.desired.organizations):
+            self.ledger.counted(org)
 
     async def _broker_lost(self, client: Client) -> None:
         session = client.session

@@ -7,8 +7,9 @@ only. Payloads are read from the socket and dropped.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,9 +21,12 @@ from cloudsignal.edge.codec import (
     Property,
     ProtocolError,
     Publish,
+    Reason,
     Subscribe,
     Subscription,
     Unsubscribe,
+    acknowledgement,
+    decode_acknowledgement,
     decode_connack,
     decode_publish,
     disconnect,
@@ -32,7 +36,7 @@ from cloudsignal.edge.codec import (
     encode_unsubscribe,
 )
 from cloudsignal.edge.codec.reasons import TRY_ANOTHER
-from cloudsignal.edge.redis import Store
+from cloudsignal.edge.redis import Store, UnavailableError
 from cloudsignal.edge.session.mountpoint import Mount, upstream_client_id
 from cloudsignal.edge.session.retained import TOGETHER, note_command
 from cloudsignal.wire import keys
@@ -40,7 +44,9 @@ from cloudsignal.wire.audit import uuid7
 from cloudsignal.wire.retained import TOPIC_BYTES, RetainedEntry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+logger = logging.getLogger("cloudsignal.edge.broker.housekeeping")
 
 WITHIN = 10.0
 """Seconds the broker may be silent."""
@@ -102,7 +108,7 @@ class Housekeeping:
     """Administrative access to the broker: retained messages and stored sessions."""
 
     def __init__(self, pool: BrokerPool, store: Store) -> None:
-        self._pool = pool
+        self.pool = pool
         self._store = store
 
     async def list_retained(self, org: str, topics: Sequence[bytes] = ()) -> list[Found]:
@@ -132,6 +138,15 @@ class Housekeeping:
                 connection.write(b"".join(encode_publish(message, 5) for message in messages) + PING)
                 await connection.expect(Kind.PINGRESP)
         await self._note(org, dict.fromkeys(topics))
+
+    @asynccontextmanager
+    async def publisher(self, org: str) -> AsyncIterator[Callable[[Publish], Awaitable[int]]]:
+        """Publish messages in an organization's name, one after the other; each call returns the broker's code.
+
+        Raises :class:`HousekeepingError`, and so do the calls.
+        """
+        async with self._signed_in(org, f"{org}:%will-{uuid7()}") as connection:
+            yield connection.publish
 
     async def clear_everything(self, org: str) -> None:
         """Take away every retained message, those that the ledger does not know of too. Raises the same."""
@@ -210,6 +225,16 @@ class Housekeeping:
         await self._store.call(("SET", mark, DONE))
         return True
 
+    async def recount_while(self, org: str, wanted: Container[str]) -> bool:
+        """The same, tried again after a failure while the organization is among ``wanted``."""
+        while org in wanted:
+            try:
+                return await self.recount(org)
+            except (HousekeepingError, UnavailableError) as error:
+                logger.warning("retained messages of %s could not be counted: %s", org, error)
+                await asyncio.sleep(COUNTING)
+        return False
+
     async def _note(self, org: str, changes: Mapping[bytes, RetainedEntry | None]) -> None:
         listed = list(changes.items())
         for start in range(0, len(listed), TOGETHER):
@@ -232,8 +257,8 @@ class Housekeeping:
 
     async def _sign_in(self, org: str, client_id: str) -> _Connection:
         """A connection to the first node that takes it."""
-        await self._pool.nodes()
-        nodes = self._pool.choose()
+        await self.pool.nodes()
+        nodes = self.pool.choose()
         failure = ""
         for node in nodes:
             within = WITHIN if node is nodes[-1] else NODE_WITHIN
@@ -245,22 +270,22 @@ class Housekeeping:
                 failure = f"it does not answer as a broker: {error}"
             else:
                 if not code:
-                    self._pool.succeeded(node)
+                    self.pool.succeeded(node)
                     return connection
                 connection.close()
                 failure = f"it answered CONNECT with 0x{code:02x}"
                 if code not in TRY_ANOTHER[5]:
                     break
-            self._pool.failed(node, failure)
+            self.pool.failed(node, failure)
         raise HousekeepingError(f"the broker, {node.label}: {failure}")
 
     async def _try(self, node: BrokerNode, org: str, client_id: str, within: float) -> tuple[_Connection, int]:
         """A connection to a node, and the code of its CONNACK."""
         async with asyncio.timeout(within):
-            connection = _Connection(*await self._pool.streams(node))
+            connection = _Connection(*await self.pool.streams(node))
         try:
             async with asyncio.timeout(within):
-                connect = Connect(5, client_id, username=org, password=self._pool.upstream.password.encode() or None)
+                connect = Connect(5, client_id, username=org, password=self.pool.upstream.password.encode() or None)
                 connection.write(encode_connect(connect))
                 return connection, decode_connack(await connection.expect(Kind.CONNACK), 5).code
         except BaseException:
@@ -320,6 +345,23 @@ class _Connection:
             elif first & 0xF0 == Kind.PINGRESP:
                 return found
         raise TimeoutError
+
+    async def publish(self, message: Publish) -> int:
+        """Publish a message that is already mounted, with its whole handshake; returns the code, 0x80 or more: refused.
+
+        After one of QoS 0 a ping is answered: the broker has read it.
+        """
+        self.write(encode_publish(message, 5))
+        if not message.qos:
+            self.write(PING)
+            await self.expect(Kind.PINGRESP)
+            return 0
+        kind = Kind.PUBACK if message.qos == 1 else Kind.PUBREC
+        code = decode_acknowledgement(kind, await self.expect(kind), 5).code
+        if message.qos == 2 and code < Reason.UNSPECIFIED:
+            self.write(acknowledgement(Kind.PUBREL, message.packet_id, 5))
+            await self.expect(Kind.PUBCOMP)
+        return code
 
     async def drained(self) -> None:
         """Wait until everything queued is handed to the operating system."""

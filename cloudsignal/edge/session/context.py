@@ -78,6 +78,7 @@ class Context(Account):
         "broker_node",
         "client_packet_limit",
         "connect",
+        "cut",
         "cuts",
         "declined",
         "declined_code",
@@ -107,6 +108,7 @@ class Context(Account):
         "unread",
         "upstream",
         "will_bytes",
+        "will_kept",
         "will_sent",
     )
 
@@ -145,8 +147,9 @@ class Context(Account):
         """Seconds within which edge and broker hear from each other: as the edge asks for, or as the broker insists."""
         self.will_bytes = 0
         """Bytes reserved in the quota of retained messages for a retained will."""
-        self.will_sent = False
-        """Whether the broker publishes the will once the connection is gone."""
+        self.will_kept = self.will_sent = False
+        """The edge still has all of the will, and not its topic alone; the broker publishes it once the connection is
+        gone."""
         self.outdated = self.at_broker = False
         """A rule has expired since subscriptions and will were checked; the broker may hold a session of this one, for
         CONNECT was sent and not refused."""
@@ -159,6 +162,8 @@ class Context(Account):
         """The code of its CONNACK; 0 when it answered with none."""
         self.may_remain = False
         """Whether a node tried before may hold a session of this one."""
+        self.cut = False
+        """That node has closed the connection, or does not answer, and has not said why."""
         self._early = b""
         """Bytes that the client has sent after its CONNECT, before CONNACK."""
         self.ousted = False

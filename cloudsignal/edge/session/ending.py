@@ -106,6 +106,7 @@ class Ending(Context):
     def broker_lost(self, *, taken_over: bool = False) -> None:
         """End the session: the connection to the broker is lost."""
         self.ousted = True
+        self.cut = not taken_over
         if taken_over:
             self.end(CloseCause.TAKEN_OVER)
         else:

@@ -148,15 +148,14 @@ def upstream_connect(connect: Connect, mount: Mount, *, client_id: str, upstream
             keep_alive=upstream.keep_alive,
             username=mount.org,
             password=upstream.password.encode() or None,
-            will=_mounted_will(connect.will, mount),
+            will=None if connect.will is None else mounted_will(connect.will, mount),
             properties=properties,
         )
     )
 
 
-def _mounted_will(will: Will | None, mount: Mount) -> Will | None:
-    if will is None:
-        return None
+def mounted_will(will: Will, mount: Mount) -> Will:
+    """The will as the broker gets it. Raises :class:`MountError`."""
     properties = will.properties
     response = properties.string(Property.RESPONSE_TOPIC)
     if response is not None:

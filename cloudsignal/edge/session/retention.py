@@ -12,6 +12,9 @@ from cloudsignal.wire.retained import RetainedEntry
 WILL_TIMES = (Property.MESSAGE_EXPIRY, Property.WILL_DELAY)
 """Of a will's properties they are kept: they say when the broker drops it."""
 
+WILL_BYTES = 4_096
+"""Largest will, payload and properties, that is kept in memory as long as its session."""
+
 
 def retain(session: Context, message: Publish, size: int, now: float) -> Refusal | None:
     """Count a retained message that goes upstream; returns the limit when it does not fit."""
@@ -42,9 +45,15 @@ def reserve_will(session: Context) -> Refusal | None:
 
 
 def forget_will(session: Context) -> None:
-    """Drop the will's payload once the broker has it; keep topic, QoS and times, which later checks need."""
+    """Keep a small will, for the case that its node is lost (:mod:`cloudsignal.edge.broker.wills`).
+
+    Of a larger one only topic, QoS and times stay, which later checks need: the broker has it.
+    """
     will = session.connect.will
-    if will is not None:
+    if will is None:
+        return
+    session.will_kept = len(will.payload) + len(will.properties.encode()) <= WILL_BYTES
+    if not session.will_kept:
         will.payload = b""
         will.properties = Properties((name, value) for name, value in will.properties if name in WILL_TIMES)
 

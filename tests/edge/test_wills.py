@@ -1,0 +1,212 @@
+"""Wills of clients whose broker node was killed or is frozen: the edge publishes them through another node, once."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cloudsignal.config import Upstream
+from cloudsignal.edge.broker import wills as module
+from cloudsignal.edge.broker.housekeeping import Housekeeping
+from cloudsignal.edge.broker.pool import BrokerPool
+from cloudsignal.edge.broker.wills import DECIDE, PATIENCE, Loss, Waiting, Wills, was_lost
+from cloudsignal.edge.codec import Kind, Properties, Property, Will
+from cloudsignal.edge.redis import Store
+from cloudsignal.edge.session.register import Register
+from cloudsignal.edge.session.retention import WILL_BYTES
+from tests.support.broker_nodes import TlsNode, upstream_url
+from tests.support.parts import Authority, Edge, Issued, Plane, Valkey, metrics, wait_for
+from tests.support.rig import Rig
+from tests.support.session_bench import Bench
+from tests.support.wire import Wire
+
+POLICY = "version: '3'\nrules: [{id: all, topic: '#'}]"
+NO_WILLS = "version: '3'\nrules: [{id: no, effect: deny, topic: 'w/forbidden'}, {id: all, topic: '#'}]"
+
+
+@dataclass
+class Nodes:
+    """An edge before two broker nodes that know nothing of each other."""
+
+    rig: Rig
+    nodes: list[TlsNode]
+
+    def client(self, issued: Issued, node: TlsNode, name: str, **options: object) -> Wire:
+        """A signed-in client whose session is on this node: nodes take turns, one that was lost again after a while."""
+        other = next(one for one in self.nodes if one is not node)
+
+        def there() -> Wire | None:
+            before = sessions(other)
+            wire = self.rig.client(issued, client_id=name, **options)
+            if sessions(other) == before:
+                return wire
+            wire.disconnect()
+            time.sleep(0.1)
+            return None
+
+        found = wait_for(there, seconds=60, what="a session on the node")
+        assert isinstance(found, Wire)
+        return found
+
+
+def sessions(node: TlsNode) -> int:
+    """How often clients have signed in to a node, by its log."""
+    return node.output().count("New client connected")
+
+
+@pytest.fixture(scope="module")
+def two(workdir: Path) -> Iterator[Nodes]:
+    folder = Path(tempfile.mkdtemp(dir=workdir))
+    authority = Authority(folder / "tls")
+    nodes = [TlsNode(folder / name, authority) for name in ("one", "two")]
+    for node in nodes:
+        node.config.write_text(node.config.read_text() + "log_type notice\n")
+        node.start()
+    valkey = Valkey(folder)
+    valkey.start()
+    plane = Plane(valkey.redis, folder)
+    edge = Edge(
+        folder,
+        redis_url=valkey.url,
+        upstream=upstream_url(authority, folder, nodes),
+        verify_key=plane.verify_key,
+        authority=authority,
+    )
+    edge.start()
+    yield Nodes(Rig(nodes[0], valkey, plane, authority, edge), nodes)  # type: ignore[arg-type]
+    edge.stop(kill=True)
+    valkey.stop(kill=True)
+    for node in nodes:
+        if node.process is not None:
+            node.thaw()
+        node.stop(kill=True)
+
+
+def received(wire: Wire, *, seconds: float = 20.0, count: int) -> list[tuple[str, bytes]]:
+    """The next messages, by topic and payload."""
+    return [(m.topic.decode(), m.payload) for m in (wire.delivery(seconds=seconds) for _ in range(count))]
+
+
+def test_a_killed_nodes_wills_are_published_once_through_another_unless_the_client_is_back(two: Nodes) -> None:
+    rig, (good, bad) = two.rig, two.nodes
+    org = rig.org(POLICY)
+    issued = rig.plane.issue(org)
+    watcher = two.client(issued, good, "watcher")
+    assert watcher.subscribe("w/#", qos=2) == [2]
+    delay = [(Property.WILL_DELAY, 8), (Property.CONTENT_TYPE, b"text/plain")]
+    later = Will(b"w/later", b"late", qos=2, properties=Properties(delay))
+    expiry = [(Property.SESSION_EXPIRY, 60)]
+    gone = two.client(issued, bad, "gone", will=Will(b"w/gone", b"gone", qos=1, retain=True), version=4)
+    late = two.client(issued, bad, "late", will=later, properties=expiry, version=5)
+    back = two.client(issued, bad, "back", will=Will(b"w/back", b"no"), version=4)
+    left = two.client(issued, bad, "left", will=Will(b"w/left", b"no"), version=4)
+    large = two.client(issued, bad, "large", will=Will(b"w/large", b"x" * (WILL_BYTES + 1)), version=4)
+    forbidden = two.client(issued, bad, "forbidden", will=Will(b"w/forbidden", b"no"), version=4)
+    stays = two.client(issued, good, "stays", will=Will(b"w/stays", b"no"), version=4)
+    left.send(bytes([Kind.DISCONNECT, 0]))
+    left.closed()
+    bad.stop(kill=True)
+    for wire in (gone, late, back, large, forbidden):
+        wire.closed()
+    again = rig.client(issued, client_id="back", will=Will(b"w/back", b"no"), version=4)
+    rig.plane.enforced(org, rig.plane.deploy(org, NO_WILLS))
+    rig.plane.event(org=org, kind="session_closed", client_id="forbidden")
+    assert received(watcher, count=2) == [("w/gone", b"gone"), ("w/later", b"late")]
+    watcher.nothing(seconds=0.5)
+    again.ping()
+    stays.ping()
+    told = rig.plane.event(org=org, kind="will_published", client_id="late")
+    assert (told.topic, told.qos, told.retain) == ("w/later", 2, False)
+    assert told.details["broker"] == bad.label
+    closed = rig.plane.event(org=org, kind="session_closed", client_id="late")
+    assert told.ts - closed.ts >= 8_000_000, "Will Delay Interval"
+    assert len(rig.plane.events(org=org, kind="will_published")) == 2
+    lost = rig.plane.event(org=org, kind="will_lost")
+    assert (lost.client_id, lost.reason, lost.topic) == ("large", "too_large", "w/large")
+    assert rig.plane.event(org=org, kind="acl_denied").topic == "w/forbidden"
+    asks = rig.client(issued, client_id="asks")
+    asks.subscribe("w/gone")
+    assert (asks.delivery().payload, metrics(rig.edge)) != (b"", {})
+    bad.start()
+    for wire in (watcher, again, stays, asks):
+        wire.disconnect()
+
+
+def test_who_is_lost_while_a_node_is_frozen_leaves_a_will_and_on_a_healthy_node_only_one(two: Nodes) -> None:
+    rig, (good, bad) = two.rig, two.nodes
+    org = rig.org(POLICY)
+    issued = rig.plane.issue(org)
+    watcher = two.client(issued, good, "watcher")
+    watcher.subscribe("w/#", qos=1)
+    lost = two.client(issued, bad, "lost", will=Will(b"w/lost", b"1", qos=1), version=4)
+    healthy = two.client(issued, good, "healthy", will=Will(b"w/healthy", b"2", qos=1), version=4)
+    bad.freeze()
+    try:
+        lost.close()
+        healthy.close()
+        others = [rig.client(issued, client_id=f"other-{number}") for number in range(3)]
+        assert sorted(received(watcher, count=2)) == [("w/healthy", b"2"), ("w/lost", b"1")]
+        watcher.nothing(seconds=1.0)
+    finally:
+        bad.thaw()
+    assert [event.client_id for event in rig.plane.events(org=org, kind="will_published")] == ["lost"]
+    for wire in (watcher, *others):
+        wire.disconnect()
+
+
+CUT = {
+    "it never failed": (None, True, False),
+    "it was unreachable when it closed the connection": ((99.9, 100.2), True, True),
+    "it was back a moment later": ((100.0, 100.0), True, True),
+    "it had been back for a while": ((50.0, 60.0), True, False),
+    "it failed much later": ((106.0, 106.0), True, False),
+    "it has been unreachable ever since the client was lost": ((98.0, 105.0), False, True),
+    "it was unreachable for a moment": ((100.0, 101.0), False, False),
+}
+
+
+@pytest.mark.parametrize("case", CUT)
+def test_a_node_was_lost_with_a_session_or_publishes_the_will_itself(case: str) -> None:
+    loss, cut, lost = CUT[case]
+    one = Waiting(Bench().session, Will(b"w", b""), "b", ended_at=100.0, cut=cut, due=105.0, until=405.0)
+    assert was_lost(one, Loss(*loss) if loss is not None else None, 100.0 + DECIDE) is lost
+
+
+def test_a_will_that_cannot_be_published_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = [0.0]
+    now = time.time
+    monkeypatch.setattr(module.time, "time", lambda: now() + ahead[0])
+
+    async def unreachable() -> None:
+        bench = Bench(connect={"will": Will(b"w", b"x", qos=1)})
+        session = bench.session
+        session.broker_node = "/nowhere/broker.sock"
+        pool, store = BrokerPool(Upstream(path=session.broker_node)), Store("redis://127.0.0.1:1/0")
+        wills = Wills(Housekeeping(pool, store), store, bench.sink, Register(), lambda _: False)
+        session.broker_lost()
+        wills.ended(session)
+        monkeypatch.setattr(module, "WAITING_MAX", 1)
+        wills.ended(session)
+        assert [event.reason for event in bench.sink.events if event.kind == "will_lost"] == ["too_many"]
+        while not wills._losses:
+            await asyncio.sleep(0.01)
+        ahead[0] = DECIDE
+        await wills.look()
+        assert len(wills._waiting) == 1, "Redis may be back"
+        ahead[0] = DECIDE + PATIENCE + 1
+        await wills.look()
+        assert bench.sink.events[-1].reason == "unavailable"
+        assert wills._waiting == []
+        monkeypatch.setattr(module, "WAITING_MAX", 9)
+        wills.ended(session)
+        wills._note(session.broker_node, time.time(), time.time())
+        wills.stop()
+        assert bench.sink.events[-1].reason == "stopped"
+
+    asyncio.run(unreachable())
