@@ -189,6 +189,7 @@ def test_a_real_broker_that_refuses_is_told_of_and_so_is_the_message_it_closes_f
         for packet, count in (("PUBACK", 2), ("PUBREC", 1)):
             event = told(rig, org, packet, count)
             assert (event.topic, event.details["code"]) == ("closed", "0x87")
+            assert event.details["broker"] == str(rig.broker.socket)
         for client, name in ((wire, "c1"), (three, "c2")):
             with pytest.raises((ClosedError, AssertionError, OSError)):
                 client.publish("large", b"x" * 4_000, qos=1, packet_id=9)

@@ -17,6 +17,7 @@ from cloudsignal.cli.checks.result import Result, fine, problem, warning
 from cloudsignal.config import ConfigError, Environment
 from cloudsignal.edge.broker.pool import BrokerPool, NoBrokerError
 from cloudsignal.edge.broker.probe import Found, probe
+from cloudsignal.edge.broker.together import apart
 from cloudsignal.secrets import pki
 from cloudsignal.wire import keys
 from cloudsignal.wire.codec import WireError, decode
@@ -222,17 +223,31 @@ def check_upstream(own: Mapping[str, str]) -> Iterator[Result]:
         fix = "replace the files that ca, cert and key of MQTT_UPSTREAM_URL name"
         yield problem("broker", f"certificate files of MQTT_UPSTREAM_URL cannot be used: {error}", fix)
         return
-    for label, found in asyncio.run(_probe_all(pool)):
+    probed, stranger = asyncio.run(_ask_all(pool))
+    for label, found in probed:
         if found.answered:
             yield fine("broker", f"{label} lets an edge in ({found.latency_ms:.0f} ms)")
         else:
             yield problem("broker", f"{label} is {found.state}: {found.why}", _BROKER_FIX[found.state])
+    if stranger:
+        text = f"{stranger} does not share sessions with the first node: clients on one do not hear those on the other"
+        fix = "join the nodes, or name one of them; several Mosquitto are no cluster (docs/brokers.md)"
+        yield problem("broker", text, fix)
 
 
 _BROKER_FIX = {
     "refused": "let the broker trust the authority of the certificate, and use the files that CloudSignal generated",
     "unreachable": "start that broker, or fix MQTT_UPSTREAM_URL",
 }
+
+
+async def _ask_all(pool: BrokerPool) -> tuple[list[tuple[str, Found]], str]:
+    """What probing each node found, and the label of one that is no part of the first one's cluster."""
+    probed = await _probe_all(pool)
+    answering = {label for label, found in probed if found.answered}
+    nodes = [node for node in await pool.nodes() if node.label in answering] if answering else []
+    stranger = await apart(pool, nodes, edge="doctor")
+    return probed, stranger.label if stranger else ""
 
 
 async def _probe_all(pool: BrokerPool) -> list[tuple[str, Found]]:

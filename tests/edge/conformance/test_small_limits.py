@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
-import pytest
-
 from tests.edge.conformance import test_conformance as suite
 from tests.edge.conformance.harness.servers import Bare, Edge
 from tests.edge.conformance.harness.stage import Run, play_all
 
-LEVELS = 8
+LEVELS = 62
 SMALL = (
     "max_inflight_messages 20",
     "max_queued_messages 600",  # the largest burst of a case is 500
