@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,11 @@ from django.db import connection
 from redis import Redis
 
 from audit.ingest.streams import GROUP
+from audit.log.tree import consistency_proof
+from audit.log.verifier import check_consistency, commitment, root_of_tiles
 from audit.models import Event
+from audit.services.commitments import row_bytes
+from audit.transparency import growing, tables
 from cloudsignal.health import alive
 from cloudsignal.secrets.keyring import node_key
 from cloudsignal.tenancy.scopes import platform_scope
@@ -138,17 +143,52 @@ class Producer(threading.Thread):
         self.join()
 
 
+GROWER = """
+import django
+django.setup()
+from audit.transparency.growing import grow
+while True:
+    grow()
+"""
+
+
+def grower() -> subprocess.Popen[bytes]:
+    """A worker that does nothing but grow the transparency logs."""
+    return subprocess.Popen([sys.executable, "-c", GROWER], cwd=PROJECT, stderr=subprocess.DEVNULL)
+
+
+def checked_logs(org: Organization) -> int:
+    """Check that every row is a leaf once and every checkpoint continues the one before; returns the checkpoints."""
+    growing.grow()
+    with platform_scope(), connection.cursor() as cursor:
+        rows = list(Event.objects.filter(org_id=org.pk))
+        places = tables.indexes_of_leaves(org.pk, [row.log_leaf or 0 for row in rows])
+        entries = tables.read_entries(org.pk, 0, len(rows) + 1)
+        assert sorted(places.values()) == list(range(len(rows)))
+        assert len(entries) == 32 * len(rows)
+        for row in rows:
+            entry = commitment(bytes(row.salt or b""), row_bytes(vars(row)))
+            assert entries[32 * places[row.log_leaf or 0] :][:32] == entry
+        cursor.execute("SELECT size, root FROM audit_log_checkpoint WHERE org_id = %s ORDER BY size", [org.pk])
+        heads = [(int(size), bytes(root)) for size, root in cursor.fetchall()]
+        tile = tables.LogReader(org.pk).tile
+        for (old, old_root), (new, root) in pairwise(heads):
+            check_consistency(old, old_root, new, root, consistency_proof(tile, old, new))
+        assert heads[-1] == (len(rows), root_of_tiles(tile, len(rows)))
+    return len(heads)
+
+
 def test_killed_again_and_again_nothing_is_lost_or_doubled(
     redis: Redis, org: Organization, start: Callable[..., Program]
 ) -> None:
-    """Two processes; every round one of them is killed at a random moment and started again."""
+    """Two processes, and one that grows the logs; every round one is killed at a random moment and started again."""
     producer = Producer(redis, org, seed=7)
     chance = random.Random(11)
     options = ("--claim-idle", "1")
     running = [start("--name", "a", *options), start("--name", "b", *options)]
     wait_for(lambda: redis.exists(keys.AUDIT), seconds=60, what="the first ingest")
     producer.start()
-    rounds = 0
+    rounds, growth = 0, grower()
     until = time.monotonic() + 20
     while rounds < 10 or (rounds < 14 and time.monotonic() < until):
         before = count()
@@ -159,12 +199,19 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(
         # Another name each time: what the dead one held must be taken over, nobody comes back for it.
         running[place] = start("--name", f"r{rounds}", *options)
         rounds += 1
+        if rounds % 4 == 0:
+            growth.kill()
+            growth.wait()
+            growth = grower()
+    growth.kill()
+    growth.wait()
     producer.finish()
     wait_for(lambda: drained(redis), seconds=60, what="an empty stream")
     assert rounds >= 10
     assert counts() == producer.sent
     assert redis.xpending(keys.AUDIT, GROUP)["pending"] == 0
     assert [program.stop() for program in running] == [0, 0]
+    assert checked_logs(org) > 1
 
 
 def test_an_event_becomes_visible_by_itself(redis: Redis, org: Organization, start: Callable[..., Program]) -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,30 @@ def test_what_belongs_to_another_organization_does_not_exist_here(place: Place) 
         assert done.code == 1, done
         assert "does not exist" in done.errors
     assert place.json("creds", "list", "--username", "foreign")["data"] == []
+
+
+def test_an_event_is_proven_within_seconds_and_verified_offline(place: Place, tmp_path: Path) -> None:
+    """The running system: a worker signs checkpoints, the CLI fetches a pack, and the check needs no server."""
+    name = f"proven-{time.monotonic_ns()}"
+    place.json("creds", "create", name)
+    vkey = place.stack.eventually(lambda: place.json("audit", "key")["keys"], what="a signed checkpoint")[0]
+    packs = iter(range(1_000))
+
+    def proven() -> Path | None:
+        path = tmp_path / f"{next(packs)}.zip"
+        done = place.run("audit", "pack", "-o", str(path))
+        with contextlib.suppress(FileNotFoundError), zipfile.ZipFile(path) as archive:
+            return path if name.encode() in archive.read("rows.jsonl") else None
+        assert done.code in {0, 3, 4}, done
+        return None
+
+    path = place.stack.eventually(proven, seconds=30, what="a checkpoint over the event")
+    nowhere = {"CLOUDSIGNAL_URL": "http://127.0.0.1:1"}
+    done = place.run("audit", "verify", str(path), "--key", vkey, **nowhere)
+    assert (done.code, done.output.startswith("verified: ")) == (0, True), done
+    other = place.json("audit", "key")["platform_keys"][0]
+    refused = place.run("audit", "verify", str(path), "--key", other, **nowhere)
+    assert (refused.code, "not signed by a key that you trust" in refused.errors) == (1, True), refused
 
 
 def test_the_audit_is_searched_and_followed(place: Place) -> None:
