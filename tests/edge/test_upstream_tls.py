@@ -101,6 +101,7 @@ def test_a_broker_that_asks_for_a_password_gets_the_edges_and_not_the_clients(
     assert rig.dial().connect(version=5, username=issued.username, password=issued.password).code == 0x88
     event = rig.plane.event(org=other, kind="auth_failed")
     assert (event.reason, event.details["broker_code"]) == ("unavailable", "135")
+    assert str(event.details["broker"]).endswith(": it answered CONNECT with 0x87")
 
 
 def test_a_broker_whose_certificate_is_not_the_expected_one_is_not_spoken_to(

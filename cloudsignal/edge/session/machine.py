@@ -227,7 +227,8 @@ class Session(Ending):
             return
         if connack.code:
             self.at_broker = self.may_remain
-            self.refuse(AuthReason.UNAVAILABLE, details={"broker_code": str(connack.code)})
+            why = f"{self.broker_node}: it answered CONNECT with 0x{connack.code:02x}"
+            self.refuse(AuthReason.UNAVAILABLE, details={"broker": why, "broker_code": str(connack.code)})
             return
         self.phase = Phase.LIVE
         self.will_sent = True

@@ -497,7 +497,6 @@ class Broker(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The broker has accepted; CONNECT follows."""
         self.transport = cast(asyncio.Transport, transport)
-        self._client.session.broker_node = self.node
         if self._client.session.ended:
             self.close()
 

@@ -16,9 +16,12 @@ SEED = int(os.environ.get("FUZZ_SEED", "0")) or random.SystemRandom().randrange(
 """Set FUZZ_SEED to repeat a run."""
 
 
-def agree(cases: int) -> None:
-    with Edge() as edge, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        found: Comparison = runner.run(compare(edge, cases=cases, seed=SEED))
+def agree(cases: int, levels: int = 128) -> None:
+    with (
+        Edge(env={"EDGE_TOPIC_LEVELS": str(levels)}) as edge,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        found: Comparison = runner.run(compare(edge, cases=cases, seed=SEED, levels=levels))
         found.settle(gather_events(edge, found))
     assert not found.differences, f"FUZZ_SEED={SEED}: {len(found.differences)}: {found.differences[:4]}"
     assert found.cases >= cases
@@ -28,6 +31,10 @@ def agree(cases: int) -> None:
 
 def test_simulator_and_wire_agree_in_300_cases() -> None:
     agree(300)
+
+
+def test_simulator_and_wire_agree_where_the_edge_takes_two_levels() -> None:
+    agree(150, levels=2)
 
 
 @pytest.mark.soak
