@@ -308,6 +308,8 @@ class CloseCause(StrEnum):
     QUOTA = "quota"
     DRAINING = "draining"
     UPSTREAM_LOST = "upstream_lost"
+    SPLIT_OVER = "split_over"
+    """MQTT 3.1.1: publishes of a split were not acknowledged; the client connects and sends them again."""
     PROTOCOL = "protocol"
     INVARIANT = "invariant"
     NODE_LOST = "node_lost"

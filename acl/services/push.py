@@ -57,6 +57,7 @@ def build_bundle(org_id: str) -> Bundle | None:
             retained_bytes=org.retained_bytes,
             stored_sessions=org.stored_sessions,
         ),
+        publish_while_split=org.publish_while_split,
     )
 
 

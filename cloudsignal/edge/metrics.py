@@ -97,11 +97,15 @@ def _messages(node: Node) -> list[Row]:
     arrived = node.counters.get("messages_in", 0) + sum(session.messages_in for session in sessions)
     delivered = node.counters.get("messages_out", 0) + sum(session.messages_out for session in sessions)
     refused = TALLY.refused
-    denied, over = refused["in", "denied"], refused["in", "over_quota"]
+    denied, over, split = refused["in", "denied"], refused["in", "over_quota"], refused["in", "split"]
     return [
-        ('{direction="in",verdict="allowed"}', max(0, arrived - denied - over - refused["in", "refused_by_broker"])),
+        (
+            '{direction="in",verdict="allowed"}',
+            max(0, arrived - denied - over - split - refused["in", "refused_by_broker"]),
+        ),
         ('{direction="in",verdict="denied"}', denied),
         ('{direction="in",verdict="over_quota"}', over),
+        ('{direction="in",verdict="split"}', split),
         ('{direction="in",verdict="refused_by_broker"}', refused["in", "refused_by_broker"]),
         ('{direction="out",verdict="allowed"}', delivered),
         ('{direction="out",verdict="denied"}', refused["out", "denied"]),

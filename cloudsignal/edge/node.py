@@ -18,6 +18,7 @@ from cloudsignal.edge.broker.housekeeping import Housekeeping
 from cloudsignal.edge.broker.orders import Orders
 from cloudsignal.edge.broker.pool import BrokerPool
 from cloudsignal.edge.broker.probes import Probes
+from cloudsignal.edge.broker.splits import Splits
 from cloudsignal.edge.broker.wills import Wills
 from cloudsignal.edge.changes import Changes
 from cloudsignal.edge.control.bundle_status import BundleStatus
@@ -112,6 +113,7 @@ class Node:
         )
         self.renewal = Renewal(self.store, self.sessions, self.pump)
         self.wills = Wills(self.housekeeping, self.store, self.journal, self.sessions, self.changes.revoked)
+        self.splits = Splits(self.desired.organizations, self.sessions, self.pump)
         self.consumer = ChangeConsumer(
             self.store,
             self.desired,
@@ -293,6 +295,7 @@ class Node:
         while True:
             await asyncio.sleep(1.0)
             self.timeouts.turn()
+            self.splits.turn(self.probes.cluster)
             self._save_floors()
             self._say_alive()
             self.flush()

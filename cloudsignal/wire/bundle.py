@@ -60,6 +60,8 @@ class Bundle:
     deployment: str = ""
     """Id of the deployment whose version this is, echoed in the edge's report."""
     quotas: Quotas = field(default_factory=Quotas)
+    publish_while_split: str = "accept"
+    """``refuse``: no publish is acknowledged while the edge knows that broker nodes are split. Another word: accept."""
     v: int = VERSION
 
 

@@ -21,6 +21,12 @@ class Organization(models.Model):
         SUSPENDED = "suspended"
         DELETING = "deleting"
 
+    class PublishWhileSplit(models.TextChoices):
+        """Whether edges acknowledge publishes while broker nodes are split; what crosses the split is then lost."""
+
+        ACCEPT = "accept"
+        REFUSE = "refuse"
+
     id = models.CharField(primary_key=True, max_length=16, default=ids.org_id, editable=False)
     name = models.CharField(max_length=80)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.ACTIVE)
@@ -45,6 +51,9 @@ class Organization(models.Model):
     retained_messages = models.PositiveIntegerField(default=10_000)
     retained_bytes = models.PositiveIntegerField(default=16_777_216)
     stored_sessions = models.PositiveIntegerField(default=1_000)
+    publish_while_split = models.CharField(
+        max_length=10, choices=PublishWhileSplit.choices, default=PublishWhileSplit.ACCEPT
+    )
 
     class Meta:
         constraints: ClassVar = [

@@ -38,6 +38,7 @@ class OrganizationSerializer(serializers.ModelSerializer[Organization]):
         model = Organization
         fields: ClassVar = [
             "id", "name", "status", "created_at", "delete_after", "mfa_required", "allowed_origins",
+            "publish_while_split",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -68,6 +69,11 @@ class ChangeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(max_length=200, required=False)
     allowed_origins = serializers.ListField(child=serializers.CharField(max_length=300), required=False)
     mfa_required = serializers.BooleanField(required=False)
+    publish_while_split = serializers.ChoiceField(
+        Organization.PublishWhileSplit.values,
+        required=False,
+        help_text="`refuse`: edges acknowledge no publish while they know that the broker's nodes are split.",
+    )
 
 
 class ConfirmSerializer(serializers.Serializer[Any]):
@@ -195,7 +201,8 @@ class OneOrganization(OrgEndpoint):
         operation_id="change_organization", tags=TAGS, request=ChangeSerializer, responses={200: OrganizationSerializer}
     )
     def patch(self, request: Request, organization_id: str) -> Response:
-        """Change its name, the origins that may call the token service, and whether members need a second factor."""
+        """Change its name, the origins that may call the token service, whether members need a second factor, and
+        whether publishes are acknowledged while the broker's nodes are split."""
         wanted = valid(ChangeSerializer, request)
         if wanted.get("mfa_required") is False and self.access.org.mfa_required:
             self.step_up(request)

@@ -40,6 +40,7 @@ WINDOW = timedelta(days=7)
 SETTINGS = (
     "mfa_required", "allowed_origins", "connections", "messages_per_minute", "packet_bytes",
     "subscriptions_per_session", "retained_messages", "retained_bytes", "stored_sessions",
+    "publish_while_split",
 )  # fmt: skip
 PROVIDER = ("name", "kind", "issuer", "audience", "jwks_url", "algorithms", "enabled")
 SIGN_ON = (

@@ -1,4 +1,4 @@
-"""Settings of an organization: allowed CORS origins, required second factor, quotas."""
+"""Settings of an organization: allowed CORS origins, required second factor, publishing during a split, quotas."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from orgs.permissions import Permission
 from orgs.publishing import publish_organization
 
 ORIGINS_MAX = 50
+SETTINGS = ("allowed_origins", "mfa_required", "publish_while_split")
+"""The settings that are one column each."""
 QUOTAS: Mapping[str, tuple[int, int]] = {
     "connections": (1, 1_000_000),
     "messages_per_minute": (1, 100_000_000),
@@ -35,6 +37,7 @@ def change_settings(
     name: str | None = None,
     allowed_origins: Sequence[str] | None = None,
     mfa_required: bool | None = None,
+    publish_while_split: str | None = None,
 ) -> Organization:
     """Change the given settings, all or none; None keeps a setting. Raises :class:`Invalid`."""
     access.require(Permission.ORG_UPDATE)
@@ -43,19 +46,26 @@ def change_settings(
         raise Conflict(
             "mfa_first", "Set up a second factor for your own account first, or you would lock yourself out."
         )
+    if publish_while_split is not None and publish_while_split not in Organization.PublishWhileSplit.values:
+        raise Invalid("bad_publish_while_split", "Write accept or refuse.", field="publish_while_split")
     origins = None if allowed_origins is None else clean_origins(allowed_origins)
     with org_scope(access.org_id):
         if name is not None:
             rename_organization(access, name=name)
         org = Organization.objects.select_for_update().get(pk=access.org_id)
-        before = {"allowed_origins": org.allowed_origins, "mfa_required": org.mfa_required}
+        before = {name: getattr(org, name) for name in SETTINGS}
         if origins is not None:
             org.allowed_origins = origins
         if mfa_required is not None:
             org.mfa_required = mfa_required
-        after = {"allowed_origins": org.allowed_origins, "mfa_required": org.mfa_required}
+        if publish_while_split is not None:
+            org.publish_while_split = publish_while_split
+        after = {name: getattr(org, name) for name in SETTINGS}
         if after != before:
-            org.save(update_fields=["allowed_origins", "mfa_required"])
+            if after["publish_while_split"] != before["publish_while_split"]:
+                publish_organization(org, *SETTINGS)  # the edges enforce it
+            else:
+                org.save(update_fields=SETTINGS)
             record(access, kinds.ORG_UPDATED, target=f"org:{org.pk}", before=before, after=after)
     return org
 

@@ -26,6 +26,7 @@ from cloudsignal.wire.change import Change
 from cloudsignal.wire.codec import WireError, decode
 from orgs.access.grants import Access
 from orgs.organizations.lifecycle import resume_organization, suspend_organization
+from orgs.organizations.settings import change_settings
 from tests.support.world import organization, person
 
 pytestmark = pytest.mark.django_db
@@ -60,6 +61,7 @@ def test_a_bundle_says_what_the_database_says_and_verifies(access: Access, redis
     bundle = on_redis(access)
     assert (bundle.org, bundle.revision, bundle.deployment) == (access.org_id, 2, deployment.pk)
     assert (bundle.status, bundle.digest, bundle.quotas) == ("active", deployment.version.digest, Quotas())
+    assert bundle.publish_while_split == "accept"
     policy = parse(bundle.policy).policy
     assert policy is not None
     assert [rule.id for rule in policy.rules] == ["own"]
@@ -69,6 +71,12 @@ def test_a_bundle_says_what_the_database_says_and_verifies(access: Access, redis
     blob = redis.hget(keys.bundle(access.org_id), "b")
     with pytest.raises(WireError):
         open_bundle(blob, Ed25519PrivateKey.generate().public_key(), org=access.org_id)  # type: ignore[arg-type]
+
+
+def test_a_bundle_says_whether_publishes_are_acknowledged_during_a_split(access: Access) -> None:
+    change_settings(access, publish_while_split="refuse")
+    assert push_bundle(access.org_id) == on_redis(access).revision == 2
+    assert on_redis(access).publish_while_split == "refuse"
 
 
 def test_running_twice_writes_the_same_bytes_and_announces_once(access: Access, redis: Redis) -> None:

@@ -232,6 +232,10 @@ def test_an_organization_is_created_changed_and_listed(acme: World) -> None:
     changed = owner.patch(f"/v2/organizations/{made.body['id']}", change)
     assert changed.body["allowed_origins"] == ["http://localhost:3000", "https://app.example.com"]
     assert changed.body["name"] == "Renamed"
+    assert changed.body["publish_while_split"] == "accept"
+    changed = owner.patch(f"/v2/organizations/{made.body['id']}", {"publish_while_split": "refuse"})
+    assert changed.body["publish_while_split"] == "refuse"
+    assert owner.patch(f"/v2/organizations/{acme.id}", {"publish_while_split": "maybe"}).status == 422
     for wrong in (
         "*",
         "http://example.com",

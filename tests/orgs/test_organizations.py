@@ -23,6 +23,7 @@ from orgs.organizations.lifecycle import (
     resume_organization,
     suspend_organization,
 )
+from orgs.organizations.settings import change_settings
 from orgs.people.members import add_member, transfer_ownership
 from orgs.people.reads import list_members
 from orgs.permissions import Permission, Role
@@ -222,3 +223,27 @@ def test_a_transfer_is_audited_for_both_who_change_their_role() -> None:
     assert after == {"email": new, "role": "owner", "ends_at": None}
     before, after = changes[owner]
     assert ((before or {})["role"], (after or {})["role"]) == ("owner", "admin")
+
+
+# --- publishing during a split ---------------------------------------------------------------------------------------
+
+
+def test_refusing_publishes_during_a_split_is_audited_and_goes_to_the_nodes_once() -> None:
+    owner = organization()
+    before = owner.org.revision
+    org = change_settings(owner, publish_while_split="refuse")
+    assert (org.publish_while_split, org.revision) == ("refuse", before + 1)
+    event = search(owner, AuditQuery(kind="org.updated")).events[0]
+    assert (event.before["publish_while_split"], event.after["publish_while_split"]) == ("accept", "refuse")
+    pushed = outbox_tasks(owner.org_id).count("acl.tasks.push_bundle")
+    change_settings(owner, publish_while_split="refuse")
+    change_settings(owner, allowed_origins=["https://app.example.com"])
+    assert outbox_tasks(owner.org_id).count("acl.tasks.push_bundle") == pushed
+    assert kinds(owner).count("org.updated") == 2
+    with pytest.raises(Invalid) as refused:
+        change_settings(owner, publish_while_split="maybe")
+    assert (refused.value.code, refused.value.field) == ("bad_publish_while_split", "publish_while_split")
+    developer = member(owner.org, Role.DEVELOPER)
+    with pytest.raises(Forbidden):
+        change_settings(developer, publish_while_split="accept")
+    assert access_org(owner.user, owner.org_id).org.publish_while_split == "refuse"  # type: ignore[arg-type]

@@ -201,7 +201,13 @@ class Plane:
         return "org_" + "".join(random.choices("abcdefghijklmnopqrstuvwxyz234567", k=12))
 
     def bundle(
-        self, org: str, policy: str = ALLOW_ALL, *, suspended: bool = False, quotas: Quotas | None = None
+        self,
+        org: str,
+        policy: str = ALLOW_ALL,
+        *,
+        suspended: bool = False,
+        quotas: Quotas | None = None,
+        publish_while_split: str = "accept",
     ) -> bytes:
         """A new signed bundle, not stored."""
         parsed = parse(policy)
@@ -217,6 +223,7 @@ class Plane:
                 issued_at=time.time(),
                 deployment="dep_1",
                 quotas=quotas or Quotas(),
+                publish_while_split=publish_while_split,
             ),
             self.key,
         )

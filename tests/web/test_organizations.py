@@ -95,6 +95,18 @@ def test_renaming_keeps_the_id_and_a_bad_name_is_kept(acme: Access, owner: Clien
     assert "Enter a name for the organization." in refused.content.decode()
 
 
+def test_what_happens_to_publishes_during_a_split_is_a_setting(acme: Access, owner: Client, visitor: Visitor) -> None:
+    url = reverse("orgs:settings", args=[acme.org_id])
+    assert owner.post(url, {"name": "Acme", "publish_while_split": "refuse"}).status_code == 302
+    assert owner.get(url).context["form"]["publish_while_split"].value() == "refuse"
+    assert owner.post(url, {"name": "Acme"}).status_code == 302
+    viewer = visitor(member(acme.org, Role.VIEWER))
+    assert "no publish is acknowledged" in viewer.get(url).content.decode()
+    wrong = owner.post(url, {"name": "Acme", "publish_while_split": "maybe"})
+    assert wrong.status_code == 422
+    assert "Choose one of the two." in wrong.content.decode()
+
+
 def test_settings_tell_how_to_connect_and_lead_to_the_members(acme: Access, owner: Client) -> None:
     page = owner.get(reverse("orgs:settings", args=[acme.org_id])).content.decode()
     assert f"USERNAME@{acme.org_id}" in page

@@ -21,6 +21,7 @@ BUNDLE = Bundle(
     issued_at=1_700_000_000.25,
     deployment="dep_1",
     quotas=Quotas(connections=5),
+    publish_while_split="refuse",
 )
 
 

@@ -57,7 +57,7 @@ RECORDS: list[tuple[Any, dict[str, Any]]] = [
         Bundle(ORG, 7, "sha256:0", b"{}", "active", 1.5),
         {
             "org": ORG, "revision": 7, "digest": "sha256:0", "policy": b"{}", "status": "active", "issued_at": 1.5,
-            "deployment": "", "quotas": QUOTAS, "v": 1,
+            "deployment": "", "quotas": QUOTAS, "publish_while_split": "accept", "v": 1,
         },
     ),
     (Signed(b"p", b"s"), {"payload": b"p", "signature": b"s"}),

@@ -201,6 +201,7 @@ class DesiredState:
             quotas=bundle.quotas,
             suspended=bundle.status == "suspended",
             issued_at=bundle.issued_at,
+            refuse_while_split=bundle.publish_while_split == "refuse",
         )
         org = self.organizations.get(bundle.org)
         if org is None:

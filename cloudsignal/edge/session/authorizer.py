@@ -28,7 +28,7 @@ class Tally:
     asked: int = 0
     nanoseconds: int = 0
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Messages by direction (``in``, ``out``) and verdict (``denied``, ``over_quota``, ``unread``,
+    """Messages by direction (``in``, ``out``) and verdict (``denied``, ``over_quota``, ``split``, ``unread``,
     ``refused_by_broker``)."""
 
 

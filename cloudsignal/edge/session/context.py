@@ -105,6 +105,7 @@ class Context(Account):
         "to_broker",
         "to_client",
         "token_id",
+        "unanswered",
         "unread",
         "upstream",
         "will_bytes",
@@ -162,8 +163,9 @@ class Context(Account):
         """The code of its CONNACK; 0 when it answered with none."""
         self.may_remain = False
         """Whether a node tried before may hold a session of this one."""
-        self.cut = False
-        """That node has closed the connection, or does not answer, and has not said why."""
+        self.cut = self.unanswered = False
+        """That node has closed the connection and has not said why; a publish of MQTT 3.1.1 was not acknowledged during
+        a split, and the client sends it again on its next connection."""
         self._early = b""
         """Bytes that the client has sent after its CONNECT, before CONNACK."""
         self.ousted = False

@@ -39,6 +39,8 @@ class ActivePolicy:
     quotas: Quotas
     suspended: bool
     issued_at: float
+    refuse_while_split: bool = False
+    """No publish is acknowledged while broker nodes are known to be split."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +51,8 @@ class Organization:
     mount: Mount
     active: ActivePolicy
     retained: Retained = field(init=False)
+    refusing: bool = False
+    """Broker nodes are split, and the organization wants no acknowledgement of what may be lost."""
     waiting: deque[Callable[[], None]] = field(default_factory=deque)
     """Sessions with more work than one turn may do (:mod:`cloudsignal.edge.transport.turns`), first come first."""
     rests_until: float = 0.0

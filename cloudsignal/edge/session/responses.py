@@ -63,6 +63,7 @@ CLOSE_ANSWERS: dict[CloseCause, Answer] = {
     CloseCause.QUOTA: Answer(Reason.QUOTA_EXCEEDED, "quota of the organization reached", passes=True),
     CloseCause.DRAINING: Answer(Reason.SHUTTING_DOWN, "the server is shutting down; connect again", passes=True),
     CloseCause.UPSTREAM_LOST: Answer(Reason.SERVER_BUSY, "the broker is unavailable; try again later", passes=True),
+    CloseCause.SPLIT_OVER: Answer(Reason.SERVER_BUSY, "publishes were not acknowledged; send them again", passes=True),
     CloseCause.PROTOCOL: Answer(Reason.PROTOCOL_ERROR, ""),
     CloseCause.INVARIANT: Answer(Reason.UNSPECIFIED, "internal error"),
 }

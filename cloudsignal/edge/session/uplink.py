@@ -58,6 +58,7 @@ PUBLISH_DENIED = "the policy does not allow this publish"
 """Reason string of PUBACK and PUBREC 0x87; it names no rule, because the client must not learn the policy."""
 
 OVER_QUOTA = Refusal("messages_per_minute", "the organization's messages of this minute are used up")
+SPLIT = Refusal("nodes_split", "the broker's nodes are split and the message could be lost; publish it again later")
 
 
 class Uplink:
@@ -140,7 +141,7 @@ class Uplink:
         slow = 0.0
         # Messages that may exceed the quota are counted one by one; those that the broker may refuse are noted.
         watched = now < sent.watch_until
-        one_by_one = self._handshakes.held or watched or org.over_quota(now, end // LEAST)
+        one_by_one = self._handshakes.held or watched or org.refusing or org.over_quota(now, end // LEAST)
         heads = {} if one_by_one else self._heads.known
         try:
             while end - position >= 2:
@@ -251,9 +252,9 @@ class Uplink:
             and body + 2 < tail <= body + LONGEST
             and (after_id < stop and not data[after_id] if five else after_id <= stop)
         )
-        over = session.org.over_quota(now)
+        over = OVER_QUOTA if session.org.over_quota(now) else SPLIT if session.org.refusing else None
         topic_key = data[position : position + 1] + data[body:tail] if simple else b""
-        if simple and not over:
+        if simple and over is None:
             known = self._topics.known.get(topic_key)
             if known is not None:
                 if first & 6:
@@ -266,8 +267,8 @@ class Uplink:
         self._resolve_alias(message)
         self._weight = len(message.properties) // ELEMENTS + (len(message.topic) >> TOPIC_SHIFT)
         size = stop - position
-        if over:
-            self._refuse(message, size, None, limit=OVER_QUOTA)
+        if over is not None:
+            self._refuse(message, size, None, limit=over)
             return
         response = message.properties.string(Property.RESPONSE_TOPIC)
         deep = session.authorizer.too_deep("pub", message.topic, response)
@@ -342,15 +343,19 @@ class Uplink:
         """Deny a publish by ``decision``; when that is ``None``, refuse it because ``limit`` is reached.
 
         MQTT 5 names the reason; 3.1.1 has no negative answer (MQTT 3.1.1 s3.3.5), so the edge completes the handshake
-        and drops the message. Nothing of it goes upstream.
+        and drops the message. During a split it gets none: the client keeps it for its next connection.
         """
         session = self._session
-        TALLY.refused["in", "over_quota" if decision is None else "denied"] += 1
+        verdict = "denied" if decision is not None else "split" if limit is SPLIT else "over_quota"
+        TALLY.refused["in", verdict] += 1
         if decision is None:
             session.limit_reached(limit.limit)
         else:
             session.denied("publish", message.topic, decision, qos=message.qos, retain=message.retain, size=size)
         if not message.qos:
+            return
+        if verdict == "split" and session.version != 5:
+            session.unanswered = True
             return
         kind = Kind.PUBACK if message.qos == 1 else Kind.PUBREC
         if decision is None:

@@ -14,8 +14,7 @@ from orgs.access.second_factor import has_second_factor
 from orgs.access.web.gate import org_page
 from orgs.access.web.reauthentication import ask_again
 from orgs.credentials.web.connection import connection
-from orgs.organizations.forms import OrganizationForm
-from orgs.organizations.lifecycle import rename_organization
+from orgs.organizations.forms import SettingsForm
 from orgs.organizations.settings import change_settings
 from orgs.people.reads import has_ended, list_members
 from orgs.permissions import Permission
@@ -23,15 +22,17 @@ from orgs.permissions import Permission
 
 @org_page(Permission.ORG_READ, write=Permission.ORG_UPDATE, methods=("GET", "POST"))
 def settings_page(request: HttpRequest, access: Access) -> HttpResponseBase:
-    """Show the settings; change the name with permission."""
-    form = OrganizationForm(request.POST if request.method == "POST" else None, initial={"name": access.org.name})
+    """Show the settings; change the name, and publishing during a split, with permission."""
+    present = {"name": access.org.name, "publish_while_split": access.org.publish_while_split}
+    form = SettingsForm(request.POST if request.method == "POST" else None, initial=present)
     if request.method == "POST" and form.is_valid():
         try:
-            org = rename_organization(access, name=form.value("name"))
+            wanted = form.value("publish_while_split") or None
+            org = change_settings(access, name=form.value("name"), publish_while_split=wanted)
         except DomainError as error:
             form.refuse(error)
         else:
-            messages.success(request, f"The organization is now called {org.name}.")
+            messages.success(request, f"The settings of {org.name} are saved.")
             return redirect("orgs:settings", access.org_id)
     way = connection()
     context = {
