@@ -241,7 +241,7 @@ class Client(asyncio.BufferedProtocol):
         if purse.take(size):
             self._unread = size
         elif size > UNREAD_LEAST:
-            # Nothing of QoS 1 and 2 is lost: the broker sends it again to a session that is kept.
+            # What is on its way with QoS 1 and 2 is not lost: the broker sends it again to a session that is kept.
             session.limit_reached("unread_bytes")
             session.end(CloseCause.QUOTA)
         if size > UNREAD_MAX or purse.scarce:
