@@ -238,8 +238,8 @@ class Environment:
                 f"{name}: unknown option {quoted(unknown[0])}; known are ca, cert, key, keepalive and status"
             )
         keep_alive, status = _keep_alive(name, options), options.get("status", "")
-        if status and not status.startswith(("http://", "https://")):
-            raise ConfigError(f"{name}: status is {quoted(status)}; write http://{{host}}:8888 or https://...")
+        if status and not status.startswith("http://"):  # the certificate of an address would have to name it
+            raise ConfigError(f"{name}: status is {quoted(status)}; write http://{{host}}:8888, it is read without TLS")
         if scheme == "unix" and place.startswith("/"):
             return Upstream(path=unquote(place), keep_alive=keep_alive, status=status)
         login, _, listed = place.rpartition("@")

@@ -71,6 +71,7 @@ def test_an_upstream_of_several_nodes_with_the_address_that_says_how_they_are() 
         ("mqtts://a?keepalive=2", "seconds from 3 to 600"),
         ("mqtts://a?keepalive=x", "seconds from 3 to 600"),
         ("mqtts://a?status=host:8888", "write http"),
+        ("mqtts://a?status=https://host:8888", "without TLS"),
         ("unix://b.sock", "unix:///path"),
     ],
 )
