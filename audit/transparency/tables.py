@@ -18,7 +18,10 @@ from cloudsignal.ids import CHECKPOINT_LOG
 
 _LAST = "SELECT start + octet_length(entries) / 32 FROM audit_log_leaves WHERE org_id = %s ORDER BY start DESC LIMIT 1"
 _ENTRIES = """
-SELECT start, entries FROM audit_log_leaves WHERE org_id = %(org)s AND start < %(end)s AND start >= coalesce(
+SELECT substring(entries FROM greatest(%(start)s - start, 0)::int * 32 + 1
+    FOR (least(%(end)s, start + octet_length(entries) / 32) - greatest(start, %(start)s))::int * 32)
+FROM audit_log_leaves WHERE org_id = %(org)s AND start < %(end)s AND start + octet_length(entries) / 32 > %(start)s
+    AND start >= coalesce(
     (SELECT start FROM audit_log_leaves WHERE org_id = %(org)s AND start <= %(start)s ORDER BY start DESC LIMIT 1), 0)
 ORDER BY start
 """
@@ -84,11 +87,7 @@ def read_entries(org_id: str, start: int, end: int) -> bytes:
     """The log entries (commitments of 32 bytes) from index ``start`` to before ``end``, as far as there are any."""
     with connection.cursor() as cursor:
         cursor.execute(_ENTRIES, {"org": org_id, "start": start, "end": end})
-        runs = cursor.fetchall()
-    if not runs:
-        return b""
-    first = int(runs[0][0])
-    return b"".join(bytes(entries) for _, entries in runs)[(start - first) * 32 : (end - first) * 32]
+        return b"".join(bytes(part) for (part,) in cursor.fetchall())
 
 
 def read_hashes(org_id: str, level: int, start: int, end: int) -> list[bytes]:

@@ -12,6 +12,7 @@ from audit import kinds
 from audit.access import AuditQuery, cursor_of, search
 from audit.log.verifier import VerifyError, parse_key, verify_file, verify_proof
 from audit.models import Event
+from audit.services.commitments import RUN, queue_entries
 from audit.services.record import AuditedChange, record_many
 from audit.transparency import growing
 from cloudsignal.cli.proofs import verifier, verify
@@ -52,6 +53,24 @@ def vkey_of(world: World) -> str:
 
 def test_a_client_written_from_the_specifications_checks_the_whole_log(logged: World) -> None:
     assert Client(fetcher(logged), vkey_of(logged)).check() > 1_000
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+def test_a_million_leaves_are_checked_over_http(acme: World) -> None:
+    with org_scope(acme.id):
+        for run in range(123):
+            queue_entries(acme.id, [(run * RUN + at).to_bytes(32, "big") for at in range(RUN)])
+    growing.grow()
+    callers = [acme.caller() for _ in range(20)]
+
+    def fetch(path: str) -> bytes:
+        while (answer := callers[-1]("GET", LOG + path)).status == 429:
+            callers.insert(0, callers.pop())  # each key has requests of its own
+        assert answer.status == 200, f"{path}: {answer.status}"
+        return answer.content
+
+    assert Client(fetch, vkey_of(acme)).check() > 1_000_000
 
 
 def test_only_tiles_under_the_checkpoint_and_canonical_paths_are_served(logged: World) -> None:
