@@ -106,6 +106,8 @@ class BrokerPool:
         self._lookups: dict[Address, asyncio.Task[list[str]]] = {}
         self._resolve_at: dict[Address, float] = {}
         self._unresolved: dict[Address, str] = {}
+        self._nodes: list[BrokerNode] | None = None
+        """The nodes in use, until addresses or what is known of nodes change."""
         self._begun = 0.0
         """When nodes were asked for first, on the monotonic clock."""
         self._too_many = 0
@@ -127,7 +129,7 @@ class BrokerPool:
         patience = RESOLVE_WITHIN if not self._listed() else self._begun + RESOLVE_WITHIN - now
         if new and patience > 0:
             await asyncio.wait(new, timeout=patience)
-        found = self._listed()
+        found = list(self._listed())
         if not found:
             raise NoBrokerError(
                 "; ".join(
@@ -149,6 +151,7 @@ class BrokerPool:
     def _look_up(self, host: Address) -> None:
         if _is_literal(host.host):
             self._addresses[host] = [host.host]
+            self._nodes = None
             self._resolve_at[host] = float("inf")
             return
         task = asyncio.get_running_loop().create_task(_resolve(host))
@@ -160,6 +163,7 @@ class BrokerPool:
         error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is None:
             self._addresses[host] = task.result()
+            self._nodes = None
             self._unresolved.pop(host, None)
         else:
             why = str(error) or type(error).__name__
@@ -171,16 +175,19 @@ class BrokerPool:
 
     def _listed(self) -> list[BrokerNode]:
         """The nodes in use; the first :data:`BROKERS_MAX` where names resolve to more."""
+        if self._nodes is not None:
+            return self._nodes
         if self.upstream.path:
-            return [BrokerNode(path=self.upstream.path)]
+            self._nodes = [BrokerNode(path=self.upstream.path)]
+            return self._nodes
         found = list(dict.fromkeys(node for host in self.upstream.hosts for node in self._of(host)))
         if len(found) > BROKERS_MAX and len(found) != self._too_many:
             logger.warning("the broker's names resolve to %d addresses; %d of them are used", len(found), BROKERS_MAX)
         self._too_many = len(found)
-        found = found[:BROKERS_MAX]
-        for node in self._known.keys() - set(found):
+        self._nodes = found[:BROKERS_MAX]
+        for node in self._known.keys() - set(self._nodes):
             del self._known[node]
-        return found
+        return self._nodes
 
     def _of(self, host: Address) -> list[BrokerNode]:
         """The nodes of a name: its IPv4 addresses, so that a node with one of each kind counts once.
@@ -232,6 +239,7 @@ class BrokerPool:
     def failed(self, node: BrokerNode, why: str) -> None:
         """Note that a node did not answer, or not as a broker does; ``why`` in a few words."""
         known = self._known.setdefault(node, _Known())
+        self._nodes = None
         now = time.monotonic()
         if known.state.reached is not Reached.UNREACHABLE:
             known.state = NodeState(Reached.UNREACHABLE, time.time(), why)
@@ -251,6 +259,7 @@ class BrokerPool:
             return
         if known is not None and known.state.reached is Reached.UNREACHABLE:
             logger.warning("the broker node %s is reachable again", node.label)
+        self._nodes = None
         self._known[node] = _Known(NodeState(Reached.REACHABLE, time.time()), ever_reached=True)
 
     def state(self, node: BrokerNode) -> NodeState:

@@ -467,9 +467,14 @@ class Broker(asyncio.BufferedProtocol):
     async def answered(self, within: float) -> None:
         """Wait until the node has taken or declined the session, or is gone; at most so many seconds."""
         if self._undecided:
-            self._answered = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._answered], timeout=within)
-            self._answered = None
+            loop = asyncio.get_running_loop()
+            self._answered = loop.create_future()
+            timer = loop.call_later(within, self._decide, True)
+            try:
+                await self._answered
+            finally:
+                timer.cancel()
+                self._answered = None
         if self._undecided:
             await asyncio.sleep(0)  # this process may have been the slow one: what has arrived is read now
 
@@ -478,9 +483,9 @@ class Broker(asyncio.BufferedProtocol):
         session = self._client.session
         return self.transport is not None and session.phase is Phase.CONNECTING and not session.declined
 
-    def _decide(self) -> None:
-        """Tell who waits for the answer to CONNECT that it is here."""
-        if self._answered is not None and not self._answered.done() and not self._undecided:
+    def _decide(self, late: bool = False) -> None:
+        """Tell who waits for the answer to CONNECT that it is here, or is not waited for any longer."""
+        if self._answered is not None and not self._answered.done() and (late or not self._undecided):
             self._answered.set_result(None)
 
     def give_up(self) -> None:
