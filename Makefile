@@ -2,7 +2,7 @@
 # It is safe to run any of them at any time; what is done already is not done again.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-fast check soak bench-policy bench-edge bench-credentials bench-neighbors bench-neighbours clean python3
+.PHONY: help setup up demo test test-fast check soak bench-ingest bench-policy bench-edge bench-credentials bench-neighbors bench-neighbours clean python3
 
 BIN := .venv/bin
 ARGS ?=
@@ -45,6 +45,9 @@ soak: setup ## run the long tests
 
 bench-policy: setup ## measure the policy core
 	@$(BIN)/python -m tests.benchmarks.policy $(ARGS)
+
+bench-ingest: setup ## measure how fast the audit takes events, as a ratio to a bare COPY
+	@$(BIN)/python -m tests.benchmarks.ingest $(ARGS)
 
 bench-edge: setup ## measure the edge as a ratio to the bare broker
 	@$(BIN)/python -m tests.benchmarks.edge $(ARGS)

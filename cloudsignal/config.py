@@ -86,6 +86,12 @@ VARIABLES: tuple[Variable, ...] = (
         "the same database as the role that deletes organizations for good",
         secret=True,
     ),
+    Variable(
+        "DATABASE_INGEST_URL",
+        "ingest",
+        "the same database as the role that appends to the audit; without it ingest is slower",
+        secret=True,
+    ),
     Variable("REDIS_URL", "web, worker, ingest, edge", "Redis 6.2 or newer, or Valkey", secret=True),
     Variable(
         "MQTT_UPSTREAM_URL",

@@ -51,6 +51,9 @@ DATABASE_APP_ROLE = role_of(_url) if _url else "cloudsignal_app"
 # The one role that deletes organizations for good, and does nothing else. Not one of DATABASES: no model is read by it.
 DATABASE_DELETE_URL = ENV.text("DATABASE_DELETE_URL", "")
 DATABASE_DELETE_ROLE = role_of(DATABASE_DELETE_URL) if DATABASE_DELETE_URL else "cloudsignal_delete"
+# The role that appends to the audit, past row-level security, and does nothing else.
+DATABASE_INGEST_URL = ENV.text("DATABASE_INGEST_URL", "")
+DATABASE_INGEST_ROLE = role_of(DATABASE_INGEST_URL) if DATABASE_INGEST_URL else "cloudsignal_ingest"
 DATABASE_ROUTERS: list[str] = []
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

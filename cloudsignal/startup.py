@@ -86,6 +86,7 @@ def _parts(url: str) -> dict[str, Any]:
         return dict(conninfo_to_dict(url))
     except ProgrammingError:
         raise ConfigError(
-            "DATABASE_URL, DATABASE_OWNER_URL or DATABASE_DELETE_URL is not an address of PostgreSQL; "
+            "DATABASE_URL, DATABASE_OWNER_URL, DATABASE_DELETE_URL or DATABASE_INGEST_URL is not an address of "
+            "PostgreSQL; "
             "write postgresql://role:password@host:5432/database"
         ) from None

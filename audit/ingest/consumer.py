@@ -15,6 +15,8 @@ from django.db import DatabaseError, DataError, connection, connections
 from redis import Redis
 from redis.exceptions import RedisError
 
+from audit.bounds import LATEST_US, moment
+from audit.ingest.append import DAY_US, Append, BeingSealedError, Load, day_of
 from audit.ingest.gaps import Gaps
 from audit.ingest.lost import Heard, LostNodes
 from audit.ingest.rows import Row, days_of, platform_row, row_of
@@ -24,7 +26,7 @@ from audit.kinds import AUDIT_UNREADABLE
 from audit.services import partitions
 from cloudsignal.secrets.keyring import node_key
 from cloudsignal.wire import keys
-from cloudsignal.wire.audit import decode_batch
+from cloudsignal.wire.audit import AuditBatch, read_batch
 from cloudsignal.wire.codec import WireError, decode
 from cloudsignal.wire.report import BundleReport, Heartbeat
 from cloudsignal.wire.sealed import Kind, open_record
@@ -37,6 +39,10 @@ BACKOFF_MAX = 3.0
 """Seconds between attempts while PostgreSQL or Redis is unavailable."""
 REPORTS_AGAIN_SECONDS = 1.0
 """How long reports of nodes wait after they could not be applied."""
+LATE_AGAIN_SECONDS = 1.0
+"""How long entries wait that hold events of a day that is being sealed."""
+UNFIT = (WireError, ValueError, TypeError, ArithmeticError)
+"""What an event raises that cannot be stored."""
 PAST = timedelta(days=31)
 FUTURE = timedelta(days=2)
 """Days further away get no partition of their own because of an event: a wrong clock must not make hundreds."""
@@ -72,6 +78,7 @@ class _Read:
     """An entry of the audit stream with the rows made from it."""
 
     entry: StreamEntry
+    batch: AuditBatch | None = None
     rows: list[Row] = field(default_factory=list)
     wrong: str = ""
 
@@ -80,7 +87,13 @@ class Ingest:
     """One consumer of the ingest group. Several may run; each entry goes to one of them."""
 
     def __init__(
-        self, redis: Redis, nodes: NodeRegistry, *, name: str = "", claim_idle: float = CLAIM_IDLE_SECONDS
+        self,
+        redis: Redis,
+        nodes: NodeRegistry,
+        *,
+        name: str = "",
+        claim_idle: float = CLAIM_IDLE_SECONDS,
+        append: Append | None = None,
     ) -> None:
         self.counters = Counters()
         self._redis = redis
@@ -90,6 +103,10 @@ class Ingest:
         self._lost = LostNodes()
         self._waiting: dict[str, StreamEntry] = {}
         self._reports_at = 0.0
+        self._append = append
+        self._late: dict[str, StreamEntry] = {}
+        """Entries with events of a day that is being sealed."""
+        self._late_at = 0.0
         self._days: set[date] = set()
 
     def run(self, stop: threading.Event, alive: Callable[[], None]) -> None:
@@ -110,14 +127,17 @@ class Ingest:
                 wait = BACKOFF_FIRST
                 continue
             self._streams.again()
+            self._late.clear()
             connections.close_all()
+            if self._append:
+                self._append.close()
             stop.wait(wait)
             wait = min(wait * 2, BACKOFF_MAX)
 
     def round(self, *, block: float = BLOCK_SECONDS) -> int:
         """Read once, store, finish; returns how many entries were dealt with."""
         work = self._streams.next(block=block)
-        self._audit(work.audit)
+        self._audit([*work.audit, *self._late_again()])
         self._reports(work.reports)
         beats = self._nodes.look(self._redis)
         self._gaps.check(beats, drained=lambda: self._streams.idle(keys.AUDIT))
@@ -130,17 +150,49 @@ class Ingest:
         if not entries:
             return
         read = [_read(entry) for entry in entries]
-        rows = [row for one in read for row in _with_note(one)]
-        self._make_partitions(rows)
         try:
-            fresh = store(rows)
+            fresh = self._appended(self._append, read) if self._append else self._stored(read)
         except DataError:
-            fresh = self._store_singly(read)
+            fresh = self._store_singly([_with_rows(one) for one in read])
+        except BeingSealedError as error:
+            self._set_apart(read, error.days)
+            return
+        total = sum(len(one.batch.events) for one in read if one.batch)
         quarantined = [DeadLetter(one.entry, one.wrong) for one in read if one.wrong]
         self._streams.finish(keys.AUDIT, entries, quarantined)
         self.counters.events += fresh
-        self.counters.repeated += len(rows) - fresh
+        self.counters.repeated += max(0, total - fresh)
         self._note(keys.AUDIT, quarantined)
+
+    def _stored(self, read: Sequence[_Read]) -> int:
+        rows = [row for one in read for row in _with_note(_with_rows(one))]
+        self._make_partitions(days_of(rows))
+        return store(rows)
+
+    def _appended(self, append: Append, read: Sequence[_Read]) -> int:
+        load = Load()
+        for one in read:
+            if one.batch:
+                load.add(one.batch)
+        self._make_partitions({moment(day * DAY_US).date() for day in load.days if 0 <= day <= LATEST_US // DAY_US})
+        return append.store(
+            load,
+            lambda: [row for one in read for row in _with_note(_with_rows(one))],
+            unusual=any(one.wrong for one in read),
+        )
+
+    def _set_apart(self, read: Sequence[_Read], days: set[int]) -> None:
+        """Keep the entries that must wait for a day in hand, and store the others."""
+        waiting = [one for one in read if one.batch and any(day_of(event) in days for event in one.batch.events)]
+        self._late.update({one.entry.id: one.entry for one in waiting})
+        self._late_at = time.monotonic() + LATE_AGAIN_SECONDS
+        self._audit([one.entry for one in read if one.entry.id not in self._late])
+
+    def _late_again(self) -> list[StreamEntry]:
+        if not self._late or time.monotonic() < self._late_at:
+            return []
+        late, self._late = list(self._late.values()), {}
+        return late
 
     def _store_singly(self, read: Sequence[_Read]) -> int:
         """Store entries one by one after PostgreSQL refused a batch, and quarantine the one that it refuses.
@@ -157,9 +209,9 @@ class Ingest:
                 fresh += store(_with_note(one))
         return fresh
 
-    def _make_partitions(self, rows: Sequence[Row]) -> None:
+    def _make_partitions(self, days: set[date]) -> None:
         today = datetime.now(UTC).date()
-        missing = {day for day in days_of(rows) if today - PAST <= day <= today + FUTURE} - self._days
+        missing = {day for day in days if today - PAST <= day <= today + FUTURE} - self._days
         if not missing:
             return
         try:
@@ -225,14 +277,19 @@ def _read(entry: StreamEntry) -> _Read:
     if not entry.there:
         return read
     try:
-        batch = decode_batch(open_record(Kind.AUDIT, entry.record, node_key()))
+        read.batch = read_batch(open_record(Kind.AUDIT, entry.record, node_key()))
     except WireError as error:
         read.wrong = str(error)
-        return read
-    for event in batch.events:
+    return read
+
+
+def _with_rows(read: _Read) -> _Read:
+    """``read`` with a row of each of its events."""
+    read.rows = []
+    for event in read.batch.events if read.batch else ():
         try:
-            read.rows.append(row_of(event, node=batch.node, incarnation=batch.incarnation))
-        except (WireError, ValueError, TypeError, ArithmeticError) as error:
+            read.rows.append(row_of(event, node=read.batch.node, incarnation=read.batch.incarnation))  # type: ignore[union-attr]
+        except UNFIT as error:
             read.wrong = _short(error)
     return read
 

@@ -1,46 +1,46 @@
 """Insert rows with their leaves in the transparency log: binary COPY into a temporary table, then one insert.
 
-Straight into ``audit_event`` would be faster and is not possible: PostgreSQL refuses COPY FROM on a table with
-row-level security to a role that it binds. The temporary table lives as long as the connection, so that a batch does
-not write to the system catalogue.
+It works on any connection, also as the application's role, into whose tables PostgreSQL lets nobody COPY who is bound
+by row-level security. The faster way is :mod:`audit.ingest.append`, which comes here with what it cannot do. The
+temporary table lives as long as the connection, so that a batch does not write to the system catalogue.
 """
 
 # ruff: noqa: S608 - SQL of constants
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from django.db import connection, transaction
+import psycopg
+from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
-from audit.ingest.rows import COLUMNS, DETAILS, ID, ORG, TS, Row, key_of
+from audit.ingest.packed import COPIED, copy_data, values_of
+from audit.ingest.rows import COLUMNS, ID, ORG, TS, Row, key_of
 from audit.services.commitments import commit_rows
 
-_NAMES = tuple(name for name, _ in COLUMNS)
-_LOGGED = (*COLUMNS, ("log_leaf", "int8"), ("salt", "bytea"))
-_STORED = ", ".join(name for name, _ in _LOGGED if name != "incarnation")
-_COPY = f"COPY audit_incoming ({', '.join(name for name, _ in _LOGGED)}) FROM STDIN (FORMAT BINARY)"
+Cursor = CursorWrapper | psycopg.Cursor[Any]
+"""A cursor of Django's connection, or of the one of ``DATABASE_INGEST_URL``."""
+
+_NAMES = ", ".join(COPIED)
+_COPY = f"COPY audit_incoming ({_NAMES}) FROM STDIN (FORMAT BINARY)"
 _TEMPORARY = (
     "CREATE TEMPORARY TABLE IF NOT EXISTS audit_incoming ("
-    + ", ".join(f"{name} {kind}" for name, kind in _LOGGED)
-    + ") ON COMMIT DELETE ROWS"
+    + ", ".join(f"{name} {kind}" for name, kind in COLUMNS[:-1])
+    + ", actor text, target text, log_leaf int8, salt bytea) ON COMMIT DELETE ROWS"
 )
-# The columns of administrative changes have no default in the table.
 _INSERT = (
-    f"INSERT INTO audit_event ({_STORED}, actor, target) "
-    f"SELECT {_STORED.replace('details', 'details::jsonb')}, '', '' FROM audit_incoming ORDER BY org_id, ts, id "
+    f"INSERT INTO audit_event ({_NAMES}) SELECT {_NAMES} FROM audit_incoming ORDER BY org_id, ts, id "
     "ON CONFLICT (org_id, ts, id) DO NOTHING"
 )
 _THERE = (
     "SELECT org_id, ts, id FROM unnest(%s::text[], %s::timestamptz[], %s::uuid[]) AS asked (org_id, ts, id) "
     "JOIN audit_event AS e USING (org_id, ts, id) WHERE e.ts BETWEEN %s AND %s"
 )
-_NO_LEAF = (None, None)
 
 
-def insert(cursor: CursorWrapper, rows: Sequence[Row]) -> Sequence[Row]:
+def insert(cursor: Cursor, rows: Sequence[Row]) -> Sequence[Row]:
     """Insert those of ``rows`` whose keys are not there yet, each with its leaf, and return them.
 
     All are taken to be new at first. When one was not, nothing of the attempt stays, so that no leaf is without a row.
@@ -51,35 +51,28 @@ def insert(cursor: CursorWrapper, rows: Sequence[Row]) -> Sequence[Row]:
     return rows
 
 
-def stage(cursor: CursorWrapper, rows: Sequence[Row], leaves: Sequence[tuple[int, bytes]] = ()) -> None:
-    """Put ``rows`` into the temporary table ``audit_incoming``, in place of what it holds."""
+def stage(cursor: Cursor, data: Iterable[bytes]) -> None:
+    """Put the rows of a binary COPY into the temporary table ``audit_incoming``, in place of what it holds."""
     cursor.execute(_TEMPORARY)
     cursor.execute("DELETE FROM audit_incoming")  # holds rows only inside somebody else's transaction
     with connection.wrap_database_errors, cursor.copy(_COPY) as copy:
-        copy.set_types([kind for _, kind in _LOGGED])
-        for at, row in enumerate(rows):
-            copy.write_row(row + (leaves[at] if leaves else _NO_LEAF))
+        for part in data:
+            copy.write(part)
 
 
-def _inserted(cursor: CursorWrapper, rows: Sequence[Row]) -> bool:
-    with transaction.atomic():
-        stage(cursor, rows, commit_rows(cursor, [_values(row) for row in rows]))
-        cursor.execute(_INSERT)
-        if cursor.rowcount == len(rows):
-            return True
-        transaction.set_rollback(True)
+def _inserted(cursor: Cursor, rows: Sequence[Row]) -> bool:
+    cursor.execute("SAVEPOINT audit_insert")
+    leaves = commit_rows(cursor, [values_of(row) for row in rows])
+    stage(cursor, copy_data(rows, leaves))
+    cursor.execute(_INSERT)
+    if cursor.rowcount == len(rows):
+        cursor.execute("RELEASE SAVEPOINT audit_insert")
+        return True
+    cursor.execute("ROLLBACK TO SAVEPOINT audit_insert")
     return False
 
 
-def _there(cursor: CursorWrapper, rows: Sequence[Row]) -> set[tuple[object, ...]]:
+def _there(cursor: Cursor, rows: Sequence[Row]) -> set[tuple[object, ...]]:
     keys = [[row[at] for row in rows] for at in (ORG, TS, ID)]
     cursor.execute(_THERE, [*keys, min(keys[1]), max(keys[1])])
     return set(cursor.fetchall())
-
-
-def _values(row: Row) -> Mapping[str, object]:
-    """The values of a row by column, as they are read back."""
-    values = dict(zip(_NAMES, row, strict=True))
-    if row[DETAILS]:
-        values["details"] = json.loads(row[DETAILS])
-    return values

@@ -10,17 +10,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from django.db import connection
-from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
-from audit.ingest.insert import insert
-from audit.ingest.rows import INCARNATION, KIND, NODE, ORG, SESSION, Row
+from audit.ingest.insert import Cursor, insert
+from audit.ingest.rows import ID, INCARNATION, KIND, NODE, ORG, SESSION, TS, Row
 from audit.kinds import CONNECT, DISCONNECT, SESSION_CLOSED, CloseCause
 from audit.models import OpenSession
 from cloudsignal.tenancy.scopes import platform_scope
@@ -39,12 +38,14 @@ KEPT = timedelta(days=31)
 """How long what has ended is remembered: a node that comes back later than that has no partition for its events."""
 
 _ENDS = frozenset({DISCONNECT, SESSION_CLOSED})
+BOUNDARIES = _ENDS | {CONNECT}
+"""Kinds of events that begin or end a session."""
 
-_OPEN = f"""
+_OPEN = """
 INSERT INTO audit_opensession (session, node, incarnation, org, ts, event, ended, lost)
-SELECT DISTINCT ON (session) session, node, incarnation, org_id, ts, id, false, false FROM audit_incoming
-WHERE kind = '{CONNECT}' AND session = ANY(%s) ORDER BY session, ts ON CONFLICT DO NOTHING
-"""  # noqa: S608 - SQL of constants
+SELECT *, false, false
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::uuid[]) ON CONFLICT DO NOTHING
+"""
 _OPENED_LATE = "DELETE FROM audit_opensession WHERE session = ANY(%s) AND ended AND NOT lost"
 _CLOSE = "DELETE FROM audit_opensession WHERE session = ANY(%s) AND NOT ended RETURNING session"
 _CLOSED_EARLY = """
@@ -131,7 +132,7 @@ class LostNodes:
         return ended
 
 
-def without_second_ends(cursor: CursorWrapper, rows: Sequence[Row]) -> tuple[Sequence[Row], Counter[tuple[str, str]]]:
+def without_second_ends(cursor: Cursor, rows: Sequence[Row]) -> tuple[Sequence[Row], Counter[tuple[str, str]]]:
     """Drop ends of sessions already ended as lost; also returns how many, by node and incarnation.
 
     Locks the sessions that end, so that nobody ends them as lost meanwhile.
@@ -146,12 +147,19 @@ def without_second_ends(cursor: CursorWrapper, rows: Sequence[Row]) -> tuple[Seq
     return kept, Counter((row[NODE], row[INCARNATION]) for row in late)
 
 
-def note(cursor: CursorWrapper, *, begun: set[str], ended: set[str]) -> None:
+def note(cursor: Cursor, stored: Iterable[Row]) -> None:
     """Update the open sessions from rows that were just stored. An end may arrive before its beginning."""
-    if opened := sorted(begun - ended - {""}):
-        cursor.execute(_OPEN, [opened])
-        cursor.execute(_OPENED_LATE, [opened])
-    if closed := sorted(ended - begun - {""}):
+    rows = [row for row in stored if row[KIND] in BOUNDARIES and row[SESSION]]
+    ended = {row[SESSION] for row in rows if row[KIND] in _ENDS}
+    begun: dict[str, Row] = {}
+    for row in sorted((row for row in rows if row[KIND] == CONNECT), key=lambda row: (row[SESSION], row[TS])):
+        begun.setdefault(row[SESSION], row)
+    if opened := [row for session, row in begun.items() if session not in ended]:
+        names = [row[SESSION] for row in opened]
+        columns = [[row[place] for row in opened] for place in (NODE, INCARNATION, ORG, TS, ID)]
+        cursor.execute(_OPEN, [names, *columns])
+        cursor.execute(_OPENED_LATE, [names])
+    if closed := sorted(ended - begun.keys()):
         cursor.execute(_CLOSE, [closed])
         there = {session for (session,) in cursor.fetchall()}
         if early := [session for session in closed if session not in there]:

@@ -48,7 +48,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("rule", "text"),
     ("policy_digest", "text"),
     ("count", "int8"),
-    ("details", "text"),
+    ("details", "jsonb"),
     ("repeats", "uuid"),
     ("incarnation", "text"),
 )
@@ -86,12 +86,23 @@ def row_of(event: AuditEvent, *, node: str = "", incarnation: str = "") -> Row:
         event_id = uuid.UUID(event.id)
     except ValueError as error:
         raise WireError(f"an event has the id {quoted(event.id[:60])}, which is no UUID") from error
-    known = KINDS.get(event.kind)
-    if (known is None and not _KIND.match(event.kind)) or (known is not None and known.source not in OF_EDGES):
+    if not is_written_by_edges(event.kind):
         raise WireError(f"an edge may not write events of the kind {quoted(event.kind[:40])}")
-    if known is not None and known.source is Source.NODE and event.org:
+    if event.org and belongs_to_nobody(event.kind):
         raise WireError(f"events of the kind {quoted(event.kind)} belong to no organization")
     return _row(event, event_id, node=node, incarnation=incarnation)
+
+
+def is_written_by_edges(kind: str) -> bool:
+    """Whether an edge, perhaps a newer one, may write events of ``kind``."""
+    known = KINDS.get(kind)
+    return bool(_KIND.match(kind)) if known is None else known.source in OF_EDGES
+
+
+def belongs_to_nobody(kind: str) -> bool:
+    """Whether events of ``kind`` are about a node, and so of no organization."""
+    known = KINDS.get(kind)
+    return known is not None and known.source is Source.NODE
 
 
 def platform_row(*, key: str, at_ms: int, kind: str, reason: str, details: dict[str, str | int | float | bool]) -> Row:
@@ -171,7 +182,7 @@ def _row(event: AuditEvent, event_id: uuid.UUID, *, node: str, incarnation: str)
             more["org"] = _cut(event.org, 64)
     if len(event.reason) > 64:
         more["reason"] = event.reason
-    ip = _ip(event.ip)
+    ip = address(event.ip)
     if ip is None and event.ip:
         more["ip"] = event.ip
     return (
@@ -198,7 +209,7 @@ def _row(event: AuditEvent, event_id: uuid.UUID, *, node: str, incarnation: str)
         _cut(event.rule, 64),
         _cut(event.policy_digest, 71),
         max(1, min(event.count, 2**63 - 1)),
-        _details({**event.details, **more}) if event.details or more else None,
+        json_of({**event.details, **more}) if event.details or more else None,
         uuid.UUID(event.repeats) if event.repeats and event.repeats != event.id else None,
         _cut(incarnation, 36),
     )
@@ -220,14 +231,15 @@ def _bounded(name: str, value: str, more: dict[str, Any]) -> str:
 
 
 @lru_cache(maxsize=8_192)
-def _ip(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def address(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address without its zone; None for what is none."""
     try:
         return ipaddress.ip_address(value.partition("%")[0])
     except ValueError:
         return None
 
 
-def _details(details: dict[str, Any]) -> str:
+def json_of(details: dict[str, Any]) -> str:
     """JSON that ``jsonb`` takes: no U+0000, no infinities, at most 50 names and :data:`DETAILS_BYTES`."""
     clean = {_cut(name, 64): _scalar(value) for name, value in list(details.items())[-50:]}
     text = json.dumps(clean, ensure_ascii=False, allow_nan=False)

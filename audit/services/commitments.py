@@ -10,8 +10,10 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from typing import Any
 
 import msgspec
+import psycopg
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
@@ -27,15 +29,22 @@ _QUEUE = (
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
-def commit_rows(cursor: CursorWrapper, rows: Sequence[Mapping[str, object]]) -> list[tuple[int, bytes]]:
+def commit_rows(
+    cursor: CursorWrapper | psycopg.Cursor[Any], rows: Sequence[Mapping[str, object]]
+) -> list[tuple[int, bytes]]:
     """Queue a leaf for each of ``rows`` (values by column); returns the number of its leaf and the salt of each."""
+    return commit(cursor, [(str(row["org_id"]), row_bytes(row)) for row in rows])
+
+
+def commit(cursor: CursorWrapper | psycopg.Cursor[Any], rows: Sequence[tuple[str, bytes]]) -> list[tuple[int, bytes]]:
+    """:func:`commit_rows` for rows given as organization and canonical bytes."""
     random = os.urandom(SALT_BYTES * len(rows))
     salts = [random[at : at + SALT_BYTES] for at in range(0, len(random), SALT_BYTES)]
     places: dict[str, list[int]] = defaultdict(list)
-    for at, row in enumerate(rows):
-        places[str(row["org_id"])].append(at)
+    for at, (org, _) in enumerate(rows):
+        places[org].append(at)
     runs = [(org, of[at : at + RUN]) for org, of in places.items() for at in range(0, len(of), RUN)]
-    entries = [b"".join(sha256(salts[at] + row_bytes(rows[at])).digest() for at in run) for _, run in runs]
+    entries = [b"".join(sha256(salts[at] + rows[at][1]).digest() for at in run) for _, run in runs]
     cursor.execute(_QUEUE, [[org for org, _ in runs], entries])
     numbers: dict[str, list[int]] = defaultdict(list)
     for org, number in sorted(cursor.fetchall(), reverse=True):

@@ -2,7 +2,7 @@
 
 The hot partition carries only its key and ``(org_id, ts, id)``, which is what ingest can keep up with. The further
 indexes are built in one go when nothing much is written any more. While they are, that one partition takes no inserts:
-ingest waits with an event that comes so late, and with all that stands behind it in the stream.
+ingest keeps entries with an event that comes so late in hand, and goes on with the others.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ SEAL_BACK = 31
 """Days looked back for partitions that are still to be sealed."""
 SEAL_HOURS = 2
 """How long after midnight, UTC, the day before is sealed: by then almost all of its late events have arrived."""
+SEAL_DAY = 4_081_600
+"""With the number of a day since the epoch, the advisory lock of that day. Whoever seals it holds it; whoever
+stores rows in it shares it."""
 _SEAL_LOCK = 4_081_600_413
 """Advisory lock of whoever seals: a redelivered task must not do it a second time beside the first."""
 
@@ -65,6 +68,7 @@ def _seal(day: date) -> bool:
             cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_SEAL_LOCK])
             if not cursor.fetchone()[0]:
                 return False
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [SEAL_DAY, (day - date(1970, 1, 1)).days])
             cursor.execute("SELECT audit_seal_partition(%s)", [day])
             return bool(cursor.fetchone()[0])
     except DatabaseError as error:

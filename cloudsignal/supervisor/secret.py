@@ -18,9 +18,9 @@ from cloudsignal.supervisor.errors import StartError
 
 NAMES = ("signing_key", "django_key", "pepper", "postgres_admin", "postgres_owner", "postgres_app", "valkey")
 """One file each."""
-MADE_ANEW = ("postgres_delete", "log_key")
-"""Likewise, made anew when missing: every start sets the first, and installations before 0.2 have no second. A new log
-key is an event in the platform's log."""
+MADE_ANEW = ("postgres_delete", "postgres_ingest", "log_key")
+"""Likewise, made anew when missing: every start sets the first two, and installations before 0.2 have no third. A new
+log key is an event in the platform's log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Secrets:
     postgres_owner: str
     postgres_app: str
     postgres_delete: str
+    postgres_ingest: str
     valkey: str
     log_key: str
 
@@ -43,7 +44,8 @@ class Secrets:
         """Every value that must appear in no log and on no screen."""
         return (
             self.django_key, self.pepper, self.signing_key, self.log_key,
-            self.postgres_admin, self.postgres_owner, self.postgres_app, self.postgres_delete, self.valkey,
+            self.postgres_admin, self.postgres_owner, self.postgres_app, self.postgres_delete, self.postgres_ingest,
+            self.valkey,
         )  # fmt: skip
 
 
@@ -73,6 +75,7 @@ def load_or_make(folder: Path, *, data: bool = False) -> Secrets:
         postgres_owner=_keep(folder / "postgres_owner", lambda: secrets.token_urlsafe(24)),
         postgres_app=_keep(folder / "postgres_app", lambda: secrets.token_urlsafe(24)),
         postgres_delete=_keep(folder / "postgres_delete", lambda: secrets.token_urlsafe(24)),
+        postgres_ingest=_keep(folder / "postgres_ingest", lambda: secrets.token_urlsafe(24)),
         valkey=_keep(folder / "valkey", lambda: secrets.token_urlsafe(24)),
         log_key=_keep(folder / "log_key", lambda: secrets.token_hex(32)),
     )

@@ -211,6 +211,33 @@ def test_a_deletion_role_that_may_not_delete_or_may_more_is_a_problem(data_parts
             admin.execute("DROP FUNCTION public.delete_organization(text), public.notice_deletions()")
 
 
+def test_an_ingest_role_that_may_not_append_or_may_more_is_a_problem(data_parts: Stack) -> None:
+    with data_parts.admin() as admin:
+        for table in ("audit_event", "audit_journal", "audit_opensession"):
+            admin.execute(f"CREATE TABLE public.{table} (org_id text)")
+        try:
+            _, checks = doctor(data_parts.data)
+            assert "may not append to the audit" in checks["ingest role"]["text"]
+            admin.execute("GRANT SELECT, INSERT ON audit_event TO cloudsignal_ingest")
+            admin.execute("GRANT SELECT, INSERT, UPDATE ON audit_journal TO cloudsignal_ingest")
+            admin.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON audit_opensession TO cloudsignal_ingest")
+            _, checks = doctor(data_parts.data)
+            assert checks["ingest role"]["level"] == "fine"
+            admin.execute("GRANT UPDATE ON audit_event TO cloudsignal_ingest")
+            _, checks = doctor(data_parts.data)
+            assert "may change the audit" in checks["ingest role"]["text"]
+            own = data_parts.database_url(APP)
+            _, checks = doctor(data_parts.data, DATABASE_URL=own, DATABASE_INGEST_URL=own)
+            assert "lacks BYPASSRLS" in checks["ingest role"]["text"]
+            gone = {"DATABASE_URL": own, "DATABASE_INGEST_URL": "postgresql://nobody:hidden-word@127.0.0.1:1/x"}
+            done, checks = doctor(data_parts.data, **gone)
+            assert "no connection" in checks["ingest role"]["text"]
+            assert "hidden-word" not in done.output
+        finally:
+            admin.execute("DROP TABLE audit_event, audit_journal, audit_opensession")
+    assert "slower" in doctor(data_parts.data, DATABASE_URL=own)[1]["DATABASE_INGEST_URL"]["fix"]
+
+
 def test_a_temporary_table_is_no_table_that_a_role_owns(data_parts: Stack) -> None:
     with psycopg.connect(data_parts.database_url(), autocommit=True) as connection:
         connection.execute("CREATE TEMPORARY TABLE passing (x int)")

@@ -14,6 +14,7 @@ MADE = {variable.name: f"made {variable.name}" for variable in VARIABLES}
 FORBIDDEN = {
     "edge": {
         "DATABASE_DELETE_URL",
+        "DATABASE_INGEST_URL",
         "DATABASE_URL",
         "DATABASE_OWNER_URL",
         "CLOUDSIGNAL_SIGNING_KEY",
@@ -22,13 +23,14 @@ FORBIDDEN = {
     },
     "web": {
         "DATABASE_DELETE_URL",
+        "DATABASE_INGEST_URL",
         "DATABASE_OWNER_URL",
         "CLOUDSIGNAL_SIGNING_KEY",
         "CLOUDSIGNAL_LOG_KEY",
         "MQTT_UPSTREAM_URL",
         "EDGE_TLS_KEY",
     },
-    "worker": {"DATABASE_OWNER_URL", "MQTT_UPSTREAM_URL", "EDGE_TLS_KEY"},
+    "worker": {"DATABASE_INGEST_URL", "DATABASE_OWNER_URL", "MQTT_UPSTREAM_URL", "EDGE_TLS_KEY"},
     "ingest": {
         "DATABASE_DELETE_URL",
         "DATABASE_OWNER_URL",
@@ -39,6 +41,7 @@ FORBIDDEN = {
     },
     "migrations": {
         "DATABASE_DELETE_URL",
+        "DATABASE_INGEST_URL",
         "CLOUDSIGNAL_SIGNING_KEY",
         "CLOUDSIGNAL_LOG_KEY",
         "CLOUDSIGNAL_PEPPER",
@@ -50,7 +53,7 @@ NEEDED = {
     "edge": {"REDIS_URL", "MQTT_UPSTREAM_URL", "CLOUDSIGNAL_PEPPER", "CLOUDSIGNAL_VERIFY_KEY", "EDGE_TLS_KEY"},
     "web": {"DATABASE_URL", "REDIS_URL", "CLOUDSIGNAL_SECRET_KEY", "CLOUDSIGNAL_PEPPER"},
     "worker": {"DATABASE_URL", "DATABASE_DELETE_URL", "REDIS_URL", "CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_LOG_KEY"},
-    "ingest": {"DATABASE_URL", "REDIS_URL", "CLOUDSIGNAL_NODE_KEY"},
+    "ingest": {"DATABASE_URL", "DATABASE_INGEST_URL", "REDIS_URL", "CLOUDSIGNAL_NODE_KEY"},
     "migrations": {"DATABASE_OWNER_URL"},
 }
 

@@ -23,7 +23,7 @@ def test_secrets_are_made_once_and_differ_from_one_another(tmp_path: Path) -> No
 def test_every_file_is_closed_to_others(tmp_path: Path) -> None:
     load_or_make(tmp_path)
     files = list(tmp_path.iterdir())
-    assert len(files) == 9
+    assert len(files) == 10
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
@@ -64,9 +64,11 @@ def test_a_password_that_every_start_sets_is_made_anew_beside_data(tmp_path: Pat
     """A data folder of an earlier version has none."""
     first = load_or_make(tmp_path)
     (tmp_path / "postgres_delete").unlink()
+    (tmp_path / "postgres_ingest").unlink()
     again = load_or_make(tmp_path, data=True)
     assert again.postgres_delete != first.postgres_delete
-    assert replace(again, postgres_delete=first.postgres_delete) == first
+    assert again.postgres_ingest != first.postgres_ingest
+    assert replace(again, postgres_delete=first.postgres_delete, postgres_ingest=first.postgres_ingest) == first
 
 
 def test_a_signing_key_that_is_none_is_named(tmp_path: Path) -> None:

@@ -90,10 +90,11 @@ def test_no_part_knows_a_secret_that_it_does_not_need(stack: Stack, name: str) -
             secrets.signing_key,
             secrets.postgres_app,
             secrets.postgres_delete,
+            secrets.log_key,
             secrets.valkey,
         },
         "beat": {secrets.django_key, secrets.postgres_app, secrets.valkey},
-        "ingest": {secrets.postgres_app, secrets.valkey},
+        "ingest": {secrets.postgres_app, secrets.postgres_ingest, secrets.valkey},
         "edge-1": {secrets.pepper, secrets.valkey},
         "edge-2": {secrets.pepper, secrets.valkey},
     }.get(name, set())

@@ -17,7 +17,7 @@ from cloudsignal.supervisor import state
 from cloudsignal.supervisor.account import service_accounts
 from cloudsignal.supervisor.layout import Layout
 from cloudsignal.supervisor.ports import Ports
-from cloudsignal.supervisor.postgres import ADMIN, APP, DATABASE, DELETE, OWNER, Postgres
+from cloudsignal.supervisor.postgres import ADMIN, APP, DATABASE, DELETE, INGEST, OWNER, Postgres
 from cloudsignal.supervisor.secret import load_or_make
 from cloudsignal.supervisor.valkey import Valkey
 from tests.support.process import Up, temporary_data_folder
@@ -62,6 +62,7 @@ class Databases:
             DATABASE_URL=self.postgres.url(APP),
             DATABASE_OWNER_URL=self.postgres.url(OWNER),
             DATABASE_DELETE_URL=self.postgres.url(DELETE),
+            DATABASE_INGEST_URL=self.postgres.url(INGEST),
             REDIS_URL=self.valkey.url(),
             DJANGO_SETTINGS_MODULE="cloudsignal.settings",
         )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connection
 from redis import Redis
 
 from acl.services.nodes import Heartbeats
 from acl.services.reports import apply_reports
+from audit.ingest.append import Append
 from audit.ingest.consumer import Ingest
 from audit.ingest.lost import Heard
 from audit.ingest.streams import CLAIM_IDLE_SECONDS
@@ -21,6 +24,8 @@ from cloudsignal.health.alive import touch
 from cloudsignal.redis import client
 from cloudsignal.startup import require
 from cloudsignal.wire.report import BundleReport, Heartbeat
+
+logger = logging.getLogger(__name__)
 
 
 class AclNodes:
@@ -72,5 +77,8 @@ class Command(BaseCommand):
         # One thread needs one connection, and a pool would wait longer and longer before it tries a server that was
         # away: ingest keeps its own time.
         connection.settings_dict["OPTIONS"].pop("pool", None)
-        ingest = Ingest(client(), AclNodes(), name=options["name"], claim_idle=options["claim_idle"])
+        append = Append(settings.DATABASE_INGEST_URL) if settings.DATABASE_INGEST_URL else None
+        if append is None:
+            logger.warning("DATABASE_INGEST_URL is not set: ingest signs in as the application's role, and is slower")
+        ingest = Ingest(client(), AclNodes(), name=options["name"], claim_idle=options["claim_idle"], append=append)
         ingest.run(stopping, lambda: touch("ingest"))

@@ -110,6 +110,46 @@ FROM pg_roles r WHERE rolname = current_user
 """
 
 
+def check_ingest(url: str) -> Iterator[Result]:
+    """Whether the role of ``DATABASE_INGEST_URL`` may append to the audit, and no more."""
+    try:
+        connection = psycopg.connect(url, connect_timeout=5, autocommit=True)
+    except (psycopg.Error, ValueError) as error:
+        words = str(error).strip().splitlines()
+        fix = "make the role, or fix DATABASE_INGEST_URL; ingest waits until it can sign in"
+        yield problem("ingest role", f"no connection: {words[-1] if words else error}", fix)
+        return
+    with contextlib.closing(connection):
+        name, above, bypasses, migrated, appends, more = connection.execute(_INGEST).fetchone() or ("", *(False,) * 5)
+    if above:
+        yield problem("ingest role", f"{name} is a superuser", f"ALTER ROLE {name} NOSUPERUSER BYPASSRLS")
+    elif not bypasses:
+        yield problem(
+            "ingest role", f"{name} lacks BYPASSRLS, without which it cannot COPY", f"ALTER ROLE {name} BYPASSRLS"
+        )
+    elif migrated and not appends:
+        fix = "give it, as the owner, the GRANT lines of docs/operations.md, Parts of your own"
+        yield problem("ingest role", f"{name} may not append to the audit, so events wait in the stream", fix)
+    elif more:
+        fix = "use a role of its own; docs/operations.md has the SQL"
+        yield problem("ingest role", f"{name} may change the audit or write to other tables", fix)
+    elif migrated:
+        yield fine("ingest role", f"{name}: appends to the audit, and changes nothing in it")
+
+
+_INGEST = """
+SELECT rolname, rolsuper, rolbypassrls, to_regclass('public.audit_event') IS NOT NULL,
+    has_table_privilege(to_regclass('public.audit_event'), 'INSERT')
+    AND has_table_privilege(to_regclass('public.audit_event'), 'SELECT')
+    AND has_table_privilege(to_regclass('public.audit_journal'), 'INSERT, UPDATE')
+    AND has_table_privilege(to_regclass('public.audit_opensession'), 'INSERT, UPDATE, DELETE'),
+    EXISTS (SELECT 1 FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+        AND (has_table_privilege(c.oid, 'TRUNCATE') OR (has_table_privilege(c.oid, 'UPDATE, DELETE')
+            AND relname NOT IN ('audit_journal', 'audit_opensession'))))
+FROM pg_roles r WHERE rolname = current_user
+"""
+
+
 def _row_security(connection: psycopg.Connection) -> Result:
     rows = connection.execute(
         "SELECT c.relname, c.relrowsecurity AND c.relforcerowsecurity FROM pg_class c "

@@ -29,6 +29,7 @@ TOGETHER = (
     ("CLOUDSIGNAL_SIGNING_KEY", "CLOUDSIGNAL_VERIFY_KEY"),
     ("DATABASE_OWNER_URL", "DATABASE_URL"),
     ("DATABASE_DELETE_URL", "DATABASE_URL"),
+    ("DATABASE_INGEST_URL", "DATABASE_URL"),
 )
 """The first is of no use without the second."""
 
@@ -58,6 +59,9 @@ def check(own: Mapping[str, str]) -> Iterator[Result]:
     if "DATABASE_URL" in present and "DATABASE_DELETE_URL" not in present:
         fix = "set it where workers run; without it, organizations that are deleted stay in the database"
         yield warning("DATABASE_DELETE_URL", "is not set, but DATABASE_URL is", fix)
+    if "DATABASE_URL" in present and "DATABASE_INGEST_URL" not in present:
+        fix = "set it where ingest runs; without it, ingest signs in as the application's role and is slower"
+        yield warning("DATABASE_INGEST_URL", "is not set, but DATABASE_URL is", fix)
     for name in sorted(own):
         if name.startswith(("CLOUDSIGNAL_", "EDGE_")) and name not in known | OTHERS:
             close = difflib.get_close_matches(name, known, 1)
@@ -212,6 +216,7 @@ CHECKS: dict[str, Callable[[Environment, str], None]] = {
     "DATABASE_URL": _database,
     "DATABASE_OWNER_URL": _database,
     "DATABASE_DELETE_URL": _database,
+    "DATABASE_INGEST_URL": _database,
     "REDIS_URL": _redis,
     "MQTT_UPSTREAM_URL": _upstream,
     "EDGE_NODE": _node,
