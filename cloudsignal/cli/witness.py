@@ -1,4 +1,4 @@
-"""``cloudsignal audit witness add | list | serve``: have the log witnessed from outside, or witness another's."""
+"""``cloudsignal audit witness add | serve``: have the log witnessed from outside, or witness another's."""
 
 from __future__ import annotations
 

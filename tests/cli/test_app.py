@@ -61,7 +61,7 @@ def test_wrong_usage_is_exit_code_2_with_a_message(arguments: list[str], message
         ("EDGE_MQTTS", "0.0.0.0:²", 'EDGE_MQTTS is "0.0.0.0:²"; write host:port'),
         ("EDGE_MQTTS", "off", "--demo needs mqtts"),
         ("EDGE_NODE", "a node", "EDGE_NODE: write letters"),
-        ("MQTT_UPSTREAM_URL", "mqtts://[::1", "MQTT_UPSTREAM_URL is no address"),
+        ("MQTT_UPSTREAM_URL", "mqtts://[::1", 'MQTT_UPSTREAM_URL: "[::1" is no address'),
         ("CLOUDSIGNAL_EMAIL_URL", "smtp://[::1", "CLOUDSIGNAL_EMAIL_URL is not an address"),
         ("CLOUDSIGNAL_PUBLIC_URL", "http://[::1", 'CLOUDSIGNAL_PUBLIC_URL is "http://[::1"'),
         ("CLOUDSIGNAL_PUBLIC_URL", "https://a.example/below", "CLOUDSIGNAL_PUBLIC_URL is"),
