@@ -77,7 +77,7 @@ def report(rates: dict[str, list[float]]) -> None:
         "redelivery_ratio": round(statistics.median(again), 2),
         "events_per_s": round(statistics.median(rates["fresh"])),
         "raw_rows_per_s": round(statistics.median(rates["raw"])),
-        "log": False,
+        "log": True,
     }
     print(json.dumps(found))
 
