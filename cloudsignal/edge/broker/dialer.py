@@ -24,7 +24,6 @@ NODE_WITHIN = 1.0
 SIGN_IN_WITHIN = 4.0
 """Seconds a sign-in may spend on the broker in all, beside waiting for its turn."""
 
-
 ANSWER_WITHIN = 1.0
 """Seconds a node has for its answer to CONNECT, while there is another one to try."""
 
@@ -91,8 +90,10 @@ class Dialer:
                 break
             within = left if node is nodes[-1] else min(NODE_WITHIN, left)
             try:
+                if node.path:  # connects at once or not at all; a timer for each sign-in would cost more than that
+                    return Dialed(await self._connect(client, node, time.monotonic() + within), node, end)
                 async with asyncio.timeout(within):
-                    return Dialed(await self._connect(client, node), node, end)
+                    return Dialed(await self._connect(client, node, end), node, end)
             except (OSError, TimeoutError) as error:
                 why = in_words(error, within)
                 self.pool.failed(node, why)
@@ -101,13 +102,15 @@ class Dialer:
             return None
         raise BrokerUnreachableError(failure)
 
-    async def _connect(self, client: Client, node: BrokerNode) -> Broker:
+    async def _connect(self, client: Client, node: BrokerNode, end: float) -> Broker:
         while True:
             try:
                 return (await self.pool.connect(node, lambda: Broker(client, node.label)))[1]
             except OSError as error:
                 if error.errno != errno.EAGAIN or client.session.ended:
                     raise
+                if time.monotonic() > end:
+                    raise TimeoutError from error
                 self.waited += 1
                 await asyncio.sleep(RETRY)
 

@@ -215,8 +215,8 @@ class BrokerPool:
         Those to ``avoid`` come behind the others that are well.
         """
         among = self._listed()
-        if not among:
-            return []
+        if len(among) < 2:
+            return among
         self._turn += 1
         start = self._turn % len(among)
         among = among[start:] + among[:start]
@@ -234,7 +234,10 @@ class BrokerPool:
 
     def well_beside(self, node: BrokerNode) -> bool:
         """Whether there is another node that is not known to be unreachable."""
-        return any(other != node and self.state(other).reached is not Reached.UNREACHABLE for other in self._listed())
+        listed = self._listed()
+        return len(listed) > 1 and any(
+            other != node and self.state(other).reached is not Reached.UNREACHABLE for other in listed
+        )
 
     def failed(self, node: BrokerNode, why: str) -> None:
         """Note that a node did not answer, or not as a broker does; ``why`` in a few words."""
