@@ -1,8 +1,8 @@
 """The key of an event begins with its organization, and no event is without one.
 
 What belongs to no organization has the reserved id ``platform``. The new key takes the place of two indexes, the old
-key and ``audit_event_org_ts``. It is built in this transaction: ten million rows took about twenty seconds on two
-cores, in which nothing is stored (the events wait in the stream). For larger tables docs/operations.md has statements
+key and ``audit_event_org_ts``. It is built in this transaction, for as long as PostgreSQL needs for one index of the
+table; nothing is stored meanwhile (the events wait in the stream). For large tables docs/operations.md has statements
 that build it beforehand, partition by partition, beside a running system.
 
 ``log_index`` and ``salt`` are the place of a row in its organization's transparency log; NULL: recorded before the log.
