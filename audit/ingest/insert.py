@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psycopg
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.backends.utils import CursorWrapper
 
 from audit.ingest.packed import COPIED, copy_data, values_of
@@ -43,11 +43,19 @@ _THERE = (
 def insert(cursor: Cursor, rows: Sequence[Row]) -> Sequence[Row]:
     """Insert those of ``rows`` whose keys are not there yet, each with its leaf, and return them.
 
-    All are taken to be new at first. When one was not, nothing of the attempt stays, so that no leaf is without a row.
+    Of rows of one key the first counts. All are taken to be new at first. When one was not, nothing of the attempt
+    stays, so that no leaf is without a row.
+
+    Raises ``django.db.OperationalError`` when a row is refused though none has its key: somebody deleted that one
+    meanwhile, and the batch is to be tried again in another transaction.
     """
+    rows = list({key_of(row): row for row in reversed(rows)}.values())[::-1]
     while rows and not _inserted(cursor, rows):
         there = _there(cursor, rows)
-        rows = [row for row in rows if key_of(row) not in there]
+        fresh = [row for row in rows if key_of(row) not in there]
+        if len(fresh) == len(rows):
+            raise OperationalError(f"{len(rows)} audit rows could not be inserted: the row of one's key is gone again")
+        rows = fresh
     return rows
 
 

@@ -81,9 +81,9 @@ def store_within(cursor: Cursor, rows: Sequence[Row]) -> int:
     Rows of an organization that does not exist become the platform's own. What is stored never changes: a row that has
     the key of another and says something else is not stored, and a critical event says so.
     """
-    rows, clashes = merged(rows)
     cursor.execute(PATIENCE)
-    rows, late = lost.without_second_ends(cursor, _own(cursor, rows))
+    rows, clashes = merged(_own(cursor, rows))  # only now: rows of two organizations that are gone may share a key
+    rows, late = lost.without_second_ends(cursor, rows)
     fresh = insert(cursor, rows)
     lost.note(cursor, fresh)
     count(cursor, Counter((row[NODE], row[INCARNATION]) for row in fresh) + late)

@@ -12,13 +12,18 @@ from datetime import timedelta
 import pytest
 from django.conf import settings
 from django.db import OperationalError, ProgrammingError, connection, transaction
+from django.db.backends.utils import CursorWrapper
 from redis import Redis
 
 from audit.ingest.consumer import Ingest
+from audit.ingest.insert import insert, stage
+from audit.ingest.packed import END, SIGNATURE
+from audit.ingest.rows import ID, TS, row_of
 from audit.ingest.streams import GROUP, dead
 from audit.management.commands.ingest import AclNodes
 from audit.models import Event, Journal
 from audit.services import partitions
+from cloudsignal.ids import PLATFORM_ORG
 from cloudsignal.secrets.keyring import node_key, pepper
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from cloudsignal.wire import keys, sealed
@@ -125,6 +130,66 @@ def test_of_an_id_that_repeats_with_other_content_the_first_stays_and_the_second
     assert (critical.kind, critical.reason, critical.org_id) == ("critical", "id_repeated", org.pk)
     assert (critical.details or {})["event"] == first.id
     assert (critical.details or {})["differs_in"] == "username, topic"
+
+
+@pytest.mark.parametrize("order", ["ABAB", "ABB", "ABCBC", "BAAB"])
+def test_an_id_that_repeats_several_times_in_one_batch_holds_nothing_up(
+    redis: Redis, ingest: Ingest, org: Organization, order: str
+) -> None:
+    first = event(org)
+    for name in order:
+        put(redis, dataclasses.replace(first, topic=name))
+    other = event(org)
+    put(redis, other)
+    ingest.round(block=0)
+    rows = stored()
+    assert {row.topic for row in rows if str(row.id) == first.id} == {order[0]}
+    assert len([row for row in rows if row.kind == "critical"]) == len(set(order)) - 1
+    assert len(rows) == len(set(order)) + 1
+    assert str(other.id) in {str(row.id) for row in rows}
+
+
+def test_one_id_in_two_organizations_that_do_not_exist_holds_nothing_up(redis: Redis, ingest: Ingest) -> None:
+    first = event("org_aaaaaaaaaaaa")
+    put(redis, first, dataclasses.replace(first, org="org_bbbbbbbbbbbb"), event("org_cccccccccccc"))
+    for _ in range(2):
+        ingest.round(block=0)
+        kept = [row for row in stored() if row.kind != "critical"]
+        [critical] = [row for row in stored() if row.kind == "critical"]
+        assert {str((row.details or {})["org"]) for row in kept} == {"org_aaaaaaaaaaaa", "org_cccccccccccc"}
+        assert (critical.org_id, critical.reason) == (PLATFORM_ORG, "id_repeated")
+        assert (critical.details or {})["differs_in"] == "details"
+        put(redis, first, dataclasses.replace(first, org="org_bbbbbbbbbbbb"))
+
+
+def test_rows_of_one_key_are_inserted_once_with_one_leaf(org: Organization) -> None:
+    one = row_of(event(org, topic="first"))
+    again = row_of(event(org, topic="second"))
+    again = (one[TS], one[ID], *again[2:])
+    with platform_scope(), connection.cursor() as cursor:
+        before = _leaves(cursor)
+        assert insert(cursor, [one, again, one]) == [one]
+        assert _leaves(cursor) == before + 1
+    assert [row.topic for row in stored()] == ["first"]
+
+
+def test_rows_that_vanish_on_their_way_are_an_error_and_not_tried_for_ever(org: Organization) -> None:
+    with platform_scope(), connection.cursor() as cursor:
+        stage(cursor, [SIGNATURE, END])
+        cursor.execute("CREATE FUNCTION pg_temp.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+        cursor.execute(
+            "CREATE TRIGGER n BEFORE INSERT ON audit_incoming FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()"
+        )
+        before = _leaves(cursor)
+        with pytest.raises(OperationalError, match="1 audit rows could not be inserted"):
+            insert(cursor, [row_of(event(org))])
+        assert _leaves(cursor) == before
+    assert stored() == []
+
+
+def _leaves(cursor: CursorWrapper) -> int:
+    cursor.execute("SELECT coalesce(sum(length(entries)), 0) / 32 FROM audit_log_queue")
+    return int(cursor.fetchone()[0])
 
 
 def test_an_unfinished_batch_of_a_dead_consumer_is_taken_over(redis: Redis, ingest: Ingest, org: Organization) -> None:
