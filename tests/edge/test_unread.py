@@ -78,7 +78,7 @@ def test_clients_that_do_not_read_cannot_fill_the_broker_and_are_told_apart_to_t
 
 
 @BOTH
-def test_an_organization_has_so_much_unread_and_nothing_of_qos_1_is_lost(
+def test_an_organization_has_so_much_unread_and_what_was_on_its_way_comes_again(
     make_rig: Callable[..., Rig], version: int
 ) -> None:
     """Who fills it is ended, not made to forget: the session is kept, and sends again what was on its way.
