@@ -393,6 +393,15 @@ def test_diff_tells_of_a_subscription_that_is_cut_though_no_topic_is() -> None:
     assert (region.old_rule, region.new_rule, region.witness.topic) == ("mine", "no", "s/+/#")
 
 
+def test_diff_knows_that_a_rule_equal_to_an_earlier_one_decides_nothing() -> None:
+    low, high = "  - {{id: {}, topic: a, action: sub, qos: 0}}\n", "  - {id: c, topic: a, action: sub, qos: 1}\n"
+    deny = "  - {id: d, topic: a, action: sub, effect: deny}\n"
+    found = diff(
+        policy_of(low.format("a") + low.format("b") + high + deny), policy_of(low.format("a") + high + deny), now=NOW
+    )
+    assert (found.relation, found.complete) == (Relation.EQUIVALENT, True)
+
+
 def test_diff_names_the_rules_that_decide_and_whom_they_speak_of() -> None:
     new = "  - {id: red, topic: x/#, who: {claims: {team: red}}, action: pub}\n"
     old = policy_of("  - {id: stop, topic: x/+, effect: deny, action: pub}\n" + new)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -92,13 +92,14 @@ def _only(rule: Rule, topics: list[str]) -> Rule:
 def changed_rules(old: Sequence[Rule], new: Sequence[Rule]) -> list[Rule]:
     """The rules of either list that are not in both in the same order; ids and notes do not count.
 
-    Among equal rules, the first of one list is paired with the first of the other, and so on; the longest increasing
-    sequence of their positions counts as unchanged, so the time is nearly linear.
+    Nor do rules that mean the same as an earlier one: they decide nothing. The longest increasing sequence of positions
+    counts as unchanged, so the time is nearly linear.
     """
-    places = {key: at for at, key in enumerate(_counted(new))}
+    before, after = _first_of_each(old), _first_of_each(new)
+    places = {key: at for at, key in enumerate(after)}
     ends: list[int] = []
     chains: list[_Chain] = []
-    for at, key in enumerate(_counted(old)):
+    for at, key in enumerate(before):
         place = places.get(key)
         if place is not None:
             length = bisect_left(ends, place)
@@ -110,18 +111,16 @@ def changed_rules(old: Sequence[Rule], new: Sequence[Rule]) -> list[Rule]:
         kept_old.add(chain[0])
         kept_new.add(chain[1])
         chain = chain[2]
-    gone = [rule for at, rule in enumerate(old) if at not in kept_old]
-    return gone + [rule for at, rule in enumerate(new) if at not in kept_new]
+    gone = [rule for at, rule in enumerate(before.values()) if at not in kept_old]
+    return gone + [rule for at, rule in enumerate(after.values()) if at not in kept_new]
 
 
-def _counted(rules: Sequence[Rule]) -> list[tuple[Rule, int]]:
-    """The meaning of each rule, and how many before it mean the same."""
-    counts: Counter[Rule] = Counter()
-    counted = []
-    for rule in map(meaning, rules):
-        counted.append((rule, counts[rule]))
-        counts[rule] += 1
-    return counted
+def _first_of_each(rules: Sequence[Rule]) -> dict[Rule, Rule]:
+    """The first rule of each meaning, in their order."""
+    found: dict[Rule, Rule] = {}
+    for rule in rules:
+        found.setdefault(meaning(rule), rule)
+    return found
 
 
 def meaning(rule: Rule) -> Rule:
