@@ -30,8 +30,7 @@ from cloudsignal.wire import keys
 from cloudsignal.wire.audit import AuditBatch, AuditEvent, decode_batch, encode_batch, read_batch, uuid7
 from cloudsignal.wire.codec import WireError
 from orgs.models import Organization
-from tests.audit.test_ingest import STRANGE
-from tests.support.audit_events import INCARNATION, event, make_org, now, put
+from tests.support.audit_events import INCARNATION, STRANGE, event, make_org, now, put
 from tests.support.databases import Databases
 
 pytestmark = pytest.mark.django_db(transaction=True)

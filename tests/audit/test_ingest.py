@@ -32,7 +32,7 @@ from cloudsignal.wire.codec import encode
 from cloudsignal.wire.report import BundleReport
 from cloudsignal.wire.sealed import Kind, seal_record
 from orgs.models import Organization
-from tests.support.audit_events import INCARNATION, NODE, event, keep, make_org, now, put
+from tests.support.audit_events import INCARNATION, NODE, STRANGE, event, keep, make_org, now, put
 from tests.support.databases import Databases
 
 pytestmark = pytest.mark.django_db
@@ -498,25 +498,6 @@ def test_a_mistake_in_our_own_code_is_waited_out(redis: Redis, org: Organization
 
 
 # --- huge and strange values ----------------------------------------------------------------------------------------
-
-STRANGE = {
-    "long topic": {"topic": "ä" * 65_000},
-    "long client id": {"client_id": "\U0001f600" * 16_000},
-    "long username": {"username": "u" * 65_535},
-    "long everything": dict.fromkeys(
-        ("node", "session", "transport", "mqtt_version", "tls_version", "tls_cipher", "reason", "action", "rule"),
-        "y" * 70_000,
-    ),
-    "NUL": {"topic": "a\0b", "client_id": "\0", "reason": "\0\0", "details": {"a\0": "b\0"}},
-    "numbers": {"port": -1, "qos": 300, "size": 2**64 - 1, "count": 0},
-    "negative numbers": {"port": 70_000, "qos": -9, "size": -(2**63), "count": -5},
-    "no IP": {"ip": "300.1.2.3; DROP TABLE"},
-    "zone": {"ip": "fe80::1%eth0"},
-    "bidi and combining": {"topic": "\u202e\u0301\ufeff\u2028\uffff", "client_id": "e\u0301"},
-    "floats": {"details": {"a": float("nan"), "b": float("inf"), "c": -0.0, "d": 1e308, "e": "NaN"}},
-    "many details": {"details": {f"name {number}": "v" * 2_000 for number in range(500)}},
-    "big integers": {"details": {"a": 2**64 - 1, "b": -(2**63)}},
-}
 
 
 @pytest.mark.parametrize("values", STRANGE.values(), ids=STRANGE)

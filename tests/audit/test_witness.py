@@ -25,9 +25,9 @@ from cloudsignal.secrets.keyring import log_key
 from cloudsignal.supervisor.part import PROJECT
 from cloudsignal.tenancy.scopes import org_scope, platform_scope
 from orgs.access.grants import Access
-from tests.audit.log.test_witness_rules import EXAMPLE
 from tests.support.cli import program
 from tests.support.databases import Databases
+from tests.support.log_reference import EXAMPLE
 from tests.support.world import organization
 
 COSIGNER = Cosigner("witness.example/w1", Ed25519PrivateKey.from_private_bytes(b"\x02" * 32))

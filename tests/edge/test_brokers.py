@@ -20,7 +20,7 @@ from cloudsignal.edge.brokers import emqx_acl, emqx_config, mosquitto_config, ve
 from cloudsignal.edge.brokers.limits import Tls
 from cloudsignal.edge.session.mountpoint import MAX_PACKET_BYTES, MOUNT_OVERHEAD
 from cloudsignal.ids import PROBE_ORG
-from tests.edge import emqx_keys, vernemq_keys
+from tests.support import emqx_keys, vernemq_keys
 from tests.support.parts import Broker, wait_for
 
 A, B = "org_aaaaaaaaaaaa", "org_bbbbbbbbbbbb"

@@ -594,9 +594,9 @@ def test_a_delivery_the_edge_refused_is_over_for_the_next_connection(rig: Rig, v
 
 
 SHORT = """
-from cloudsignal.edge import node
-from cloudsignal.edge.signin import stored_sessions
-stored_sessions.LIVE_TTL = node.LIVE_TTL = 4
+from cloudsignal.edge.signin import renewal, stored_sessions
+stored_sessions.LIVE_TTL = renewal.LIVE_TTL = 4
+renewal.LOOK_EVERY = 0.5
 from cloudsignal.edge.__main__ import main
 raise SystemExit(main())
 """

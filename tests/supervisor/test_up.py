@@ -21,7 +21,7 @@ import redis
 
 from cloudsignal.supervisor import state
 from cloudsignal.supervisor.part import PROJECT
-from cloudsignal.supervisor.postgres import ADMIN, APP, DELETE, OWNER
+from cloudsignal.supervisor.postgres import ADMIN, APP, DELETE, INGEST, OWNER
 from tests.support.broker_nodes import TlsNode, upstream_url
 from tests.support.cli import program
 from tests.support.parts import Authority
@@ -68,7 +68,8 @@ def test_the_roles_are_what_row_level_security_needs(data_parts: Stack) -> None:
             "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'cloudsignal'"
         ).fetchone()
     unprivileged = (False, False, False, False, False, True)
-    assert rows == [(name, *unprivileged) for name in (APP, DELETE, OWNER)]
+    appends = (False, True, False, False, False, True)  # COPY is closed to roles under row-level security
+    assert rows == [(name, *(appends if name == INGEST else unprivileged)) for name in (APP, DELETE, INGEST, OWNER)]
     assert owner == (OWNER,)
 
 

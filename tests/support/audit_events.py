@@ -26,6 +26,26 @@ from orgs.permissions import PERMISSIONS, Role
 NODE = "edge-1"
 INCARNATION = "0193a6a0-0000-7000-8000-000000000001"
 
+STRANGE: dict[str, dict[str, Any]] = {
+    "long topic": {"topic": "ä" * 65_000},
+    "long client id": {"client_id": "\U0001f600" * 16_000},
+    "long username": {"username": "u" * 65_535},
+    "long everything": dict.fromkeys(
+        ("node", "session", "transport", "mqtt_version", "tls_version", "tls_cipher", "reason", "action", "rule"),
+        "y" * 70_000,
+    ),
+    "NUL": {"topic": "a\0b", "client_id": "\0", "reason": "\0\0", "details": {"a\0": "b\0"}},
+    "numbers": {"port": -1, "qos": 300, "size": 2**64 - 1, "count": 0},
+    "negative numbers": {"port": 70_000, "qos": -9, "size": -(2**63), "count": -5},
+    "no IP": {"ip": "300.1.2.3; DROP TABLE"},
+    "zone": {"ip": "fe80::1%eth0"},
+    "bidi and combining": {"topic": "\u202e\u0301\ufeff\u2028\uffff", "client_id": "e\u0301"},
+    "floats": {"details": {"a": float("nan"), "b": float("inf"), "c": -0.0, "d": 1e308, "e": "NaN"}},
+    "many details": {"details": {f"name {number}": "v" * 2_000 for number in range(500)}},
+    "big integers": {"details": {"a": 2**64 - 1, "b": -(2**63)}},
+}
+"""Huge and strange values of an event's fields, by what is strange about them."""
+
 
 def make_org(name: str = "Acme") -> Organization:
     """An organization without policy or members."""

@@ -1,6 +1,6 @@
 """The configuration of an EMQX behind the edge. Not run: written after EMQX's documentation and examples (5.8).
 
-The keys and their values are compared with those in tests/edge/emqx_keys.py; no EMQX runs in the tests.
+The keys and their values are compared with those in tests/support/emqx_keys.py; no EMQX runs in the tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The ``vernemq.conf`` of one node of a cluster, and the Lua hooks that are its lock.
 
-The keys are those of VerneMQ's schema (tests/edge/vernemq_keys.py names them with their types and where they were
+The keys are those of VerneMQ's schema (tests/support/vernemq_keys.py names them with their types and where they were
 read). The hooks run in a Lua interpreter in tests/edge/test_brokers.py; no VerneMQ runs there.
 """
 

@@ -16,7 +16,7 @@ from audit.log.verifier import (
     tile_path,
     tile_width,
 )
-from tests.audit.log import reference
+from tests.support import log_reference as reference
 
 LEAVES = [bytes.fromhex(one) for one in (
     "", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f",

@@ -21,7 +21,7 @@ from audit.log import verifier
 from audit.log.rows import log_row
 from audit.log.signing import Signer
 from audit.log.verifier import VerifyError, canonical, verify_file
-from tests.audit.log.packs import SIGNER, WITNESS, Members, MemoryLog, changed, put, row_at, with_rows
+from tests.support.log_packs import SIGNER, WITNESS, Members, MemoryLog, changed, put, row_at, with_rows
 
 KEYS = [SIGNER.key]
 LOG = MemoryLog(600)

@@ -9,24 +9,12 @@ from audit.log.signing import Signer, signed_checkpoint
 from audit.log.tree import consistency_proof
 from audit.log.verifier import Checkpoint
 from audit.log.witness import SIZE_TYPE, Accepted, AddCheckpoint, Refused, judge, parse_request
-from tests.audit.log import reference
+from tests.support import log_reference as reference
+from tests.support.log_reference import EXAMPLE
 
 ENTRIES = [b"%d" % index for index in range(40)]
 LOG = Signer("log.example/one", Ed25519PrivateKey.from_private_bytes(b"\x01" * 32))
 OTHER = Signer("log.example/one", Ed25519PrivateKey.from_private_bytes(b"\x03" * 32))
-EXAMPLE = """old 20852014
-PlRNCrwHpqhGrupue0L7gxbjbMiKA9temvuZZDDpkaw=
-jrJZDmY8Y7SyJE0MWLpLozkIVMSMZcD5kvuKxPC3swk=
-5+pKlUdi2LeF/BcMHBn+Ku6yhPGNCswZZD1X/6QgPd8=
-/6WVhPs2CwSsb5rYBH5cjHV/wSmA79abXAwhXw3Kj/0=
-
-example.com/behind-the-sofa
-20852163
-CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
-
-— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=
-— example.com/behind-the-sofa opLqBQsREYCgu6xQkYQwJr9fo45a62DN9EdmHXnZdXNqlcVGlCum2Wks+49/V6265UEjw6QUXTS5Rovnzv++qbSzm9Q=
-"""  # noqa: E501 - the example of the specification
 
 
 def ask(

@@ -6,30 +6,21 @@ packet by packet. Where they may differ, the case says why (``differs``), and ``
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
-from tests.edge.conformance import cases
+from tests.edge.conformance.harness.places import PLACES
 from tests.edge.conformance.harness.servers import Bare, Edge
 from tests.edge.conformance.harness.stage import CASES, Outcome, Run, play_all
-
-for _module in pkgutil.iter_modules(cases.__path__):
-    importlib.import_module(f"{cases.__name__}.{_module.name}")
 
 pytestmark = pytest.mark.timeout(400)
 """The first test plays all runs: half a minute on an idle machine of two cores, several on one that is not."""
 
 MALFORMED = 0x81
 
-TRANSPORTS = ("tls", "wss")
-PLACES = [
-    (version, transport, name) for name, made in CASES.items() for version in made.versions for transport in TRANSPORTS
-]
 RUNS = [Run(target, *place) for target in ("bare", "edge") for place in PLACES]  # type: ignore[arg-type]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.edge.conformance import test_conformance as suite
+from tests.edge.conformance.harness.places import PLACES
 from tests.edge.conformance.harness.servers import Bare, Edge
 from tests.edge.conformance.harness.stage import Run, play_all
 
@@ -13,7 +13,7 @@ SMALL = (
     "max_queued_bytes 600000",
     f"max_packet_size {262_144 + 64}",  # what the organization is granted, mounted
 )
-RUNS = [Run("edge", *place) for place in suite.PLACES if place[1] == "tls"]
+RUNS = [Run("edge", *place) for place in PLACES if place[1] == "tls"]
 
 
 def test_the_suite_holds_before_a_broker_with_small_limits() -> None:

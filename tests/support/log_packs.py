@@ -18,7 +18,7 @@ from audit.log.rows import log_row
 from audit.log.signing import Cosigner, Signer, signed_checkpoint
 from audit.log.tree import inclusion_proof
 from audit.log.verifier import Checkpoint, Proof, Tiles, canonical, commitment, root_of_tiles
-from tests.audit.log import reference
+from tests.support import log_reference as reference
 
 SIGNER = Signer("log.example/org_a", Ed25519PrivateKey.from_private_bytes(b"\x01" * 32))
 WITNESS = Cosigner("witness.example/w1", Ed25519PrivateKey.from_private_bytes(b"\x02" * 32))
