@@ -17,7 +17,7 @@ import pytest
 from cloudsignal.edge import codec
 from cloudsignal.edge.codec import Connect, Kind, Properties, Publish, Subscribe, Subscription, Will
 from cloudsignal.edge.codec.properties import Property
-from tests.support.distant import Distant, Door
+from tests.support.broker_nodes import Door, TlsNode
 from tests.support.parts import ALLOW_ALL, Authority, Edge, Issued, Plane, Valkey, wait_for
 from tests.support.wire import ClosedError, Wire, dial_tls
 
@@ -36,8 +36,8 @@ class Cluster:
 
     plane: Plane
     authority: Authority
-    first: Distant
-    second: Distant
+    first: TlsNode
+    second: TlsNode
     doors: list[Door]
     """Two to the first of them, and one for the lone edge."""
     edge: Edge
@@ -77,12 +77,12 @@ def cluster(workdir: Path) -> Iterator[Cluster]:
     """The nodes and both edges."""
     folder = Path(tempfile.mkdtemp(dir=workdir))
     authority = Authority(folder / "tls")
-    first, second = (Distant(folder / name, authority) for name in ("a", "b"))
+    first, second = (TlsNode(folder / name, authority) for name in ("a", "b"))
     crt, key = authority.issue(folder / "client", "edge")
     doors = [Door(folder / f"door-{number}", first) for number in range(3)]
     valkey = Valkey(folder)
     plane = Plane(valkey.redis)
-    parts = [first.process, second.process, valkey]
+    parts = [first, second, valkey]
     options = f"?ca={authority.file}&cert={crt}&key={key}&keepalive={KEEP_ALIVE}"
     several = f"localhost:{doors[0].port},localhost:{doors[1].port},localhost:{second.port}"
     edges = [
@@ -128,7 +128,7 @@ def frozen(pid: int) -> Iterator[None]:
 
 
 def said(edge: Edge, text: str) -> int:
-    """How often an edge's log says so."""
+    """The number of lines of an edge's log that hold the text."""
     return edge.output().count(text)
 
 
@@ -235,7 +235,7 @@ def test_sign_ins_go_on_beside_a_frozen_node_and_only_one_waits_for_it(cluster: 
     issued = cluster.issue()
     label = f"localhost (127.0.0.1:{cluster.second.port})"
     before = said(cluster.edge, f"{label} is unreachable")
-    with frozen(cluster.second.process.pid):
+    with frozen(cluster.second.pid):
         for _ in range(10):
             cluster.client(issued).close()
         assert said(cluster.edge, f"{label} is unreachable") == before + 1
@@ -247,7 +247,7 @@ def test_sessions_of_a_frozen_node_end_with_its_name_and_those_of_others_go_on(c
     issued = cluster.issue("frozen")
     clients = [cluster.client(issued, keep_alive=0) for _ in range(6)]
     old = [cluster.client(issued, version=4, keep_alive=0) for _ in range(3)]
-    with frozen(cluster.second.process.pid):
+    with frozen(cluster.second.pid):
         events = wait_for(
             lambda: len(found := cluster.plane.events(kind="session_closed", username="frozen")) == 3 and found
         )
@@ -304,7 +304,7 @@ def test_sessions_of_a_killed_node_end_and_sign_ins_go_on_until_it_is_back(clust
     clients = [cluster.client(issued, keep_alive=0) for _ in range(3)]
     label = f"localhost (127.0.0.1:{cluster.second.port})"
     before = said(cluster.edge, f"{label} is unreachable")
-    cluster.second.process.stop(kill=True)
+    cluster.second.stop(kill=True)
     wait_for(lambda: len(cluster.plane.events(kind="session_closed", username="killed", reason="upstream_lost")) == 1)
     for _ in range(6):
         cluster.client(issued).close()

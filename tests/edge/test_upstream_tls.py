@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.distant import SBIN, Distant
+from tests.support.broker_nodes import SBIN, TlsNode
 from tests.support.parts import ALLOW_ALL, Authority, Edge, Plane, Valkey, wait_for
 from tests.support.rig import Rig
 
 
-def build(broker: Distant, login: str, options: str) -> Rig:
+def build(broker: TlsNode, login: str, options: str) -> Rig:
     """An edge in front of it."""
     valkey = Valkey(broker.folder)
     valkey.start()
@@ -30,13 +30,13 @@ def build(broker: Distant, login: str, options: str) -> Rig:
         authority=broker.authority,
     )
     edge.start()
-    return Rig(broker.process, valkey, plane, broker.authority, edge)  # type: ignore[arg-type]
+    return Rig(broker, valkey, plane, broker.authority, edge)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def distant(workdir: Path) -> Iterator[tuple[Distant, Callable[[Rig], Rig]]]:
+def distant(workdir: Path) -> Iterator[tuple[TlsNode, Callable[[Rig], Rig]]]:
     """A broker that is not started yet, and who to tell of a rig that is to be stopped."""
-    broker = Distant(Path(tempfile.mkdtemp(dir=workdir)))
+    broker = TlsNode(Path(tempfile.mkdtemp(dir=workdir)) / "broker")
     rigs: list[Rig] = []
 
     def keep(rig: Rig) -> Rig:
@@ -47,11 +47,11 @@ def distant(workdir: Path) -> Iterator[tuple[Distant, Callable[[Rig], Rig]]]:
     for rig in rigs:
         rig.edge.stop()
         rig.valkey.stop(kill=True)
-    broker.process.stop()
+    broker.stop()
 
 
 def test_messages_pass_and_the_certificate_is_what_lets_the_edge_in(
-    distant: tuple[Distant, Callable[[Rig], Rig]],
+    distant: tuple[TlsNode, Callable[[Rig], Rig]],
 ) -> None:
     broker, keep = distant
     crt, key = broker.authority.issue(broker.folder / "client", "edge")
@@ -70,13 +70,13 @@ def test_messages_pass_and_the_certificate_is_what_lets_the_edge_in(
         pytest.raises((ssl.SSLError, OSError)),
     ):
         context.wrap_socket(raw, server_hostname="localhost")
-    broker.process.stop(kill=True)
+    broker.stop(kill=True)
     client.closed()
     wait_for(lambda: rig.plane.events(org=org, kind="session_closed", reason="upstream_lost"), what="the event")
 
 
 def test_a_broker_that_asks_for_a_password_gets_the_edges_and_not_the_clients(
-    distant: tuple[Distant, Callable[[Rig], Rig]],
+    distant: tuple[TlsNode, Callable[[Rig], Rig]],
 ) -> None:
     broker, keep = distant
     org = Plane.new_org()
@@ -105,7 +105,7 @@ def test_a_broker_that_asks_for_a_password_gets_the_edges_and_not_the_clients(
 
 
 def test_a_broker_whose_certificate_is_not_the_expected_one_is_not_spoken_to(
-    distant: tuple[Distant, Callable[[Rig], Rig]],
+    distant: tuple[TlsNode, Callable[[Rig], Rig]],
 ) -> None:
     broker, keep = distant
     stranger = Authority(broker.folder / "stranger")
