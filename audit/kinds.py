@@ -15,7 +15,7 @@ class Source(StrEnum):
 
     EDGE = "edge"
     NODE = "node"
-    """What an edge notices about the platform, such as a broker that is lost. In the platform's own log as well."""
+    """Events that an edge notices about the platform, such as a lost broker; also in the platform's own log."""
     CHANGE = "change"
     PLATFORM = "platform"
     """What the control plane notices about itself. Stands in the platform's own log, never in a tenant's."""
@@ -91,8 +91,8 @@ BROKER_REFUSED = _kind(
 )
 
 # --- from the edge, about the platform -----------------------------------------------------------------------------
-BROKER_LOST = _kind("broker_lost", "Broker lost", Source.NODE, Tone.BAD, "A node no longer reaches a broker node.")
-BROKER_BACK = _kind("broker_back", "Broker back", Source.NODE, Tone.GOOD, "A node reaches a broker node again.")
+BROKER_LOST = _kind("broker_lost", "Broker lost", Source.NODE, Tone.BAD, "An edge node cannot reach a broker node.")
+BROKER_BACK = _kind("broker_back", "Broker back", Source.NODE, Tone.GOOD, "An edge node reaches a broker node again.")
 BROKERS_DISAGREE = _kind(
     "brokers_disagree",
     "Broker members disagree",
@@ -317,11 +317,11 @@ class CloseCause(StrEnum):
 
 
 class BrokerReason(StrEnum):
-    """Why the broker refused what the policy allows (``broker_refused.reason``), after its reason code."""
+    """Reasons of ``broker_refused``: why the broker refused a packet that the policy allows, after its reason code."""
 
     UNSPECIFIED = "unspecified"
     IMPLEMENTATION = "implementation_specific"
-    """VerneMQ, while its cluster is split, for one."""
+    """Also of VerneMQ while its cluster is split."""
     NOT_AUTHORIZED = "not_authorized"
     FILTER_INVALID = "filter_invalid"
     TOPIC_INVALID = "topic_invalid"

@@ -122,6 +122,6 @@ def _clock() -> Result:
         return problem(
             "clock",
             f"the system says it is {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}",
-            "set the clock and switch on time synchronisation; credentials and certificates depend on it",
+            "set the clock and switch on time synchronization; credentials and certificates depend on it",
         )
     return fine("clock", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))

@@ -211,12 +211,12 @@ def _setting(client: redis.Redis, name: str) -> str | None:
 def _skew(area: str, theirs: float) -> Result:
     skew = theirs - time.time()
     if abs(skew) > SKEW_SECONDS:
-        return warning(area, f"differs from ours by {skew:+.0f} s", "switch on time synchronisation on both machines")
+        return warning(area, f"differs from ours by {skew:+.0f} s", "switch on time synchronization on both machines")
     return fine(area, "agrees with ours")
 
 
 def check_brokers(url: str) -> Iterator[Result]:
-    """What each edge says of each broker node, from the heartbeats on Redis or Valkey."""
+    """Each broker node as each edge reports it, from the heartbeats on Redis or Valkey."""
     try:
         client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5)
     except ValueError:
@@ -249,7 +249,7 @@ def _of_edge(beat: Heartbeat) -> Iterator[Result]:
             yield fine(area, f"{said} ({state.latency_ms:.0f} ms)")
         if state.cluster == "disagree":
             seen = ", ".join([*state.members, *(f"{name} (does not run)" for name in state.missing)])
-            fix = "docs/operations.md, Broker nodes, says what a split costs and how members are joined again"
+            fix = "join the members again; docs/brokers.md says how, and what a split loses"
             yield problem(area, f"broker {state.label} disagrees about the members: it sees {seen}", fix)
 
 
@@ -282,7 +282,7 @@ _BROKER_FIX = {
 
 
 async def _ask_all(pool: BrokerPool) -> tuple[list[tuple[str, Found]], str]:
-    """What probing each node found, and the label of one that is no part of the first one's cluster."""
+    """The finding of a probe of each node, and the label of one that is no part of the first one's cluster."""
     probed = await _probe_all(pool)
     answering = {label for label, found in probed if found.answered}
     nodes = [node for node in await pool.nodes() if node.label in answering] if answering else []
