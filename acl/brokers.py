@@ -1,4 +1,4 @@
-"""What edge nodes say of their broker nodes: for pages, API and readiness. Nothing calm is said that nobody knows."""
+"""Broker nodes as edge nodes report them: for pages, API and readiness. Nothing calm is said that nobody knows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SeenBroker:
 
     @property
     def tone(self) -> str:
-        """How the state is shown."""
+        """Tone in which pages show the state."""
         return TONES[self.state]
 
     @property
@@ -54,12 +54,12 @@ class SeenBroker:
 
 @dataclass(frozen=True, slots=True)
 class BrokerHealth:
-    """What all edge nodes of one cluster, or of all, say of their brokers."""
+    """The reports of all edge nodes of one cluster, or of all clusters, about their brokers."""
 
     online: int
     """Edge nodes that send heartbeats."""
     cut_off: tuple[str, ...]
-    """Those of them that reach no broker node."""
+    """Edge nodes that send heartbeats and reach no broker node."""
     lost: tuple[SeenBroker, ...]
     """Broker nodes that some edge node does not reach."""
     unknown: tuple[str, ...]
@@ -69,7 +69,7 @@ class BrokerHealth:
 
     @property
     def trouble(self) -> bool:
-        """Whether somebody should look."""
+        """Whether an operator should look."""
         return bool(self.lost or self.disagree)
 
     @property
@@ -136,7 +136,7 @@ def broker_health(cluster: int | None = None) -> BrokerHealth:
 
 
 def readiness() -> str:
-    """What ``/readyz`` says of the brokers: ``ok``, or what is wrong."""
+    """The state of the brokers in ``/readyz``: ``ok``, or the trouble in numbers."""
     return broker_health().words
 
 

@@ -41,7 +41,7 @@ WINDOWS = (timedelta(days=1), timedelta(days=7), timedelta(days=31), SPAN_MAX)
 AHEAD = timedelta(days=1)
 """How far the newest window reaches into the future: the clocks of edges differ from ours."""
 FOLDED_WITHIN = timedelta(minutes=5)
-"""No repetition is that much later than its first event: edges fold for a minute."""
+"""Time after its first event within which a repetition lies; edges fold for a minute."""
 SEARCH_SECONDS = 10
 """A search that takes longer is given up, with the advice to narrow it."""
 
@@ -126,7 +126,7 @@ def first_of(access: Access, event: Event) -> Event | None:
 
 
 def count_up_to(access: Access, query: AuditQuery, cap: int = 1_000) -> int:
-    """How many times it happened, repetitions included, counting no further than ``cap`` ("1,000+")."""
+    """The number of times an event happened, repetitions included, counting no further than ``cap`` ("1,000+")."""
     access.require(Permission.AUDIT_READ)
     bounds = _bounds(query)
     with org_scope(access.org_id), _patience():

@@ -31,7 +31,7 @@ _TILE = re.compile(r"(0|[1-9]\d?|entries)/((?:x\d{3}/)*)(\d{3})(?:\.p/([1-9]\d{0
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """What the log says of a row."""
+    """The place of a row in the transparency log."""
 
     index: int | None
     """None while the leaf waits for its index, or for a checkpoint over it."""
@@ -110,7 +110,7 @@ def tile(access: Access, path: str) -> tuple[bytes, bool]:
 
 
 def state_of(access: Access, event: Event) -> LogState | None:
-    """Where an event stands in the log; None for one recorded before there was a log."""
+    """The place of an event in the log; None for one recorded before there was a log."""
     if event.log_leaf is None or event.salt is None:
         return None
     with org_scope(access.org_id):

@@ -140,7 +140,7 @@ class Upstream:
     keep_alive: int = KEEP_ALIVE
     """Seconds within which edge and broker notice that the other is gone."""
     status: str = ""
-    """Where each node says how it is, over HTTP; ``{host}`` stands for its host. Empty when it is not asked."""
+    """URL of each broker node's status pages, over HTTP; ``{host}`` stands for its host. Empty when not asked."""
 
 
 class Environment:

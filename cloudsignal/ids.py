@@ -13,9 +13,9 @@ _EVEN = (ALPHABET * 8).encode()
 """Eight bytes to every character: no character is likelier than another."""
 ORG = re.compile(r"org_[a-z2-7]{12}\Z")
 PLATFORM_ORG = "platform"
-"""What stands for the organization of an audit event that belongs to none. No organization can have it as its id."""
+"""The organization of audit events that belong to none. No organization can have it as its id."""
 PROBE_ORG = "org_probe2222222"
-"""In whose name edges probe the broker. It has the form that the broker's own lock asks for, and no tenant has it."""
+"""Username with which edges probe the broker: an organization's id in form, which no tenant has."""
 CHECKPOINT_LOG = "checkpoints"
 """The reserved id of the platform's log whose leaves are the checkpoints of all organizations' logs."""
 _INVITATION = re.compile(r"inv_([a-z2-7]{12})_[a-z2-7]{16}\Z")

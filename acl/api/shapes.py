@@ -291,10 +291,10 @@ class NodeSerializer(serializers.ModelSerializer[Node]):
 
     @extend_schema_field(serializers.ChoiceField(choices=[condition.value for condition in Condition]))
     def get_condition(self, node: Node) -> str:
-        """Whether it is alive and reaches its brokers."""
+        """Whether the edge node is alive and reaches its brokers."""
         return condition(node).value
 
     @extend_schema_field(SeenBrokerSerializer(many=True))
     def get_brokers(self, node: Node) -> list[dict[str, Any]]:
-        """What it says of each broker node."""
+        """Each broker node as the edge node reports it."""
         return [SeenBrokerSerializer(seen).data for seen in seen_brokers(node)]

@@ -1,4 +1,4 @@
-"""What an edge node says of each broker node."""
+"""Nodes keep each broker node as the edge last reported it."""
 
 from django.db import migrations, models
 

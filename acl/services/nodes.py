@@ -194,7 +194,7 @@ def _facts(beat: Heartbeat) -> dict[str, Any]:
 
 
 def _broker(state: BrokerState) -> dict[str, Any]:
-    """What an edge says of a broker node, within bounds, and with the words that are known here."""
+    """An edge's report of a broker node, within bounds, and with the states that this release knows."""
     return {
         "label": _text(state.label),
         "state": state.state if state.state in BROKER_STATES else "unknown",

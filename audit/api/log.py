@@ -22,11 +22,11 @@ from orgs.permissions import Permission
 
 NOTE = "text/plain; charset=utf-8"
 FOREVER = "private, max-age=31536000, immutable"
-"""A whole tile never changes."""
+"""Cache header of a whole tile, which never changes."""
 
 
 class LogKeySerializer(serializers.Serializer[dict[str, object]]):
-    """What to verify an organization's log with."""
+    """Origin and verifier keys, with which an organization's log is verified."""
 
     origin = serializers.CharField(help_text="The first line of every checkpoint.")
     keys = serializers.ListField(

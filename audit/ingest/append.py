@@ -1,4 +1,4 @@
-"""Append events to the audit as the role that can do nothing else: one binary COPY into the table.
+"""Append events to the audit as a role that can do nothing else: one binary COPY into the table.
 
 Row-level security closes COPY to the roles it binds, so this one (``DATABASE_INGEST_URL``) has BYPASSRLS, and the
 right to insert into the audit and to read it. The fast way takes it for granted that nothing of a batch is stored yet.
@@ -41,7 +41,7 @@ _OPEN = "SELECT pg_try_advisory_xact_lock_shared(%s, %s)"
 
 
 class BeingSealedError(Exception):
-    """A day is being indexed and takes no rows; ``days`` since the epoch."""
+    """Some days of a load are being indexed and take no rows; ``days`` since the epoch."""
 
     def __init__(self, days: set[int]) -> None:
         super().__init__(f"{len(days)} days are being sealed")
@@ -58,7 +58,7 @@ class Load:
 
     batches: list[AuditBatch] = field(default_factory=list)
     size: int = 0
-    """Events in them."""
+    """Events in the batches."""
     orgs: set[str] = field(default_factory=set)
     days: set[int] = field(default_factory=set)
     boundaries: list[tuple[AuditEvent, AuditBatch]] = field(default_factory=list)

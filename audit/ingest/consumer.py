@@ -40,9 +40,9 @@ BACKOFF_MAX = 3.0
 REPORTS_AGAIN_SECONDS = 1.0
 """How long reports of nodes wait after they could not be applied."""
 LATE_AGAIN_SECONDS = 1.0
-"""How long entries wait that hold events of a day that is being sealed."""
+"""Seconds that entries wait when they hold events of a day that is being sealed."""
 UNFIT = (WireError, ValueError, TypeError, ArithmeticError)
-"""What an event raises that cannot be stored."""
+"""Errors of an event that cannot be stored."""
 PAST = timedelta(days=31)
 FUTURE = timedelta(days=2)
 """Days further away get no partition of their own because of an event: a wrong clock must not make hundreds."""

@@ -2,7 +2,7 @@
 
 It works on any connection, also as the application's role, into whose tables PostgreSQL lets nobody COPY who is bound
 by row-level security. The faster way is :mod:`audit.ingest.append`, which comes here with what it cannot do. The
-temporary table lives as long as the connection, so that a batch does not write to the system catalogue.
+temporary table lives as long as the connection, so that a batch does not write to the system catalog.
 """
 
 # ruff: noqa: S608 - SQL of constants

@@ -74,7 +74,7 @@ SELECT greatest(c.ts, %(at)s), gen_random_uuid(), c.org_id, '{SESSION_CLOSED}', 
     json_build_object('seconds', round(extract(epoch FROM greatest(c.ts, %(at)s) - c.ts)::numeric, 3))::text, NULL, ''
 FROM gone LEFT JOIN audit_event AS c ON c.org_id = gone.org AND c.ts = gone.ts AND c.id = gone.event
 """  # noqa: S608 - SQL of constants
-"""The rows that say so, in the order of :data:`audit.ingest.rows.COLUMNS`."""
+"""Selects the ``session_closed`` rows of lost sessions, in the order of :data:`audit.ingest.rows.COLUMNS`."""
 
 
 @dataclass(frozen=True, slots=True)

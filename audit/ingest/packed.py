@@ -64,7 +64,7 @@ def pack_row(row: Row) -> bytes:
 
 
 def leaf_data(leaf: Leaf) -> bytes:
-    """What follows a packed row."""
+    """The end of a packed row: leaf number and salt."""
     return _LEAF.pack(8, leaf[0], 16, leaf[1])
 
 
@@ -78,7 +78,7 @@ def values_of(row: Row) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """What events of one session have in common: packed, and as the parts of a row's canonical bytes."""
+    """Common parts of the events of one session: packed, and as the parts of a row's canonical bytes."""
 
     data: bytes
     org: str
@@ -93,7 +93,7 @@ class _Session:
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """What equal decisions have in common, likewise."""
+    """Common parts of equal decisions, packed and canonical likewise."""
 
     before: bytes
     after: bytes

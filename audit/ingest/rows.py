@@ -70,7 +70,7 @@ def key_of(row: Row) -> Key:
 DETAILS_BYTES = 16_384
 
 OF_EDGES = frozenset({Source.EDGE, Source.NODE})
-"""Where the kinds come from that an edge may write."""
+"""Origins of the kinds that an edge may write."""
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 

@@ -52,7 +52,7 @@ _OTHER = (
     + f"], NULL) {_THERE} AND s.node <> 'ingest' AND (s.count > e.count OR {_DIFFERS})"
 )
 SAME = f"SELECT count(*) {_THERE} AND s.count <= e.count AND NOT {_DIFFERS}"
-"""How many staged rows are stored already, word for word."""
+"""Counts the staged rows that are stored already, word for word."""
 _STORED_OF = "SELECT sum(count) FROM audit_event WHERE org_id = %s AND (ts = %s AND id = %s OR repeats = %s)"
 _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 # Locked as a foreign key would: an organization cannot be deleted between this look and the commit.
@@ -102,7 +102,7 @@ def count(cursor: Cursor, stored: Counter[tuple[str, str]]) -> None:
 
 
 def existing(cursor: Cursor, named: Iterable[str]) -> set[str]:
-    """Which of the organizations exist, the platform included; they cannot be deleted before the commit."""
+    """The organizations that exist, the platform included; they cannot be deleted before the commit."""
     asked = sorted(set(named) - {PLATFORM_ORG})
     if not asked:
         return {PLATFORM_ORG}

@@ -50,7 +50,7 @@ _SIGNATURE_LINE = re.compile(r"— (\S+) ([A-Za-z0-9+/]+={0,2})")
 
 
 class VerifyError(ValueError):
-    """What was given does not verify; the message says what, and which row."""
+    """The input does not verify; the message says why, and which row."""
 
 
 # --- Merkle tree hashing, RFC 6962 s2.1 -------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ class Key:
 
 
 def cosigned(timestamp: int, text: bytes) -> bytes:
-    """What a cosignature/v1 signs: header line, time line in POSIX seconds, the whole note text."""
+    """The text that a cosignature/v1 signs: header line, time line in POSIX seconds, the whole note text."""
     return b"cosignature/v1\ntime %d\n" % timestamp + text
 
 
@@ -502,7 +502,7 @@ def tile_path(level: int, index: int, width: int = TILE) -> str:
 
 
 def tile_width(level: int, index: int, size: int) -> int:
-    """How many hashes the tile has in a tree of ``size`` leaves; 0 when there is no such tile."""
+    """The number of hashes of a tile in a tree of ``size`` leaves; 0 when there is no such tile."""
     return max(0, min(TILE, (size >> 8 * level) - index * TILE))
 
 
@@ -635,7 +635,7 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a pack proves."""
+    """The content of a verified pack."""
 
     rows: int
     complete: range | None

@@ -53,9 +53,9 @@ class Event(models.Model):
     repeats = models.UUIDField(null=True)
     """The event of this organization that this one, and the further ones it counts, repeat within a minute."""
     log_leaf = models.BigIntegerField(null=True)
-    """Number of its leaf in the organization's transparency log; None: recorded before there was a log."""
+    """Number of the row's leaf in the organization's transparency log; None: recorded before there was a log."""
     salt = models.BinaryField(null=True)
-    """16 random bytes that its leaf commits to; None like ``log_leaf``."""
+    """16 random bytes that the row's leaf commits to; None like ``log_leaf``."""
 
     repeated = 0
     """Occurrences in the rows that repeat this one; a search that shows them as one line adds them up here."""

@@ -17,12 +17,12 @@ class OpenSession(models.Model):
     node = models.CharField(max_length=128)
     incarnation = models.CharField(max_length=36)
     org = models.CharField(max_length=16)
-    """Its organization. Not ``org_id``: the table belongs to the platform, and holds no more than ids."""
+    """The session's organization. Not ``org_id``: the table belongs to the platform, and holds no more than ids."""
     ts = models.DateTimeField()
-    """Of its ``connect``, with ``org`` and ``event`` its key; of what has ended, when that was noted."""
+    """Time of the session's ``connect``, with ``org`` and ``event`` its key; for one that has ended, of the note."""
     event = models.UUIDField(null=True)
     ended = models.BooleanField(default=False)
-    """Its end was stored before its ``connect``, or ``lost``."""
+    """Whether the session's end was stored before its ``connect``, or ``lost``."""
     lost = models.BooleanField(default=False)
     """The control plane has ended it. An end that arrives late is no second one."""
 

@@ -31,7 +31,7 @@ FROM jsonb_to_recordset(%(rows)s::jsonb)
 
 
 _DEFAULTS: dict[str, Any] = {"port": 0, "qos": -1, "retain": False, "size": 0, "count": 1}
-"""What else a row of a change holds."""
+"""Values of the columns that only MQTT events fill, in a row that records a change."""
 
 
 class Actor(Protocol):

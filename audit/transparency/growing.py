@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 RUNS_MAX = 2_000
 """Runs placed in one round; what is left waits for the next."""
 AGAIN = timedelta(hours=1)
-"""How often the same conflict is an event."""
+"""Time between two events about the same conflict."""
 _GROW_LOCK = 4_081_600_415
 """Advisory lock of whoever grows: a redelivered task must not do it beside the first."""
 

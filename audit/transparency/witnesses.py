@@ -33,7 +33,7 @@ PAUSE = 60
 BUSY = "witness-busy"
 """Only one worker asks at a time."""
 AGAIN = timedelta(hours=1)
-"""How often the same failure of a witness is an event."""
+"""Time between two events about the same failure of a witness."""
 
 
 class WitnessConflictError(Exception):

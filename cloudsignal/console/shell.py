@@ -132,7 +132,7 @@ class Shell:
 
     @cached_property
     def brokers(self) -> BrokerHealth | None:
-        """What the edge nodes say of their brokers; on operators' pages only."""
+        """The health of the brokers as edge nodes report it; on operators' pages only."""
         return broker_health() if self.operator and self._request.path.startswith("/operator/") else None
 
     @cached_property

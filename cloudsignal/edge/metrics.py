@@ -68,7 +68,7 @@ def _upkeep(node: Node) -> Iterator[tuple[str, str, str, list[Row]]]:
 
 
 def _brokers(node: Node) -> Iterator[tuple[str, str, str, list[Row]]]:
-    """What probes of the broker nodes found."""
+    """Metrics about the probes of broker nodes."""
     seen = [(f'{{broker="{_quoted(each.state.label)}"}}', each) for each in node.probes.watched]
     up = [(labels, float(each.state.state in REACHED)) for labels, each in seen]
     yield "broker_up", "gauge", "1 while a broker node lets the edge in.", up

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from cloudsignal.redis import fast_client
 
 TOLD: dict[str, Callable[[], str]] = {}
-"""What applications add to the body of ``/readyz``, by name: ``ok``, or what is wrong in words that anybody may read.
+"""Further members of the body of ``/readyz``, by name: ``ok``, or what is wrong in words that anybody may read.
 
 Nothing of it makes the control plane unready: a balancer that took it away would change nothing about it.
 """

@@ -48,7 +48,7 @@ async def socket_open(path: str) -> bool:
 
 
 async def edge_lacks(redis_url: str, node: str, started: float) -> str | None:
-    """What the edge ``node`` that was started at ``started`` lacks; empty for nothing, None while nobody can say."""
+    """The trouble of the edge ``node`` started at ``started``; empty for none, None while nobody can say."""
     client = redis.asyncio.Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=2)
     try:
         data = await client.get(keys.node(node))
@@ -63,7 +63,7 @@ async def edge_lacks(redis_url: str, node: str, started: float) -> str | None:
 
 
 def without_broker(beat: Heartbeat) -> str | None:
-    """Why an edge can do nothing for clients: it reaches no broker. Empty when it reaches one, None before it knows."""
+    """A sentence when an edge reaches no broker, so that its clients wait. Empty when it does, None before it knows."""
     if any(state.state in REACHED for state in beat.brokers):
         return ""
     lost = [state for state in beat.brokers if state.state in LOST]

@@ -105,7 +105,7 @@ class Runner:
         self.up = asyncio.Event()
         """Set while the part is ready or done."""
         self.trouble = ""
-        """What it lacks, as it was last asked."""
+        """The part's trouble, as last asked."""
         self._console = console
         self._changed = changed
         self._stopping = asyncio.Event()

@@ -59,7 +59,7 @@ class AuditEvent:
     """Id of the deciding rule, or ``none``; empty where no rule was asked."""
     policy_digest: str = ""
     count: int = 1
-    """How many equal events this one stands for. Edges of the release before send copies with a higher one."""
+    """Number of equal events this one stands for. Edges of the release before send copies with a higher one."""
     details: dict[str, str | int | float | bool] = field(default_factory=dict)
     """Fields of this kind alone, e.g. ``seconds``, ``messages_in``, ``bytes_out`` of a disconnect."""
     repeats: str = ""

@@ -35,13 +35,13 @@ BROKERS_MAX = 32
 """Broker nodes one heartbeat speaks of, at most."""
 
 BROKER_STATES = ("reachable", "slow", "refused", "unreachable", "unknown")
-"""What :attr:`BrokerState.state` may be. A reader takes what it does not know for ``unknown``."""
+"""Values of :attr:`BrokerState.state`. A reader takes another one for ``unknown``."""
 
 REACHED, LOST = frozenset({"reachable", "slow"}), frozenset({"refused", "unreachable"})
 """States in which an edge can, or cannot, work with a broker node; of ``unknown`` neither is said."""
 
 CLUSTER_STATES = ("agree", "disagree", "unknown")
-"""What :attr:`BrokerState.cluster` may be, read in the same way."""
+"""Values of :attr:`BrokerState.cluster`, read in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,15 @@ class BrokerState:
     """
 
     label: str
-    """Which node, as the edge's log and events name it: ``host:port``, with its IP address where a name has several."""
+    """Label of the broker node in logs and events: ``host:port``, with the IP address where a name has several."""
     state: str
     """One of :data:`BROKER_STATES`: it lets an edge in, does so slowly, turns it away, or does not answer."""
     why: str = ""
-    """What is wrong, in a sentence; empty while it is reachable."""
+    """The trouble in a sentence; empty while the node is reachable."""
     since: float = 0.0
-    """When it began to be in this state, seconds since the epoch; 0 when nobody knows."""
+    """Time since which the node is in this state, seconds since the epoch; 0 when nobody knows."""
     at: float = 0.0
-    """When it was last probed, seconds since the epoch; 0 for never."""
+    """Time of the last probe, seconds since the epoch; 0 for never."""
     latency_ms: float = -1.0
     """From the start of the connection to the answer to the ping, in milliseconds; -1 when nothing was answered."""
     members: tuple[str, ...] = ()

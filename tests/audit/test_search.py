@@ -324,7 +324,7 @@ def test_a_fold_is_one_line_with_the_exact_sum_and_its_rows_stand_behind_it(acce
 
 
 def test_the_sum_is_of_the_time_that_was_asked_for_whatever_its_ends_cut_off(access: Access, org: Organization) -> None:
-    """What began before has no line there, and must not be hidden for it."""
+    """A fold whose first event lies before the window has a line of its own."""
     at = now() - timedelta(minutes=10)
     first = event(org, at=at)
     keep([first, *repeated(first, {10: 2, 20: 3, 30: 4, 40: 5})])

@@ -73,7 +73,7 @@ def grow(access: Access) -> None:
 
 
 def said(kind: str) -> list[str]:
-    """What the operator's log says of witnesses."""
+    """Events about witnesses in the operator's log."""
     with platform_scope():
         found = Event.objects.filter(org_id=PLATFORM_ORG, kind=kind)
         return [str((event.after or {}).get("problem")) for event in found]

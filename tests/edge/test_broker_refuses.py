@@ -1,4 +1,4 @@
-"""What the broker refuses although the policy allows it is told: what, how often, with which code, by which node."""
+"""Refusals of the broker that the policy does not explain are told: what, how often, which code, by which node."""
 
 from __future__ import annotations
 

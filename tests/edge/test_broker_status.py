@@ -1,4 +1,4 @@
-"""What broker nodes say of themselves over HTTP, and what it means together: members, splits, draining, lies."""
+"""Status pages of broker nodes, and what they mean together: members, splits, draining, lies."""
 
 from __future__ import annotations
 

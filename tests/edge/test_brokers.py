@@ -172,7 +172,7 @@ def remembered(lua: Any) -> list[list[Any]]:
 
 
 def covers(pattern: str, asked: str) -> bool:
-    """How VerneMQ's cache compares: level by level; ``+`` and ``#`` of what is asked are texts like any other."""
+    """Compare as VerneMQ's cache does: level by level; ``+`` and ``#`` of the question are texts like any other."""
     rule, levels = pattern.split("/"), asked.split("/")
     if rule[-1] == "#":
         rule, levels = rule[:-1], levels[: len(rule) - 1]

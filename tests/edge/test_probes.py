@@ -36,7 +36,7 @@ UP, DOWN = Found("reachable", latency_ms=2.0), Found("unreachable", "no answer w
 
 
 class Sink:
-    """What was recorded."""
+    """Events in the journal."""
 
     taken = 0
 

@@ -56,7 +56,7 @@ class Nodes:
 
 
 def sessions(node: TlsNode) -> int:
-    """How often clients have signed in to a node, by its log."""
+    """The number of sign-ins of clients to a node, by its log."""
     return node.output().count("New client connected")
 
 

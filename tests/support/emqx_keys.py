@@ -80,7 +80,7 @@ def _joined(path: list[str]) -> str:
 
 
 def problems(text: str) -> list[str]:
-    """What EMQX would not take of a configuration: unknown keys and wrong values."""
+    """Mistakes that EMQX would find in a configuration: unknown keys and wrong values."""
     found = []
     for path, value in values(text):
         pattern = next((form for known, form in KEYS.items() if _is(path, known)), None)

@@ -19,11 +19,11 @@ import traceback
 from tests.support.process import PROJECT, StackError, clean_environment
 
 SECONDS = 60.0
-"""Time a piece may take."""
+"""Seconds that a piece may take."""
 
 
 class Shell:
-    """The process; it ends with whoever started it."""
+    """The process that runs pieces; it ends with whoever started it."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.environment = environment
@@ -37,7 +37,7 @@ class Shell:
 
     @property
     def alive(self) -> bool:
-        """Whether it can run another piece."""
+        """Whether the process can run another piece."""
         return self._process.poll() is None
 
     def run(self, code: str, *arguments: str) -> str:

@@ -54,7 +54,7 @@ KEYS = {
 
 
 def problems(text: str) -> list[str]:
-    """What VerneMQ would not take of a configuration: other lines, unknown keys, wrong values, repetitions."""
+    """Mistakes that VerneMQ would find in a configuration: other lines, unknown keys, wrong values, repetitions."""
     found, seen = [], set()
     for line in text.splitlines():
         if not line or line.startswith("#"):

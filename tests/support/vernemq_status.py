@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Lie = Callable[[BaseHTTPRequestHandler], None]
-"""What a page does instead of answering as VerneMQ does."""
+"""A page's way of not answering as VerneMQ does."""
 
 
 class StatusPages:

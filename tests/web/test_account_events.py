@@ -26,7 +26,7 @@ FORMER, FRESH = "correct horse battery staple", "staple battery horse correct"
 
 
 def changes() -> dict[str, list[str]]:
-    """What was written down, by organization (``platform`` for the platform's log)."""
+    """Events that were recorded, by organization (``platform`` for the platform's log)."""
     found: dict[str, list[str]] = {}
     with platform_scope():
         for event in Event.objects.filter(kind="account.changed").order_by("ts", "id"):

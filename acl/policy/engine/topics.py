@@ -70,7 +70,7 @@ def text_problem(text: str, noun: str) -> str | None:
 
 
 def too_deep(action: str, topic: str, levels: int) -> str | None:
-    """Why the edge takes no ``topic`` of so many levels to publish or subscribe to, or ``None``.
+    """The reason for which the edge takes no ``topic`` of so many levels in a publish or subscribe, or ``None``.
 
     ``levels`` is the edge's own limit (``EDGE_TOPIC_LEVELS``): brokers have one each, and end sessions beyond it. A
     shared subscription is measured by its filter. A delivery is not: the message is at the broker already.

@@ -56,7 +56,7 @@ FOLD_BYTES = 16 * 1024 * 1024
 """Characters of topics and names in them."""
 
 EQUAL = ("kind", "org", "username", "ip", "reason", "action", "topic", "rule")
-"""What a repetition that names its first has in common with it."""
+"""The fields that a repetition has in common with the event that it repeats."""
 
 _NAME = re.compile(r"(\d{10})\.log")
 
@@ -64,14 +64,14 @@ _NAME = re.compile(r"(\d{10})\.log")
 @dataclass(slots=True)
 class _Fold:
     event: AuditEvent
-    """The first."""
+    """The first of the equal events."""
     until: float
     repeat: AuditEvent | None = None
     """The event that counts the repetitions of this second."""
     closes: float = 0.0
-    """When its second is over."""
+    """Time at which the second of the count is over."""
     rose: bool = False
-    """Whether its count on disk is too low."""
+    """Whether the count on disk is too low."""
 
     @property
     def size(self) -> int:

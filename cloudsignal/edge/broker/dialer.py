@@ -53,7 +53,7 @@ class Dialer:
         self.pool = pool
         self._under_way = 0
         self.waited = 0
-        """How often the broker's backlog was full."""
+        """The number of times that the broker's backlog was full."""
 
     async def dial(
         self, client: Client, *, avoid: Collection[BrokerNode] = (), end: float | None = None

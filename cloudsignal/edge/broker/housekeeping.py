@@ -1,7 +1,7 @@
 """The edge as a client of the broker in an organization's name: list and clear retained messages, discard sessions.
 
-The broker's own lock holds for it as for every client: it signs in with the organization's id and reaches that slice
-only. Payloads are read from the socket and dropped.
+The broker's own lock holds for it as for every client: it signs in with the organization's ID and reaches its
+mountpoint only. Payloads are read from the socket and dropped.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class Housekeeping:
         return True
 
     async def recount_while(self, org: str, wanted: Container[str]) -> bool:
-        """The same, tried again after a failure while the organization is among ``wanted``."""
+        """Recount, again after a failure, while the organization is among ``wanted``."""
         while org in wanted:
             try:
                 return await self.recount(org)

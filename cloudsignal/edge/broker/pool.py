@@ -1,4 +1,4 @@
-"""The nodes of the broker: which there are, which of them answer, and whose turn it is.
+"""Broker nodes of one edge process: names resolved, which of them answer, and whose turn it is.
 
 Everything of the edge that connects to the broker asks here for nodes, in the order in which to try them, and says how
 it went. A node that failed is tried last for a while; when the while is over, one connection finds out for all.
@@ -27,7 +27,7 @@ RESOLVE_EVERY = 30.0
 """Seconds after which names are resolved again."""
 
 RESOLVE_AGAIN = 1.0
-"""The same after a name could not be resolved."""
+"""Seconds until a name that could not be resolved is tried again."""
 
 RESOLVE_WITHIN = 2.0
 """Seconds for which the answer to a name is waited for."""
@@ -76,7 +76,7 @@ class Reached(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """What is known of a node, since when (seconds since the epoch), and of an unreachable one why."""
+    """The state of a node, since when (seconds since the epoch), and why it is unreachable."""
 
     reached: Reached = Reached.UNKNOWN
     since: float = 0.0
@@ -109,7 +109,7 @@ class BrokerPool:
         self._nodes: list[BrokerNode] | None = None
         """The nodes in use, until addresses or what is known of nodes change."""
         self._begun = 0.0
-        """When nodes were asked for first, on the monotonic clock."""
+        """Time of the first use of the nodes, on the monotonic clock."""
         self._too_many = 0
         self._turn = random.randrange(BROKERS_MAX)  # noqa: S311 - edges that start together begin at different nodes
 
@@ -204,7 +204,7 @@ class BrokerPool:
 
     @property
     def size(self) -> int:
-        """How many nodes there are, as far as names have been resolved."""
+        """The number of nodes, as far as names have been resolved."""
         return len(self._listed())
 
     # --- which of them to use ------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ class BrokerPool:
         self._known[node] = _Known(NodeState(Reached.REACHABLE, time.time()), ever_reached=True)
 
     def state(self, node: BrokerNode) -> NodeState:
-        """What is known of a node."""
+        """The known state of a node."""
         known = self._known.get(node)
         return NodeState() if known is None else known.state
 
@@ -289,7 +289,7 @@ class BrokerPool:
 
 
 def in_words(error: OSError | TimeoutError, within: float) -> str:
-    """Why a connect failed, for the log, events and pages."""
+    """A sentence about a failed connect, for the log, events and pages."""
     if isinstance(error, TimeoutError) and not error.errno:
         return f"no answer within {within:.0f} s" if within >= 1 else "no answer in time"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -1,4 +1,4 @@
-"""One probe of one broker node: sign in as an edge does, ping, leave; and what that says, in plain words.
+"""One probe of one broker node: sign in as an edge does, ping, leave; and the result in plain words.
 
 The probe takes the way of every session: the same socket or TLS context, the same username and client ID as a mount
 gives them, in the name of an organization that no tenant can have (:data:`cloudsignal.ids.PROBE_ORG`). It subscribes to
@@ -29,7 +29,7 @@ WITHIN = 1.5
 """Seconds a whole probe may take."""
 
 LISTEN = 0.5
-"""Seconds of them to hear why a broker closes."""
+"""Seconds of a probe to hear why the broker closes."""
 
 SLOW_MS = 500.0
 """Milliseconds from which an answer counts as slow."""
@@ -58,7 +58,7 @@ _ALERTS = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one probe found: a state of :data:`cloudsignal.wire.report.BROKER_STATES`, why, and the latency."""
+    """The result of one probe: a state of :data:`cloudsignal.wire.report.BROKER_STATES`, why, and the latency."""
 
     state: str
     why: str = ""
@@ -66,7 +66,7 @@ class Found:
 
     @property
     def answered(self) -> bool:
-        """Whether an edge can work with it."""
+        """Whether an edge can work with the node."""
         return self.state in {"reachable", "slow"}
 
 
@@ -81,7 +81,7 @@ async def probe(pool: BrokerPool, node: BrokerNode, *, edge: str) -> Found:
     try:
         async with asyncio.timeout(WITHIN):
             await _ask(pool, node, edge)
-    except (TimeoutError, OSError, EOFError, ProtocolError, _TurnedAwayError, UnicodeError, ValueError) as error:
+    except (TimeoutError, OSError, EOFError, ProtocolError, _RefusedError, UnicodeError, ValueError) as error:
         return explain(error)
     latency = round((time.monotonic() - began) * 1000, 1)
     if latency >= SLOW_MS:
@@ -89,7 +89,7 @@ async def probe(pool: BrokerPool, node: BrokerNode, *, edge: str) -> Found:
     return Found("reachable", latency_ms=latency)
 
 
-class _TurnedAwayError(Exception):
+class _RefusedError(Exception):
     """The broker answered, and said no."""
 
 
@@ -100,12 +100,12 @@ _ERRORS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str,
     (FileNotFoundError, "unreachable", "its socket does not exist"),
     (PermissionError, "unreachable", "its socket may not be opened by this account"),
 )
-"""What errors of the operating system mean; the first that fits counts."""
+"""Meanings of the operating system's errors; the first that fits counts."""
 
 
 def explain(error: BaseException) -> Found:
-    """What an error of a probe means, as operators read it."""
-    if isinstance(error, _TurnedAwayError):
+    """An error of a probe in operators' words."""
+    if isinstance(error, _RefusedError):
         return Found("refused", str(error))
     if isinstance(error, ssl.SSLError):
         return Found("refused", _of_tls(error))
@@ -143,7 +143,7 @@ async def _ask(pool: BrokerPool, node: BrokerNode, edge: str) -> None:
 
 
 async def _listen(pool: BrokerPool, node: BrokerNode) -> None:
-    """Connect once more and say nothing: with TLS 1.3 a server judges the client's certificate after its handshake.
+    """Connect once more and say nothing: with TLS 1.3 a server checks the client's certificate after its handshake.
 
     It closes with what the client had written unread, which takes its own alert away from the wire. Raises that alert.
     """
@@ -162,7 +162,7 @@ async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pass
     writer.write(encode_connect(connect))
     answer = decode_connack(await _packet(reader, Kind.CONNACK), 5)
     if answer.code:
-        raise _TurnedAwayError(_refusal(answer.code))
+        raise _RefusedError(_refusal(answer.code))
     writer.write(_PING)
     await _packet(reader, Kind.PINGRESP)
     writer.write(disconnect(0))
@@ -190,7 +190,7 @@ async def _packet(reader: asyncio.StreamReader, kind: Kind) -> bytes:
             break
     if first & 0xF0 == Kind.DISCONNECT and length < PACKET_MAX:
         body = await reader.readexactly(length)
-        raise _TurnedAwayError(f"ended the connection with 0x{(body or bytes(1))[0]:02x}")
+        raise _RefusedError(f"ended the connection with 0x{(body or bytes(1))[0]:02x}")
     if first & 0xF0 != kind or length > PACKET_MAX:
         raise ProtocolError(Reason.PROTOCOL_ERROR, f"0x{first:02x} instead of {kind.name}")
     return await reader.readexactly(length)

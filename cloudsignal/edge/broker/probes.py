@@ -1,4 +1,4 @@
-"""What this edge knows of its broker nodes: each is probed every few seconds, one probe at a time.
+"""Probes of the broker nodes: each node every few seconds, one probe at a time, for one edge process.
 
 Two failures in a row make a node lost and one success brings it back, so that a single lost packet changes nothing and
 nothing flaps. A change is told once: an event in the platform's own log, a line in the edge's log, a heartbeat at once.
@@ -44,9 +44,9 @@ class Watched:
         self.probes = self.failures = 0
         """Probes so far, and how many failed."""
         self.status: NodeStatus | None = None
-        """What its status pages said when they were last read."""
+        """The last reading of the node's status pages."""
         self._bad: list[float] = []
-        """When the failures of now began, as far as they are in a row."""
+        """Time of the first failure in the present row of failures."""
         self._slow = 0
 
     @property
@@ -88,7 +88,7 @@ class Watched:
 
 
 class Probes:
-    """Probes every broker node, and tells who wants to know."""
+    """Probes every broker node, and tells those who asked to be told."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Probes:
         self._watched: dict[str, Watched] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.cluster = ClusterView("unknown")
-        """What the status pages of all nodes say together, as of the last reading."""
+        """The status pages of all nodes together, as of the last reading."""
         self._differ_since = 0.0
         self._disagree = False
         self._none_said = False
@@ -157,7 +157,7 @@ class Probes:
                 self._tasks[label] = asyncio.get_running_loop().create_task(self._watch(node, watched))
 
     def _forget(self, label: str) -> None:
-        """No address leads there any more."""
+        """Forget a node to which no address leads any more."""
         state = self._watched.pop(label).state
         if task := self._tasks.pop(label, None):
             task.cancel()
@@ -251,11 +251,11 @@ def _with_status(state: BrokerState, status: NodeStatus | None, cluster: str) ->
 
 
 def _status_url(template: str, node: BrokerNode) -> str:
-    """Below which URL the status pages of a node are; empty when none are configured."""
+    """The URL below which the status pages of a node are; empty when none are configured."""
     where = node.ip or node.host
     return template.replace("{host}", f"[{where}]" if ":" in where else where)
 
 
 def _jittered(seconds: float) -> float:
-    """A twentieth more or less, so that edges that were started together do not probe together."""
+    """Seconds until the next probe: a twentieth more or less, so that edges started together do not probe together."""
     return seconds * random.uniform(0.95, 1.05)  # noqa: S311 - jitter

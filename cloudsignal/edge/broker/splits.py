@@ -1,4 +1,4 @@
-"""What a known split of the broker's nodes means for organizations that want no acknowledgement of what may be lost.
+"""Splits of the broker's nodes: while one is known, organizations that chose so get no acknowledgements.
 
 During a split every node goes on, and what crosses it is lost although its publisher was told that it arrived. The edge
 cannot carry it across; it can keep from saying that it arrived.
@@ -22,7 +22,7 @@ FRESH = 15.0
 
 
 class Splits:
-    """Turns what status pages say into what organizations that refuse publishes during a split do."""
+    """Has organizations that chose so refuse publishes while the status pages show a split."""
 
     def __init__(
         self, organizations: Mapping[str, Organization], sessions: Register, pump: Callable[[str], None]
@@ -31,7 +31,7 @@ class Splits:
         self._sessions = sessions
         self._pump = pump
         self._since = self._seen = 0.0
-        """When the split was first and last seen, on the monotonic clock; 0 for never."""
+        """Times of the first and last sight of the split, on the monotonic clock; 0 for never."""
         self._acting = False
         """Whether an organization may be refusing."""
         self._view: ClusterView | None = None

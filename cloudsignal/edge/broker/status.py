@@ -1,4 +1,4 @@
-"""What a broker node says of itself over HTTP: VerneMQ's ``/health``, ``/status.json`` and ``/metrics``.
+"""Status pages of a broker node over HTTP: VerneMQ's ``/health``, ``/status.json`` and ``/metrics``.
 
 All of it is for people, and for organizations that want no acknowledgement while nodes are split. It is read within
 bounds, and whatever is not as VerneMQ writes it is "unknown" with a reason: a page that lies, hangs or is another
@@ -37,27 +37,27 @@ _METRIC = re.compile(
 _NODE_LABEL = re.compile(r'(?:^|,)node="([!-~]{1,255}?)"')
 
 _NO_LISTENERS = "Listeners are not ready"
-"""How ``/health`` begins its reason while a node has stopped its listeners, as the first half of ``cluster leave``."""
+"""Beginning of the reason in ``/health`` of a node that has stopped its listeners (first half of ``cluster leave``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """What one broker node says. Without ``members`` its part in the cluster is unknown, and ``why`` says why."""
+    """The status of one broker node. Without ``members`` its part in the cluster is unknown, and ``why`` says why."""
 
     name: str = ""
-    """Its name in the cluster, such as ``VerneMQ@10.0.0.5``."""
+    """The node's name in the cluster, such as ``VerneMQ@10.0.0.5``."""
     members: Mapping[str, bool] = field(default_factory=dict)
     """Each member as this node sees it: whether it runs."""
     ready: bool | None = None
     """Whether ``/health`` is 200; ``None`` when it did not answer."""
     draining: bool = False
-    """It has stopped its listeners and takes no new clients."""
+    """Whether the node has stopped its listeners and takes no new clients."""
     drops: int = -1
-    """Messages that its queues have dropped since it started; -1 when it does not say."""
+    """Messages that the node's queues have dropped since it started; -1 when unknown."""
     bytes_dropped: int = -1
-    """Bytes for other nodes that it has dropped since it started; -1 when it does not say."""
+    """Bytes for other nodes that the node has dropped since it started; -1 when unknown."""
     netsplits: int = -1
-    """Splits that it has detected and that are not resolved; -1 when it does not say."""
+    """Splits that the node has detected and that are not resolved; -1 when unknown."""
     why: str = ""
 
     @property
@@ -73,17 +73,17 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """What the statuses of all nodes say together."""
+    """The statuses of all nodes together: who sees whom."""
 
     state: Literal["agree", "disagree", "unknown"]
     groups: tuple[tuple[str, ...], ...] = ()
     """Members that see each other; more than one group only while they disagree."""
     split: bool = False
-    """They disagree, and nobody contradicts it: messages do not get from one group to another."""
+    """Whether members disagree and no page contradicts it: messages do not get from one group to another."""
     draining: tuple[str, ...] = ()
     """Nodes that take no new clients, by the label they were asked under."""
     why: str = ""
-    """What they disagree about, or why nothing is known."""
+    """The disagreement in a sentence, or why nothing is known."""
 
 
 class PageError(Exception):
@@ -173,7 +173,7 @@ def read_node(health: Page, status: Page, metrics: Page) -> NodeStatus:
 
 
 def cluster_view(statuses: Mapping[str, NodeStatus]) -> ClusterView:
-    """Judge the statuses of all nodes, each under the label it was asked under.
+    """Compare the statuses of all nodes, each under the label it was asked under.
 
     Two nodes are apart when neither sees the other run; a member that no page is known of is apart when a node says
     so. A node that is said to be down and says itself that both run is a contradiction, and no split.

@@ -37,10 +37,10 @@ PATIENCE = 300.0
 """Seconds for which a will that is due is tried again while no broker node, or not Redis, is reachable."""
 
 AGAIN = 2.0
-"""Seconds until it is tried again."""
+"""Seconds until a will is tried again."""
 
 WAITING_MAX = 10_000
-"""Wills that wait at a time; what comes beyond is lost, and said to be."""
+"""Wills that wait at a time; one beyond is lost (``will_lost``, ``too_many``)."""
 
 ASK_WITHIN = 1.0
 """Seconds a node has to accept a connection after it has closed one."""
@@ -60,14 +60,14 @@ class Waiting:
     ended_at: float
     """Seconds since the epoch, like all times here."""
     cut: bool
-    """The node closed the connection; otherwise the session ended for another reason."""
+    """Whether the node closed the connection; otherwise the session ended for another reason."""
     due: float
     until: float
-    """When it is given up."""
+    """Time at which the edge gives the will up."""
     decided: bool = False
-    """The node is known to have been lost."""
+    """Whether the node is known to have been lost."""
     settled: bool = False
-    """It was published, or lost, or there is no need for it any more."""
+    """Whether the will needs no publishing any more: published, lost, or not wanted."""
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class Loss:
 
     since: float
     until: float
-    """When it was last seen to be so."""
+    """Time at which the node was last seen unreachable."""
 
 
 class Wills:
@@ -201,7 +201,7 @@ class Wills:
             await asyncio.gather(*(self._publish_of(org, ones, now) for org, ones in together[start : start + AT_ONCE]))
 
     async def _absent(self, due: list[Waiting]) -> list[Waiting]:
-        """Those whose client ID no later session holds, on any edge. Raises :class:`UnavailableError`."""
+        """The wills whose client ID no later session holds, on any edge. Raises :class:`UnavailableError`."""
         names = [keys.client(one.session.org.id, one.session.client_id) for one in due]
         (held,) = await self._store.call(("MGET", *names))
         absent: list[Waiting] = []
@@ -257,7 +257,7 @@ class Wills:
         self._sink.record(_event(one, WILL_LOST, reason, **details))
 
     def stop(self) -> None:
-        """The process stops: what waits for its time will not be published, and that is said."""
+        """Record every will that still waits as lost, because the process stops."""
         now = time.time()
         for one in [*self._waiting, *self._under_way]:
             if not one.settled and (one.decided or was_lost(one, self._losses.get(one.node), now)):

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _files(given: argparse.Namespace, host: str, port: int, out: Path) -> dict[Path, str]:
-    """What to write, by path."""
+    """Text of each file to write, by path."""
     tls = Tls(given.ca, given.cert, given.key)
     listener = _joined(host, port)
     if given.broker == "mosquitto":

@@ -12,7 +12,7 @@ from cloudsignal.edge.session.mountpoint import IN_FLIGHT, MAX_PACKET_BYTES, MOU
 
 
 def emqx_acl() -> str:
-    """EMQX's ``acl.conf``: a username has its own slice and nothing else, ``$SYS`` included."""
+    """EMQX's ``acl.conf``: a username has its own mountpoint and nothing else, ``$SYS`` included."""
     return _ACL
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from cloudsignal.edge.session.mountpoint import MOUNT_LEVELS
 
 QUEUED_MESSAGES, QUEUED_BYTES = 1_000, 1_048_576
-"""What the broker keeps for one session whose client is disconnected or slow (QoS 1 and 2); the rest is dropped."""
+"""Messages and bytes that the broker queues for one session (QoS 1 and 2); what is beyond is dropped."""
 
 SHARE_LEVELS = 2
 """``$share/GROUP/`` in front of a filter: VerneMQ counts it as two levels."""
@@ -20,10 +20,10 @@ _UNQUOTABLE = re.compile(r'[\r\n\0"\\$]')
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What a broker on a machine of its own needs for TLS with client certificates; PEM files on that machine."""
+    """Files with which a broker on a machine of its own speaks TLS with client certificates; PEM, on that machine."""
 
     ca: Path
-    """Who signs the edges' certificates, and nothing else."""
+    """The authority that signs the edges' certificates, and nothing else."""
     cert: Path
     key: Path
 

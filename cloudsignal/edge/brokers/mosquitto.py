@@ -1,7 +1,7 @@
 """The ``mosquitto.conf`` of the embedded broker, and of one on a machine of its own.
 
 Checked on Mosquitto 2.0.11: ``pattern readwrite %u/#`` holds for users without a password entry; a subscription
-outside the own slice is accepted but nothing is delivered on it, which includes ``#``, ``+/...`` and ``$share/g/...``;
+outside the mountpoint is accepted but nothing is delivered on it, which includes ``#``, ``+/...`` and ``$share/g/...``;
 a client without a username gets nothing; a client ID with ``+`` or ``#`` is refused everything by pattern rules, which
 is why :func:`cloudsignal.edge.session.mountpoint.upstream_client_id` escapes them. Checked in
 tests/edge/test_brokers.py. A topic may have 200 levels, which no setting changes.
@@ -15,7 +15,7 @@ from cloudsignal.edge.brokers.limits import QUEUED_BYTES, QUEUED_MESSAGES, Tls, 
 from cloudsignal.edge.session.mountpoint import IN_FLIGHT, MAX_PACKET_BYTES, MOUNT_OVERHEAD
 
 MOSQUITTO_ACL = "pattern readwrite %u/#\n"
-"""The whole ACL file: a username has its own slice and nothing else."""
+"""The whole ACL file: a username has its own mountpoint and nothing else."""
 
 AUTOSAVE = 60
 """Seconds between two saves where no supervisor paces them: what a kill loses at most."""
@@ -55,7 +55,7 @@ def mosquitto_config(
 
 
 def _kept(data: Path, autosave: int) -> list[str]:
-    """What a Mosquitto stores and for how long, and how much of it for one session: the same wherever it runs."""
+    """Lines of ``mosquitto.conf`` that bound what is stored: for how long, and how much for one session."""
     return [
         "persistence true",
         f"persistence_location {data}/",

@@ -16,13 +16,13 @@ TICK_SECONDS = 10
 """``net_ticktime``: a node that stopped answering is noticed within 7.5 to 12.5 seconds, instead of 45 to 75."""
 
 CLUSTER_PORT = 24053
-"""For messages between nodes. VerneMQ's own default, 44053, lies in Linux's ephemeral range: a node may find it taken
-and comes up without it."""
+"""Port for messages between nodes. VerneMQ's own default, 44053, lies in Linux's ephemeral range: a node may find it
+taken and comes up without it."""
 
 STATUS_PORT = 8888
 
 DISTRIBUTION_PORTS = (24100, 24109)
-"""For Erlang's distribution, beside the port mapper's 4369: a firewall can name them."""
+"""Ports of Erlang's distribution, beside the port mapper's 4369: a firewall can name them."""
 
 BUFFER_BYTES = 16 * 1024 * 1024
 """Messages kept for a node that cannot be reached; VerneMQ's own default is 10,000 bytes."""
@@ -30,10 +30,10 @@ BUFFER_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What differs from node to node, and the secret they share."""
+    """Values that differ from node to node, and the secret they share."""
 
     name: str
-    """``VerneMQ@10.0.0.5``; ``vmq-admin`` and the other nodes call it that."""
+    """Name of the node in the cluster and for ``vmq-admin``, such as ``VerneMQ@10.0.0.5``."""
     cookie: str
     listener: str
     """``address:port`` for edges."""
@@ -134,7 +134,7 @@ def vernemq_script() -> str:
     whose entry is gone: on a takeover the end of the old session removes the new one's.
 
     A subscription is refused as a whole: answering a single filter with a reason code would store it all the same
-    on VerneMQ 2.1 with MQTT 5. The edge never sends a filter outside the slice, so this refuses faults only.
+    on VerneMQ 2.1 with MQTT 5. The edge never sends a filter outside the mountpoint, so this refuses faults only.
     """
     return _SCRIPT
 

@@ -75,7 +75,7 @@ class DesiredState:
         self._verify_key = verify_key
         self._pepper = pepper
         self._levels = levels
-        """Of a client's topics, at most."""
+        """Levels of a client's topics, at most."""
         self._changed = changed
         self._tell = report
         self._credentials: OrderedDict[tuple[str, str], Credential] = OrderedDict()

@@ -158,9 +158,9 @@ class Context(Account):
         """The node of the broker that the session is connected to, as people read it."""
         self.sent = Sent()
         self.declined = ""
-        """Why that node does not take the session, while another one may; empty when it does, or has not answered."""
+        """The node's refusal, when another node may take the session; empty when it takes it, or has not answered."""
         self.declined_code = 0
-        """The code of its CONNACK; 0 when it answered with none."""
+        """The code of that node's CONNACK; 0 when it answered with none."""
         self.may_remain = False
         """Whether a node tried before may hold a session of this one."""
         self.cut = self.unanswered = False

@@ -1,4 +1,4 @@
-"""What the broker refuses although the policy allows it, and which packet of the client it was.
+"""Refusals of the broker that the policy does not explain, and which packet of the client each was about.
 
 Broker and policy must agree: the edge passes on nothing that the policy denies, and the broker's own lock denies
 nothing inside the mountpoint. So a refusal means that the broker is misconfigured, reloads its rules, or is split from

@@ -27,7 +27,7 @@ class Sent:
         self.answered = False
         """Whether the broker has sent anything since."""
         self.watch_until = 0.0
-        """Until when topics are noted, in seconds since the epoch."""
+        """Time until which topics are noted, in seconds since the epoch."""
         self._noted: dict[int, bytes] | None = None
 
     def note(self, first: int, body: bytes, version: int) -> None:

@@ -454,15 +454,15 @@ class Broker(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.blocked = False
         self.heard_at = self.spoke_at = time.time()
-        """When the node was last heard, and about when it was last sent something, in seconds since the epoch."""
+        """Times at which the node was last heard, and about last sent something, in seconds since the epoch."""
         self.spoken = False
         """Whether it was sent something since :attr:`spoke_at` was set."""
         self.pinged_at = 0.0
-        """When the edge asked the node for a sign of life."""
+        """Time at which the edge asked the node for a sign of life."""
         self.backlog = 0
         """Bytes that waited for the node then."""
         self._answered: asyncio.Future[None] | None = None
-        """Waited for by who has sent CONNECT."""
+        """Set when CONNECT has been answered; whoever has sent CONNECT waits for it."""
 
     async def answered(self, within: float) -> None:
         """Wait until the node has taken or declined the session, or is gone; at most so many seconds."""

@@ -30,7 +30,7 @@ WHOLE = LOG.pack(range(600))
 
 
 def refusal(path: Path, keys: list[verifier.Key] | None = None) -> str:
-    """What the verifier says against a file."""
+    """The message of the verifier about a file."""
     with pytest.raises(VerifyError) as refused:
         verify_file(path, KEYS if keys is None else keys)
     return str(refused.value)

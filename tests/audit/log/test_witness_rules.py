@@ -1,4 +1,4 @@
-"""What a witness answers: each status of C2SP tlog-witness, and requests that are not requests."""
+"""Answers of a witness: each status of C2SP tlog-witness, and requests that are not requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ask(
 
 
 def answer(raw: bytes, latest: int | None, *, known: bool = True) -> Accepted:
-    """What a witness that saw ``latest`` leaves says."""
+    """The answer of a witness that saw ``latest`` leaves."""
     return judge(
         *parse_request(raw),
         [LOG.key] if known else [],

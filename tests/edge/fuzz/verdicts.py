@@ -178,7 +178,7 @@ class Visit:
         return (self.identity.username, self.identity.client_id, action, topic)
 
     def simulate(self, action: RequestAction, topic: str, *, qos: int = 0, retain: bool = False) -> Decision:
-        """What the simulator says."""
+        """The simulator's verdict."""
         request = Request(self.identity, action, topic, qos, retain)
         return explain(self.country.policy, request, now=datetime.now(UTC), levels=self.found.levels).decision
 
