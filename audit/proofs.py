@@ -13,7 +13,7 @@ from audit.access import get_event
 from audit.log.proofs import encode_proof, salted_row, write_pack
 from audit.log.rows import log_row
 from audit.log.tree import inclusion_proof
-from audit.log.verifier import ED25519, TILE, Key, Proof, parse_checkpoint, parse_note, tile_path, tile_width
+from audit.log.verifier import ED25519, TILE, Key, LogProof, parse_checkpoint, parse_note, tile_path, tile_width
 from audit.models import Event
 from audit.transparency import growing, tables
 from audit.transparency.tables import LogReader, StoredCheckpoint
@@ -81,7 +81,7 @@ def platform_proof(access: Access) -> bytes:
         index = places[held[0].leaf or 0]
         path = tuple(inclusion_proof(LogReader(CHECKPOINT_LOG).tile, index, size))
         note = platform.note + b"".join(tables.cosignatures(CHECKPOINT_LOG, size))
-    return encode_proof(Proof(index, path, note, held[0].note))
+    return encode_proof(LogProof(index, path, note, held[0].note))
 
 
 def tile(access: Access, path: str) -> tuple[bytes, bool]:
@@ -133,7 +133,7 @@ def row_proof(access: Access, ts: datetime, event_id: uuid.UUID) -> bytes:
     with org_scope(access.org_id):
         path = inclusion_proof(LogReader(access.org_id).tile, state.index, state.checkpoint.size)
     extra = salted_row(bytes(event.salt or b""), log_row(vars(event)))
-    return encode_proof(Proof(state.index, tuple(path), state.checkpoint.note, extra))
+    return encode_proof(LogProof(state.index, tuple(path), state.checkpoint.note, extra))
 
 
 def pack(access: Access, since: datetime, until: datetime) -> bytes:

@@ -13,7 +13,7 @@ from audit.log.verifier import (
     PROOF_HEADER,
     TILE,
     Checkpoint,
-    Proof,
+    LogProof,
     Tiles,
     canonical,
     read_tile,
@@ -25,7 +25,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every member: the same rows give the same bytes."""
 
 
-def encode_proof(proof: Proof) -> bytes:
+def encode_proof(proof: LogProof) -> bytes:
     """The bytes of a ``.tlog-proof``."""
     lines = [PROOF_HEADER]
     if proof.extra:

@@ -391,7 +391,7 @@ PROOF_HEADER = "c2sp.org/tlog-proof@v1"
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class LogProof:
     """A ``.tlog-proof``. ``extra`` is not authenticated by itself: CloudSignal puts the salt and the row there."""
 
     index: int
@@ -400,7 +400,7 @@ class Proof:
     extra: bytes = b""
 
 
-def parse_proof(raw: bytes) -> Proof:
+def parse_proof(raw: bytes) -> LogProof:
     """Read a ``.tlog-proof``; raises :class:`VerifyError`."""
     head, blank, checkpoint = raw.partition(b"\n\n")
     try:
@@ -417,10 +417,10 @@ def parse_proof(raw: bytes) -> Proof:
     index = decode_number(lines.pop(0)[6:], "the index")
     if len(lines) > 63:
         raise VerifyError("the inclusion proof is too long")
-    return Proof(index, tuple(decode_hash(line, "a line of the proof") for line in lines), checkpoint, extra)
+    return LogProof(index, tuple(decode_hash(line, "a line of the proof") for line in lines), checkpoint, extra)
 
 
-def check_proof(proof: Proof, entry: bytes, keys: Sequence[Key], witnesses: Sequence[Key] = ()) -> Checkpoint:
+def check_proof(proof: LogProof, entry: bytes, keys: Sequence[Key], witnesses: Sequence[Key] = ()) -> Checkpoint:
     """Check that ``entry`` stands at the proof's index under a trusted checkpoint; returns that checkpoint."""
     checkpoint = open_checkpoint(proof.checkpoint, keys, witnesses)
     if root_of_inclusion(proof.index, checkpoint.size, leaf_hash(entry), proof.path) != checkpoint.root:
@@ -703,7 +703,7 @@ def verify_file(path: Path, keys: Sequence[Key], witnesses: Sequence[Key] = ()) 
         raise VerifyError(f"{path} cannot be read: {error.strerror}") from None
     if not raw.startswith(b"PK"):
         if len(raw) > FILE_BYTES_MAX:
-            raise VerifyError(f"{path} is longer than {FILE_BYTES_MAX} bytes; no proof is")
+            raise VerifyError(f"{path} is longer than {FILE_BYTES_MAX} bytes, so it is no proof")
         proof = parse_proof(raw)
         if proof.extra and not proof.extra.startswith(b"{"):
             return _checkpoint_proof(proof, keys, witnesses)
@@ -721,7 +721,7 @@ def verify_file(path: Path, keys: Sequence[Key], witnesses: Sequence[Key] = ()) 
     )
 
 
-def _checkpoint_proof(proof: Proof, keys: Sequence[Key], witnesses: Sequence[Key]) -> str:
+def _checkpoint_proof(proof: LogProof, keys: Sequence[Key], witnesses: Sequence[Key]) -> str:
     """Verify that a checkpoint is in the platform's log of checkpoints, and say so."""
     inner = parse_checkpoint(parse_note(proof.extra).text)
     outer = check_proof(proof, hashlib.sha256(inner.text()).digest(), keys, witnesses)

@@ -28,7 +28,7 @@ REQUEST_BYTES_MAX = 64 * 1024
 SIZE_TYPE = "text/x.tlog.size"
 
 
-class Refused(Exception):  # noqa: N818 - what a witness says, with the status it says it with
+class WitnessRefusal(Exception):  # noqa: N818 - what a witness says, with the status it says it with
     """A witness does not cosign. ``body`` and ``content_type`` are those of the answer."""
 
     def __init__(self, status: int, body: str, content_type: str = "text/plain; charset=utf-8") -> None:
@@ -61,13 +61,13 @@ class Accepted:
 
 
 def parse_request(raw: bytes) -> tuple[AddCheckpoint, Note, Checkpoint]:
-    """Read a request; raises :class:`Refused` with 400."""
+    """Read a request; raises :class:`WitnessRefusal` with 400."""
     try:
         request = _request(raw)
         note = parse_note(request.note)
         return request, note, parse_checkpoint(note.text)
     except (VerifyError, UnicodeDecodeError) as error:
-        raise Refused(400, f"{error}\n") from None
+        raise WitnessRefusal(400, f"{error}\n") from None
 
 
 def _request(raw: bytes) -> AddCheckpoint:
@@ -86,29 +86,29 @@ def _request(raw: bytes) -> AddCheckpoint:
 def judge(
     request: AddCheckpoint, note: Note, checkpoint: Checkpoint, keys: Sequence[Key], latest: tuple[int, bytes] | None
 ) -> Accepted:
-    """Whether a witness that saw ``latest`` (size, root) of this origin may cosign; raises :class:`Refused`.
+    """Whether a witness that saw ``latest`` (size, root) of this origin may cosign; raises :class:`WitnessRefusal`.
 
     ``keys`` are those it trusts for the origin; none means the origin is unknown.
     """
     if not keys:
-        raise Refused(404, "this witness does not know the origin\n")
+        raise WitnessRefusal(404, "this witness does not know the origin\n")
     try:
         trusted = signers(note, keys)
     except VerifyError as error:
-        raise Refused(403, f"{error}\n") from None
+        raise WitnessRefusal(403, f"{error}\n") from None
     if not trusted:
-        raise Refused(403, "no signature of a key that this witness trusts for the origin\n")
+        raise WitnessRefusal(403, "no signature of a key that this witness trusts for the origin\n")
     if request.old > checkpoint.size:
-        raise Refused(400, "the old size is larger than the checkpoint\n")
+        raise WitnessRefusal(400, "the old size is larger than the checkpoint\n")
     size, root = latest or (0, fold(()))
     if request.old != size:
-        raise Refused(409, f"{size}\n", SIZE_TYPE)
+        raise WitnessRefusal(409, f"{size}\n", SIZE_TYPE)
     if checkpoint.size == size and checkpoint.root != root:
-        raise Refused(409, f"{size}\n", SIZE_TYPE)
+        raise WitnessRefusal(409, f"{size}\n", SIZE_TYPE)
     try:
         check_consistency(size, root, checkpoint.size, checkpoint.root, request.proof)
     except VerifyError as error:
-        raise Refused(422, f"{error}\n") from None
+        raise WitnessRefusal(422, f"{error}\n") from None
     return Accepted(checkpoint, note.text)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from audit.log.signing import Cosigner
 from audit.log.verifier import Key
-from audit.log.witness import REQUEST_BYTES_MAX, Refused, judge, parse_request
+from audit.log.witness import REQUEST_BYTES_MAX, WitnessRefusal, judge, parse_request
 
 REQUESTS_MAX = 32
 """Requests at a time; further ones are told to come again (503)."""
@@ -65,7 +65,7 @@ class WitnessServer(ThreadingHTTPServer):
         self.turns = threading.BoundedSemaphore(REQUESTS_MAX)
 
     def cosign(self, raw: bytes) -> bytes:
-        """The cosignature line for a request; raises :class:`Refused`. Looking and keeping are one step."""
+        """The cosignature line for a request; raises :class:`WitnessRefusal`. Looking and keeping are one step."""
         request, note, checkpoint = parse_request(raw)
         keys = [key for key in self.logs if key.name == checkpoint.origin]
         with self.state.lock:
@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             self._answer(200, self.server.cosign(self._body()), "text/plain; charset=utf-8")
-        except Refused as error:
+        except WitnessRefusal as error:
             self._answer(error.status, error.body.encode(), error.content_type)
         except OSError:
             self._answer(500, b"the checkpoint could not be kept\n", "text/plain; charset=utf-8")
@@ -96,11 +96,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         if self.path != "/add-checkpoint":
-            raise Refused(404, "only /add-checkpoint is here\n")
+            raise WitnessRefusal(404, "only /add-checkpoint is here\n")
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()) or int(length) > REQUEST_BYTES_MAX:
             self.close_connection = True
-            raise Refused(400, f"a request has a Content-Length of at most {REQUEST_BYTES_MAX} bytes\n")
+            raise WitnessRefusal(400, f"a request has a Content-Length of at most {REQUEST_BYTES_MAX} bytes\n")
         return self.rfile.read(int(length))
 
     def _answer(self, status: int, body: bytes, content_type: str) -> None:

@@ -208,7 +208,7 @@ def test_a_login_fills_vernemqs_cache_with_the_own_slice_and_a_refused_one_with_
 
 
 TLS = Tls(Path("/b/ca.pem"), Path("/b/b.crt"), Path("/b/b.key"))
-NODE = vernemq.Node("VerneMQ@10.0.0.5", "c00k1e", "10.0.0.5:8883", "10.0.0.5:24053", "10.0.0.5:8888")
+NODE = vernemq.VernemqNode("VerneMQ@10.0.0.5", "c00k1e", "10.0.0.5:8883", "10.0.0.5:24053", "10.0.0.5:8888")
 
 
 def test_vernemqs_configuration_has_keys_and_values_of_its_schema_and_every_limit_fits_the_edges() -> None:

@@ -20,7 +20,7 @@ from cloudsignal.config import Environment, Upstream
 from cloudsignal.edge.broker import probe as one_probe
 from cloudsignal.edge.broker import probes as all_probes
 from cloudsignal.edge.broker.pool import BrokerPool
-from cloudsignal.edge.broker.probe import Found, client_id, probe
+from cloudsignal.edge.broker.probe import ProbeResult, client_id, probe
 from cloudsignal.edge.broker.probes import Probes, Watched
 from cloudsignal.ids import PROBE_ORG
 from cloudsignal.wire import keys
@@ -32,7 +32,7 @@ from tests.support.broker_nodes import TlsNode, upstream_url
 from tests.support.parts import Authority, Broker, Edge, Plane, Valkey, metrics, wait_for
 from tests.support.vernemq_status import StatusPages
 
-UP, DOWN = Found("reachable", latency_ms=2.0), Found("unreachable", "no answer within 1.5 s")
+UP, DOWN = ProbeResult("reachable", latency_ms=2.0), ProbeResult("unreachable", "no answer within 1.5 s")
 
 
 class Sink:
@@ -63,7 +63,7 @@ def pool_of(url: str) -> BrokerPool:
     return BrokerPool(Environment({"MQTT_UPSTREAM_URL": url}).upstream())
 
 
-async def probed(pool: BrokerPool) -> Found:
+async def probed(pool: BrokerPool) -> ProbeResult:
     node = next(node for node in await pool.nodes() if ":" not in node.ip)
     return await probe(pool, node, edge="edge-1")
 
@@ -109,7 +109,7 @@ def test_a_client_certificate_that_the_broker_rejects_is_said_in_plain_words(
     assert found.state == "refused"
     assert found.why == "client certificate rejected: its signature does not verify with the broker's authority"
     found = asyncio.run(probed(pool_of(f"mqtts://localhost:{nodes[0].port}?ca={authority.file}")))
-    assert found == Found(
+    assert found == ProbeResult(
         "refused", "client certificate rejected: it asks for a client certificate, and none is configured"
     )
     found = asyncio.run(probed(pool_of(upstream_url(stranger, folder, nodes[:1], signer=authority))))
@@ -159,7 +159,7 @@ def test_whatever_answers_is_told_apart_and_never_believed(workdir: Path, answer
     said, state, why = ANSWERS[answer]
     path = str(Path(tempfile.mkdtemp(dir=workdir)) / "s")
 
-    async def run() -> Found:
+    async def run() -> ProbeResult:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(1)
             writer.write(said)
@@ -176,7 +176,7 @@ def test_whatever_answers_is_told_apart_and_never_believed(workdir: Path, answer
 # --- what counts of it -----------------------------------------------------------------------------------------------
 
 
-def states(*found: Found) -> list[tuple[str, float, bool]]:
+def states(*found: ProbeResult) -> list[tuple[str, float, bool]]:
     """State, since when, and whether it was a transition, after each probe; the clock counts probes."""
     watched = Watched("b")
     return [
@@ -196,7 +196,7 @@ def test_two_failures_in_a_row_lose_a_node_and_one_success_brings_it_back() -> N
 
 
 def test_a_node_that_is_slow_twice_is_slow_and_not_lost() -> None:
-    slow = Found("slow", "took 700 ms", 700.0)
+    slow = ProbeResult("slow", "took 700 ms", 700.0)
     assert states(UP, slow, UP, slow, slow, UP) == [
         (state, 1.0, False) for state in ("reachable", "reachable", "reachable", "reachable", "slow", "reachable")
     ]

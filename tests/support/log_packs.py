@@ -17,7 +17,7 @@ from audit.log.proofs import encode_proof, salted_row, write_pack
 from audit.log.rows import log_row
 from audit.log.signing import Cosigner, Signer, signed_checkpoint
 from audit.log.tree import inclusion_proof
-from audit.log.verifier import Checkpoint, Proof, Tiles, canonical, commitment, root_of_tiles
+from audit.log.verifier import Checkpoint, LogProof, Tiles, canonical, commitment, root_of_tiles
 from tests.support import log_reference as reference
 
 SIGNER = Signer("log.example/org_a", Ed25519PrivateKey.from_private_bytes(b"\x01" * 32))
@@ -79,7 +79,7 @@ class MemoryLog:
         size = self.size if size is None else size
         path = tuple(inclusion_proof(self.tiles, index, size))
         extra = salted_row(self.salt(index), self.rows[index])
-        return encode_proof(Proof(index, path, self.note(size), extra))
+        return encode_proof(LogProof(index, path, self.note(size), extra))
 
     def pack(self, complete: range | None, indexes: list[int] | None = None, size: int | None = None) -> bytes:
         """A pack of a range of rows, or of the selection ``indexes``."""

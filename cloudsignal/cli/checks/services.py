@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from cloudsignal.cli.checks.result import Result, fine, problem, warning
 from cloudsignal.config import ConfigError, Environment
 from cloudsignal.edge.broker.pool import BrokerPool, NoBrokerError
-from cloudsignal.edge.broker.probe import Found, probe
+from cloudsignal.edge.broker.probe import ProbeResult, probe
 from cloudsignal.edge.broker.together import apart
 from cloudsignal.secrets import pki
 from cloudsignal.wire import keys
@@ -281,7 +281,7 @@ _BROKER_FIX = {
 }
 
 
-async def _ask_all(pool: BrokerPool) -> tuple[list[tuple[str, Found]], str]:
+async def _ask_all(pool: BrokerPool) -> tuple[list[tuple[str, ProbeResult]], str]:
     """The finding of a probe of each node, and the label of one that is no part of the first one's cluster."""
     probed = await _probe_all(pool)
     answering = {label for label, found in probed if found.answered}
@@ -290,13 +290,13 @@ async def _ask_all(pool: BrokerPool) -> tuple[list[tuple[str, Found]], str]:
     return probed, stranger.label if stranger else ""
 
 
-async def _probe_all(pool: BrokerPool) -> list[tuple[str, Found]]:
+async def _probe_all(pool: BrokerPool) -> list[tuple[str, ProbeResult]]:
     try:
         nodes = await pool.nodes()
     except NoBrokerError as error:
-        return [("MQTT_UPSTREAM_URL", Found("unreachable", str(error)))]
+        return [("MQTT_UPSTREAM_URL", ProbeResult("unreachable", str(error)))]
     found = await asyncio.gather(*(probe(pool, node, edge="doctor") for node in nodes))
-    unresolved = [(label, Found("unreachable", why)) for label, why in pool.unresolved.items()]
+    unresolved = [(label, ProbeResult("unreachable", why)) for label, why in pool.unresolved.items()]
     return [*unresolved, *zip((node.label for node in nodes), found, strict=True)]
 
 

@@ -57,7 +57,7 @@ _ALERTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ProbeResult:
     """The result of one probe: a state of :data:`cloudsignal.wire.report.BROKER_STATES`, why, and the latency."""
 
     state: str
@@ -75,7 +75,7 @@ def client_id(edge: str, label: str) -> str:
     return f"{PROBE_ORG}:%probe-{edge}-{label}"
 
 
-async def probe(pool: BrokerPool, node: BrokerNode, *, edge: str) -> Found:
+async def probe(pool: BrokerPool, node: BrokerNode, *, edge: str) -> ProbeResult:
     """Probe one node within :data:`WITHIN` seconds; never raises but for cancellation."""
     began = time.monotonic()
     try:
@@ -85,8 +85,8 @@ async def probe(pool: BrokerPool, node: BrokerNode, *, edge: str) -> Found:
         return explain(error)
     latency = round((time.monotonic() - began) * 1000, 1)
     if latency >= SLOW_MS:
-        return Found("slow", f"took {latency:.0f} ms to let a probe in and answer its ping", latency)
-    return Found("reachable", latency_ms=latency)
+        return ProbeResult("slow", f"took {latency:.0f} ms to let a probe in and answer its ping", latency)
+    return ProbeResult("reachable", latency_ms=latency)
 
 
 class _RefusedError(Exception):
@@ -103,19 +103,19 @@ _ERRORS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str,
 """Meanings of the operating system's errors; the first that fits counts."""
 
 
-def explain(error: BaseException) -> Found:
+def explain(error: BaseException) -> ProbeResult:
     """An error of a probe in operators' words."""
     if isinstance(error, _RefusedError):
-        return Found("refused", str(error))
+        return ProbeResult("refused", str(error))
     if isinstance(error, ssl.SSLError):
-        return Found("refused", _of_tls(error))
+        return ProbeResult("refused", _of_tls(error))
     if isinstance(error, ProtocolError):
-        return Found("unreachable", f"what answers is no MQTT broker: {error}")
+        return ProbeResult("unreachable", f"what answers is no MQTT broker: {error}")
     for kinds, state, why in _ERRORS:
         if isinstance(error, kinds):
-            return Found(state, why)
+            return ProbeResult(state, why)
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return Found("unreachable", str(words)[:200])
+    return ProbeResult("unreachable", str(words)[:200])
 
 
 def _of_tls(error: ssl.SSLError) -> str:

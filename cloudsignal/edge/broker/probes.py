@@ -16,7 +16,7 @@ from dataclasses import replace
 from audit.kinds import BROKER_BACK, BROKER_LOST, BROKERS_AGREE, BROKERS_DISAGREE
 from cloudsignal.edge.audit.events import AuditSink, make_event
 from cloudsignal.edge.broker.pool import BrokerNode, BrokerPool, NoBrokerError
-from cloudsignal.edge.broker.probe import Found, probe
+from cloudsignal.edge.broker.probe import ProbeResult, probe
 from cloudsignal.edge.broker.status import ClusterView, NodeStatus, cluster_view, read_status
 from cloudsignal.wire.report import BROKERS_MAX, LOST, REACHED, BrokerState
 
@@ -54,7 +54,7 @@ class Watched:
         """Whether a probe failed and one more is needed to be certain."""
         return 0 < len(self._bad) < FAILURES
 
-    def note(self, found: Found, now: float) -> bool:
+    def note(self, found: ProbeResult, now: float) -> bool:
         """Take what a probe found; returns whether the node was lost or came back by it."""
         self.probes += 1
         if not found.answered:
@@ -73,7 +73,7 @@ class Watched:
         )
         return was.state in LOST
 
-    def _failed(self, found: Found, now: float) -> bool:
+    def _failed(self, found: ProbeResult, now: float) -> bool:
         self.failures += 1
         self._bad.append(now)
         was = self.state
@@ -149,7 +149,7 @@ class Probes:
         for label in self._watched.keys() - nodes.keys() - nameless.keys():
             self._forget(label)
         for label, why in nameless.items():
-            self._note(self._watched.setdefault(label, Watched(label)), Found("unreachable", why))
+            self._note(self._watched.setdefault(label, Watched(label)), ProbeResult("unreachable", why))
         for label, node in nodes.items():
             watched = self._watched.setdefault(label, Watched(label))
             task = self._tasks.get(label)
@@ -181,7 +181,7 @@ class Probes:
             self._note(watched, found)
             await asyncio.sleep(_jittered(AGAIN if watched.doubtful else EVERY))
 
-    def _note(self, watched: Watched, found: Found) -> None:
+    def _note(self, watched: Watched, found: ProbeResult) -> None:
         known = watched.state.state
         changed = watched.note(found, time.time())
         if changed:

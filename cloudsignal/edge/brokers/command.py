@@ -41,7 +41,7 @@ def _files(given: argparse.Namespace, host: str, port: int, out: Path) -> dict[P
         text = emqx.emqx_config(listener=listener, tls=tls, acl_file=acl, levels=given.levels)
         return {out / "emqx-cloudsignal.conf": text, acl: emqx.emqx_acl()}
     script = out / "cloudsignal.lua"
-    node = vernemq.Node(
+    node = vernemq.VernemqNode(
         name=given.node or f"VerneMQ@{host}",
         cookie=_cookie(given.cookie_file or out / "cloudsignal.cookie"),
         listener=listener,
@@ -83,9 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("broker", choices=("mosquitto", "vernemq", "emqx"))
     listen = "where the broker listens for edges"
     parser.add_argument("--listen", required=True, type=_address, metavar=ADDRESS, help=listen)
-    for name, text in (("ca", "who signs the edges' certificates"), ("cert", "the broker's chain"), ("key", "its key")):
+    for name, text in (
+        ("ca", "the edges' authority"),
+        ("cert", "the broker's chain"),
+        ("key", "its key"),
+    ):
         parser.add_argument(f"--{name}", required=True, type=Path, metavar="FILE", help=f"{text}, PEM, on the broker")
-    parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where to write (here)")
+    parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="folder to write to (this one)")
     levels = f"the edges' EDGE_TOPIC_LEVELS ({TOPIC_LEVELS}); VerneMQ and EMQX"
     parser.add_argument("--levels", type=_levels, default=TOPIC_LEVELS, metavar="N", help=levels)
     parser.add_argument("--data", type=Path, default=Path("/var/lib/mosquitto"), help="Mosquitto's folder")

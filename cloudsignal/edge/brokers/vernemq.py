@@ -29,7 +29,7 @@ BUFFER_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class VernemqNode:
     """Values that differ from node to node, and the secret they share."""
 
     name: str
@@ -43,7 +43,7 @@ class Node:
     """``address:port`` of ``/health`` and ``/status.json``, plain HTTP."""
 
 
-def vernemq_config(*, node: Node, tls: Tls, script: Path, levels: int = TOPIC_LEVELS) -> str:
+def vernemq_config(*, node: VernemqNode, tls: Tls, script: Path, levels: int = TOPIC_LEVELS) -> str:
     """The part of ``vernemq.conf`` that concerns the edge and the cluster.
 
     ``levels`` is the edges' ``EDGE_TOPIC_LEVELS``. Only a client certificate issued by ``tls.ca`` gets in. The file
@@ -67,7 +67,7 @@ def _lock(script: Path) -> list[str]:
     ]
 
 
-def _listener(node: Node, tls: Tls) -> list[str]:
+def _listener(node: VernemqNode, tls: Tls) -> list[str]:
     return [
         f"listener.ssl.edge = {node.listener}",
         f"listener.ssl.edge.cafile = {tls.ca}",
@@ -101,7 +101,7 @@ def _limits(levels: int) -> list[str]:
     ]
 
 
-def _cluster(node: Node) -> list[str]:
+def _cluster(node: VernemqNode) -> list[str]:
     return [
         f"nodename = {node.name}",
         "# Whoever has it controls the broker. The same on every node, and known to nobody else.",

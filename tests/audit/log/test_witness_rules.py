@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from audit.log.signing import Signer, signed_checkpoint
 from audit.log.tree import consistency_proof
 from audit.log.verifier import Checkpoint
-from audit.log.witness import SIZE_TYPE, Accepted, AddCheckpoint, Refused, judge, parse_request
+from audit.log.witness import SIZE_TYPE, Accepted, AddCheckpoint, WitnessRefusal, judge, parse_request
 from tests.support import log_reference as reference
 from tests.support.log_reference import EXAMPLE
 
@@ -64,7 +64,7 @@ def test_a_tree_that_continues_is_accepted(size: int, old: int) -> None:
     ],
 )
 def test_each_refusal_has_the_status_of_the_specification(raw: bytes, latest: int | None, status: int) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(WitnessRefusal) as refused:
         answer(raw, latest)
     assert refused.value.status == status
     if status == 409:
@@ -72,7 +72,7 @@ def test_each_refusal_has_the_status_of_the_specification(raw: bytes, latest: in
 
 
 def test_an_unknown_origin_is_not_found() -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(WitnessRefusal) as refused:
         answer(ask(9, 0), None, known=False)
     assert refused.value.status == 404
 
@@ -94,6 +94,6 @@ def test_an_unknown_origin_is_not_found() -> None:
     ],
 )
 def test_what_is_not_a_request_is_a_bad_request(raw: bytes) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(WitnessRefusal) as refused:
         parse_request(raw)
     assert refused.value.status == 400
