@@ -96,7 +96,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "MQTT_UPSTREAM_URL",
         "edge",
-        "the broker: unix:///path, or mqtts://host:8883, or several with commas",
+        "the broker: unix:///path, or mqtts://host:8883, its nodes with commas",
         secret=True,
     ),
     Variable("EDGE_NODE", "edge", "name of this edge process, unique in its cluster"),

@@ -257,10 +257,10 @@ class SeenBrokerSerializer(serializers.Serializer[SeenBroker]):
     state = serializers.ChoiceField(
         choices=BROKER_STATES, help_text="`unknown` also while the edge node itself is offline."
     )
-    why = serializers.CharField(help_text="What is wrong; empty while it is reachable.")
-    since = serializers.DateTimeField(allow_null=True, help_text="When it was lost, or came back.")
-    at = serializers.DateTimeField(allow_null=True, help_text="When it was last probed.")
-    latency_ms = serializers.FloatField(allow_null=True, help_text="Of connecting, signing in and a ping, in ms.")
+    why = serializers.CharField(help_text="The trouble in a sentence; empty while it is reachable.")
+    since = serializers.DateTimeField(allow_null=True, help_text="Time since which it is in this state.")
+    at = serializers.DateTimeField(allow_null=True, help_text="Time of the last probe.")
+    latency_ms = serializers.FloatField(allow_null=True, help_text="Milliseconds from connecting to the ping's answer.")
     members = serializers.ListField(
         child=serializers.CharField(), help_text="Cluster members that run, as it sees them; needs a status URL."
     )

@@ -20,7 +20,7 @@ output = click.option(
 
 
 @click.command()
-@click.option("--platform", is_flag=True, help="Those of the platform's log of checkpoints, which witnesses watch.")
+@click.option("--platform", is_flag=True, help="Show the keys of the platform's log of checkpoints, for witnesses.")
 @online
 def key(*, server: Server, platform: bool, as_json: bool) -> int:
     """Show the verifier keys of the log, newest first. Keep them apart from what they verify."""

@@ -16,6 +16,7 @@ from audit.log.verifier import COSIGNATURE, ED25519, Key, VerifyError, parse_key
 from audit.log.witness import parse_witnesses
 from cloudsignal.cli.outcome import CommandError, Exit, json_option, print_json
 from cloudsignal.config import Environment
+from cloudsignal.errors import quoted
 
 file_option = click.option(
     "--file", "path", envvar="CLOUDSIGNAL_WITNESSES", required=True, metavar="FILE",
@@ -40,11 +41,11 @@ def add(*, url: str, vkey: str, path: Path, as_json: bool) -> int:
     parts = urlsplit(url)
     local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
-        raise CommandError("a witness is asked over https:// (http:// on this machine alone)", Exit.USAGE)
+        raise CommandError(f"{quoted(url)} is no URL of a witness; write https://HOST, or http://localhost", Exit.USAGE)
     try:
         known = parse_witnesses(path.read_text("utf-8")) if path.exists() else []
         if any(there.vkey == key.vkey for _, there in known):
-            raise CommandError(f"{key.name} is in {path} already", Exit.USAGE)
+            raise CommandError(f"{path} lists the witness {key.name} already; it needs no second line", Exit.USAGE)
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{url.rstrip('/')} {key.vkey}\n")
     except (OSError, VerifyError) as error:
@@ -71,7 +72,7 @@ def serve(*, data: Path, name: str, logs: tuple[str, ...], listen: str, as_json:
     keys = [_key(each, ED25519, "a log") for each in logs]
     address = Environment({"--listen": listen}).address("--listen", "off", private=True)
     if address is None:
-        raise CommandError("--listen needs an address", Exit.USAGE)
+        raise CommandError("--listen is off; write HOST:PORT, such as 127.0.0.1:8555", Exit.USAGE)
     cosigner = Cosigner(name, _private_key(data))
     try:
         server = WitnessServer((address.host, address.port), WitnessState(data / "seen.json"), cosigner, keys)

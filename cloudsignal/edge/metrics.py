@@ -73,7 +73,7 @@ def _brokers(node: Node) -> Iterator[tuple[str, str, str, list[Row]]]:
     up = [(labels, float(each.state.state in REACHED)) for labels, each in seen]
     yield "broker_up", "gauge", "1 while a broker node lets the edge in.", up
     latency = [(labels, each.state.latency_ms / 1000) for labels, each in seen if each.state.latency_ms >= 0]
-    yield "broker_latency_seconds", "gauge", "Of the last probe: connect, sign in, ping.", latency
+    yield "broker_latency_seconds", "gauge", "Seconds of the last probe: connect, sign in, ping.", latency
     probes = [(labels, float(each.probes)) for labels, each in seen]
     yield "broker_probes_total", "counter", "Probes of a broker node.", probes
     failed = [(labels, float(each.failures)) for labels, each in seen]
@@ -84,7 +84,7 @@ def _brokers(node: Node) -> Iterator[tuple[str, str, str, list[Row]]]:
     members = [(labels, float(len(each.state.members))) for labels, each in known]
     yield "broker_members", "gauge", "Members that run, as this broker node sees them.", members
     drops = [(labels, float(each.state.drops)) for labels, each in seen if each.state.drops >= 0]
-    yield "broker_queue_drops_total", "counter", "Messages that a broker node's queues dropped, as it says.", drops
+    yield "broker_queue_drops_total", "counter", "Messages that a broker node's queues dropped.", drops
 
 
 def _quoted(text: str) -> str:

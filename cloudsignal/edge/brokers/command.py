@@ -83,11 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("broker", choices=("mosquitto", "vernemq", "emqx"))
     listen = "where the broker listens for edges"
     parser.add_argument("--listen", required=True, type=_address, metavar=ADDRESS, help=listen)
-    for name, text in (
-        ("ca", "the edges' authority"),
-        ("cert", "the broker's chain"),
-        ("key", "its key"),
-    ):
+    for name, text in (("ca", "the edges' authority"), ("cert", "the broker's chain"), ("key", "its key")):
         parser.add_argument(f"--{name}", required=True, type=Path, metavar="FILE", help=f"{text}, PEM, on the broker")
     parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="folder to write to (this one)")
     levels = f"the edges' EDGE_TOPIC_LEVELS ({TOPIC_LEVELS}); VerneMQ and EMQX"
