@@ -30,7 +30,7 @@ JUMP = 2.0
 """Seconds the wall clock may be put forward or back unnoticed."""
 
 LATE = 5.0
-"""Seconds a look at the broker may be late; after more this process was away itself."""
+"""Seconds a look at the broker may be late; after more this process itself did not run."""
 
 
 class Timeouts:

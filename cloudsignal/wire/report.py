@@ -54,7 +54,7 @@ class BrokerState:
     label: str
     """Label of the broker node in logs and events: ``host:port``, with the IP address where a name has several."""
     state: str
-    """One of :data:`BROKER_STATES`: it lets an edge in, does so slowly, turns it away, or does not answer."""
+    """One of :data:`BROKER_STATES`: it accepts an edge, does so slowly, refuses it, or does not answer."""
     why: str = ""
     """The trouble in a sentence; empty while the node is reachable."""
     since: float = 0.0
