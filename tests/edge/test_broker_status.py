@@ -20,6 +20,8 @@ from cloudsignal.edge.broker.status import (
     read_node,
     read_status,
 )
+from cloudsignal.wire.codec import decode, encode
+from cloudsignal.wire.report import BrokerState
 from tests.support.ports import free_port
 from tests.support.vernemq_status import Lie, StatusPages, lying
 
@@ -153,6 +155,12 @@ def test_the_metrics_of_other_releases_and_nonsense_in_them_are_read_as_far_as_t
     page = (200, b'vernemq_queue_message_drop{node="VerneMQ@a"} 3\nnetsplit_detected x\nnetsplit_resolved 5e9\n\xff')
     seen = read_node((200, b"{}"), (200, status_of(a=True)), page)
     assert (seen.name, seen.drops, seen.netsplits, seen.ready) == (A, 3, -1, True)
+
+
+def test_a_count_without_bounds_is_cut_to_what_a_heartbeat_and_the_database_take() -> None:
+    page = (200, b'queue_message_drop{mountpoint=""} 999999999999999999\n' * 40)
+    seen = read_node((200, b"{}"), (200, status_of(a=True)), page)
+    assert decode(encode(BrokerState("b", "reachable", drops=seen.drops)), BrokerState).drops == 2**63 - 1
 
 
 def test_the_own_entry_of_a_status_page_is_the_one_its_metrics_name() -> None:

@@ -23,6 +23,9 @@ WITHIN = 1.5
 PAGE_BYTES = 1024 * 1024
 """Longest page, in bytes as sent: it is asked for uncompressed, and never unpacked."""
 
+COUNT_MAX = 2**63 - 1
+"""Highest count that is passed on: what is more fits neither a heartbeat nor a column of the database."""
+
 MEMBERS_MAX = 64
 """Members of a cluster that are read; a list of more is no cluster."""
 
@@ -286,7 +289,7 @@ def _metrics(page: Page) -> tuple[dict[str, int], str]:
     values: dict[str, int] = {}
     name = ""
     for metric, labels, value in _METRIC.findall(text):
-        values[metric] = values.get(metric, 0) + int(value)
+        values[metric] = min(COUNT_MAX, values.get(metric, 0) + int(value))
         found = _NODE_LABEL.search(labels)
         name = name or (found.group(1) if found else "")
     return values, name
