@@ -19,9 +19,11 @@ from audit.kinds import BROKER_BACK, BROKER_LOST, BROKERS_AGREE, BROKERS_DISAGRE
 from cloudsignal.config import Environment, Upstream
 from cloudsignal.edge.broker import probe as one_probe
 from cloudsignal.edge.broker import probes as all_probes
-from cloudsignal.edge.broker.pool import BrokerPool
+from cloudsignal.edge.broker.housekeeping import Housekeeping, HousekeepingError
+from cloudsignal.edge.broker.pool import BrokerPool, Reached
 from cloudsignal.edge.broker.probe import ProbeResult, client_id, probe
 from cloudsignal.edge.broker.probes import Probes, Watched
+from cloudsignal.edge.redis import Store
 from cloudsignal.ids import PROBE_ORG
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import AuditEvent
@@ -258,6 +260,64 @@ def test_a_lost_node_is_told_once_and_once_that_it_is_back(
         "a broker can be reached again",
     ]
     assert len(told) >= 4
+
+
+@pytest.mark.parametrize("answer", ["answers", "refuses", "falls silent"])
+def test_a_node_that_only_turns_probes_away_is_not_taken_for_a_lost_one(
+    answer: str, workdir: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_probe, "WITHIN", 0.2)
+    path = str(Path(tempfile.mkdtemp(dir=workdir)) / "s")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        if answer == "refuses":
+            writer.write(b"\x20\x03\x00\x88\x00")
+        elif answer == "answers":
+            writer.write(b"\x20\x03\x00\x00\x00\xd0\x00")
+        with suppress(OSError):
+            await reader.read()
+        writer.close()
+
+    async def run() -> list[Reached]:
+        pool, found = BrokerPool(Upstream(path=path)), []
+        probes = Probes(pool, edge="edge-1", sink=Sink(), changed=lambda: None)
+        async with await asyncio.start_unix_server(serve, path):
+            task = asyncio.get_running_loop().create_task(probes.run())
+            [node] = await pool.nodes()
+            for probed in range(1, 4):
+                await until(lambda: any(each.probes >= probed for each in probes.watched), "a probe")  # noqa: B023
+                found.append(pool.state(node).reached)
+            task.cancel()
+        return found
+
+    unknown, lost = Reached.UNKNOWN, Reached.UNREACHABLE
+    assert (
+        asyncio.run(run())
+        == {
+            "answers": [Reached.REACHABLE] * 3,
+            "refuses": [unknown] * 3,
+            "falls silent": [unknown, lost, lost],
+        }[answer]
+    )
+
+
+def test_a_node_that_refuses_housekeeping_with_a_code_is_not_taken_for_a_lost_one(workdir: Path) -> None:
+    path = str(Path(tempfile.mkdtemp(dir=workdir)) / "s")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"\x20\x03\x00\x88\x00")
+        writer.close()
+
+    async def run() -> Reached:
+        pool = BrokerPool(Upstream(path=path))
+        async with await asyncio.start_unix_server(serve, path):
+            with pytest.raises(HousekeepingError, match="0x88"):
+                await Housekeeping(pool, Store("redis://127.0.0.1:1/0")).list_retained(PROBE_ORG)
+        return pool.state((await pool.nodes())[0]).reached
+
+    assert asyncio.run(run()) is Reached.UNKNOWN
 
 
 def test_a_name_that_leads_nowhere_is_a_broker_that_is_lost(workdir: Path, quick: None) -> None:

@@ -276,6 +276,7 @@ class Housekeeping:
                 failure = f"it answered CONNECT with 0x{code:02x}"
                 if code not in TRY_ANOTHER[5]:
                     break
+                continue  # it is there, and its sessions may go on
             self.pool.failed(node, failure)
         raise HousekeepingError(f"the broker, {node.label}: {failure}")
 

@@ -174,11 +174,11 @@ class Probes:
                 self._compare()
             else:
                 found = await asked
+            self._note(watched, found)
             if found.answered:
                 self._pool.succeeded(node)
-            else:
-                self._pool.failed(node, found.why)
-            self._note(watched, found)
+            elif found.state == watched.state.state == "unreachable":
+                self._pool.failed(node, found.why)  # one that only turns a probe away may go on with its sessions
             await asyncio.sleep(_jittered(AGAIN if watched.doubtful else EVERY))
 
     def _note(self, watched: Watched, found: ProbeResult) -> None:
