@@ -326,7 +326,6 @@ class BrokerReason(StrEnum):
     FILTER_INVALID = "filter_invalid"
     TOPIC_INVALID = "topic_invalid"
     QUOTA = "quota"
-    PAYLOAD_INVALID = "payload_invalid"
     SHARED_UNSUPPORTED = "shared_subscriptions_unsupported"
     IDENTIFIERS_UNSUPPORTED = "subscription_identifiers_unsupported"
     WILDCARDS_UNSUPPORTED = "wildcard_subscriptions_unsupported"

@@ -84,13 +84,13 @@ def test_after_the_first_refusal_the_topics_of_all_messages_under_way_are_known(
 
 def test_a_limit_of_the_broker_is_told_from_a_refusal_and_what_the_client_causes_from_both() -> None:
     made = bench()
-    publish(made, "a", "b", "c", "d")
+    publish(made, "a", "b", "c", "d", "e")
     made.session.broker_received(bytes([0x40, 3, 0, 1, 0x97, 0x40, 3, 0, 2, 0x91, 0x40, 3, 0, 3, 0x10, 0x40, 2, 0, 4]))
-    made.session.broker_received(bytes([0x70, 3, 0, 9, 0x92]))
+    made.session.broker_received(bytes([0x70, 3, 0, 9, 0x92, 0x40, 3, 0, 5, 0x99]))
     assert of(made, "broker_refused") == []
     [event] = of(made, "limit_reached")
     assert (event.reason, event.topic, event.details["code"]) == ("broker_quota", "a", "0x97")
-    assert made.client().count(b"\x40") == 4, "the client hears everything"
+    assert made.client().count(b"\x40") == 5, "the client hears everything"
 
 
 @BOTH

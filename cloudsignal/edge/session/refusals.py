@@ -31,7 +31,6 @@ REASONS = {
     0x8F: BrokerReason.FILTER_INVALID,
     0x90: BrokerReason.TOPIC_INVALID,
     0x97: BrokerReason.QUOTA,
-    0x99: BrokerReason.PAYLOAD_INVALID,
     0x9E: BrokerReason.SHARED_UNSUPPORTED,
     0xA1: BrokerReason.IDENTIFIERS_UNSUPPORTED,
     0xA2: BrokerReason.WILDCARDS_UNSUPPORTED,
@@ -39,8 +38,9 @@ REASONS = {
 """Reason codes in words (MQTT 5 s2.4); others are unspecified."""
 
 PACKET_ID_IN_USE = 0x91
-CLIENTS_OWN = frozenset({PACKET_ID_IN_USE, Reason.PACKET_ID_NOT_FOUND})
-"""Codes that the client has caused: it is told, and nothing is wrong with the broker."""
+PAYLOAD_FORMAT_INVALID = 0x99
+CLIENTS_OWN = frozenset({PACKET_ID_IN_USE, Reason.PACKET_ID_NOT_FOUND, PAYLOAD_FORMAT_INVALID})
+"""Codes that the client has caused: it is told, and nothing is wrong with the broker (MQTT 5 s3.4.2.1)."""
 
 ACTIONS = {
     Kind.PUBACK: "publish",
