@@ -304,6 +304,27 @@ def test_nodes_of_one_vernemq_cluster_get_one_cookie_that_nobody_else_can_read(t
     assert [re.findall(r"nodename = (.*)", text) for text in texts] == [["VerneMQ@10.0.0.5"], ["VerneMQ@10.0.0.6"]]
 
 
+def test_a_configuration_with_a_secret_is_readable_to_others_at_no_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes, write = [], Path.write_text
+
+    def watched(path: Path, *args: str, **options: str) -> int:
+        written = write(path, *args, **options)
+        modes.append((path.name, path.stat().st_mode & 0o777))
+        return written
+
+    config = tmp_path / "vernemq-cloudsignal.conf"
+    config.write_text("an earlier one")
+    config.chmod(0o644)
+    monkeypatch.setattr(Path, "write_text", watched)
+    options = ["--ca", "/b/ca", "--cert", "/b/c", "--key", "/b/k", "--out", str(tmp_path)]
+    assert brokers.main(["vernemq", "--listen", "10.0.0.5:8883", *options]) == 0
+    assert len(modes) == 3
+    assert not [name for name, mode in modes if mode & 0o007], modes
+    assert config.stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("field", ["ca", "cert", "key", "script", "node"])
 def test_no_line_can_be_added_to_the_files_of_a_distant_broker(field: str) -> None:
     paths = {name: Path("/b") for name in ("ca", "cert", "key", "script")}

@@ -22,8 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     for path, text in _files(given, host, port, out).items():
-        path.write_text(text)
-        path.chmod(0o640)
+        _write(path, text)
         print(path)
     return 0
 
@@ -52,10 +51,20 @@ def _files(given: argparse.Namespace, host: str, port: int, out: Path) -> dict[P
     return {out / "vernemq-cloudsignal.conf": text, script: vernemq.vernemq_script()}
 
 
+def _write(path: Path, text: str) -> None:
+    """Replace a file by one that owner and group may read: a moment in which others may is enough for a secret."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(0o600, exist_ok=False)
+    new.chmod(0o640)
+    new.write_text(text)
+    new.replace(path)
+
+
 def _cookie(file: Path) -> str:
     """The secret of the cluster: what ``file`` holds, or a new one that is written there."""
     if not file.exists():
-        file.touch(0o600)
+        file.touch(0o600, exist_ok=False)
         file.write_text(secrets.token_hex(32) + "\n")
     return file.read_text().strip()
 
