@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Protocol
 
 from audit.kinds import AuthReason, CloseCause
@@ -20,6 +20,7 @@ from cloudsignal.edge.signin.check import session_end
 from cloudsignal.edge.timeouts import LOOK_EVERY, SIGN_IN_WITHIN, Timeouts
 from cloudsignal.edge.transport.connection import Client
 from cloudsignal.wire.change import Change
+from cloudsignal.wire.credential import ClaimValue
 
 logger = logging.getLogger("cloudsignal.edge")
 
@@ -87,11 +88,20 @@ class Changes:
                         self._rejudge_session(session)
                 self._host.pump(session.id)
 
-    def revoked(self, session: Session) -> bool:
-        """Whether the credential of a session has been revoked, as far as this edge knows."""
-        record = self._host.desired.known_credential(session.org.id, session.username)
+    async def claims_now(self, sessions: Iterable[Session]) -> dict[str, Mapping[str, ClaimValue]]:
+        """The claims of sessions as Redis has them now, by session ID. Whose credential is gone or revoked is missing.
+
+        Raises :class:`UnavailableError`.
+        """
+        asked = list(sessions)
+        records = await self._host.desired.fetch_credentials({(one.org.id, one.username) for one in asked})
         now = time.time()
-        return record is not None and session_end(record, session.token_id, now=now)[1] is AuthReason.REVOKED
+        return {
+            one.id: record.claims
+            for one in asked
+            if (record := records.get((one.org.id, one.username))) is not None
+            and session_end(record, one.token_id, now=now)[1] is not AuthReason.REVOKED
+        }
 
     def close_asked(self, change: Change) -> None:
         """Close the session that an order names."""

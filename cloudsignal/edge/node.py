@@ -112,7 +112,7 @@ class Node:
             failure_floor=settings.failure_floor,
         )
         self.renewal = Renewal(self.store, self.sessions, self.pump)
-        self.wills = Wills(self.housekeeping, self.store, self.journal, self.sessions, self.changes.revoked)
+        self.wills = Wills(self.housekeeping, self.store, self.journal, self.sessions, self.changes.claims_now)
         self.splits = Splits(self.desired.organizations, self.sessions, self.pump)
         self.consumer = ChangeConsumer(
             self.store,

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from acl.policy import Identity
 from audit.kinds import WILL_LOST, WILL_PUBLISHED
 from cloudsignal.edge.audit.events import AuditSink, shortened
 from cloudsignal.edge.broker.housekeeping import Housekeeping, HousekeepingError
@@ -26,6 +27,7 @@ from cloudsignal.edge.session.responses import mounted_will
 from cloudsignal.edge.session.retention import settle_will
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import AuditEvent
+from cloudsignal.wire.credential import ClaimValue
 
 DECIDE = 5.0
 """Seconds after a session until it is decided whether its node was lost, in which a client may come back."""
@@ -44,6 +46,9 @@ WAITING_MAX = 10_000
 
 ASK_WITHIN = 1.0
 """Seconds a node has to accept a connection after it has closed one."""
+
+TOGETHER = 200
+"""Wills whose clients and credentials are looked up on Redis with one call each."""
 
 AT_ONCE = 8
 """Organizations whose wills are published at the same time."""
@@ -88,15 +93,15 @@ class Wills:
         store: Store,
         sink: AuditSink,
         sessions: Register,
-        revoked: Callable[[Session], bool],
+        claims_now: Callable[[Iterable[Session]], Awaitable[Mapping[str, Mapping[str, ClaimValue]]]],
     ) -> None:
         self._pool = housekeeping.pool
         self._housekeeping = housekeeping
         self._store = store
         self._sink = sink
         self._sessions = sessions
-        self._revoked = revoked
-        """Whether the credential of a session has been revoked, as far as this edge knows."""
+        self._claims_now = claims_now
+        """By session ID, as Redis has them; those whose credential is gone or revoked are missing."""
         self._waiting: list[Waiting] = []
         self._under_way: list[Waiting] = []
         self._losses: dict[str, Loss] = {}
@@ -186,16 +191,18 @@ class Wills:
 
     async def _publish(self, due: list[Waiting], now: float) -> None:
         """Publish the wills of clients that have not come back."""
-        try:
-            absent = await self._absent(due)
-        except UnavailableError:
-            self._again(due, now, "Redis is unavailable")
-            return
         by_org: dict[str, list[Waiting]] = {}
-        for one in absent:
-            one.settled = not self._allowed(one)
-            if not one.settled:
-                by_org.setdefault(one.session.org.id, []).append(one)
+        for start in range(0, len(due), TOGETHER):
+            try:
+                absent = await self._absent(due[start : start + TOGETHER])
+                claims = await self._claims_now(one.session for one in absent)
+            except UnavailableError:
+                self._again((one for one in due[start:] if not one.settled), now, "Redis is unavailable")
+                break
+            for one in absent:
+                one.settled = not self._allowed(one, claims.get(one.session.id))
+                if not one.settled:
+                    by_org.setdefault(one.session.org.id, []).append(one)
         together = list(by_org.items())
         for start in range(0, len(together), AT_ONCE):
             await asyncio.gather(*(self._publish_of(org, ones, now) for org, ones in together[start : start + AT_ONCE]))
@@ -214,12 +221,13 @@ class Wills:
                 absent.append(one)
         return absent
 
-    def _allowed(self, one: Waiting) -> bool:
-        """Whether the organization, the credential and the policy allow the will now."""
+    def _allowed(self, one: Waiting, claims: Mapping[str, ClaimValue] | None) -> bool:
+        """Whether organization, credential (with these claims, or no more) and policy allow the will now."""
         session, will = one.session, one.will
-        if session.org.active.suspended or self._revoked(session):
+        if session.org.active.suspended or claims is None:
             return False
-        authorizer = Authorizer(session.org.active, session.identity, session.purse, session.mount.levels)
+        identity = Identity(session.org.id, session.username, session.client_id, claims)
+        authorizer = Authorizer(session.org.active, identity, session.purse, session.mount.levels)
         decision = authorizer.publish(will.topic, will.qos, will.retain)
         authorizer.forget()
         if not decision.allowed:
