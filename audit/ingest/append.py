@@ -26,7 +26,7 @@ from audit.ingest.packed import COPIED, END, NO_LEAF, SIGNATURE, Packer, leaf_da
 from audit.ingest.rows import Row, row_of
 from audit.ingest.store import PATIENCE, SAME, count, existing, store_within
 from audit.services.commitments import commit
-from audit.services.partitions import SEAL_DAY
+from audit.services.partitions import SEAL_BACK, SEAL_DAY
 from cloudsignal.ids import ORG, PLATFORM_ORG
 from cloudsignal.wire.audit import AuditBatch, AuditEvent
 from cloudsignal.wire.codec import WireError
@@ -37,7 +37,7 @@ TOGETHER = 200
 """Rows written to the server at once."""
 
 _COPY = f"COPY audit_event ({', '.join(COPIED)}) FROM STDIN (FORMAT BINARY)"
-_OPEN = "SELECT pg_try_advisory_xact_lock_shared(%s, %s)"
+_CLOSED = "SELECT day FROM unnest(%s::int4[]) AS day WHERE NOT pg_try_advisory_xact_lock_shared(%s, day)"
 
 
 class BeingSealedError(Exception):
@@ -129,13 +129,11 @@ class Append:
         with self._connection.transaction(), self._connection.cursor(binary=True) as cursor:
             cursor.execute(PATIENCE)
             today = (datetime.now(UTC) - EPOCH).days
-            closed = set()
-            for day in sorted(day for day in load.days if 0 <= day < today):
-                cursor.execute(_OPEN, [SEAL_DAY, day])
-                if not (cursor.fetchone() or [False])[0]:
-                    closed.add(day)
-            if closed:
-                raise BeingSealedError(closed)
+            # Days before those are never sealed; with a lock for each that an event names, the lock table were full.
+            if past := sorted(day for day in load.days if today - SEAL_BACK - 2 <= day < today):
+                cursor.execute(_CLOSED, [past, SEAL_DAY])
+                if closed := {day for (day,) in cursor.fetchall()}:
+                    raise BeingSealedError(closed)
             yield cursor
 
     def _copy(self, cursor: psycopg.Cursor[Any], load: Load) -> int:
@@ -168,6 +166,6 @@ class Append:
         return 0
 
 
-def day_of(event: AuditEvent) -> int:
-    """The day of an event, in days since the epoch, UTC."""
-    return event.ts // DAY_US
+def days_in(batch: AuditBatch) -> set[int]:
+    """The days of a batch's events, in days since the epoch, UTC."""
+    return {event.ts // DAY_US for event in batch.events}

@@ -16,12 +16,12 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from audit.bounds import LATEST_US, moment
-from audit.ingest.append import DAY_US, Append, BeingSealedError, Load, day_of
+from audit.ingest.append import DAY_US, Append, BeingSealedError, Load, days_in
 from audit.ingest.gaps import Gaps
 from audit.ingest.lost import Heard, LostNodes
 from audit.ingest.rows import Row, days_of, platform_row, row_of
 from audit.ingest.store import store
-from audit.ingest.streams import CLAIM_IDLE_SECONDS, DeadLetter, StreamEntry, Streams
+from audit.ingest.streams import CLAIM_IDLE_SECONDS, READ_MAX, DeadLetter, StreamEntry, Streams
 from audit.kinds import AUDIT_UNREADABLE
 from audit.services import partitions
 from cloudsignal.secrets.keyring import node_key
@@ -41,6 +41,8 @@ REPORTS_AGAIN_SECONDS = 1.0
 """How long reports of nodes wait after they could not be applied."""
 LATE_AGAIN_SECONDS = 1.0
 """Seconds that entries wait when they hold events of a day that is being sealed."""
+LATE_MAX = 1_000
+"""Such entries kept in hand. Further ones stay pending in the stream, and are taken over from there again."""
 UNFIT = (WireError, ValueError, TypeError, ArithmeticError)
 """Errors of an event that cannot be stored."""
 PAST = timedelta(days=31)
@@ -137,7 +139,9 @@ class Ingest:
     def round(self, *, block: float = BLOCK_SECONDS) -> int:
         """Read once, store, finish; returns how many entries were dealt with."""
         work = self._streams.next(block=block)
-        self._audit([*work.audit, *self._late_again()])
+        again = self._late_again()
+        entries = {entry.id: entry for entry in (*again, *work.audit) if entry.id not in self._late}
+        self._audit(list(entries.values()))
         self._reports(work.reports)
         beats = self._nodes.look(self._redis)
         self._gaps.check(beats, drained=lambda: self._streams.idle(keys.AUDIT))
@@ -182,17 +186,18 @@ class Ingest:
         )
 
     def _set_apart(self, read: Sequence[_Read], days: set[int]) -> None:
-        """Keep the entries that must wait for a day in hand, and store the others."""
-        waiting = [one for one in read if one.batch and any(day_of(event) in days for event in one.batch.events)]
-        self._late.update({one.entry.id: one.entry for one in waiting})
-        self._late_at = time.monotonic() + LATE_AGAIN_SECONDS
-        self._audit([one.entry for one in read if one.entry.id not in self._late])
+        """Keep the entries that must wait for a day in hand, as far as there is room, and store the others."""
+        waiting = {one.entry.id: one.entry for one in read if one.batch and not days.isdisjoint(days_in(one.batch))}
+        self._late.update(list(waiting.items())[: max(0, LATE_MAX - len(self._late))])
+        if time.monotonic() >= self._late_at:  # or those in hand would wait as long as others come
+            self._late_at = time.monotonic() + LATE_AGAIN_SECONDS
+        self._audit([one.entry for one in read if one.entry.id not in waiting])
 
     def _late_again(self) -> list[StreamEntry]:
+        """The entries that waited longest, at most as many as a round reads."""
         if not self._late or time.monotonic() < self._late_at:
             return []
-        late, self._late = list(self._late.values()), {}
-        return late
+        return [self._late.pop(name) for name in list(self._late)[:READ_MAX]]
 
     def _store_singly(self, read: Sequence[_Read]) -> int:
         """Store entries one by one after PostgreSQL refused a batch, and quarantine the one that it refuses.

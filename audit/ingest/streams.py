@@ -81,6 +81,8 @@ class Streams:
         self._leftovers: dict[str, str] = {}
         """Where to read on in what is in hand; empty when that was done."""
         self._claimed_at = 0.0
+        self._claimed = False
+        """Whether the last turn took entries over. Then this one reads new ones first, so that both go on."""
 
     def again(self) -> None:
         """Rejoin the group after a failure, and start with entries that were read but not acknowledged."""
@@ -98,7 +100,13 @@ class Streams:
                     self._leftovers[stream] = found[-1].id if found else self._leftovers[stream]
                 return work
             self._leftovers = {}
-        return self._claim() or self._read(dict.fromkeys(STREAMS, ">"), int(block * 1_000) or None)
+        new = dict.fromkeys(STREAMS, ">")
+        if self._claimed and (work := self._read(new, None)):
+            self._claimed = False
+            return work
+        work = self._claim()
+        self._claimed = bool(work)
+        return work or self._read(new, int(block * 1_000) or None)
 
     def finish(self, stream: str, entries: Sequence[StreamEntry], quarantined: Sequence[DeadLetter] = ()) -> None:
         """Acknowledge and delete committed entries and keep copies of quarantined ones, in one transaction."""

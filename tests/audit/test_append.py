@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
+from time import sleep as pause
 
 import psycopg
 import pytest
@@ -16,10 +17,10 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from audit.ingest.append import Append
-from audit.ingest.consumer import Ingest
+from audit.ingest.consumer import LATE_MAX, Ingest
 from audit.ingest.packed import Packer, pack_row, values_of
 from audit.ingest.rows import ORG, row_of
-from audit.ingest.streams import GROUP, dead
+from audit.ingest.streams import GROUP, READ_MAX, dead
 from audit.kinds import KINDS, Source
 from audit.management.commands.ingest import AclNodes
 from audit.models import Event, Journal, OpenSession
@@ -204,6 +205,59 @@ def test_an_event_of_a_day_that_is_being_sealed_waits_and_nothing_behind_it_does
     ingest.round(block=0)
     assert {row.topic for row in stored()} == {"before", "late", "behind 0", "behind 1", "behind 2"}
     assert redis.xlen(keys.AUDIT) == 0
+
+
+def test_of_many_late_events_some_stay_in_the_stream_and_none_is_forgotten(
+    redis: Redis, ingest: Ingest, org: Organization, databases: Databases
+) -> None:
+    day = now().date() - timedelta(days=4)
+    partitions.ensure([day])
+    number = LATE_MAX + 3 * READ_MAX
+    with databases.admin() as sealing, sealing.transaction():
+        sealing.execute("SELECT pg_advisory_xact_lock(%s, %s)", [partitions.SEAL_DAY, (day - date(1970, 1, 1)).days])
+        for at in range(number):
+            put(redis, event(org, at=datetime.combine(day, time(12, at // 60 % 60, at % 60), UTC)))
+        put(redis, event(org, topic="behind"))
+        for _ in range(3 * number // READ_MAX):
+            ingest._streams._claimed_at = 0.0  # it looks every two seconds for what is pending too long
+            pause(0.01)
+            ingest.round(block=0)
+        assert [row.topic for row in stored()] == ["behind"]
+        assert len(ingest._late) == LATE_MAX
+        assert redis.xlen(keys.AUDIT) == number
+        ingest._late_at = 0.0
+        assert len(ingest._late_again()) == READ_MAX
+    for _ in range(3 * number // READ_MAX):
+        ingest._late_at = ingest._streams._claimed_at = 0.0
+        ingest.round(block=0)
+    assert len(stored()) == number + 1
+    assert redis.xlen(keys.AUDIT) == 0
+
+
+def test_late_events_are_tried_again_while_others_of_a_sealed_day_keep_coming(
+    redis: Redis, ingest: Ingest, org: Organization, databases: Databases
+) -> None:
+    day = now().date() - timedelta(days=4)
+    partitions.ensure([day])
+    with databases.admin() as sealing, sealing.transaction():
+        sealing.execute("SELECT pg_advisory_xact_lock(%s, %s)", [partitions.SEAL_DAY, (day - date(1970, 1, 1)).days])
+        for due in (0.0, 10.0**9):
+            ingest._late_at = due
+            put(redis, event(org, at=datetime.combine(day, time(12), UTC)))
+            ingest.round(block=0)
+        assert ingest._late_at == due, "another late event did not move it"
+
+
+@pytest.mark.parametrize("back", [partitions.SEAL_BACK, partitions.SEAL_BACK + 3, 5_000])
+def test_only_a_day_that_may_still_be_sealed_is_locked(
+    redis: Redis, ingest: Ingest, org: Organization, databases: Databases, back: int
+) -> None:
+    day = now().date() - timedelta(days=back)
+    with databases.admin() as sealing, sealing.transaction():
+        sealing.execute("SELECT pg_advisory_xact_lock(%s, %s)", [partitions.SEAL_DAY, (day - date(1970, 1, 1)).days])
+        put(redis, event(org, at=datetime.combine(day, time(12), UTC)))
+        ingest.round(block=0)
+        assert len(stored()) == (0 if back == partitions.SEAL_BACK else 1)
 
 
 # --- the role ---------------------------------------------------------------------------------------------------------
