@@ -192,7 +192,8 @@ def _search(org_id: str, query: AuditQuery) -> AuditPage:
     if query.folded and apart:
         page = _folded(page)
     elif query.folded and page:
-        _add_repeated(page, Event.objects.filter(org_id=org_id, ts__gte=page[-1].ts, ts__lt=_until(query, bounds)))
+        until = min(_until(query, bounds), page[0].ts + FOLDED_WITHIN)
+        _add_repeated(page, Event.objects.filter(org_id=org_id, ts__gte=page[-1].ts, ts__lt=until))
     return AuditPage(tuple(page), next_cursor, newest, bounds.since)
 
 

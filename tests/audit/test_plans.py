@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 
 from audit import access as audit
 from audit.access import AuditQuery
+from audit.bounds import microseconds
 from audit.services import partitions
 from cloudsignal.tenancy.scopes import org_scope
 from orgs.models import Organization
@@ -145,6 +147,16 @@ def test_a_further_page_starts_at_its_cursor(filled: Organization) -> None:
     conditions = [node.condition for node in read if node.index and "repeats" not in node.index]
     assert conditions
     assert all("ROW((org_id)::text, ts, id) <" in condition for condition in conditions)
+
+
+def test_a_further_page_looks_for_repetitions_near_its_own_events_only(filled: Organization) -> None:
+    """And not in every day between the page and now."""
+    partitions.ensure_ahead()
+    access = access_to(filled)
+    cursor = f"{microseconds(now() - timedelta(days=DAYS[1]))}.{uuid.UUID(int=0)}"
+    read = plan(filled, lambda: audit.search(access, AuditQuery(cursor=cursor)))
+    assert [node for node in read if "repeats" in node.index]
+    assert not [node for node in read if f"{now():%Y%m%d}" in node.relation]
 
 
 def test_the_platforms_log_is_not_read_from_end_to_end(filled: Organization) -> None:
