@@ -6,7 +6,7 @@
 
 BIN := .venv/bin
 ARGS ?=
-WORKERS ?= 4
+WORKERS ?= 5
 FAST := tests/policy tests/wire $(wildcard tests/edge/test_*.py) tests/orgs tests/acl tests/audit
 
 # Where the environment forbids compiled files (many container images do), every process compiles Django again.
