@@ -145,37 +145,52 @@ def indexes_of_leaves(org_id: str, leaves: Sequence[int]) -> dict[int, int]:
     return {leaf: starts[leaf - leaf % RUN] + leaf % RUN for leaf in leaves if leaf - leaf % RUN in starts}
 
 
-def place_queued(runs: int) -> int:
-    """Give queued leaves their index, of ``runs`` runs at most; returns how many runs were placed."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT audit_log_place(%s)", [runs])
-        return int(cursor.fetchone()[0])
-
-
-_GROWN = """
-WITH RECURSIVE logs AS (
-    (SELECT org_id FROM audit_log_leaves ORDER BY org_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT org_id FROM audit_log_leaves WHERE org_id > logs.org_id ORDER BY org_id LIMIT 1)
-    FROM logs WHERE logs.org_id IS NOT NULL
-)
-SELECT logs.org_id, coalesce(c.size, 0) FROM logs
-LEFT JOIN LATERAL (
-    SELECT size FROM audit_log_checkpoint WHERE org_id = logs.org_id ORDER BY size DESC LIMIT 1
-) c ON true
-JOIN LATERAL (
-    SELECT start + octet_length(entries) / 32 AS size FROM audit_log_leaves
-    WHERE org_id = logs.org_id ORDER BY start DESC LIMIT 1
-) l ON l.size > coalesce(c.size, 0)
-WHERE logs.org_id IS NOT NULL
+_WAITING = """
+SELECT count(*) FILTER (WHERE leaves <= %(leaves)s), count(*) FROM (
+    SELECT sum(octet_length(entries) / 32) OVER (ORDER BY run) AS leaves FROM audit_log_queue
+    ORDER BY run LIMIT %(runs)s
+) first
 """
 
 
-def grown() -> list[tuple[str, int]]:
-    """Organizations whose log has leaves beyond its newest checkpoint, and the size of that (0: there is none)."""
+def place_queued(runs: int, leaves: int) -> bool:
+    """Give queued leaves their index, of ``runs`` and ``leaves`` at most, but of one run; returns whether more wait."""
+    with connection.cursor() as cursor:
+        cursor.execute(_WAITING, {"runs": runs + 1, "leaves": leaves})
+        within, waiting = cursor.fetchone()
+        taken = min(runs, max(within, 1))
+        cursor.execute("SELECT audit_log_place(%s)", [taken])
+        return bool(waiting > taken)
+
+
+# Logs that have lost all their leaves count too, so those are looked for by leaves and by checkpoints.
+_GROWN = """
+WITH RECURSIVE logs AS (
+    SELECT least((SELECT org_id FROM audit_log_leaves ORDER BY org_id LIMIT 1),
+        (SELECT org_id FROM audit_log_checkpoint ORDER BY org_id LIMIT 1)) AS org_id
+    UNION ALL
+    SELECT least((SELECT org_id FROM audit_log_leaves WHERE org_id > logs.org_id ORDER BY org_id LIMIT 1),
+        (SELECT org_id FROM audit_log_checkpoint WHERE org_id > logs.org_id ORDER BY org_id LIMIT 1))
+    FROM logs WHERE logs.org_id IS NOT NULL
+)
+SELECT logs.org_id FROM logs
+LEFT JOIN LATERAL (
+    SELECT size, at FROM audit_log_checkpoint WHERE org_id = logs.org_id ORDER BY size DESC LIMIT 1
+) c ON true
+LEFT JOIN LATERAL (
+    SELECT start + octet_length(entries) / 32 AS size FROM audit_log_leaves
+    WHERE org_id = logs.org_id ORDER BY start DESC LIMIT 1
+) l ON true
+WHERE logs.org_id IS NOT NULL AND coalesce(l.size, 0) <> coalesce(c.size, 0)
+ORDER BY c.at NULLS FIRST
+"""
+
+
+def grown() -> list[str]:
+    """Organizations whose log has more leaves than its newest checkpoint, or fewer; those that wait longest first."""
     with connection.cursor() as cursor:
         cursor.execute(_GROWN)
-        return [(str(org), int(size)) for org, size in cursor.fetchall()]
+        return [str(org) for (org,) in cursor.fetchall()]
 
 
 def add_key(public: bytes, at: datetime) -> bool:

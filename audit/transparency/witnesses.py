@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 import httpx
 from django.core.cache import cache
@@ -32,6 +33,8 @@ PAUSE = 60
 """Seconds for which a witness that failed is not asked: one that hangs must not keep a worker busy."""
 BUSY = "witness-busy"
 """Only one worker asks at a time."""
+ROUND_SECONDS = 45
+"""No witness is asked later in a round: the next worker begins after 60 s, and would be ahead of this one."""
 AGAIN = timedelta(hours=1)
 """Time between two events about the same failure of a witness."""
 
@@ -58,8 +61,9 @@ def submit_to_all() -> int:
     if last is None or not cache.add(BUSY, 1, timeout=60):
         return 0
     try:
+        end = monotonic() + ROUND_SECONDS
         asked = [(url, key) for url, key in listed() if cache.get(_pause(key)) is None]
-        return sum(_submit(url, key, last) for url, key in asked)
+        return sum(_submit(url, key, last) for url, key in asked if monotonic() < end)
     except (OSError, ValueError) as error:
         _say(LOG_WITNESS_FAILED, "list", last, f"the list of witnesses cannot be read: {error}")
         return 0
@@ -101,9 +105,13 @@ def _ask(url: str, key: Key, last: StoredCheckpoint, seen: int, *, again: bool =
         size = body.strip()
         if not size.isdigit() or len(size) > 19:
             raise WitnessFailedError("it answers 409 without a size")
-        if int(size) >= last.size or not again:
+        if int(size) > last.size:
             raise WitnessConflictError(f"it has seen {int(size)} checkpoints, and here are {last.size}")
-        return _ask(url, key, last, int(size), again=False)
+        if again:  # it knows more of this log than we noted: an answer was lost on its way
+            return _ask(url, key, last, int(size), again=False)
+        if int(size) == seen == last.size:
+            raise WitnessConflictError(f"it has seen other {seen} checkpoints than those here")
+        raise WitnessFailedError("it answers 409 to the size that it has named itself")
     if status == httpx.codes.UNPROCESSABLE_ENTITY:
         raise WitnessConflictError(f"what is here does not continue the {seen} checkpoints that it has seen")
     raise WitnessFailedError(f"it answers {status}")

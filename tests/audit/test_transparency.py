@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from itertools import pairwise
 
 import pytest
@@ -24,11 +25,12 @@ from audit.log.verifier import (
     commitment,
     leaf_hash,
     open_checkpoint,
+    parse_note,
     root_of_tiles,
     split,
 )
 from audit.models import Event
-from audit.services.commitments import RUN, row_bytes
+from audit.services.commitments import RUN, queue_entries, row_bytes
 from audit.services.record import AuditedChange, record, record_many
 from audit.transparency import growing, tables
 from audit.transparency.tables import LogReader
@@ -151,7 +153,7 @@ def test_leaves_are_placed_by_the_function_alone_and_only_in_a_platform_scope() 
     with pytest.raises(ProgrammingError, match="permission denied"), platform_scope(), connection.cursor() as cursor:
         cursor.execute("INSERT INTO audit_log_leaves VALUES ('platform', 0, 8192, 'x')")
     with pytest.raises(ProgrammingError, match="platform scope"), org_scope(access.org_id):
-        tables.place_queued(10)
+        tables.place_queued(10, 10)
 
 
 @pytest.mark.django_db
@@ -192,6 +194,105 @@ def test_nothing_is_signed_over_leaves_that_were_changed_and_the_operators_log_s
     with platform_scope():
         assert tables.last_checkpoint(access.org_id) == before
     assert _conflicts() == [f"log:{access.org_id}"]
+
+
+TAIL = "start = (SELECT max(start) FROM audit_log_leaves WHERE org_id = %(org)s)"
+DAMAGES = {
+    "leaf": "UPDATE audit_log_leaves SET entries = set_byte(entries, octet_length(entries) - 1, 7) WHERE {}",
+    "cut": "UPDATE audit_log_leaves SET entries = substring(entries FOR 3200) WHERE {}",
+    "replaced": "UPDATE audit_log_leaves SET entries = substring(entries FOR 3200) WHERE {}",
+    "empty": "DELETE FROM audit_log_leaves WHERE true",
+    "hashes": "DELETE FROM audit_log_hash WHERE true",
+    "next": "INSERT INTO audit_log_hash SELECT org_id, 1, 2, root FROM audit_log_checkpoint WHERE size = 512",
+    "note": "UPDATE audit_log_checkpoint SET note = 'x' WHERE true",
+}
+
+
+def queue(access: Access, count: int) -> None:
+    """Queue leaves of no rows."""
+    with org_scope(access.org_id):
+        queue_entries(access.org_id, [(count << 16 | n).to_bytes(32, "big") for n in range(count)])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_damaged_log_stops_alone_and_a_tail_that_was_cut_is_told_also_when_new_rows_take_its_place(
+    databases: Databases,
+) -> None:
+    """Logs of exactly two tiles: the hashes above them lead to the root without any leaf."""
+    orgs = {name: organization() for name in (*DAMAGES, "whole")}
+    growing.grow()
+    for access in orgs.values():
+        with platform_scope():
+            there = tables.placed(access.org_id)
+        queue(access, 512 - there)
+    growing.grow()
+    with databases.admin() as admin:
+        for name, statement in DAMAGES.items():
+            admin.execute(f"{statement.format(TAIL)} AND org_id = %(org)s".encode(), {"org": orgs[name].org_id})
+    for name, access in orgs.items():
+        if name not in {"cut", "empty"}:
+            queue(access, 600)
+    growing.grow(), growing.grow()
+    with platform_scope(), connection.cursor() as cursor:
+        cursor.execute("SELECT org_id, max(size) FROM audit_log_checkpoint GROUP BY org_id")
+        sizes = dict(cursor.fetchall())
+    found = {name: sizes[access.org_id] for name, access in orgs.items()}
+    assert found == {**dict.fromkeys(DAMAGES, 512), "whole": 1_112}
+    assert sorted(_conflicts()) == sorted(f"log:{orgs[name].org_id}" for name in DAMAGES)
+
+
+@pytest.mark.django_db
+def test_a_round_is_bounded_by_leaves_and_by_runs_and_the_next_follows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    access = organization()
+    growing.grow()
+    for _ in range(5):
+        write(access, 100)
+    with platform_scope():
+        start = tables.placed(access.org_id)
+        found = []
+        for runs, leaves in ((9, 250), (1, 250), (9, 7)):
+            waits = tables.place_queued(runs, leaves)
+            found.append((tables.placed(access.org_id) - start, waits))
+    assert found == [(200, True), (300, True), (400, True)]
+    monkeypatch.setattr(growing, "LEAVES_MAX", 100)
+    others = [organization(f"other-{n}") for n in range(3)]
+    for other in others:
+        write(other, 100)
+    growing.grow()
+    with platform_scope():
+        assert tables.place_queued(9, 900) is False
+        for each in (access, *others):
+            last = tables.last_checkpoint(each.org_id)
+            assert last is not None
+            assert last.size == tables.placed(each.org_id) == Event.objects.filter(org_id=each.org_id).count()
+
+
+@pytest.mark.django_db
+def test_a_round_that_takes_too_long_signs_what_it_has_and_the_log_that_waits_longest_is_first_in_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(growing, "ROUND_SECONDS", 0)
+    orgs = [organization(f"org-{n}") for n in range(4)]
+    growing.grow()
+    with platform_scope():
+        assert all(tables.last_checkpoint(each.org_id) for each in orgs)
+
+
+@pytest.mark.django_db
+def test_the_checkpoints_of_a_round_are_one_run_of_the_platform_s_log() -> None:
+    growing.grow()
+    orgs = [organization(f"org-{n}") for n in range(4)]
+    growing.grow()
+    with platform_scope():
+        found = [tables.last_checkpoint(each.org_id) for each in orgs]
+        leaves = [one.leaf or 0 for one in found if one is not None]
+        assert len({leaf // RUN for leaf in leaves}) == 1
+        entries = tables.read_entries(CHECKPOINT_LOG, 0, 1_000)
+        for one in found:
+            index = tables.index_of_leaf(CHECKPOINT_LOG, one.leaf or 0) if one is not None else None
+            assert one is not None
+            assert index is not None
+            assert entries[index * 32 :][:32] == sha256(parse_note(one.note).text).digest()
 
 
 @pytest.mark.django_db

@@ -124,6 +124,31 @@ def test_a_witness_that_has_seen_more_than_we_know_is_asked_once_more(witness: W
     assert witnesses.submit_to_all() == 1
 
 
+@pytest.mark.django_db
+def test_an_answer_that_was_lost_is_no_alarm_and_the_cosignature_comes_with_the_next_round(
+    witness: WitnessServer,
+) -> None:
+    """The witness has stored and cosigned exactly the newest checkpoint; nobody here has noted it."""
+    grow(organization())
+    with platform_scope():
+        last = tables.last_checkpoint(CHECKPOINT_LOG)
+    assert last is not None
+    witness.state.put(growing_origin(), last.size, last.root)
+    assert witnesses.submit_to_all() == 1
+    assert said(kinds.LOG_CONFLICT) == said(kinds.LOG_WITNESS_FAILED) == []
+
+
+@pytest.mark.django_db
+def test_a_witness_that_has_seen_another_tree_of_the_same_size_is_an_alarm(witness: WitnessServer) -> None:
+    grow(organization())
+    with platform_scope():
+        last = tables.last_checkpoint(CHECKPOINT_LOG)
+    assert last is not None
+    witness.state.put(growing_origin(), last.size, bytes(32))
+    assert witnesses.submit_to_all() == 0
+    assert said(kinds.LOG_CONFLICT) == [f"it has seen other {last.size} checkpoints than those here"]
+
+
 def growing_origin() -> str:
     """The origin of the log of checkpoints."""
     return platform_key().name
@@ -180,6 +205,7 @@ def _hang(handler: http.server.BaseHTTPRequestHandler) -> None:
         (_foreign, "does not verify"),
         (_raw(200, "— other AAAAAAAA\n".encode()), "no cosignature of its key"),
         (_raw(409, b"many\n"), "409 without a size"),
+        (_raw(409, b"0\n"), "409 to the size that it has named itself"),
         (_raw(302, b""), "it answers 302"),
         (_raw(500, b""), "it answers 500"),
         (_raw(200, b"x" * 70_000), "too long"),
@@ -189,7 +215,8 @@ def _hang(handler: http.server.BaseHTTPRequestHandler) -> None:
 def test_a_witness_that_lies_hangs_or_is_broken_is_bounded_and_said(
     place: Path, monkeypatch: pytest.MonkeyPatch, answering: Answering, problem: str
 ) -> None:
-    monkeypatch.setattr(witnesses, "SECONDS", 0.3)
+    if answering is _hang:
+        monkeypatch.setattr(witnesses, "SECONDS", 0.3)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
