@@ -21,13 +21,17 @@ import binascii
 import hashlib
 import json
 import re
+import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -42,6 +46,8 @@ FILE_BYTES_MAX = 1 << 20
 """Bytes of a proof, or of one small member of a pack."""
 LINE_BYTES_MAX = 4 << 20
 """Bytes of one row in a pack."""
+SHOWN_MAX = 64
+"""Characters of a row's kind and id in a message."""
 ED25519, COSIGNATURE = 0x01, 0x04
 """Signature types of signed-note: the log's own signature, and a witness's cosignature/v1."""
 
@@ -258,8 +264,8 @@ def fit_name(name: str) -> bool:
     return bool(name) and "+" not in name and not any(one.isspace() or one < " " for one in name)
 
 
-def parse_key(vkey: str) -> Key:
-    """Read a verifier key; raises :class:`VerifyError`."""
+def parse_key(vkey: str, kind: int | None = None) -> Key:
+    """Read a verifier key, of the signature type ``kind`` if one is wanted; raises :class:`VerifyError`."""
     name, _, rest = vkey.partition("+")
     digest, _, encoded = rest.partition("+")
     if not fit_name(name) or not re.fullmatch("[0-9a-f]{8}", digest) or not encoded:
@@ -270,6 +276,8 @@ def parse_key(vkey: str) -> Key:
     key = Key(name, raw[0], raw[1:])
     if key.id.hex() != digest:
         raise VerifyError("the verifier key's hash does not match: it was not copied whole")
+    if kind is not None and key.kind != kind:
+        raise VerifyError(f"{name}: this is not the verifier key of {'a witness' if kind == COSIGNATURE else 'a log'}")
     return key
 
 
@@ -442,7 +450,7 @@ def read_json(raw: bytes, what: str) -> dict[str, Any]:
         found = json.loads(raw, object_pairs_hook=unique_names, parse_float=Decimal, parse_constant=_no_constant)
     except VerifyError:
         raise
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent that no Decimal holds
         raise VerifyError(f"{what} is not JSON") from None
     if not isinstance(found, dict):
         raise VerifyError(f"{what} is not a JSON object")
@@ -466,7 +474,12 @@ class SaltedRow:
         return commitment(self.salt, canonical(self.row))
 
     def __str__(self) -> str:
-        return f"{self.row.get('kind', '?')} {self.row.get('id', '?')}"
+        return f"{_shown(self.row.get('kind'))} {_shown(self.row.get('id'))}"
+
+
+def _shown(value: object) -> str:
+    """A field of a row that nobody has verified yet: a bounded text that steers no terminal and ends no sentence."""
+    return re.sub(r"[^A-Za-z0-9._-]", "?", value[:SHOWN_MAX]) if isinstance(value, str) else "?"
 
 
 def salted(found: dict[str, Any]) -> SaltedRow:
@@ -568,6 +581,11 @@ class CheckedTiles:
 # --- Packs: rows with the tiles that prove them -----------------------------------------------------------------------
 
 PACK_FORMAT = "cloudsignal-audit-pack-1"
+_DAMAGES = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError,
+    OverflowError,
+)  # fmt: skip
+"""What ``zipfile`` raises for archives that are none: by far not only its own error."""
 
 
 class Pack:
@@ -581,7 +599,7 @@ class Pack:
                 begins = file.read(4)
                 file.seek(-22, 2)
                 ends = file.read(4)
-        except (OSError, zipfile.BadZipFile):
+        except _DAMAGES:
             raise VerifyError(f"{path} is not a pack") from None
         if len(set(names)) != len(names) or (begins, ends) != (b"PK\x03\x04", b"PK\x05\x06"):
             raise VerifyError("the archive has a name twice, or something beside its members")
@@ -590,12 +608,23 @@ class Pack:
             raise VerifyError(f"the pack is not of the format {PACK_FORMAT}; a newer verifier may read it")
         self.checkpoint = self._member("checkpoint")
 
-    def _member(self, name: str, limit: int = FILE_BYTES_MAX) -> bytes:
+    @contextmanager
+    def _open(self, name: str) -> Iterator[IO[bytes]]:
+        """A member, stored or deflated: the other methods of compression need more memory, and nobody writes them."""
+        info = self._zip.NameToInfo.get(name)
+        if info is not None and info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise VerifyError(f"{name} is neither stored nor deflated")
         try:
             with self._zip.open(name) as file:
-                raw = file.read(limit + 1)
-        except (KeyError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError):
+                yield file
+        except VerifyError:
+            raise
+        except (KeyError, *_DAMAGES):
             raise VerifyError(f"{name} is missing from the pack, or damaged") from None
+
+    def _member(self, name: str, limit: int = FILE_BYTES_MAX) -> bytes:
+        with self._open(name) as file:
+            raw = file.read(limit + 1)
         if len(raw) > limit:
             raise VerifyError(f"{name} is longer than {limit} bytes")
         return raw
@@ -617,20 +646,17 @@ class Pack:
 
     def rows(self) -> Iterator[tuple[int, SaltedRow]]:
         """Each row with the index that its line says."""
-        try:
-            with self._zip.open("rows.jsonl") as file:
-                number = 0
-                while line := file.readline(LINE_BYTES_MAX + 1):
-                    number += 1
-                    if len(line) > LINE_BYTES_MAX or not line.endswith(b"\n"):
-                        raise VerifyError(f"line {number} of rows.jsonl is too long or cut")
-                    found = read_json(line, f"line {number} of rows.jsonl")
-                    index = found.pop("index", None)
-                    if type(index) is not int:
-                        raise VerifyError(f"line {number} of rows.jsonl has no index")
-                    yield index, salted(found)
-        except (KeyError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError):
-            raise VerifyError("rows.jsonl is missing from the pack, or damaged") from None
+        with self._open("rows.jsonl") as file:
+            number = 0
+            while line := file.readline(LINE_BYTES_MAX + 1):
+                number += 1
+                if len(line) > LINE_BYTES_MAX or not line.endswith(b"\n"):
+                    raise VerifyError(f"line {number} of rows.jsonl is too long or cut")
+                found = read_json(line, f"line {number} of rows.jsonl")
+                index = found.pop("index", None)
+                if type(index) is not int:
+                    raise VerifyError(f"line {number} of rows.jsonl has no index")
+                yield index, salted(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -671,9 +697,9 @@ def verify_pack(path: Path, keys: Sequence[Key], witnesses: Sequence[Key] = ()) 
 
 
 def _what_happened(pack: Pack, tiles: CheckedTiles, complete: range) -> str:
-    """Name the first row that differs. A second pass, which holds the hash of every row and leaf."""
+    """Name the first row that differs. A second pass, which holds the hash of every leaf and of twice as many rows."""
     places = {tiles.leaf(index): index for index in complete}
-    rows = [(leaf_hash(row.entry), str(row)) for _, row in pack.rows()]
+    rows = [(leaf_hash(row.entry), str(row)) for _, row in islice(pack.rows(), 2 * len(complete) + 1)]
     there = {found for found, _ in rows}
     for at, (found, row) in enumerate(rows):
         wanted = complete.start + at
@@ -729,6 +755,11 @@ def _checkpoint_proof(proof: LogProof, keys: Sequence[Key], witnesses: Sequence[
     return f"verified: the checkpoint of {inner.size} rows of {inner.origin} is in {outer.origin}{seen}"
 
 
+def _plain(text: str) -> str:
+    """Names in a file are others' text: what would steer a terminal is written out."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Verify a .tlog-proof or a pack of audit rows. Works offline.")
@@ -737,14 +768,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--witness", action="append", default=[], metavar="VKEY", help="a witness that must cosign")
     asked = parser.parse_args(arguments)
     try:
-        keys = [parse_key(one) for one in asked.key]
-        witnesses = [parse_key(one) for one in asked.witness]
+        keys = [parse_key(one, ED25519) for one in asked.key]
+        witnesses = [parse_key(one, COSIGNATURE) for one in asked.witness]
     except VerifyError as error:
-        parser.error(str(error))
+        parser.error(_plain(str(error)))
     try:
-        print(verify_file(asked.file, keys, witnesses))
+        print(_plain(verify_file(asked.file, keys, witnesses)))
     except VerifyError as error:
-        print(f"NOT verified: {error}", file=sys.stderr)
+        print(_plain(f"NOT verified: {error}"), file=sys.stderr)
         return 1
     return 0
 

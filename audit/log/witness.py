@@ -119,8 +119,8 @@ def parse_witnesses(text: str) -> list[tuple[str, Key]]:
         if not line.strip() or line.startswith("#"):
             continue
         url, _, vkey = line.strip().partition(" ")
-        key = parse_key(vkey.strip())
-        if key.kind != COSIGNATURE:
-            raise VerifyError(f"line {number}: this is not the verifier key of a witness")
-        found.append((url, key))
+        try:
+            found.append((url, parse_key(vkey.strip(), COSIGNATURE)))
+        except VerifyError as error:
+            raise VerifyError(f"line {number}: {error}") from None
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from audit.log import verifier as single_file
-from audit.log.verifier import VerifyError, parse_key, verify_file
+from audit.log.verifier import COSIGNATURE, ED25519, VerifyError, parse_key, verify_file
 from cloudsignal.cli.online import online
 from cloudsignal.cli.outcome import CommandError, Exit, json_option, print_json
 from cloudsignal.cli.server import Server, plain
@@ -57,9 +57,10 @@ def pack(*, server: Server, since: str | None, until: str | None, output: Path, 
 def verify(*, file: Path, keys: tuple[str, ...], witnesses: tuple[str, ...], as_json: bool) -> int:
     """Verify a proof (.tlog-proof) or a pack offline. Names the first row that was changed, dropped, added or moved."""
     try:
-        trusted, cosigners = [parse_key(each) for each in keys], [parse_key(each) for each in witnesses]
+        trusted = [parse_key(each, ED25519) for each in keys]
+        cosigners = [parse_key(each, COSIGNATURE) for each in witnesses]
     except VerifyError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(plain(error)) from None
     try:
         said, fine = verify_file(file, trusted, cosigners), True
     except VerifyError as error:

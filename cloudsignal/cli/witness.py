@@ -37,7 +37,7 @@ def witness() -> None:
 @json_option
 def add(*, url: str, vkey: str, path: Path, as_json: bool) -> int:
     """Add the witness at URL with the verifier key VKEY. Workers ask it from their next round on."""
-    key = _key(vkey, COSIGNATURE, "a witness")
+    key = _key(vkey, COSIGNATURE)
     parts = urlsplit(url)
     local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
@@ -69,7 +69,7 @@ def serve(*, data: Path, name: str, logs: tuple[str, ...], listen: str, as_json:
     """Witness logs (C2SP tlog-witness): remember each log's newest checkpoint and cosign what continues it."""
     from cloudsignal.cli.witness_server import WitnessServer, WitnessState
 
-    keys = [_key(each, ED25519, "a log") for each in logs]
+    keys = [_key(each, ED25519) for each in logs]
     address = Environment({"--listen": listen}).address("--listen", "off", private=True)
     if address is None:
         raise CommandError("--listen is off; write HOST:PORT, such as 127.0.0.1:8555", Exit.USAGE)
@@ -88,14 +88,11 @@ def serve(*, data: Path, name: str, logs: tuple[str, ...], listen: str, as_json:
     return Exit.FINE
 
 
-def _key(vkey: str, kind: int, what: str) -> Key:
+def _key(vkey: str, kind: int) -> Key:
     try:
-        key = parse_key(vkey)
+        return parse_key(vkey, kind)
     except VerifyError as error:
         raise CommandError(str(error), Exit.USAGE) from None
-    if key.kind != kind:
-        raise CommandError(f"{key.name}: this is not the verifier key of {what}", Exit.USAGE)
-    return key
 
 
 def _private_key(data: Path) -> Ed25519PrivateKey:

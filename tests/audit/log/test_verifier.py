@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from decimal import Decimal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ from audit.log import verifier
 from audit.log.rows import log_row
 from audit.log.signing import Signer
 from audit.log.verifier import VerifyError, canonical, verify_file
+from cloudsignal.cli.proofs import verify
 from tests.support.log_packs import SIGNER, WITNESS, Members, MemoryLog, changed, put, row_at, with_rows
 
 KEYS = [SIGNER.key]
@@ -266,6 +269,7 @@ def test_a_pack_with_another_head_is_refused(tmp_path: Path, head: bytes) -> Non
         b'{"index":200,"salt":"00","row":{}}\n',
         b'{"index":200,"salt":"00000000000000000000000000000000","row":{"a":NaN}}\n',
         b'{"index":200,"salt":"00000000000000000000000000000000","row":{"a":1e9999999}}\n',
+        b'{"index":200,"salt":"00000000000000000000000000000000","row":{"a":1e99999999999999999999}}\n',
         b'{"index":200,"salt":"00000000000000000000000000000000","row":{"a":1},"more":1}\n',
         b'{"index":200,"salt":"00000000000000000000000000000000","row":{"a":"\\ud800"}}\n',
         b'{"index":200,"salt":"00000000000000000000000000000000","row":' + b"[" * 100_000 + b"\n",
@@ -275,6 +279,83 @@ def test_a_pack_with_another_head_is_refused(tmp_path: Path, head: bytes) -> Non
 )
 def test_a_line_that_is_no_row_is_refused_and_never_crashes(tmp_path: Path, line: bytes) -> None:
     assert refusal(put(tmp_path / "a", changed(PACK, _replace("rows.jsonl", line))))
+
+
+def _outcome(path: Path) -> str:
+    try:
+        return verify_file(path, KEYS)
+    except VerifyError as error:
+        return str(error)
+
+
+def test_any_byte_of_a_pack_changed_is_verified_or_refused_and_never_crashes(tmp_path: Path) -> None:
+    pack, honest = LOG.pack(range(2), size=2), "tree of 2 rows"
+    found = set()
+    for at in range(len(pack)):
+        for bits in (0x01, 0xFF):
+            broken = bytearray(pack)
+            broken[at] ^= bits
+            found.add(_outcome(put(tmp_path / "a.zip", bytes(broken))))
+    assert any("damaged" in each for each in found)
+    assert all(each.startswith("verified: rows 0 to 2 ") for each in found if honest in each)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_in_another_method_of_compression_is_refused(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("pack.json", "{}")
+    assert refusal(path) == "pack.json is neither stored nor deflated"
+
+
+def test_rows_without_end_are_not_all_held_to_name_the_first_wrong_one(tmp_path: Path) -> None:
+    """The memory that a pack of two rows and 20,000 more takes is that of a few rows."""
+
+    def bomb(members: Members) -> None:
+        members["rows.jsonl"] += members["rows.jsonl"].splitlines(keepends=True)[-1] * 20_000
+
+    path = put(tmp_path / "a", changed(LOG.pack(range(2), size=2), bomb))
+    tracemalloc.start()
+    said = refusal(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "was added after row 1" in said
+    assert peak < 1_500_000
+
+
+def test_a_row_that_is_not_verified_puts_nothing_into_the_message(tmp_path: Path) -> None:
+    lie = "\x1b[2K\x9b1A\rverified: rows 0 to 9 (\u202e" + "x" * 1_000
+
+    def change(rows: Rows) -> None:
+        rows[42]["row"].update(kind=lie, id={"deep": lie})
+
+    for pack in (PACK, LOG.pack(None, list(range(200, 300)))):
+        said = refusal(put(tmp_path / "a", with_rows(pack, change, renumber=False)))
+        assert said.startswith("row 242 (??2K?1A?verified??rows?0?to?9")
+        assert said.isprintable()
+        assert len(said) < 150
+
+
+def test_an_origin_that_steers_a_terminal_is_written_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = MemoryLog(3, signer=Signer("log\x9b2K", SIGNER.private))
+    assert verifier.main([str(put(tmp_path / "a", other.pack(range(3)))), "--key", SIGNER.key.vkey]) == 1
+    assert "log\\x9b2K is not signed" in capsys.readouterr().err
+
+
+def test_the_keys_of_logs_and_of_witnesses_do_not_stand_in_for_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log's own key as a witness would make the log its own witness."""
+    path, log, witness = put(tmp_path / "a", PACK), SIGNER.key.vkey, WITNESS.key.vkey
+    for keys, said in (
+        (["--key", log, "--witness", log], "this is not the verifier key of a witness"),
+        (["--key", witness], "this is not the verifier key of a log"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            verifier.main([str(path), *keys])
+        assert left.value.code == 2
+        assert said in capsys.readouterr().err
+        assert said in str(CliRunner().invoke(verify, [str(path), *keys], standalone_mode=False).exception)
 
 
 def test_the_single_file_runs_in_a_bare_interpreter_and_names_the_row(tmp_path: Path) -> None:
