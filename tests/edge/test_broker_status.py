@@ -12,8 +12,9 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from cloudsignal.edge.broker.status import (
+    LINES_MAX,
     MEMBERS_MAX,
-    PAGE_BYTES,
+    PAGES,
     WITHIN,
     NodeStatus,
     cluster_view,
@@ -64,7 +65,7 @@ def test_a_node_outside_of_a_cluster_is_not_ready_and_does_not_drain(pages: Stat
 
 
 def deep(handler: BaseHTTPRequestHandler) -> None:
-    lying(200, "[" * 500_000)(handler)
+    lying(200, "[" * 100_000)(handler)
 
 
 def no_http(handler: BaseHTTPRequestHandler) -> None:
@@ -78,7 +79,7 @@ def long_head(handler: BaseHTTPRequestHandler) -> None:
 
 
 def too_long(handler: BaseHTTPRequestHandler) -> None:
-    lying(200, b"[" + b" " * PAGE_BYTES)(handler)
+    lying(200, b"[" + b" " * PAGES[handler.path[1:]])(handler)
 
 
 def endless(handler: BaseHTTPRequestHandler) -> None:
@@ -89,6 +90,16 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
             handler.wfile.write(b" " * 65_536)
     except OSError:
         return
+
+
+def chunked(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 10_000 + b"0\r\n\r\n"
+    )
+
+
+def put_off(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 2_500 + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
 
 def cut_off(handler: BaseHTTPRequestHandler) -> None:
@@ -116,6 +127,8 @@ GARBAGE: dict[str, tuple[Lie, str]] = {
     "a compressed page": (lying(200, gzip.compress(b" " * 9_000_000), Content_Encoding="gzip"), "compressed"),
     "too much": (too_long, "longer than"),
     "without an end": (endless, "longer than"),
+    "a byte at a time": (chunked, "too many pieces"),
+    "later, and later": (put_off, "too many pieces"),
     "a head without an end": (long_head, "ProtocolError"),
     "half of it": (cut_off, "ProtocolError"),
     "no HTTP": (no_http, "ProtocolError"),
@@ -155,6 +168,11 @@ def test_the_metrics_of_other_releases_and_nonsense_in_them_are_read_as_far_as_t
     page = (200, b'vernemq_queue_message_drop{node="VerneMQ@a"} 3\nnetsplit_detected x\nnetsplit_resolved 5e9\n\xff')
     seen = read_node((200, b"{}"), (200, status_of(a=True)), page)
     assert (seen.name, seen.drops, seen.netsplits, seen.ready) == (A, 3, -1, True)
+
+
+def test_no_more_lines_of_metrics_are_added_up_than_a_node_writes() -> None:
+    page = (200, b"queue_message_drop 1\n" * 2 * LINES_MAX)
+    assert read_node((200, b"{}"), (200, status_of(a=True)), page).drops == LINES_MAX
 
 
 def test_a_count_without_bounds_is_cut_to_what_a_heartbeat_and_the_database_take() -> None:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -20,8 +21,17 @@ import h11
 WITHIN = 1.5
 """Seconds until all pages of a node have been read; what has not come by then is unknown."""
 
-PAGE_BYTES = 1024 * 1024
-"""Longest page, in bytes as sent: it is asked for uncompressed, and never unpacked."""
+PAGES = {"health": 16 * 1024, "status.json": 128 * 1024, "metrics": 1024 * 1024}
+"""The pages, and their longest in bytes as sent: asked for uncompressed, never unpacked. Parsing JSON takes longest."""
+
+PIECES_MAX = 2_048
+"""Steps in which a page may come (reads, chunks, 1xx answers): each costs the same, however small it is."""
+
+PIECES_AT_ONCE = 64
+"""Steps after which everything else on this edge gets its turn."""
+
+LINES_MAX = 256
+"""Lines of ``/metrics`` that are added up; VerneMQ writes one of each metric for a node."""
 
 COUNT_MAX = 2**63 - 1
 """Highest count that is passed on: what is more fits neither a heartbeat nor a column of the database."""
@@ -95,25 +105,25 @@ class PageError(Exception):
 
 async def read_status(base: str) -> NodeStatus:
     """Read the node whose pages are below ``base``, such as ``http://10.0.0.5:8888``. Raises nothing."""
-    names = ("health", "status.json", "metrics")
-    health, status, metrics = await asyncio.gather(*(_page(f"{base.rstrip('/')}/{name}") for name in names))
+    asked = (_page(f"{base.rstrip('/')}/{name}", longest) for name, longest in PAGES.items())
+    health, status, metrics = await asyncio.gather(*asked)
     return read_node(health, status, metrics)
 
 
-async def _page(url: str) -> Page:
+async def _page(url: str, longest: int) -> Page:
     try:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             return PageError("the status URL is not http://HOST:PORT")
         async with asyncio.timeout(WITHIN):
-            return await _get(parts)
+            return await _get(parts, longest)
     except TimeoutError:
         return PageError(f"no answer within {WITHIN} s")
     except (h11.ProtocolError, OSError, ValueError) as error:
         return PageError(f"{type(error).__name__}: {error}"[:200])
 
 
-async def _get(url: SplitResult) -> Page:
+async def _get(url: SplitResult, longest: int) -> Page:
     """One GET on a connection of its own; redirects are not followed, and nothing is unpacked."""
     reader, writer = await asyncio.open_connection(url.hostname, url.port or 80)
     try:
@@ -122,14 +132,16 @@ async def _get(url: SplitResult) -> Page:
         headers = [("Host", host), ("Accept-Encoding", "identity"), ("Connection", "close")]
         writer.write(speech.send(h11.Request(method="GET", target=url.path, headers=headers)) or b"")
         speech.send(h11.EndOfMessage())
-        return await _answer(speech, reader)
+        return await _answer(speech, reader, longest)
     finally:
         writer.close()
 
 
-async def _answer(speech: h11.Connection, reader: asyncio.StreamReader) -> Page:
+async def _answer(speech: h11.Connection, reader: asyncio.StreamReader, longest: int) -> Page:
     code, body = 0, bytearray()
-    while True:
+    for piece in range(1, PIECES_MAX + 1):
+        if not piece % PIECES_AT_ONCE:
+            await asyncio.sleep(0)  # a read that finds something waits for nothing
         event = speech.next_event()
         if event is h11.NEED_DATA:
             speech.receive_data(await reader.read(65_536))
@@ -139,12 +151,13 @@ async def _answer(speech: h11.Connection, reader: asyncio.StreamReader) -> Page:
                 return PageError("compressed, though it was asked for plain")
         elif isinstance(event, h11.Data):
             body += event.data
-            if len(body) > PAGE_BYTES:
-                return PageError(f"longer than {PAGE_BYTES} bytes")
+            if len(body) > longest:
+                return PageError(f"longer than {longest} bytes")
         elif isinstance(event, h11.EndOfMessage):
             return code, bytes(body)
         elif not isinstance(event, h11.InformationalResponse):
             return PageError("the connection ended before the answer")
+    return PageError("it comes in too many pieces")
 
 
 Page = tuple[int, bytes] | PageError
@@ -288,7 +301,7 @@ def _metrics(page: Page) -> tuple[dict[str, int], str]:
         return {}, ""
     values: dict[str, int] = {}
     name = ""
-    for metric, labels, value in _METRIC.findall(text):
+    for metric, labels, value in (line.groups("") for line in islice(_METRIC.finditer(text), LINES_MAX)):
         values[metric] = min(COUNT_MAX, values.get(metric, 0) + int(value))
         found = _NODE_LABEL.search(labels)
         name = name or (found.group(1) if found else "")
