@@ -220,6 +220,7 @@ class Node:
         self.timeouts.signed_in(client.session.id)
         self.sign_in_flow.holds.forget(client.session.org.id, client.session.client_id)
         self.heartbeat_sender.add(client.session)
+        self.wills.signed_in(client.session)
 
     def broker_lost(self, client: Client) -> None:
         """The broker has closed a session that had not ended: taken over, or the broker is gone."""

@@ -24,7 +24,7 @@ from cloudsignal.wire.credential import ClaimValue, seal_credential
 from tests.support.broker_nodes import TlsNode, upstream_url
 from tests.support.parts import PEPPER, Authority, Edge, Issued, Plane, Valkey, metrics, wait_for
 from tests.support.rig import Rig
-from tests.support.session_bench import Bench
+from tests.support.session_bench import ORG, Bench
 from tests.support.wire import Wire
 
 POLICY = "version: '3'\nrules: [{id: all, topic: '#'}]"
@@ -194,20 +194,98 @@ def test_a_node_was_lost_with_a_session_or_publishes_the_will_itself(case: str) 
     assert was_lost(one, Loss(*loss) if loss is not None else None, 100.0 + DECIDE) is lost
 
 
+async def no_claims(_: object) -> dict[str, dict[str, ClaimValue]]:
+    return {}
+
+
+NOWHERE = "/nowhere/broker.sock"
+
+
+def made_wills(bench: Bench) -> Wills:
+    """Wills whose broker node and Redis are nowhere; ``bench`` hears what is recorded."""
+    pool, store = BrokerPool(Upstream(path=NOWHERE)), Store("redis://127.0.0.1:1/0")
+    return Wills(Housekeeping(pool, store), store, bench.sink, Register(), no_claims)
+
+
+def ended(wills: Wills, *, org: str = ORG, delay: int = 0, lost: bool = True) -> Bench:
+    """A session with a will that has ended, as its node of the broker was lost or its client has gone."""
+    will = Will(b"w", b"x", qos=1, properties=Properties([(Property.WILL_DELAY, delay)]))
+    bench = Bench(connect={"will": will, "properties": Properties([(Property.SESSION_EXPIRY, delay)])})
+    bench.org.id, bench.session.broker_node = org, NOWHERE
+    if lost:
+        bench.session.broker_lost()
+    else:
+        bench.session.client_lost()
+    wills.ended(bench.session)
+    return bench
+
+
+def test_one_organization_cannot_take_the_places_of_the_wills_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ORG_WAITING_MAX", 2)
+    bench, other = Bench(), "org_bbbbbbbbbbbb"
+
+    async def crowd() -> None:
+        wills = made_wills(bench)
+        for _ in range(4):
+            ended(wills, org=other)
+        ended(wills)
+        assert [one.session.org.id for one in wills._waiting] == [other, other, ORG]
+        await wills.look()
+        ended(wills, org=other)
+        ended(wills, org=other, lost=False)  # its node is well
+        wills._note(NOWHERE, time.time(), time.time())
+        ended(wills, org=other, lost=False)  # its node is frozen
+        assert len(wills._waiting) == 3
+
+    asyncio.run(crowd())
+    assert [(event.org, event.kind, event.reason) for event in bench.sink.events if event.kind == "will_lost"] == [
+        (other, "will_lost", "too_many")
+    ] * 4
+
+
+def test_a_will_with_a_delay_of_hours_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ahead, bench = time.time, [0.0], Bench()
+    monkeypatch.setattr(module.time, "time", lambda: now() + ahead[0])
+
+    async def wait() -> None:
+        wills = made_wills(bench)
+        short, _ = ended(wills, delay=3_000), ended(wills, delay=2**32 - 1)
+        wills._note(NOWHERE, module.time.time(), module.time.time())
+        ahead[0] = DECIDE
+        await wills.look()
+        assert [one.session for one in wills._waiting] == [short.session]
+
+    asyncio.run(wait())
+    assert [event.reason for event in bench.sink.events if event.kind == "will_lost"] == ["too_long"]
+
+
+def test_a_client_that_has_been_back_here_has_no_will_of_an_earlier_session() -> None:
+    async def come_and_go() -> None:
+        wills = made_wills(Bench())
+        ended(wills, delay=600)
+        ended(wills, org="org_bbbbbbbbbbbb", delay=600)
+        last = Bench().session
+        wills.signed_in(last)
+        last.broker_lost()
+        last.broker_node, last.connect.will, last.will_sent = NOWHERE, Will(b"w", b"x"), True
+        wills.ended(last)
+        await wills.look()
+        assert [one.session.org.id for one in wills._waiting] == ["org_bbbbbbbbbbbb", ORG]
+        assert wills._waiting[1].session is last
+
+    asyncio.run(come_and_go())
+
+
 def test_a_will_that_cannot_be_published_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
     ahead = [0.0]
     now = time.time
     monkeypatch.setattr(module.time, "time", lambda: now() + ahead[0])
 
-    async def no_claims(_: object) -> dict[str, dict[str, ClaimValue]]:
-        return {}
-
     async def unreachable() -> None:
         bench = Bench(connect={"will": Will(b"w", b"x", qos=1)})
         session = bench.session
-        session.broker_node = "/nowhere/broker.sock"
-        pool, store = BrokerPool(Upstream(path=session.broker_node)), Store("redis://127.0.0.1:1/0")
-        wills = Wills(Housekeeping(pool, store), store, bench.sink, Register(), no_claims)
+        session.broker_node = NOWHERE
+        wills = made_wills(bench)
         session.broker_lost()
         wills.ended(session)
         monkeypatch.setattr(module, "WAITING_MAX", 1)

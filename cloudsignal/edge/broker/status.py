@@ -157,7 +157,7 @@ async def _answer(speech: h11.Connection, reader: asyncio.StreamReader, longest:
             return code, bytes(body)
         elif not isinstance(event, h11.InformationalResponse):
             return PageError("the connection ended before the answer")
-    return PageError("it comes in too many pieces")
+    return PageError("it has too many pieces")
 
 
 Page = tuple[int, bytes] | PageError

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -43,6 +44,12 @@ AGAIN = 2.0
 
 WAITING_MAX = 10_000
 """Wills that wait at a time; one beyond is lost (``will_lost``, ``too_many``)."""
+
+ORG_WAITING_MAX = WAITING_MAX // 4
+"""Those of one organization, so that it cannot take the places of all others."""
+
+DELAY_MAX = 3_600.0
+"""Seconds of Will Delay Interval for which a will is kept; a longer one would keep its place for as long."""
 
 ASK_WITHIN = 1.0
 """Seconds a node has to accept a connection after it has closed one."""
@@ -103,6 +110,10 @@ class Wills:
         self._claims_now = claims_now
         """By session ID, as Redis has them; those whose credential is gone or revoked are missing."""
         self._waiting: list[Waiting] = []
+        self._of_org: Counter[str] = Counter()
+        """How many wait, by organization."""
+        self._back: dict[tuple[str, str], Session] = {}
+        """The newest session of each client that signed in here since the last look, by organization and client ID."""
         self._under_way: list[Waiting] = []
         self._losses: dict[str, Loss] = {}
         self._asked: dict[str, asyncio.Task[None]] = {}
@@ -119,13 +130,29 @@ class Wills:
         delay = min(will.properties.number(Property.WILL_DELAY, 0), session.session_expiry)
         due = now + max(DECIDE, delay)
         one = Waiting(session, will, session.broker_node, now, session.cut, due, due + PATIENCE)
-        if len(self._waiting) >= WAITING_MAX:
-            if one.cut:
+        if len(self._waiting) >= WAITING_MAX or self._of_org[session.org.id] >= ORG_WAITING_MAX:
+            if one.cut or was_lost(one, self._losses.get(one.node), now):
                 self._lost(one, "too_many")
             return
-        self._waiting.append(one)
+        self._wait(one)
         if session.cut:
             self._ask(one.node)
+
+    def _wait(self, one: Waiting) -> None:
+        self._waiting.append(one)
+        self._of_org[one.session.org.id] += 1
+
+    def signed_in(self, session: Session) -> None:
+        """Note that a client has signed in here: nobody publishes the will of an earlier session of it."""
+        if self._waiting or self._under_way:
+            self._back[session.org.id, session.client_id] = session
+
+    def _is_back(self, one: Waiting) -> bool:
+        """Whether a later session of the client is here, or has been since the last look."""
+        session = one.session
+        here = self._sessions.holder(session.org, session.client_id)
+        later = self._back.get((session.org.id, session.client_id), session)
+        return later is not session or not (here is None or here is session or not here.live)
 
     def _ask(self, label: str) -> None:
         """Find out whether a node that has closed a connection takes another: one that comes back fast was gone too."""
@@ -180,14 +207,26 @@ class Wills:
         kept: list[Waiting] = []
         due: list[Waiting] = []
         for one in self._waiting:
-            if not one.decided and now >= one.ended_at + DECIDE:
-                if not was_lost(one, self._losses.get(one.node), now):
-                    continue
-                one.decided = True
-            (due if one.decided and now >= one.due else kept).append(one)
+            if self._is_back(one) or not self._decide(one, now):
+                one.settled = True
+            else:
+                (due if one.decided and now >= one.due else kept).append(one)
         self._waiting, self._under_way = kept, due
+        self._of_org = Counter(one.session.org.id for one in kept)
+        self._back.clear()
         if due:
             await self._publish(due, now)
+
+    def _decide(self, one: Waiting, now: float) -> bool:
+        """Whether a will waits on, as its node is known to be lost, or may turn out to be."""
+        if one.decided or now < one.ended_at + DECIDE:
+            return True
+        if not was_lost(one, self._losses.get(one.node), now):
+            return False
+        one.decided = True
+        if one.due > one.ended_at + DELAY_MAX:
+            self._lost(one, "too_long")
+        return not one.settled
 
     async def _publish(self, due: list[Waiting], now: float) -> None:
         """Publish the wills of clients that have not come back."""
@@ -213,10 +252,8 @@ class Wills:
         (held,) = await self._store.call(("MGET", *names))
         absent: list[Waiting] = []
         for one, value in zip(due, held, strict=True):
-            session = one.session
-            here = self._sessions.holder(session.org, session.client_id)
-            own = value is None or value.rpartition(b"\n")[2] == session.id.encode()
-            one.settled = not own or not (here is None or here is session or not here.live)
+            own = value is None or value.rpartition(b"\n")[2] == one.session.id.encode()
+            one.settled = not own or self._is_back(one)
             if not one.settled:
                 absent.append(one)
         return absent
@@ -258,7 +295,7 @@ class Wills:
                 self._lost(one, "unavailable", text=why)
             else:
                 one.due = now + AGAIN
-                self._waiting.append(one)
+                self._wait(one)
 
     def _lost(self, one: Waiting, reason: str, **details: str | int) -> None:
         one.settled = True
