@@ -26,7 +26,7 @@ from orgs.permissions import Permission
 PACK_ROWS = 10_000
 """Rows of a pack at most."""
 
-_TILE = re.compile(r"(0|[1-9]\d?|entries)/((?:x\d{3}/)*)(\d{3})(?:\.p/([1-9]\d{0,2}))?")
+_TILE = re.compile(r"(0|[1-9]\d?|entries)/((?:x\d{3}/){0,6})(\d{3})(?:\.p/([1-9]\d{0,2}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +67,19 @@ def platform_keys(access: Access) -> list[str]:
 def platform_proof(access: Access) -> bytes:
     """The ``.tlog-proof`` that a checkpoint of the organization is in the platform's log, with what witnesses signed.
 
-    It is of the newest checkpoint that the platform's log holds; raises :class:`NotFound` before there is one.
+    It is of the newest checkpoint that the cosigned part of the platform's log holds, however old that is; raises
+    :class:`NotFound` before there is one.
     """
     access.require(Permission.AUDIT_READ)
     with platform_scope():
         platform = tables.last_cosigned(CHECKPOINT_LOG)
-        found = tables.newest_with_leaf(access.org_id)
-        places = tables.indexes_of_leaves(CHECKPOINT_LOG, [one.leaf for one in found if one.leaf])
-        size = platform.size if platform is not None else 0
-        held = [one for one in found if places.get(one.leaf or 0, size) < size]
-        if platform is None or not held:
+        held = tables.newest_within(access.org_id, platform.size) if platform is not None else None
+        index = tables.index_of_leaf(CHECKPOINT_LOG, held.leaf or 0) if held is not None else None
+        if platform is None or held is None or index is None:
             raise NotFound("A checkpoint in the platform's log")
-        index = places[held[0].leaf or 0]
-        path = tuple(inclusion_proof(LogReader(CHECKPOINT_LOG).tile, index, size))
-        note = platform.note + b"".join(tables.cosignatures(CHECKPOINT_LOG, size))
-    return encode_proof(LogProof(index, path, note, held[0].note))
+        path = tuple(inclusion_proof(LogReader(CHECKPOINT_LOG).tile, index, platform.size))
+        note = platform.note + b"".join(tables.cosignatures(CHECKPOINT_LOG, platform.size))
+    return encode_proof(LogProof(index, path, note, held.note))
 
 
 def tile(access: Access, path: str) -> tuple[bytes, bool]:

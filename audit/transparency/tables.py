@@ -36,7 +36,14 @@ _CHECKPOINT = "SELECT size, root, note, at, leaf FROM audit_log_checkpoint WHERE
 _ADD_CHECKPOINT = (
     "INSERT INTO audit_log_checkpoint (org_id, size, root, note, at, leaf) VALUES (%s, %s, %s, %s, %s, %s)"
 )
-_COSIGNED = "AND size = (SELECT max(size) FROM audit_log_cosignature s WHERE s.org_id = audit_log_checkpoint.org_id) "
+_COSIGNED = """AND size = (SELECT size FROM (
+    SELECT size, count(*) AS witnesses FROM audit_log_cosignature s
+    WHERE s.org_id = audit_log_checkpoint.org_id GROUP BY size ORDER BY size DESC LIMIT 20
+) newest ORDER BY witnesses DESC, size DESC LIMIT 1)"""
+# Leaves of the platform's log are queued by one process at a time, so their numbers rise with their indexes.
+_WITHIN = """AND leaf < (
+    SELECT run + %s - start FROM audit_log_leaves WHERE org_id = %s AND start < %s ORDER BY start DESC LIMIT 1
+) ORDER BY size DESC LIMIT 1"""
 _STARTS = "SELECT run, start FROM audit_log_leaves WHERE org_id = %s AND run = ANY(%s)"
 _INDEX = "SELECT start + %s FROM audit_log_leaves WHERE org_id = %s AND run = %s AND octet_length(entries) > 32 * %s"
 
@@ -110,15 +117,13 @@ def last_checkpoint(org_id: str) -> StoredCheckpoint | None:
 
 
 def last_cosigned(org_id: str) -> StoredCheckpoint | None:
-    """The newest checkpoint that a witness has cosigned; without any, the newest."""
+    """Of the 20 newest checkpoints with cosignatures, the newest with the most; without any, the newest of all."""
     return _checkpoint(_CHECKPOINT + _COSIGNED, org_id) or last_checkpoint(org_id)
 
 
-def newest_with_leaf(org_id: str, count: int = 20) -> list[StoredCheckpoint]:
-    """The newest checkpoints, newest first."""
-    with connection.cursor() as cursor:
-        cursor.execute(_CHECKPOINT + "AND leaf IS NOT NULL ORDER BY size DESC LIMIT %s", [org_id, count])
-        return [_stored(row) for row in cursor.fetchall()]
+def newest_within(org_id: str, size: int) -> StoredCheckpoint | None:
+    """The newest checkpoint whose leaf is among the first ``size`` of the platform's log."""
+    return _checkpoint(_CHECKPOINT + _WITHIN, org_id, size, CHECKPOINT_LOG, size)
 
 
 def add_checkpoint(org_id: str, found: StoredCheckpoint) -> None:
@@ -193,14 +198,12 @@ def grown() -> list[str]:
         return [str(org) for (org,) in cursor.fetchall()]
 
 
-def add_key(public: bytes, at: datetime) -> bool:
-    """Note a signing key; returns whether it takes the place of another one now."""
+def add_key(public: bytes, at: datetime) -> None:
+    """Note a signing key, when it signs for the first time."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO audit_log_key (public, first_used_at) VALUES (%s, %s) ON CONFLICT DO NOTHING", [public, at]
         )
-        new = cursor.rowcount > 0
-    return new and len(signing_keys()) > 1
 
 
 def cosigned_size(vkey: str) -> int:
@@ -233,15 +236,15 @@ def cosignatures(org_id: str, size: int) -> list[bytes]:
 
 
 def signing_keys() -> list[bytes]:
-    """The public keys that have signed checkpoints, newest first."""
+    """The public keys that have signed checkpoints, newest first by when each signed for the first time."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT public FROM audit_log_key ORDER BY first_used_at DESC")
         return [bytes(one) for (one,) in cursor.fetchall()]
 
 
-def _checkpoint(query: str, org_id: str) -> StoredCheckpoint | None:
+def _checkpoint(query: str, *values: str | int) -> StoredCheckpoint | None:
     with connection.cursor() as cursor:
-        cursor.execute(query, [org_id])
+        cursor.execute(query, values)
         row = cursor.fetchone()
     return _stored(row) if row else None
 
