@@ -14,14 +14,22 @@ from hashlib import sha256
 from time import monotonic
 from urllib.parse import urlsplit
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
 from audit.kinds import LOG_CONFLICT, LOG_KEY_CHANGED
 from audit.log.signing import Signer, signed_checkpoint
 from audit.log.tree import completed
-from audit.log.verifier import CheckedTiles, Checkpoint, VerifyError, parse_checkpoint, parse_note, root_of_tiles
+from audit.log.verifier import (
+    ED25519,
+    CheckedTiles,
+    Checkpoint,
+    VerifyError,
+    key_id,
+    parse_checkpoint,
+    parse_note,
+    root_of_tiles,
+)
 from audit.models import Event
 from audit.services.commitments import RUN, queue_entries
 from audit.services.record import record
@@ -137,20 +145,25 @@ def _sign(found: list[_Grown]) -> None:
 def _signers(origin: str, last: StoredCheckpoint | None, now: datetime) -> list[Signer]:
     """The log's key; on the first checkpoint after a change the key before it too."""
     current, before = Signer(origin, log_key()), previous_log_key()
-    changed = tables.add_key(current.key.public, now)
-    used = {one.key for one in parse_note(last.note).signatures} if last is not None else set()
-    both = [current]
-    if before is not None and current.key.id not in used and Signer(origin, before).key.id in used:
-        both.append(Signer(origin, before))
-    if changed:
-        after = {"key": current.key.public.hex(), "both_signed": _can_sign(before)}
-        record(PLATFORM, LOG_KEY_CHANGED, target="log", before={"key": tables.signing_keys()[1].hex()}, after=after)
-    return both
+    tables.add_key(current.key.public, now)
+    if last is None:
+        return [current]
+    used = [one.key for one in parse_note(last.note).signatures]
+    if used[0] == current.key.id:
+        return [current]
+    both = before is not None and Signer(origin, before).key.id in used
+    _tell_change(origin, used[0], current.key.public, both_signed=both)
+    return [current, Signer(origin, before)] if before is not None and both else [current]
 
 
-def _can_sign(key: Ed25519PrivateKey | None) -> bool:
-    """Whether ``key`` is the one before the present one."""
-    return key is not None and tables.signing_keys()[1] == key.public_key().public_bytes_raw()
+def _tell_change(origin: str, last: bytes, public: bytes, *, both_signed: bool) -> None:
+    """One event for all logs: none when the newest one names ``public``. A key that comes back is a change too."""
+    key = {"key": public.hex()}
+    told = Event.objects.filter(org_id=PLATFORM_ORG, kind=LOG_KEY_CHANGED).order_by("-ts").first()
+    if told is None or (told.after or {}).get("key") != key["key"]:
+        before = next((one.hex() for one in tables.signing_keys() if key_id(origin, ED25519, one) == last), "")
+        after = {**key, "both_signed": both_signed}
+        record(PLATFORM, LOG_KEY_CHANGED, target="log", before={"key": before}, after=after)
 
 
 def _conflict(org_id: str, last: StoredCheckpoint | None, error: Exception) -> None:

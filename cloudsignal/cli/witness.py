@@ -67,7 +67,7 @@ def add(*, url: str, vkey: str, path: Path, as_json: bool) -> int:
 @json_option
 def serve(*, data: Path, name: str, logs: tuple[str, ...], listen: str, as_json: bool) -> int:
     """Witness logs (C2SP tlog-witness): remember each log's newest checkpoint and cosign what continues it."""
-    from cloudsignal.cli.witness_server import WitnessServer, WitnessState
+    from cloudsignal.cli.witness_server import InUseError, WitnessServer, WitnessState
 
     keys = [_key(each, ED25519) for each in logs]
     address = Environment({"--listen": listen}).address("--listen", "off", private=True)
@@ -76,6 +76,8 @@ def serve(*, data: Path, name: str, logs: tuple[str, ...], listen: str, as_json:
     cosigner = Cosigner(name, _private_key(data))
     try:
         server = WitnessServer((address.host, address.port), WitnessState(data / "seen.json"), cosigner, keys)
+    except InUseError as error:
+        raise CommandError(str(error), Exit.USAGE) from None
     except (OSError, ValueError) as error:
         raise CommandError(f"{address}: {error}", Exit.USAGE) from None
     where = f"http://{address.host}:{server.server_address[1]}"

@@ -5,8 +5,10 @@ What it saw is one file, replaced as a whole before an answer is sent. A proxy w
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -24,18 +26,32 @@ SECONDS = 10
 """A connection that says nothing for so long is closed."""
 
 
+class InUseError(Exception):
+    """Another process witnesses with the same folder: both could cosign two histories."""
+
+
 class WitnessState:
-    """The newest checkpoint of each origin: size and root."""
+    """The newest checkpoint of each origin: size and root. One process at a time; raises :class:`InUseError`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.lock = threading.Lock()
+        self._held = path.with_suffix(".lock").open("w")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._held.close()
+            raise InUseError(f"another witness runs with {path.parent}; stop it, or name another folder") from None
         self._seen: dict[str, list[Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
 
     def latest(self, origin: str) -> tuple[int, bytes] | None:
         """Size and root that were cosigned last."""
         found = self._seen.get(origin)
         return (int(found[0]), bytes.fromhex(found[1])) if found else None
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._held.close()
 
     def put(self, origin: str, size: int, root: bytes) -> None:
         """Keep a checkpoint, on the disk when this returns."""
@@ -60,9 +76,14 @@ class WitnessServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, address: tuple[str, int], state: WitnessState, cosigner: Cosigner, logs: Sequence[Key]) -> None:
-        super().__init__(address, _Handler)
         self.state, self.cosigner, self.logs = state, cosigner, logs
+        super().__init__(address, _Handler)
         self.turns = threading.BoundedSemaphore(REQUESTS_MAX)
+
+    def server_close(self) -> None:
+        """Close the socket, and let another process have the folder."""
+        super().server_close()
+        self.state.close()
 
     def cosign(self, raw: bytes) -> bytes:
         """The cosignature line for a request; raises :class:`WitnessRefusal`. Looking and keeping are one step."""
@@ -98,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/add-checkpoint":
             raise WitnessRefusal(404, "only /add-checkpoint is here\n")
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()) or int(length) > REQUEST_BYTES_MAX:
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > REQUEST_BYTES_MAX:
             self.close_connection = True
             raise WitnessRefusal(400, f"a request has a Content-Length of at most {REQUEST_BYTES_MAX} bytes\n")
         return self.rfile.read(int(length))

@@ -321,6 +321,30 @@ def test_after_a_change_of_the_key_both_sign_once_and_the_operators_log_says_so(
 
 
 @pytest.mark.django_db
+def test_a_key_that_comes_back_is_a_change_too_and_each_change_is_one_event_for_all_logs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    orgs = [organization(), organization()]
+    growing.grow()
+    first, second = keyring.log_key(), Ed25519PrivateKey.generate()
+    for now, before in ((second, first), (first, second), (second, None)):
+        monkeypatch.setattr(growing, "log_key", lambda now=now: now)
+        monkeypatch.setattr(growing, "previous_log_key", lambda before=before: before)
+        for _ in range(2):
+            for access in orgs:
+                write(access, 1)
+            growing.grow()
+    a, b = (one.public_key().public_bytes_raw().hex() for one in (first, second))
+    with platform_scope():
+        events = Event.objects.filter(org_id=PLATFORM_ORG, kind=kinds.LOG_KEY_CHANGED).order_by("ts")
+        assert [(each.before, each.after) for each in events] == [
+            ({"key": a}, {"key": b, "both_signed": True}),
+            ({"key": b}, {"key": a, "both_signed": True}),
+            ({"key": a}, {"key": b, "both_signed": False}),
+        ]
+
+
+@pytest.mark.django_db
 def test_the_fast_bytes_of_a_row_are_the_canonical_ones() -> None:
     nested = st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -15,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import kinds, proofs
 from audit.log.signing import Cosigner, Signer
-from audit.log.verifier import Key, VerifyError, open_checkpoint, verify_file
+from audit.log.verifier import Key, VerifyError, open_checkpoint, parse_proof, verify_file
 from audit.models import Event
 from audit.services.record import record
 from audit.transparency import growing, tables, witnesses
-from cloudsignal.cli.witness_server import WitnessServer, WitnessState
+from cloudsignal.cli.witness_server import InUseError, WitnessServer, WitnessState
 from cloudsignal.ids import CHECKPOINT_LOG, PLATFORM_ORG
 from cloudsignal.secrets.keyring import log_key
 from cloudsignal.supervisor.part import PROJECT
@@ -112,6 +115,44 @@ def test_a_checkpoint_of_an_organization_is_proven_with_the_cosignature_and_offl
 
 
 @pytest.mark.django_db
+def test_a_witness_far_behind_still_proves_the_newest_checkpoint_that_it_has_seen(witness: WitnessServer) -> None:
+    access = organization()
+    grow(access)
+    witnesses.submit_to_all()
+    with platform_scope():
+        seen = tables.last_cosigned(CHECKPOINT_LOG)
+        first = tables.newest_within(access.org_id, seen.size if seen else 0)
+    for _ in range(25):
+        grow(access)
+    proof = parse_proof(proofs.platform_proof(access))
+    assert first is not None
+    assert proof.extra == first.note
+    open_checkpoint(proof.checkpoint, [platform_key()], [COSIGNER.key])
+
+
+@pytest.mark.django_db
+def test_of_several_witnesses_a_checkpoint_is_preferred_that_all_have_cosigned(witness: WitnessServer) -> None:
+    """The second witness has cosigned the first checkpoint alone, and is gone for good after 20 more."""
+    access = organization()
+    grow(access)
+    witnesses.submit_to_all()
+    with platform_scope():
+        first = tables.last_cosigned(CHECKPOINT_LOG)
+        assert first is not None
+        tables.add_cosignature(CHECKPOINT_LOG, first.size, "another", b"line")
+    grow(access)
+    witnesses.submit_to_all()
+    with platform_scope():
+        assert tables.last_cosigned(CHECKPOINT_LOG) == first
+        for _ in range(20):
+            grow(access)
+            newest = tables.last_checkpoint(CHECKPOINT_LOG)
+            assert newest is not None
+            tables.add_cosignature(CHECKPOINT_LOG, newest.size, COSIGNER.key.vkey, b"line")
+        assert tables.last_cosigned(CHECKPOINT_LOG) == newest
+
+
+@pytest.mark.django_db
 def test_a_witness_that_has_seen_more_than_we_know_is_asked_once_more(witness: WitnessServer) -> None:
     access = organization()
     grow(access)
@@ -196,6 +237,15 @@ def _hang(handler: http.server.BaseHTTPRequestHandler) -> None:
         pass
 
 
+def _drip(handler: http.server.BaseHTTPRequestHandler) -> None:
+    """Send a byte of a header now and then: no read ever takes long."""
+    with suppress(OSError):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        for _ in range(50):
+            handler.wfile.write(b"x")
+            time.sleep(0.1)
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("answering", "problem"),
@@ -209,13 +259,14 @@ def _hang(handler: http.server.BaseHTTPRequestHandler) -> None:
         (_raw(302, b""), "it answers 302"),
         (_raw(500, b""), "it answers 500"),
         (_raw(200, b"x" * 70_000), "too long"),
-        (_hang, "cannot be reached"),
+        (_hang, "not answered within 0.3 s"),
+        (_drip, "not answered within 0.3 s"),
     ],
 )
 def test_a_witness_that_lies_hangs_or_is_broken_is_bounded_and_said(
     place: Path, monkeypatch: pytest.MonkeyPatch, answering: Answering, problem: str
 ) -> None:
-    if answering is _hang:
+    if answering in {_hang, _drip}:
         monkeypatch.setattr(witnesses, "SECONDS", 0.3)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -243,9 +294,16 @@ def test_the_server_keeps_to_its_bounds_and_survives_a_restart(witness: WitnessS
         assert client.post(f"{url}/add-checkpoint", content=b"x" * 70_000).status_code == 400
         assert client.post(f"{url}/add-checkpoint", content=b"old 0\n\n").status_code == 400
         assert client.get(f"{url}/add-checkpoint").status_code == 501
+    for length in ("9" * 5_000, "-1", "+1", "1_0"):
+        with socket.create_connection(("127.0.0.1", witness.server_address[1]), timeout=5) as raw:
+            raw.sendall(f"POST /add-checkpoint HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+            assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
     access = organization()
     grow(access)
     witnesses.submit_to_all()
+    with pytest.raises(InUseError, match="another witness runs with"):
+        WitnessState(tmp_path / "seen.json")
+    witness.state.close()
     assert WitnessState(tmp_path / "seen.json").latest(growing_origin()) == witness.state.latest(growing_origin())
     assert witness.state.latest(growing_origin()) is not None
 
