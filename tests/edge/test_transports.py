@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import ssl
+import statistics
 import subprocess
 import sys
 import time
@@ -87,6 +88,20 @@ def test_tls_1_2_is_accepted_and_named_in_the_audit(rig: Rig) -> None:
     event = rig.plane.event(org=org, kind="connect")
     assert event.tls_version == "TLSv1.2"
     assert event.tls_cipher.startswith("ECDHE-")
+
+
+def test_a_client_without_nodelay_waits_for_no_delayed_acknowledgement(rig: Rig) -> None:
+    """Its kernel keeps CONNECT back until the end of the handshake is acknowledged: 40 ms if nobody asks for it."""
+    issued = rig.plane.issue(rig.org(), "dev")
+    took: dict[bool, list[float]] = {False: [], True: []}
+    for nodelay in (False, True) * 9:
+        wire = rig.dial()
+        wire.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
+        begun = time.perf_counter()
+        assert wire.connect(version=5, username=issued.username, password=issued.password).code == 0
+        took[nodelay].append(time.perf_counter() - begun)
+        wire.close()
+    assert statistics.median(took[False]) < 10 * statistics.median(took[True])
 
 
 @pytest.mark.parametrize("version", [4, 5])

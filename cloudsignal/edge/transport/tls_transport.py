@@ -37,6 +37,7 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
     """
 
     __slots__ = (
+        "_acknowledge",
         "_below",
         "_client",
         "_closing",
@@ -53,11 +54,16 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
 
     _below: asyncio.Transport
 
-    def __init__(self, context: ssl.SSLContext, make: Callable[[], Client]) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, make: Callable[[], Client], acknowledge: Callable[[], None] | None = None
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._make = make
+        self._acknowledge = acknowledge
+        """Have the kernel acknowledge at once the Finished of TLS 1.3, which gets no answer: a client without
+        ``TCP_NODELAY`` would keep its CONNECT back for the 40 ms of a delayed acknowledgement."""
         self._client: Client | None = None
         self._closing = False
         self._heard = False
@@ -123,6 +129,8 @@ class SecureTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
+            if self._acknowledge is not None:
+                self._acknowledge()
             return
         except ssl.SSLError as error:
             self._flush()  # the alert that says why
