@@ -182,6 +182,27 @@ def test_an_organization_alone_never_waits_however_often_it_is_read_from() -> No
     uvloop.run(play())
 
 
+@pytest.mark.parametrize("rests", [False, True])
+def test_an_organization_that_waits_for_its_turn_is_about_however_long_it_waits(
+    rests: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns_module, "ABOUT", 0.0)
+    org, other = (Organization(name, Mount.of(name), active(ALL)) for name in ("one", "other"))
+
+    async def play() -> None:
+        turns = Turns()
+        turns.crowded_out(other)
+        if rests:
+            other.rests_until = time.perf_counter() + 60.0
+        else:
+            monkeypatch.setattr(turns_module, "SLICE", 0.0)  # nobody's turn comes
+        turns.wait(other, lambda: None)
+        await asyncio.sleep(0)
+        assert [turns.crowded_out(org) for _ in range(READS + 2)] == [False] * READS + [True] * 2
+
+    uvloop.run(play())
+
+
 def test_a_message_to_many_subscribers_lets_another_organization_go_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,8 @@ class Turns:
     def __init__(self) -> None:
         self._organizations: deque[Organization] = deque()
         """Organizations with waiting sessions, each once."""
+        self._resting = 0
+        """How many organizations rest before their next turn."""
         self._scheduled = False
         self._latest: Organization | None = None
         """The organization of the last read."""
@@ -51,10 +53,18 @@ class Turns:
         elif self._shared_until:
             self._in_a_row += 1
             if self._in_a_row > READS:
-                if asyncio.get_running_loop().time() < self._shared_until:
+                now = asyncio.get_running_loop().time()
+                if self._another_waits(org):
+                    self._shared_until = now + ABOUT  # what is read of one that waits is not counted here
+                    return True
+                if now < self._shared_until:
                     return True
                 self._shared_until = 0.0
         return False
+
+    def _another_waits(self, org: Organization) -> bool:
+        """Whether another organization waits for its turn, or rests; ``org`` itself does neither."""
+        return bool(self._resting) or any(other is not org for other in self._organizations)
 
     def _another(self, org: Organization) -> None:
         """Note that another organization than the last one was read from."""
@@ -83,6 +93,7 @@ class Turns:
             while self._organizations and now < end:
                 org = self._organizations.popleft()
                 if org.rests_until > now + LEAST_REST:
+                    self._resting += 1
                     asyncio.get_running_loop().call_later(org.rests_until - now, self._rested, org)
                     continue
                 go_on = org.waiting.popleft()
@@ -94,5 +105,6 @@ class Turns:
             self._schedule()  # also when one has failed: the others still wait
 
     def _rested(self, org: Organization) -> None:
+        self._resting -= 1
         self._organizations.append(org)
         self._schedule()
