@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cloudsignal.config import Upstream
+from cloudsignal.edge.broker import probe, probes
 from cloudsignal.edge.broker import wills as module
 from cloudsignal.edge.broker.housekeeping import Housekeeping
 from cloudsignal.edge.broker.pool import BrokerPool
@@ -181,8 +182,8 @@ CUT = {
     "it was unreachable when it closed the connection": ((99.9, 100.2), True, True),
     "it was back a moment later": ((100.0, 100.0), True, True),
     "it had been back for a while": ((50.0, 60.0), True, False),
-    "it failed much later": ((106.0, 106.0), True, False),
-    "it has been unreachable ever since the client was lost": ((98.0, 105.0), False, True),
+    "it failed much later": ((107.0, 107.0), True, False),
+    "it has been unreachable ever since the client was lost": ((98.0, 106.0), False, True),
     "it was unreachable for a moment": ((100.0, 101.0), False, False),
 }
 
@@ -257,6 +258,33 @@ def test_a_will_with_a_delay_of_hours_keeps_no_place(monkeypatch: pytest.MonkeyP
 
     asyncio.run(wait())
     assert [event.reason for event in bench.sink.events if event.kind == "will_lost"] == ["too_long"]
+
+
+def test_the_time_to_decide_is_enough_for_probes_to_lose_a_node_that_hangs() -> None:
+    pauses = 1.05 * (probes.EVERY + probes.AGAIN)
+    assert pauses + probes.FAILURES * probe.WITHIN < DECIDE
+
+
+@pytest.mark.parametrize("hangs", [1, 2])
+def test_a_node_that_took_no_connection_in_time_is_asked_once_more(hangs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ASK_WITHIN", 0.02)
+    asked: list[float] = []
+
+    async def connect(*_: object) -> tuple[asyncio.BaseTransport, None]:
+        asked.append(time.monotonic())
+        if len(asked) <= hangs:
+            await asyncio.sleep(60)
+        return asyncio.Transport(), None
+
+    async def knock() -> dict[str, Loss]:
+        wills = made_wills(Bench())
+        monkeypatch.setattr(wills._pool, "connect", connect)
+        monkeypatch.setattr(asyncio.Transport, "abort", lambda _: None)
+        await wills._knock(NOWHERE)
+        return wills._losses
+
+    assert bool(asyncio.run(knock())) is (hangs == 2)
+    assert len(asked) == 2
 
 
 def test_a_client_that_has_been_back_here_has_no_will_of_an_earlier_session() -> None:
