@@ -25,7 +25,7 @@ from audit.ingest.insert import stage
 from audit.ingest.packed import COPIED, END, NO_LEAF, SIGNATURE, Packer, leaf_data
 from audit.ingest.rows import Row, row_of
 from audit.ingest.store import PATIENCE, SAME, count, existing, store_within
-from audit.services.commitments import commit
+from audit.services.commitments import ReservedLeaves
 from audit.services.partitions import SEAL_BACK, SEAL_DAY
 from cloudsignal.ids import ORG, PLATFORM_ORG
 from cloudsignal.wire.audit import AuditBatch, AuditEvent
@@ -33,8 +33,6 @@ from cloudsignal.wire.codec import WireError
 
 DAY_US = 86_400_000_000
 CONNECT_SECONDS = 5
-TOGETHER = 200
-"""Rows written to the server at once."""
 
 _COPY = f"COPY audit_event ({', '.join(COPIED)}) FROM STDIN (FORMAT BINARY)"
 _CLOSED = "SELECT day FROM unnest(%s::int4[]) AS day WHERE NOT pg_try_advisory_xact_lock_shared(%s, day)"
@@ -59,7 +57,8 @@ class Load:
     batches: list[AuditBatch] = field(default_factory=list)
     size: int = 0
     """Events in the batches."""
-    orgs: set[str] = field(default_factory=set)
+    orgs: Counter[str] = field(default_factory=Counter)
+    """Events by organization, as they name it."""
     days: set[int] = field(default_factory=set)
     boundaries: list[tuple[AuditEvent, AuditBatch]] = field(default_factory=list)
     """Events that begin or end a session."""
@@ -71,7 +70,7 @@ class Load:
         self.batches.append(batch)
         self.size += len(batch.events)
         for event in batch.events:
-            self.orgs.add(event.org)
+            self.orgs[event.org] += 1
             self.days.add(event.ts // DAY_US)
             if event.kind in lost.BOUNDARIES:
                 self.boundaries.append((event, batch))
@@ -138,23 +137,28 @@ class Append:
 
     def _copy(self, cursor: psycopg.Cursor[Any], load: Load) -> int:
         """Store everything, taking it to be new."""
-        named = {org if ORG.match(org) else PLATFORM_ORG for org in load.orgs}
-        if not named <= existing(cursor, named):
+        sizes: Counter[str] = Counter()
+        for org, size in load.orgs.items():
+            sizes[org if ORG.match(org) else PLATFORM_ORG] += size
+        if not sizes.keys() <= existing(cursor, sizes):
             raise _UnusualError
         rows = [row_of(event, node=batch.node, incarnation=batch.incarnation) for event, batch in load.boundaries]
         if lost.without_second_ends(cursor, rows)[1]:
             raise _UnusualError
-        packed = load.packed(self._packer)
-        leaves = commit(cursor, [(org, committed) for _, org, committed in packed])
+        leaves = ReservedLeaves(cursor, sizes)
         with cursor.copy(_COPY) as copy:
             copy.write(SIGNATURE)
-            for start in range(0, load.size, TOGETHER):
-                part = range(start, min(start + TOGETHER, load.size))
-                copy.write(b"".join([packed[place][0] + leaf_data(leaves[place]) for place in part]))
+            for batch in load.batches:
+                copy.write(b"".join([self._row(event, batch.node, leaves) for event in batch.events]))
             copy.write(END)
+        leaves.queue()
         lost.note(cursor, rows)
         count(cursor, load.counts)
         return load.size
+
+    def _row(self, event: AuditEvent, node: str, leaves: ReservedLeaves) -> bytes:
+        data, org, committed = self._packer.pack(event, node=node)
+        return data + leaf_data(leaves.add(org, committed))
 
     def _there(self, cursor: psycopg.Cursor[Any], load: Load) -> int:
         """Store nothing, if everything is stored already."""

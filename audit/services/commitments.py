@@ -26,6 +26,10 @@ RUN = 8_192
 _QUEUE = (
     "INSERT INTO audit_log_queue (org_id, entries) SELECT * FROM unnest(%s::text[], %s::bytea[]) RETURNING org_id, run"
 )
+_RESERVE = "SELECT nextval('audit_log_run') FROM generate_series(1, %s)"
+_QUEUE_RESERVED = (
+    "INSERT INTO audit_log_queue (org_id, run, entries) SELECT * FROM unnest(%s::text[], %s::int8[], %s::bytea[])"
+)
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
@@ -33,18 +37,13 @@ def commit_rows(
     cursor: CursorWrapper | psycopg.Cursor[Any], rows: Sequence[Mapping[str, object]]
 ) -> list[tuple[int, bytes]]:
     """Queue a leaf for each of ``rows`` (values by column); returns the number of its leaf and the salt of each."""
-    return commit(cursor, [(str(row["org_id"]), row_bytes(row)) for row in rows])
-
-
-def commit(cursor: CursorWrapper | psycopg.Cursor[Any], rows: Sequence[tuple[str, bytes]]) -> list[tuple[int, bytes]]:
-    """:func:`commit_rows` for rows given as organization and canonical bytes."""
     random = os.urandom(SALT_BYTES * len(rows))
     salts = [random[at : at + SALT_BYTES] for at in range(0, len(random), SALT_BYTES)]
     places: dict[str, list[int]] = defaultdict(list)
-    for at, (org, _) in enumerate(rows):
-        places[org].append(at)
+    for at, row in enumerate(rows):
+        places[str(row["org_id"])].append(at)
     runs = [(org, of[at : at + RUN]) for org, of in places.items() for at in range(0, len(of), RUN)]
-    entries = [b"".join(sha256(salts[at] + rows[at][1]).digest() for at in run) for _, run in runs]
+    entries = [b"".join(sha256(salts[at] + row_bytes(rows[at])).digest() for at in run) for _, run in runs]
     cursor.execute(_QUEUE, [[org for org, _ in runs], entries])
     numbers: dict[str, list[int]] = defaultdict(list)
     for org, number in sorted(cursor.fetchall(), reverse=True):
@@ -55,6 +54,39 @@ def commit(cursor: CursorWrapper | psycopg.Cursor[Any], rows: Sequence[tuple[str
         for place, at in enumerate(run):
             leaves[at] = first + place
     return list(zip(leaves, salts, strict=True))
+
+
+class ReservedLeaves:
+    """Leaves whose numbers are reserved first, so that PostgreSQL takes rows while the next ones are hashed.
+
+    ``sizes`` is how many rows each organization will have; :meth:`queue` comes after the last of them.
+    """
+
+    def __init__(self, cursor: psycopg.Cursor[Any], sizes: Mapping[str, int]) -> None:
+        self._cursor = cursor
+        self._random = os.urandom(SALT_BYTES * sum(sizes.values()))
+        self._used = 0
+        self._entries: dict[str, list[bytes]] = {org: [] for org in sizes}
+        self._numbers: dict[str, list[int]] = {org: [] for org in sizes}
+        runs = [org for org, size in sizes.items() for _ in range(0, size, RUN)]
+        cursor.execute(_RESERVE, [len(runs)])
+        for org, (number,) in zip(runs, cursor.fetchall(), strict=True):
+            self._numbers[org].append(number)
+
+    def add(self, org: str, data: bytes) -> tuple[int, bytes]:
+        """Commit to a row by its canonical bytes; returns the number of its leaf and the salt."""
+        salt = self._random[self._used : self._used + SALT_BYTES]
+        self._used += SALT_BYTES
+        entries = self._entries[org]
+        run, place = divmod(len(entries), RUN)
+        entries.append(sha256(salt + data).digest())
+        return self._numbers[org][run] + place, salt
+
+    def queue(self) -> None:
+        """Queue them all."""
+        runs = [(org, at, number) for org, of in self._numbers.items() for at, number in enumerate(of)]
+        entries = [b"".join(self._entries[org][at * RUN : (at + 1) * RUN]) for org, at, _ in runs]
+        self._cursor.execute(_QUEUE_RESERVED, [[org for org, _, _ in runs], [number for _, _, number in runs], entries])
 
 
 def queue_entries(org_id: str, entries: Sequence[bytes]) -> int:

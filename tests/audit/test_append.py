@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
+from hashlib import sha256
 from time import sleep as pause
 
 import psycopg
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
-from audit.ingest.append import Append
+from audit.ingest.append import Append, Load
 from audit.ingest.consumer import LATE_MAX, Ingest
 from audit.ingest.packed import Packer, pack_row, values_of
 from audit.ingest.rows import ORG, row_of
@@ -25,11 +26,14 @@ from audit.kinds import KINDS, Source
 from audit.management.commands.ingest import AclNodes
 from audit.models import Event, Journal, OpenSession
 from audit.services import partitions
-from audit.services.commitments import row_bytes
+from audit.services.commitments import RUN, row_bytes
+from cloudsignal.ids import PLATFORM_ORG
+from cloudsignal.secrets.keyring import node_key
 from cloudsignal.tenancy.scopes import platform_scope
 from cloudsignal.wire import keys
 from cloudsignal.wire.audit import AuditBatch, AuditEvent, decode_batch, encode_batch, read_batch, uuid7
 from cloudsignal.wire.codec import WireError
+from cloudsignal.wire.sealed import Kind, seal_record
 from orgs.models import Organization
 from tests.support.audit_events import INCARNATION, STRANGE, event, make_org, now, put
 from tests.support.databases import Databases
@@ -258,6 +262,37 @@ def test_only_a_day_that_may_still_be_sealed_is_locked(
         put(redis, event(org, at=datetime.combine(day, time(12), UTC)))
         ingest.round(block=0)
         assert len(stored()) == (0 if back == partitions.SEAL_BACK else 1)
+
+
+def test_each_row_of_a_large_load_has_its_own_leaf_in_the_queue(ingest: Ingest, org: Organization) -> None:
+    """More rows of one organization than a run holds, others between them, and an empty batch."""
+    assert ingest._append
+    sent = [event("" if number % 50 == 0 else org, topic=f"t/{number}") for number in range(RUN + 800)]
+    load = Load()
+    for start in range(0, len(sent), 99):
+        load.add(AuditBatch("n", INCARNATION, sent[start : start + 99]))
+        load.add(AuditBatch("n", INCARNATION, []))
+    assert ingest._append.store(load, list) == len(sent)
+    with platform_scope(), connection.cursor() as cursor:
+        cursor.execute("SELECT org_id, run, entries FROM audit_log_queue")
+        queue = {(name, run): bytes(entries) for name, run, entries in cursor.fetchall()}
+        cursor.execute("SELECT id, log_leaf, salt FROM audit_event")
+        leaves = {str(name): (leaf, bytes(salt)) for name, leaf, salt in cursor.fetchall()}
+    assert sum(map(len, queue.values())) == len(sent) * 32
+    assert len({salt for _, salt in leaves.values()}) == len(sent)
+    assert sorted(name for name, _ in queue) == sorted([org.pk, org.pk, PLATFORM_ORG])
+    for one in sent:
+        row, (leaf, salt) = row_of(one, node="n"), leaves[one.id]
+        run, place = divmod(leaf, RUN)
+        entry = queue[row[ORG], run * RUN][place * 32 : place * 32 + 32]
+        assert entry == sha256(salt + row_bytes(values_of(row))).digest()
+
+
+def test_a_batch_without_events_is_acknowledged(redis: Redis, ingest: Ingest, org: Organization) -> None:
+    batch = encode_batch(AuditBatch("n", INCARNATION, []))
+    redis.xadd(keys.AUDIT, {keys.FIELD: seal_record(Kind.AUDIT, batch, node_key())})
+    assert ingest.round(block=0) == 1
+    assert (stored(), redis.xlen(keys.AUDIT), redis.xlen(dead(keys.AUDIT))) == ([], 0, 0)
 
 
 # --- the role ---------------------------------------------------------------------------------------------------------
