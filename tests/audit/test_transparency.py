@@ -271,11 +271,20 @@ def test_a_round_is_bounded_by_leaves_and_by_runs_and_the_next_follows_at_once(m
 def test_a_round_that_takes_too_long_signs_what_it_has_and_the_log_that_waits_longest_is_first_in_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """No time at all: each round signs one log, and all logs go on growing. None is left behind."""
     monkeypatch.setattr(growing, "ROUND_SECONDS", 0)
     orgs = [organization(f"org-{n}") for n in range(4)]
     growing.grow()
     with platform_scope():
-        assert all(tables.last_checkpoint(each.org_id) for each in orgs)
+        first = {each.org_id: tables.last_checkpoint(each.org_id) for each in orgs}
+    assert all(first.values())
+    monkeypatch.setattr(growing, "SECONDS", 0)
+    for _ in range(6):
+        for access in orgs:
+            write(access, 1)
+        assert growing.grow() == 2
+    with platform_scope():
+        assert all(tables.last_checkpoint(org_id) != before for org_id, before in first.items())
 
 
 @pytest.mark.django_db
