@@ -36,10 +36,20 @@ _CHECKPOINT = "SELECT size, root, note, at, leaf FROM audit_log_checkpoint WHERE
 _ADD_CHECKPOINT = (
     "INSERT INTO audit_log_checkpoint (org_id, size, root, note, at, leaf) VALUES (%s, %s, %s, %s, %s, %s)"
 )
-_COSIGNED = """AND size = (SELECT size FROM (
-    SELECT size, count(*) AS witnesses FROM audit_log_cosignature s
-    WHERE s.org_id = audit_log_checkpoint.org_id GROUP BY size ORDER BY size DESC LIMIT 20
-) newest ORDER BY witnesses DESC, size DESC LIMIT 1)"""
+# The key of cosignatures begins with the witness: each one's newest are read, and never all.
+_COSIGNED = """AND size = (
+    WITH RECURSIVE witnesses AS (
+        (SELECT vkey FROM audit_log_cosignature WHERE org_id = %s ORDER BY vkey LIMIT 1)
+        UNION ALL
+        SELECT (SELECT vkey FROM audit_log_cosignature WHERE org_id = %s AND vkey > w.vkey ORDER BY vkey LIMIT 1)
+        FROM witnesses w WHERE w.vkey IS NOT NULL
+    ), newest AS (
+        SELECT s.size, count(*) AS cosigned FROM witnesses w CROSS JOIN LATERAL (
+            SELECT size FROM audit_log_cosignature WHERE org_id = %s AND vkey = w.vkey ORDER BY size DESC LIMIT 20
+        ) s GROUP BY s.size ORDER BY s.size DESC LIMIT 20
+    )
+    SELECT newest.size FROM newest ORDER BY cosigned DESC, newest.size DESC LIMIT 1
+)"""
 # Leaves of the platform's log are queued by one process at a time, so their numbers rise with their indexes.
 _WITHIN = """AND leaf < (
     SELECT run + %s - start FROM audit_log_leaves WHERE org_id = %s AND start < %s ORDER BY start DESC LIMIT 1
@@ -118,7 +128,7 @@ def last_checkpoint(org_id: str) -> StoredCheckpoint | None:
 
 def last_cosigned(org_id: str) -> StoredCheckpoint | None:
     """Of the 20 newest checkpoints with cosignatures, the newest with the most; without any, the newest of all."""
-    return _checkpoint(_CHECKPOINT + _COSIGNED, org_id) or last_checkpoint(org_id)
+    return _checkpoint(_CHECKPOINT + _COSIGNED, org_id, org_id, org_id, org_id) or last_checkpoint(org_id)
 
 
 def newest_within(org_id: str, size: int) -> StoredCheckpoint | None:
