@@ -25,17 +25,18 @@ PROCESSES = {"stack", "browser", "workdir"}
 LONG = (
     "isolation/test_pages.py", "edge/test_outage.py", "api/test_permissions.py", "edge/test_broker_nodes.py",
     "isolation/test_without_filters.py", "edge/test_limits.py", "api/test_schema.py", "edge/test_wills.py",
-    "supervisor/test_up.py", "edge/test_under_attack.py", "audit/test_kill.py", "edge/test_orders.py",
+    "supervisor/test_up.py", "edge/test_orders.py", "audit/test_kill.py", "edge/test_node_lost.py",
     "policy/test_laws.py", "edge/test_client_ids_without_redis.py", "edge/conformance/test_conformance.py",
     "edge/test_heads.py", "policy/test_truth.py", "edge/test_retained.py", "platform/test_migrations.py",
     "edge/test_unread.py", "platform/test_worker.py", "edge/test_subscriptions.py", "edge/test_garbage.py",
     "edge/test_signin.py", "edge/fuzz/test_guided.py", "edge/test_trail.py", "edge/test_transports.py",
-    "edge/test_probes.py", "edge/test_live.py", "edge/test_node_lost.py", "edge/test_nodes.py",
+    "edge/test_probes.py", "edge/test_live.py", "edge/test_nodes.py", "edge/test_under_attack.py",
 )  # fmt: skip
 """Files that take long, beside those of the lanes. They begin first: no worker is left alone with one at the end.
 
 Those that compute alternate with those that mostly wait (for nodes to be given up, for time limits): side by side, one
-has the core that the other leaves free.
+has the core that the other leaves free. What is attacked comes last, when the lanes have ended: it counts how often
+a neighbor gets its turn.
 """
 
 _PLACES = {str(TESTS / name): number for number, name in enumerate(LONG)}
