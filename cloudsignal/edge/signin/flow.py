@@ -46,6 +46,9 @@ from cloudsignal.wire.credential import Credential
 SLOWED = 2.0
 """Seconds a failed sign-in takes from an address that fails often."""
 
+STOPPING = "this node is stopping; connect again"
+NOT_LOOKED_UP = "credentials cannot be looked up right now; try again later"
+"""Texts for the client and the audit: the process is stopping; Redis is unavailable."""
 UNCERTAIN = "the client ID cannot be confirmed right now; try again later"
 """Text for the client when Redis is unavailable and another username may hold the client ID on another edge."""
 
@@ -89,7 +92,7 @@ class SignInFlow:
         session = client.session
         started = time.monotonic()
         if self.closed:
-            session.refuse(AuthReason.UNAVAILABLE)
+            session.refuse(AuthReason.UNAVAILABLE, details={"text": STOPPING})
             return
         name = parse_name(session.connect.username)
         meant = name or without_metrics(session.connect.username)
@@ -155,6 +158,8 @@ class SignInFlow:
             details = {} if org else {"presented": presented[:128]}
             if without_metrics(presented) is not None:
                 details["text"] = METRICS_APPENDED
+            elif reason is AuthReason.UNAVAILABLE:
+                details["text"] = NOT_LOOKED_UP
             session.refuse(reason, org=org, details=details)
 
     async def _enter(self, client: Client, org: Organization, record: Credential, token_id: str) -> None:
