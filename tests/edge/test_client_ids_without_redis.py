@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,9 +131,9 @@ def two(workdir: Path) -> Iterator[Two]:
 
 def test_without_redis_two_usernames_do_not_get_one_client_id_on_two_nodes(two: Two) -> None:
     held = two.sign_in("a", two.alice, "one")
-    never_seen = two.rig.plane.issue(two.org, "carol")
+    unknown = replace(two.bob, local="nobody")
     two.lose_redis()
-    assert two.ask("b", never_seen, "two") == (AWAY, NOT_LOOKED_UP.encode())
+    assert two.ask("b", unknown, "two") == (AWAY, NOT_LOOKED_UP.encode())
     assert two.ask("b", two.bob, "one") == (AWAY, MAY_BE_TAKEN)
     assert two.ask("a", two.bob, "one")[0] == TAKEN, "a node knows its own sessions"
     assert [two.ask(at, who, "new") for at, who in (("a", two.alice), ("b", two.bob))] == [(AWAY, MAY_BE_TAKEN)] * 2

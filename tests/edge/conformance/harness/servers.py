@@ -350,8 +350,13 @@ class Edge(Server):
     # --- what the control plane does ---------------------------------------------------------------------------------
 
     def org(self, policy: str = PERMIT_ALL, *, quotas: Quotas = GENEROUS, id: str | None = None) -> Tenant:  # noqa: A002
-        """Create an organization with a policy in force."""
+        """Create an organization with a policy in force.
+
+        It retains nothing, and is said to be counted: an edge that counts subscribes for a moment, and a publisher
+        whom nobody hears would then get PUBACK 0x00 instead of 0x10.
+        """
         tenant = Tenant(id or new_org())
+        self.valkey.client.set(keys.retained_counted(tenant.id), "1")
         self.tenants[tenant.id] = tenant
         self.deploy(tenant, policy, quotas=quotas)
         return tenant
