@@ -195,13 +195,17 @@ def test_every_fix_takes_its_finding_away_and_changes_no_meaning(
             len(fixed.policy.rules) < len(policy.rules)
             or (finding.code, finding.message, policy.rules[at].id) not in left
         )
-        found = diff(policy, fixed.policy, now=NOW)
-        assert (found.relation, found.complete) == (Relation.EQUIVALENT, True), finding
+        # Where allow rules differ in QoS, the comparison may say that it has not ruled everything out.
+        assert diff(policy, fixed.policy, now=NOW).relation is Relation.EQUIVALENT, finding
         for now in (NOW, world.LATER):
             asked = {"qos": qos, "retain": qos == 1, "now": now}
             before = evaluate.publish(policy, identity, topic, **asked)  # type: ignore[arg-type]
             after = evaluate.publish(fixed.policy, identity, topic, **asked)  # type: ignore[arg-type]
             assert (before.effect, before.rule) == (after.effect, after.rule)
+            for filters in (topic, "#"):
+                was = evaluate.subscribe(policy, identity, filters, now=now)
+                then = evaluate.subscribe(fixed.policy, identity, filters, now=now)
+                assert (was.effect, was.qos) == (then.effect, then.qos)
 
 
 @settings(deadline=None, max_examples=50)
