@@ -582,8 +582,7 @@ class CheckedTiles:
 
 PACK_FORMAT = "cloudsignal-audit-pack-1"
 _DAMAGES = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError,
-    OverflowError,
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, OSError, ValueError, OverflowError,
 )  # fmt: skip
 """What ``zipfile`` raises for archives that are none: by far not only its own error."""
 
